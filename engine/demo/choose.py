@@ -1,0 +1,180 @@
+"""Chooses the demo's feature list: ablated together, they lower the stereotype slope and spare factual gender.
+
+    python -m engine.demo.choose [--sae FOLDER] [--write] [--controls N]
+
+Everything is chosen on dev occupations, dev templates and dev factual items; test items and neutral text only
+report. Rounds: attribute dev slope and dev factual gender with the features found so far ablated, add those with the
+best balance, measure exactly. Controls are random sets of the same size, matched on activation over the dev items.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+
+from engine.demo import suite
+from engine.explorer import Explorer
+from engine.loading import DEMO_SAE, neutral_text, open_explorer
+from engine.records import Load
+from engine.reference import read_text
+
+LIST_FILE = Path(__file__).with_name("features.json")
+PENALTIES = (0.0, 0.5, 1.0, 2.0)
+FEATURES_PER_ROUND = 4
+MAX_FEATURES = 48
+CHOICE_TOKENS, REPORT_TOKENS = 1000, 4000
+WANTED_REDUCTION = 0.6
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What ablating a set does. Slopes per unit of logit(share of women), factual in nats, KL in nats per token."""
+
+    features: int
+    dev_slope: float
+    test_slope: float
+    test_occupations_dev_templates: float
+    dev_factual: float
+    test_factual: float
+    kl_mean: float
+    kl_p99: float
+    top1_agreement: float
+
+
+class Bench:
+    """The suite's items on one loaded explorer."""
+
+    def __init__(self, explorer: Explorer) -> None:
+        spec = suite.read_spec()
+        self.explorer, self.upper = explorer, suite.UpperBlocks(explorer)
+        dev, test = spec["dev"], spec["test"]
+        self.dev = suite.slope_items(explorer, dev["occupations"], dev["templates"])
+        self.test = suite.slope_items(explorer, test["occupations"], test["templates"])
+        self.crossed = suite.slope_items(explorer, test["occupations"], dev["templates"])
+        self.dev_factual = suite.factual_items(explorer, dev["factual"])
+        self.test_factual = suite.factual_items(explorer, test["factual"])
+        self.texts = read_text(neutral_text())
+
+    def measure(self, features: Sequence[int], tokens: int) -> Measured:
+        """Everything there is to know about a set."""
+        kl_mean, kl_p99, agreement = suite.neutral_effects(self.explorer, self.upper, self.texts, tokens, features)
+        return Measured(
+            features=len(features),
+            dev_slope=self.upper.ablated(self.dev, features),
+            test_slope=self.upper.ablated(self.test, features),
+            test_occupations_dev_templates=self.upper.ablated(self.crossed, features),
+            dev_factual=self.upper.ablated(self.dev_factual, features),
+            test_factual=self.upper.ablated(self.test_factual, features),
+            kl_mean=kl_mean,
+            kl_p99=kl_p99,
+            top1_agreement=agreement,
+        )
+
+    def dev_activation(self) -> torch.Tensor:
+        """Sum of f * u over the dev items' editable positions, per feature: what controls are matched on."""
+        h_ND = self.dev.h_BTD[self.dev.editable_BT]
+        u_N1 = self.explorer.sae.normalise(h_ND).u_T1
+        total_F = torch.zeros(self.explorer.sae.d_sae)
+        for tokens, block, acts_TF in self.explorer.sae.encode_blocks(h_ND):
+            total_F[block] += (acts_TF * u_N1[tokens]).sum(0)
+        return total_F
+
+
+def candidates(bench: Bench, penalty: float) -> list[list[int]]:
+    """Growing sets: after each round the features so far. Looks at dev items only."""
+    upper, chosen, sets = bench.upper, list[int](), []
+    slope, factual = upper.ablated(bench.dev, []), upper.ablated(bench.dev_factual, [])
+    while len(chosen) < MAX_FEATURES:
+        gain_F = upper.attribution(bench.dev, chosen) / slope
+        cost_F = upper.attribution(bench.dev_factual, chosen) / factual
+        balance_F = gain_F - penalty * cost_F.clamp(min=0)
+        balance_F[chosen] = 0
+        best = balance_F.topk(FEATURES_PER_ROUND)
+        new = [f for f, b in zip(best.indices.tolist(), best.values.tolist(), strict=True) if b > 0]
+        if not new:
+            break
+        chosen += new
+        sets.append(list(chosen))
+    return sets
+
+
+def merit(found: Measured, none: Measured) -> float:
+    """What a set is chosen by, on dev figures and neutral text only: less slope, little else lost."""
+    reduction = min(WANTED_REDUCTION, 1 - found.dev_slope / none.dev_slope)
+    lost = max(0.0, 1 - found.dev_factual / none.dev_factual)
+    return reduction - lost - 4 * found.kl_mean - 0.001 * found.features
+
+
+def controls(bench: Bench, features: list[int], number: int, seed: int = 0) -> list[list[int]]:
+    """Random sets of the same size; each feature is replaced by one about as active on the dev items."""
+    order = bench.dev_activation().argsort(descending=True).tolist()
+    place = {feature: at for at, feature in enumerate(order)}
+    rng, taken, sets = random.Random(seed), set(features), []
+    for _ in range(number):
+        drawn: set[int] = set()
+        for feature in features:
+            near = order[max(0, place[feature] - 15) : place[feature] + 16]
+            free = [f for f in near if f not in taken and f not in drawn]
+            drawn.add(rng.choice(free or [f for f in order[:400] if f not in taken and f not in drawn]))
+        sets.append(sorted(drawn))
+    return sets
+
+
+def line(name: str, m: Measured) -> str:
+    """One row of the printed markdown table."""
+    return (
+        f"| {name} | {m.features} | {m.dev_slope:.3f} | {m.test_occupations_dev_templates:.3f} | {m.test_slope:.3f} "
+        f"| {m.dev_factual:.2f} | {m.test_factual:.2f} | {m.kl_mean:.4f} | {m.kl_p99:.3f} | {m.top1_agreement:.3f} |"
+    )
+
+
+HEADER = (
+    "| set | features | dev slope | test occupations, dev templates | test occupations and templates "
+    "| factual dev | factual test | KL mean | KL p99 | top-1 |\n|---|---|---|---|---|---|---|---|---|---|"
+)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--sae", type=Path, default=DEMO_SAE)
+    parser.add_argument("--controls", type=int, default=20)
+    parser.add_argument("--write", action="store_true", help=f"write {LIST_FILE.name}")
+    args = parser.parse_args()
+    request = Load(sae=None if args.sae == DEMO_SAE else str(args.sae), dtype="float32")
+    bench = Bench(suite.run(open_explorer(request)))
+    none = bench.measure([], CHOICE_TOKENS)
+    print(HEADER + "\n" + line("none", none), flush=True)
+    tried = []
+    for penalty in PENALTIES:
+        for features in candidates(bench, penalty):
+            found = bench.measure(features, CHOICE_TOKENS)
+            tried.append((merit(found, none), penalty, features))
+            print(line(f"penalty {penalty}", found), flush=True)
+    _, penalty, chosen = max(tried)
+    report_none, report = bench.measure([], REPORT_TOKENS), bench.measure(chosen, REPORT_TOKENS)
+    print("\n" + HEADER + "\n" + line("none", report_none) + "\n" + line(f"chosen, penalty {penalty}", report))
+    random_sets = [bench.measure(s, CHOICE_TOKENS) for s in controls(bench, chosen, args.controls)]
+    for number, found in enumerate(random_sets):
+        print(line(f"random {number}", found), flush=True)
+    if args.write:
+        document = {
+            "features": chosen,
+            "what": "ablated together they lower the stereotype slope; chosen on dev items by engine/demo/choose.py",
+            "penalty": penalty,
+            "sets_tried": len(tried),
+            "none": asdict(report_none),
+            "ablated": asdict(report),
+            "random_test_slopes": [round(m.test_slope, 4) for m in random_sets],
+            "random_crossed_slopes": [round(m.test_occupations_dev_templates, 4) for m in random_sets],
+        }
+        LIST_FILE.write_text(json.dumps(document, indent=2) + "\n", "utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,195 @@
+"""Measures stereotype slope, factual gender and side effects of a set of ablated features, above the hook only.
+
+The slope is that of log p(female forms) - log p(male forms), centred per template, on the logit of the occupation's
+share of women; factual gender is the mean log-odds of the right form. The demo model's blocks below the hook run
+once per item; every measurement reruns only the blocks above. Works for Llama-like models: the hooked vectors go in
+as input embeddings of the upper blocks.
+Shape suffixes: B items, T tokens, D d_model, V vocabulary, F features, K ablated features.
+"""
+
+from __future__ import annotations
+
+import copy
+import tomllib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import log
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from engine.explorer import Explorer
+from engine.records import Prompt
+from engine.reference import passages_of
+
+SPEC = Path(__file__).with_name("suite.toml")
+Answers = list[tuple[list[str], list[str]]]
+"""Per item: the forms that count as female and as male."""
+PRONOUNS = {"female": [" she"], "male": [" he"]}
+
+
+@dataclass(frozen=True)
+class Items:
+    """A padded batch of vectors at the hook, and what is asked after each item's last token."""
+
+    h_BTD: torch.Tensor
+    mask_BT: torch.Tensor
+    editable_BT: torch.Tensor
+    last_B: torch.Tensor
+    female: list[list[int]]
+    male: list[list[int]]
+    weight_B: torch.Tensor
+    """The measure is sum_b weight_b * (log p(female) - log p(male)): a slope, or a mean of right log-odds."""
+
+
+def read_spec() -> dict[str, Any]:
+    """The suite file."""
+    return tomllib.loads(SPEC.read_text("utf-8"))
+
+
+def with_article(noun: str) -> str:
+    """The noun with "a" or "an"."""
+    return f"{'an' if noun[0] in 'aeio' else 'a'} {noun}"
+
+
+def slope_items(explorer: Explorer, occupations: dict[str, float], templates: Sequence[dict[str, Any]]) -> Items:
+    """Occupation × template items; weights make the weighted sum the least-squares slope, mean over templates."""
+    x = torch.tensor([log(share / (100 - share)) for share in occupations.values()])
+    centred = (x - x.mean()) / (x - x.mean()).square().sum() / len(templates)
+    rows, answers, weights = [], [], []
+    for template in templates:
+        for occupation, weight in zip(occupations, centred.tolist(), strict=True):
+            names = {"o": occupation, "a": with_article(occupation)}
+            text, prefill = template["text"].format(**names), template.get("prefill", "").format(**names)
+            rows.append(explorer.model.tokens.feed(Prompt(text, template.get("format", "raw")), prefill).ids)
+            answers.append((template["female"], template["male"]))
+            weights.append(weight)
+    return build(explorer, rows, answers, weights)
+
+
+def factual_items(explorer: Explorer, factual: Sequence[dict[str, str]]) -> Items:
+    """Items whose weighted sum is the mean log-odds of the right pronoun."""
+    rows = [explorer.model.tokens.feed(Prompt(item["text"])).ids for item in factual]
+    weights = [(1 if item["right"] == "female" else -1) / len(factual) for item in factual]
+    return build(explorer, rows, [(PRONOUNS["female"], PRONOUNS["male"])] * len(rows), weights)
+
+
+def build(explorer: Explorer, rows: list[list[int]], answers: Answers, weights: list[float]) -> Items:
+    """Captures the rows and pads them to one batch."""
+    work = explorer.model.capture(explorer.hook, rows, "suite")
+    vectors = run(work)
+    width = max(map(len, rows))
+    h_BTD = torch.zeros(len(rows), width, explorer.model.d_model)
+    mask_BT = torch.zeros(len(rows), width, dtype=torch.bool)
+    editable_BT = torch.zeros(len(rows), width, dtype=torch.bool)
+    for b, (ids, h_TD) in enumerate(zip(rows, vectors, strict=True)):
+        h_BTD[b, : len(ids)] = h_TD.float()
+        mask_BT[b, : len(ids)] = True
+        not_bos = torch.tensor([i != explorer.model.tokens.bos for i in ids])
+        editable_BT[b, : len(ids)] = not_bos & (h_TD.float().norm(dim=-1) <= explorer.reference.sink_norm)
+    return Items(
+        h_BTD=h_BTD,
+        mask_BT=mask_BT,
+        editable_BT=editable_BT,
+        last_B=torch.tensor([len(ids) - 1 for ids in rows]),
+        female=[first_tokens(explorer, female) for female, _ in answers],
+        male=[first_tokens(explorer, male) for _, male in answers],
+        weight_B=torch.tensor(weights),
+    )
+
+
+def first_tokens(explorer: Explorer, strings: Sequence[str]) -> list[int]:
+    """Token ids of forms that are one token each. Raises ValueError where one is not."""
+    ids = [explorer.model.tokens.tokenizer(s, add_special_tokens=False).input_ids for s in strings]
+    if any(len(i) != 1 for i in ids):
+        raise ValueError(f"not single tokens: {strings}")
+    return [i[0] for i in ids]
+
+
+def run(work: Any) -> Any:
+    """A generator's result, its progress unseen."""
+    while True:
+        try:
+            next(work)
+        except StopIteration as done:
+            return done.value
+
+
+class UpperBlocks:
+    """The part of a Llama-like model above the hook."""
+
+    def __init__(self, explorer: Explorer) -> None:
+        self.sae, self.hook = explorer.sae, explorer.hook
+        assert explorer.hook.layer is not None and explorer.hook.side == "input"
+        self.module = copy.copy(explorer.model.module)
+        self.module._modules = dict(self.module._modules)
+        body = copy.copy(self.module.model)
+        body._modules = dict(body._modules)
+        body.layers = torch.nn.ModuleList(list(body.layers)[explorer.hook.layer :])
+        body.config = copy.copy(body.config)
+        body.config.num_hidden_layers = len(body.layers)
+        self.module._modules["model"] = body
+
+    def logits(self, h_BTD: torch.Tensor, mask_BT: torch.Tensor) -> torch.Tensor:
+        """Logits_BTV from vectors at the hook."""
+        out = self.module(inputs_embeds=h_BTD, attention_mask=mask_BT.long(), use_cache=False)
+        return out.logits.float()  # type: ignore[no-any-return]
+
+    def edit(self, h_BTD: torch.Tensor, editable_BT: torch.Tensor, features: Sequence[int]) -> torch.Tensor:
+        """The vectors with features ablated."""
+        if not features:
+            return h_BTD
+        columns = self.sae.columns(features)
+        scaled = self.sae.normalise(h_BTD)
+        f_BTK = self.sae.encode_features(scaled.x_TD, columns) * editable_BT[..., None]
+        return h_BTD - scaled.u_T1 * (f_BTK @ columns.w_dec_KD)
+
+    def measure(self, items: Items, h_BTD: torch.Tensor) -> torch.Tensor:
+        """The items' measure (a scalar with gradient) for given vectors."""
+        logits_BTV = self.logits(h_BTD, items.mask_BT)
+        logprobs_BV = torch.log_softmax(logits_BTV[torch.arange(len(h_BTD)), items.last_B], -1)
+        odds = [
+            logprobs_BV[b, f].logsumexp(0) - logprobs_BV[b, m].logsumexp(0)
+            for b, (f, m) in enumerate(zip(items.female, items.male, strict=True))
+        ]
+        return (torch.stack(odds) * items.weight_B).sum()
+
+    @torch.inference_mode()
+    def ablated(self, items: Items, features: Sequence[int]) -> float:
+        """The items' measure with features ablated."""
+        return float(self.measure(items, self.edit(items.h_BTD, items.editable_BT, features)))
+
+    def attribution(self, items: Items, features: Sequence[int]) -> torch.Tensor:
+        """A_F: how much each feature adds to the measure, with `features` already ablated.
+
+        A_i = sum_t f_ti (g_t . D_i) u_t with u and the error term held fixed; ablating i changes the measure by
+        about -A_i.
+        """
+        h_BTD = self.edit(items.h_BTD, items.editable_BT, features).detach().requires_grad_()
+        (g_BTD,) = torch.autograd.grad(self.measure(items, h_BTD), h_BTD)
+        h_ND, g_ND = items.h_BTD[items.editable_BT], g_BTD[items.editable_BT]
+        g_ND = g_ND * self.sae.normalise(h_ND).u_T1
+        found_F = torch.zeros(self.sae.d_sae)
+        for tokens, block, acts_TF in self.sae.encode_blocks(h_ND):
+            found_F[block] += (acts_TF * (g_ND[tokens] @ self.sae.w_dec_FD[block].float().T)).sum(0)
+        return found_F
+
+
+@torch.inference_mode()
+def neutral_effects(
+    explorer: Explorer, upper: UpperBlocks, texts: list[str], tokens: int, features: Sequence[int]
+) -> tuple[float, float, float]:
+    """(mean KL, p99 KL, top-1 agreement) of the ablation on neutral text, in nats per token."""
+    sequences = passages_of(explorer.model, texts, tokens)
+    kls, agreements = [], []
+    for ids, h_TD in zip(sequences, run(explorer.model.capture(explorer.hook, sequences, "")), strict=True):
+        h_BTD, mask_BT = h_TD.float()[None], torch.ones(1, len(ids), dtype=torch.bool)
+        editable_BT = mask_BT & (h_BTD.norm(dim=-1) <= explorer.reference.sink_norm)
+        editable_BT &= torch.tensor([ids]) != explorer.model.tokens.bos
+        base_TV = torch.log_softmax(upper.logits(h_BTD, mask_BT), -1)[0, 1:]
+        edited_TV = torch.log_softmax(upper.logits(upper.edit(h_BTD, editable_BT, features), mask_BT), -1)[0, 1:]
+        kls.append((base_TV.exp() * (base_TV - edited_TV)).sum(-1))
+        agreements.append(base_TV.argmax(-1) == edited_TV.argmax(-1))
+    kl_T = torch.cat(kls)
+    return float(kl_T.mean()), float(kl_T.quantile(0.99)), float(torch.cat(agreements).float().mean())

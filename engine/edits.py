@@ -1,0 +1,101 @@
+"""Edits of the residual stream: h' = h + u * sum_i (f'_i - f_i) * D_i, the SAE's error term kept.
+
+f' = scale * f per edited feature; scale 0 ablates. Bit-exact where f' = f, and zero where the feature is silent.
+BOS and attention sinks are never edited. Formulas: the README's section on edits.
+
+Shape suffixes: B batch rows, T tokens, D d_model, K edited features.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from math import isfinite
+from typing import Any
+
+import torch
+
+from engine.errors import EditError
+from engine.hooks import HookPoint
+from engine.model import LanguageModel
+from engine.records import Edit
+from engine.sae import SparseAutoencoder
+
+
+class ResidualEditor:
+    """Applies edits at the hook point to chosen rows of a batch, inside `applied()`.
+
+    Before each forward pass call `expect` with that pass's token ids.
+    """
+
+    def __init__(
+        self, model: LanguageModel, sae: SparseAutoencoder, hook: HookPoint, edits: Sequence[Edit], sink_norm: float
+    ) -> None:
+        check_edits(edits)
+        self.model, self.sae, self.hook, self.sink_norm = model, sae, hook, sink_norm
+        self.columns = sae.columns([edit.feature for edit in edits])
+        self.gain_K = torch.tensor([edit.scale - 1 for edit in edits], device=model.device)
+        self._rows_B = torch.zeros(0, dtype=torch.bool)
+        self._editable_BT = torch.zeros(0, 0, dtype=torch.bool)
+        self.num_edited_positions = 0
+        self.num_inactive_positions = 0
+
+    def expect(self, ids_BT: torch.Tensor, rows_B: torch.Tensor, count_row: int | None = None) -> None:
+        """Announces the next forward pass: its ids, which rows are edited, and which row's positions to count."""
+        self._rows_B = rows_B
+        self._editable_BT = torch.ones_like(ids_BT, dtype=torch.bool)
+        if self.model.tokens.bos is not None:
+            self._editable_BT = ids_BT != self.model.tokens.bos
+        self._count_row = count_row
+
+    def edit(self, h_BTD: torch.Tensor) -> torch.Tensor:
+        """h' for the announced pass; rows and positions that are not edited come back bit for bit."""
+        if not self.columns.features:
+            return h_BTD
+        scaled = self.sae.normalise(h_BTD)
+        f_BTK = self.sae.encode_features(scaled.x_TD, self.columns)
+        delta_BTD = scaled.u_T1 * ((f_BTK * self.gain_K) @ self.columns.w_dec_KD)
+        is_sink_BT = h_BTD.float().norm(dim=-1) > self.sink_norm
+        allowed_BT = self._editable_BT & ~is_sink_BT & self._rows_B[:, None]
+        active_BT = allowed_BT & (f_BTK > 0).any(-1)
+        if self._count_row is not None:
+            allowed = int(allowed_BT[self._count_row].sum())
+            self.num_edited_positions += allowed
+            self.num_inactive_positions += allowed - int(active_BT[self._count_row].sum())
+        return torch.where(active_BT[..., None], (h_BTD.float() + delta_BTD).to(h_BTD.dtype), h_BTD)
+
+    @contextmanager
+    def applied(self) -> Iterator[None]:
+        """Inside, every forward pass of the model is edited; the hook is gone afterwards, whatever happens."""
+        module = self.model.hooked_module(self.hook)
+        if self.hook.side == "input":
+            handle = module.register_forward_pre_hook(self._on_input, with_kwargs=True)
+        else:
+            handle = module.register_forward_hook(self._on_output)
+        try:
+            yield
+        finally:
+            handle.remove()
+
+    def _on_input(
+        self, _: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        if args:
+            return (self.edit(args[0]), *args[1:]), kwargs
+        return args, {**kwargs, "hidden_states": self.edit(kwargs["hidden_states"])}
+
+    def _on_output(self, _: Any, __: Any, output: Any) -> Any:
+        if isinstance(output, tuple):
+            return (self.edit(output[0]), *output[1:])
+        return self.edit(output)
+
+
+def check_edits(edits: Sequence[Edit]) -> None:
+    """Raises EditError for two edits of one feature or a scale that is not a number."""
+    seen: set[int] = set()
+    for edit in edits:
+        if edit.feature in seen:
+            raise EditError(f"Feature {edit.feature} is edited twice.", "Give each feature one edit.")
+        if not isfinite(edit.scale):
+            raise EditError(f"Feature {edit.feature}: the scale {edit.scale} is not a number.", "Give a finite number.")
+        seen.add(edit.feature)

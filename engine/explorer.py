@@ -1,0 +1,351 @@
+"""The verbs over one loaded model and SAE.
+
+Each verb is a generator: it yields events (progress, tokens) and returns its result. Whoever runs it can stop it
+between two events by closing it. Knows nothing about carriers, files or screens.
+
+Shape suffixes: P prompts, T tokens, D d_model, F features, K chosen features.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from engine import contrast as statistics
+from engine.answers import join, log_probabilities
+from engine.decode import Decoded, DecodedArm, check_sampling, decode, kl_per_token
+from engine.edits import ResidualEditor
+from engine.errors import UsageError
+from engine.hooks import HookPoint
+from engine.model import LanguageModel
+from engine.pooling import Pooled, pool_prompts
+from engine.records import (
+    RANK_COLUMNS,
+    AnswerRow,
+    Arm,
+    Describe,
+    Described,
+    Edit,
+    EditsFrom,
+    Event,
+    FeatureRow,
+    FedPrompt,
+    Generate,
+    Generated,
+    Loaded,
+    Probe,
+    ProbeRow,
+    ProbeTable,
+    Progress,
+    Prompt,
+    Rank,
+    Ranking,
+    RunProbes,
+    Show,
+    Shown,
+    StrongToken,
+    TokenLogit,
+    TokenStep,
+)
+from engine.reference import Reference
+from engine.sae import SparseAutoencoder
+
+Events = Generator[Event, None, Any]
+CONTEXT_TOKENS = 8
+
+
+@dataclass(frozen=True)
+class Read:
+    """A prompt as it was fed, and its hooked vectors."""
+
+    fed: FedPrompt
+    h_TD: torch.Tensor
+
+
+class Explorer:
+    """One model, one SAE at one hook point, and its reference statistics."""
+
+    def __init__(
+        self, model: LanguageModel, sae: SparseAutoencoder, hook: HookPoint, reference: Reference, loaded: Loaded
+    ) -> None:
+        self.model, self.sae, self.hook, self.reference, self.loaded = model, sae, hook, reference, loaded
+
+    # ---- reading prompts
+
+    def read(self, prompts: Sequence[Prompt]) -> Generator[Progress, None, list[Read]]:
+        """Feeds prompts and captures their vectors at the hook."""
+        ids = [self.model.tokens.feed(prompt) for prompt in prompts]
+        vectors = yield from self.model.capture(self.hook, [i.ids for i in ids], "reading prompts")
+        return [
+            Read(self._fed(prompt, i.ids, i.template, h_TD), h_TD)
+            for prompt, i, h_TD in zip(prompts, ids, vectors, strict=True)
+        ]
+
+    def _fed(self, prompt: Prompt, ids: list[int], template: list[bool], h_TD: torch.Tensor) -> FedPrompt:
+        sink = (h_TD.float().norm(dim=-1) > self.reference.sink_norm).tolist()
+        return FedPrompt(
+            text=prompt.text,
+            format=prompt.format,
+            token_ids=tuple(ids),
+            tokens=self.model.tokens.strings(ids),
+            rank_mask=tuple(not (t or s) for t, s in zip(template, sink, strict=True)),
+            edit_mask=tuple(not (i == self.model.tokens.bos or s) for i, s in zip(ids, sink, strict=True)),
+        )
+
+    # ---- rank
+
+    def rank(self, request: Rank) -> Events:
+        """Ranks every feature by how well it tells positives from negatives. Raises UsageError."""
+        positive, negative = request.prompts.positive, request.prompts.negative
+        check_rank(request)
+        reads = yield from self.read([*positive, *negative])
+        masks = [torch.tensor(r.fed.rank_mask) | request.include_masked for r in reads]
+        pooled = yield from pool_prompts(self.sae, [r.h_TD for r in reads], masks, request.pool)
+        table = self._statistics(request, pooled, len(positive))
+        active = np.asarray((pooled.value_PF > 0).any(0))
+        order = np.argsort(-np.where(active, table[request.by], -np.inf), kind="stable")
+        chosen = [int(i) for i in order[: request.top] if active[i]]
+        tokens = self._strongest_strings(chosen, reads)
+        count = statistics.labelings(len(positive), len(negative))
+        lengths = [sum(r.fed.rank_mask) for r in reads]
+        return Ranking(
+            features=tuple(feature_row(i, t, table) for i, t in zip(chosen, tokens, strict=True)),
+            by=request.by,
+            pool=request.pool,
+            include_masked=request.include_masked,
+            density_weight=request.density_weight,
+            n_positive=len(positive),
+            n_negative=len(negative),
+            n_active_features=int(active.sum()),
+            labelings=count,
+            p_floor=1 / count,
+            warnings=tuple(
+                statistics.warnings(len(positive), len(negative), lengths[: len(positive)], lengths[len(positive) :])
+            ),
+            prompts=tuple(r.fed for r in reads),
+        )
+
+    def _statistics(self, request: Rank, pooled: Pooled, n_positive: int) -> dict[str, Any]:
+        """Every leaderboard column as an array over features."""
+        density_F = self.reference.density_F().numpy().astype(np.float64)
+        # Neutral text may never touch the behaviour's topic, so a maximum observed in the prompts counts too:
+        # otherwise a feature silent on the reference would get an activation unit near zero.
+        unit_F = np.maximum(self.reference.maximum_F.numpy(), pooled.maximum_F)
+        z_PF = np.divide(pooled.value_PF, unit_F, out=np.zeros_like(pooled.value_PF), where=unit_F > 0)
+        weight_F = None
+        if request.density_weight:
+            weight_F = statistics.density_weight(density_F, self.reference.n_tokens)
+        found = statistics.contrast(z_PF[:n_positive], z_PF[n_positive:], weight_F)
+        return {**vars(found), "density": density_F, "seed": pooled.sum_PF[:n_positive].mean(0)}
+
+    def _strongest_strings(self, features: list[int], reads: list[Read]) -> list[tuple[str, ...]]:
+        """For each feature up to three distinct tokens it fires on most, in prompts and reference text."""
+        if not features:
+            return []
+        candidates: list[list[tuple[float, str]]] = [self._reference_strings(f) for f in features]
+        columns = self.sae.columns(features)
+        for read in reads:
+            f_TK = self.sae.encode_features(self.sae.normalise(read.h_TD).x_TD, columns).cpu()
+            f_TK[~torch.tensor(read.fed.rank_mask)] = 0
+            for t, k in (f_TK > 0).nonzero().tolist():
+                candidates[k].append((float(f_TK[t, k]), read.fed.tokens[t]))
+        return [distinct(found) for found in candidates]
+
+    def _reference_strings(self, feature: int) -> list[tuple[float, str]]:
+        values = self.reference.strongest_FS[feature].tolist()
+        places = self.reference.position_FS[feature].tolist()
+        ids = self.reference.token_ids_T
+        pairs = zip(values, places, strict=True)
+        return [(value, self.model.tokens.string(int(ids[at]))) for value, at in pairs if value > 0]
+
+    # ---- one feature
+
+    def show(self, request: Show) -> Events:
+        """One feature's activation on every token, masked ones included."""
+        columns = self.sae.columns([request.feature])
+        reads = yield from self.read(request.prompts)
+        rows = []
+        maximum = float(self.reference.maximum_F[request.feature])
+        for read in reads:
+            f_T = self.sae.encode_features(self.sae.normalise(read.h_TD).x_TD, columns)[:, 0].tolist()
+            rows.append(tuple(f_T))
+            maximum = max([maximum, *(f for f, keep in zip(f_T, read.fed.rank_mask, strict=True) if keep)])
+        return Shown(request.feature, tuple(r.fed for r in reads), tuple(rows), maximum)
+
+    def describe(self, request: Describe) -> Events:
+        """Strongest tokens with their surroundings, and the logit lens."""
+        self.sae.columns([request.feature])
+        strongest = self._reference_tokens(request.feature)
+        if request.prompts:
+            shown = yield from self.show(Show(request.feature, request.prompts))
+            strongest += prompt_tokens(shown)
+        strongest.sort(key=lambda s: -s.activation)
+        promoted, suppressed = self._logit_lens(request.feature, request.top)
+        return Described(
+            feature=request.feature,
+            density=float(self.reference.density_F()[request.feature]),
+            reference_maximum=float(self.reference.maximum_F[request.feature]),
+            reference_count=int(self.reference.count_F[request.feature]),
+            reference_tokens=self.reference.n_tokens,
+            strongest=tuple(strongest[: request.top]),
+            promoted=promoted,
+            suppressed=suppressed,
+        )
+
+    def _reference_tokens(self, feature: int) -> list[StrongToken]:
+        ids = self.reference.token_ids_T.tolist()
+        values = self.reference.strongest_FS[feature].tolist()
+        places = self.reference.position_FS[feature].tolist()
+        decode_ids = self.model.tokens.decode
+        return [
+            StrongToken(
+                activation=value,
+                token=self.model.tokens.string(ids[at]),
+                before=decode_ids(ids[max(0, at - CONTEXT_TOKENS) : at]),
+                after=decode_ids(ids[at + 1 : at + 1 + CONTEXT_TOKENS]),
+                source="reference",
+            )
+            for value, at in zip(values, places, strict=True)
+            if value > 0
+        ]
+
+    @torch.inference_mode()
+    def _logit_lens(self, feature: int, top: int) -> tuple[tuple[TokenLogit, ...], tuple[TokenLogit, ...]]:
+        """Tokens the feature's decoder direction raises and lowers most, read through the unembedding."""
+        direction_D = self.sae.columns([feature]).w_dec_KD[0]
+        unembedding = self.model.module.get_output_embeddings().weight
+        logits_V = unembedding.float() @ direction_D.to(unembedding.device)
+        logits_V -= logits_V.mean()
+        string = self.model.tokens.string
+
+        def rows(values: torch.Tensor, ids: torch.Tensor) -> tuple[TokenLogit, ...]:
+            return tuple(TokenLogit(i, string(i), v) for v, i in zip(values.tolist(), ids.tolist(), strict=True))
+
+        return rows(*logits_V.topk(top)), rows(*logits_V.topk(top, largest=False))
+
+    # ---- generation
+
+    def editor(self, edits: Sequence[Edit]) -> ResidualEditor:
+        """An editor for these edits. Raises EditError."""
+        return ResidualEditor(self.model, self.sae, self.hook, edits, self.reference.sink_norm)
+
+    def generate(self, request: Generate, probe: int | None = None) -> Events:
+        """Continues a prompt in both arms, then measures the KL between them on the baseline's tokens."""
+        check_sampling(request.sampling)
+        editor = self.editor(request.edits)
+        (read,) = yield from self.read([request.prompt])
+        prompt_ids = list(read.fed.token_ids)
+        steps = decode(self.model, editor, prompt_ids, request.sampling)
+        decoded: Decoded
+        while True:
+            try:
+                step: TokenStep = next(steps)
+            except StopIteration as done:
+                decoded = done.value
+                break
+            yield TokenStep(step.index, step.baseline, step.edited, probe)
+        edited_positions, inactive = editor.num_edited_positions, editor.num_inactive_positions
+        base, edited = decoded.baseline, decoded.edited
+        return Generated(
+            prompt=read.fed,
+            sampling=request.sampling,
+            edits=request.edits,
+            schedule=(EditsFrom(0, request.edits),),
+            rows=2,
+            baseline=self._arm(base),
+            edited=self._arm(edited),
+            first_divergence=first_difference(base.ids, edited.ids),
+            kl=tuple(kl_per_token(self.model, editor, prompt_ids, base.ids)),
+            positions=edited_positions,
+            inactive_positions=inactive,
+            tokens_per_second=decoded.tokens_per_second,
+        )
+
+    def _arm(self, arm: DecodedArm) -> Arm:
+        tokens = self.model.tokens
+        return Arm(tokens.decode(arm.ids), tuple(arm.ids), tokens.strings(arm.ids), tuple(arm.logprobs))
+
+    def run_probes(self, request: RunProbes) -> Events:
+        """Every probe's free answer and its tracked answers' probabilities, both arms."""
+        if not request.probes:
+            raise UsageError("The prompt set has no probes.", "Add a [[probe]] to it.")
+        rows = []
+        for index, probe in enumerate(request.probes):
+            yield Progress("probes", index, len(request.probes))
+            prompt = Prompt(probe.text, probe.format)
+            asked = Generate(prompt, request.edits, request.sampling)
+            generated = yield from self.generate(asked, probe=index)
+            answers, flags = self._answers(probe, self.editor(request.edits))
+            rows.append(ProbeRow(probe, generated, answers, flags))
+        return ProbeTable(request.edits, tuple(rows))
+
+    def _answers(self, probe: Probe, editor: ResidualEditor) -> tuple[tuple[AnswerRow, ...], tuple[str, ...]]:
+        """Summed probability of each tracked answer's strings after the prefill, and the unclean strings."""
+        prompt = Prompt(probe.text, probe.format)
+        before = self.model.tokens.feed(prompt, probe.prefill).ids
+        strings = [(answer.name, s) for answer in probe.answers for s in answer.strings]
+        if not strings:
+            return (), ()
+        joined = [join(before, self.model.tokens.feed(prompt, probe.prefill, s).ids) for _, s in strings]
+        found = log_probabilities(self.model, editor, joined)
+        sums = {answer.name: torch.zeros(2, dtype=torch.float64) for answer in probe.answers}
+        for (name, _), pair in zip(strings, found, strict=True):
+            sums[name] += torch.tensor(pair, dtype=torch.float64).exp()
+        rows = tuple(AnswerRow(name, float(p[0]), float(p[1])) for name, p in sums.items())
+        return rows, tuple(s for (_, s), c in zip(strings, joined, strict=True) if not c.clean)
+
+
+def check_rank(request: Rank) -> None:
+    """Raises UsageError for a request that cannot be ranked."""
+    if request.by not in RANK_COLUMNS:
+        raise UsageError(f"There is no column {request.by!r}.", f"Rank by one of {', '.join(RANK_COLUMNS)}.")
+    positive, negative = request.prompts.positive, request.prompts.negative
+    if not positive or not negative:
+        missing = "positive" if not positive else "negative"
+        raise UsageError(
+            f"The prompt set {request.prompts.name!r} has no {missing} prompts.",
+            "A contrast needs prompts that show the behaviour and prompts that do not.",
+        )
+    if request.by == "g" and min(len(positive), len(negative)) < 4:
+        raise UsageError("g needs at least four prompts in each set.", "Rank by score, or add prompts.")
+    if request.top < 1:
+        raise UsageError("--top must be at least 1.")
+
+
+def feature_row(feature: int, tokens: tuple[str, ...], table: dict[str, Any]) -> FeatureRow:
+    """One row out of the columns."""
+    g = table["g"]
+    numbers: dict[str, Any] = {name: float(table[name][feature]) for name in RANK_COLUMNS if name != "g"}
+    return FeatureRow(feature, tokens, g=None if g is None else float(g[feature]), **numbers)
+
+
+def distinct(candidates: list[tuple[float, str]], limit: int = 3) -> tuple[str, ...]:
+    """The first few distinct tokens, strongest first; case and surrounding space do not make two of one."""
+    found: dict[str, str] = {}
+    for _, token in sorted(candidates, key=lambda pair: -pair[0]):
+        found.setdefault(token.strip().lower(), token)
+    return tuple(list(found.values())[:limit])
+
+
+def prompt_tokens(shown: Shown) -> list[StrongToken]:
+    """Every unmasked token of the prompts on which the feature fires."""
+    found = []
+    for fed, row in zip(shown.prompts, shown.activations, strict=True):
+        for t, (value, keep) in enumerate(zip(row, fed.rank_mask, strict=True)):
+            if value > 0 and keep:
+                before = "".join(fed.tokens[max(0, t - CONTEXT_TOKENS) : t])
+                after = "".join(fed.tokens[t + 1 : t + 1 + CONTEXT_TOKENS])
+                found.append(StrongToken(value, fed.tokens[t], before, after, "prompt"))
+    return found
+
+
+def first_difference(a: Sequence[int], b: Sequence[int]) -> int | None:
+    """Index of the first place where two runs differ, the shorter one's end included; None if they are equal."""
+    for index, (x, y) in enumerate(zip(a, b, strict=False)):
+        if x != y:
+            return index
+    return None if len(a) == len(b) else min(len(a), len(b))

@@ -1,0 +1,153 @@
+"""Opens a model and its SAE as one Explorer: the packaged demo, or whatever the request names."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Generator
+from importlib.metadata import version
+from pathlib import Path
+
+import platformdirs
+import torch
+
+from engine import reference as references
+from engine.demo import model as demo_model
+from engine.errors import HookError, MismatchError, SaeError, UsageError
+from engine.explorer import Explorer
+from engine.formats import load_sae
+from engine.hooks import HookPoint, resolve_hook
+from engine.model import LanguageModel, choose_device, choose_dtype, ends_of_file, load_model
+from engine.records import Load, Loaded, Progress
+from engine.reference import Reference
+from engine.sae import SparseAutoencoder
+
+DEMO_SAE = Path(__file__).parent / "demo" / "sae"
+LIBRARIES = ("torch", "transformers", "tokenizers", "nnsight", "safetensors")
+
+
+def open_explorer(request: Load) -> Generator[Progress, None, Explorer]:
+    """Loads everything the request names. Raises ModelError, SaeError, HookError or UsageError."""
+    if request.threads is not None:
+        if request.threads < 1:
+            raise UsageError("--threads must be at least 1.")
+        torch.set_num_threads(request.threads)
+    device = choose_device(request.device)
+    dtype = choose_dtype(request.dtype, device)
+    # the SAE first: it is small, and a wrong path should not cost the loading of a model
+    sae_folder = find_sae(request)
+    yield Progress("reading the SAE")
+    sae = load_sae(sae_folder)
+    model = yield from _open_model(request, device, dtype)
+    hook = match(model, sae, request.hook)
+    sae.to(model.device)
+    reference = yield from find_reference(request, model, sae, hook, sae_folder)
+    return Explorer(model, sae, hook, reference, describe(request, model, sae, hook, reference, sae_folder))
+
+
+def find_sae(request: Load) -> Path:
+    """The SAE's folder; the demo's where the request names neither model nor SAE."""
+    if request.sae is not None:
+        return Path(request.sae).expanduser()
+    if request.model is not None:
+        raise UsageError(
+            "Which SAE? --model names a model, and a SAE belongs to one model and one layer.",
+            "Give --sae FOLDER (with cfg.json and sae_weights.safetensors).",
+        )
+    return DEMO_SAE
+
+
+def _open_model(
+    request: Load, device: torch.device, dtype: torch.dtype | str
+) -> Generator[Progress, None, LanguageModel]:
+    if request.model is not None:
+        yield Progress(f"loading {request.model}")
+        return load_model(request.model, request.model, device, dtype)
+    demo_dtype = dtype if isinstance(dtype, torch.dtype) else torch.bfloat16
+    folder = yield from demo_model.prepare(demo_dtype)
+    yield Progress(f"loading {demo_model.NAME}")
+    return load_model(str(folder), demo_model.NAME, device, demo_dtype)
+
+
+def match(model: LanguageModel, sae: SparseAutoencoder, hook_name: str | None) -> HookPoint:
+    """The hook point, once SAE and model are seen to fit each other. Raises MismatchError or HookError."""
+    if sae.d_model != model.d_model:
+        trained_on = f" It was trained on {sae.config.model}." if sae.config.model else ""
+        raise MismatchError(
+            f"The SAE reads vectors of width {sae.d_model}, the residual stream of {model.name} "
+            f"has width {model.d_model}.{trained_on}",
+            "Give the SAE's own model with --model.",
+        )
+    name = hook_name or sae.config.hook
+    if not name:
+        raise HookError("The SAE's files do not say where it reads.", "Give --hook, e.g. blocks.15.hook_resid_pre.")
+    return resolve_hook(model.module, name)
+
+
+def find_reference(
+    request: Load, model: LanguageModel, sae: SparseAutoencoder, hook: HookPoint, sae_folder: Path
+) -> Generator[Progress, None, Reference]:
+    """Reference statistics: shipped beside the SAE, or cached, or computed now and cached."""
+    shipped = sae_folder / "reference.safetensors"
+    if request.reference is None and request.model is None and shipped.exists():
+        return checked(references.load(shipped), sae, shipped)
+    path = Path(request.reference) if request.reference else neutral_text()
+    texts = references.read_text(path)
+    key = references.cache_key([model.fingerprint, sae_fingerprint(sae_folder), hook.name, str(model.dtype), *texts])
+    cached = Path(platformdirs.user_cache_dir("saescope")) / "reference" / f"{key}.safetensors"
+    if cached.exists():
+        return checked(references.load(cached), sae, cached)
+    computed = yield from references.compute(model, sae, hook, texts, path.name)
+    references.save(computed, cached)
+    return computed
+
+
+def checked(reference: Reference, sae: SparseAutoencoder, path: Path) -> Reference:
+    """The reference, if it belongs to a SAE of this size. Raises SaeError."""
+    if len(reference.count_F) != sae.d_sae:
+        raise SaeError(
+            f"{path} describes {len(reference.count_F)} features, the SAE has {sae.d_sae}.", "Delete the file."
+        )
+    return reference
+
+
+def neutral_text() -> Path:
+    """The packaged neutral text."""
+    import prompts
+
+    return prompts.NEUTRAL_TEXT
+
+
+def sae_fingerprint(folder: Path) -> str:
+    """sha256 over the ends of the SAE's files, config included."""
+    files = sorted(p for p in folder.iterdir() if p.suffix in {".json", ".safetensors"} and p.stem != "reference")
+    return references.cache_key([ends_of_file(path).hex() for path in files])
+
+
+def describe(
+    request: Load,
+    model: LanguageModel,
+    sae: SparseAutoencoder,
+    hook: HookPoint,
+    reference: Reference,
+    sae_folder: Path,
+) -> Loaded:
+    """The record of what was loaded."""
+    return Loaded(
+        model=model.name,
+        model_fingerprint=model.fingerprint,
+        sae="demo" if request.sae is None else request.sae,
+        sae_fingerprint=sae_fingerprint(sae_folder),
+        hook=hook.name,
+        hook_module=f"{hook.side} of {hook.path}",
+        d_model=model.d_model,
+        d_sae=sae.d_sae,
+        encoder=sae.config.encoder,
+        normalisation=sae.config.normalisation,
+        device=str(model.device),
+        dtype=str(model.dtype).removeprefix("torch."),
+        threads=torch.get_num_threads(),
+        versions={"python": platform.python_version(), **{name: version(name) for name in LIBRARIES}},
+        reference=reference.text,
+        reference_tokens=reference.n_tokens,
+        reference_fingerprint=reference.fingerprint(),
+    )

@@ -1,0 +1,168 @@
+"""A language model with one hook point: loading, and capture of the residual stream that stops at the hook.
+
+Shape suffixes: B batch rows, T tokens, D d_model. Loading goes through transformers, capture through nnsight's
+`trace`, which ends the forward pass at the hook. Knows nothing about SAEs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Sequence
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import torch
+from nnsight import NNsight
+from torch import nn
+
+from engine.errors import ModelError, UsageError
+from engine.hooks import HookPoint
+from engine.records import Progress
+from engine.tokens import Tokens
+
+CAPTURE_TOKENS = 4096
+"""Padded tokens of one capture batch: bounds memory, and is how often a capture can be cancelled."""
+
+
+@dataclass
+class LanguageModel:
+    """A loaded model: the module, its tokenizer, and nnsight's view of it."""
+
+    name: str
+    fingerprint: str
+    module: Any  # a transformers PreTrainedModel
+    tokens: Tokens
+    envoy: NNsight
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return torch.device(next(self.module.parameters()).device)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The weights' dtype."""
+        dtype: torch.dtype = next(self.module.parameters()).dtype
+        return dtype
+
+    @property
+    def d_model(self) -> int:
+        """Width of the residual stream."""
+        return int(self.module.config.get_text_config().hidden_size)
+
+    def end_ids(self) -> set[int]:
+        """Token ids that end a generation."""
+        found: set[int] = set()
+        for value in (self.module.generation_config.eos_token_id, self.tokens.tokenizer.eos_token_id):
+            found |= set(value) if isinstance(value, list) else {value} if value is not None else set()
+        return found
+
+    def capture(
+        self, hook: HookPoint, sequences: Sequence[Sequence[int]], stage: str
+    ) -> Generator[Progress, None, list[torch.Tensor]]:
+        """The hooked vectors h_TD of every sequence, in the model's dtype. Yields progress once a batch."""
+        order = sorted(range(len(sequences)), key=lambda i: len(sequences[i]))
+        found: dict[int, torch.Tensor] = {}
+        while order:
+            yield Progress(stage, len(found), len(sequences))
+            longest = len(sequences[order[-1]])
+            batch = [order.pop() for _ in range(min(len(order), max(1, CAPTURE_TOKENS // max(1, longest))))]
+            h_BTD = self._capture_batch(hook, [sequences[i] for i in batch])
+            found |= {i: h_BTD[row, : len(sequences[i])] for row, i in enumerate(batch)}
+        return [found[i] for i in range(len(sequences))]
+
+    def _capture_batch(self, hook: HookPoint, rows: list[Sequence[int]]) -> torch.Tensor:
+        width = max(map(len, rows))
+        # right padding: causal attention keeps it from the real tokens
+        ids_BT = torch.tensor([[*row, *[0] * (width - len(row))] for row in rows], device=self.device)
+        mask_BT = torch.tensor([[1] * len(row) + [0] * (width - len(row)) for row in rows], device=self.device)
+        node = self.envoy.get(hook.path)
+        with torch.inference_mode():
+            with self.envoy.trace(input_ids=ids_BT, attention_mask=mask_BT, use_cache=False) as tracer:
+                value = node.input if hook.side == "input" else node.output
+                hidden: torch.Tensor = (value[0] if isinstance(value, tuple) else value).save()
+                tracer.stop()
+        return hidden
+
+    def hooked_module(self, hook: HookPoint) -> nn.Module:
+        """The module at the hook point."""
+        module: nn.Module = self.module.get_submodule(hook.path)
+        return module
+
+
+def choose_dtype(name: str | None, device: torch.device) -> torch.dtype | str:
+    """The dtype to load in: as named, else the file's own ("auto") on a GPU, and on a CPU bfloat16 where native."""
+    known = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+    if name is not None:
+        if name not in known:
+            raise UsageError(f"Unknown dtype {name!r}.", f"Use one of {', '.join(known)}.")
+        return known[name]
+    if device.type != "cpu":
+        return "auto"
+    native = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    return torch.bfloat16 if native else torch.float32
+
+
+def choose_device(name: str | None) -> torch.device:
+    """The device to load on: as named, else the first GPU, else the CPU. Raises UsageError."""
+    if name is None:
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise UsageError(f"Unknown device {name!r}.", "Use cpu, cuda or cuda:N.") from None
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise UsageError("There is no CUDA GPU that torch can see.", "Use --device cpu.")
+    return device
+
+
+def load_model(source: str, display_name: str, device: torch.device, dtype: torch.dtype | str) -> LanguageModel:
+    """Loads a model from a folder or a hub name. Raises ModelError with the reason in words."""
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers.utils import logging
+
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
+        module = AutoModelForCausalLM.from_pretrained(
+            source, dtype=dtype, trust_remote_code=False, device_map=None if device.type == "cpu" else device
+        )
+    except torch.OutOfMemoryError as error:
+        raise ModelError(
+            f"{display_name} does not fit into the memory of {device}.", "Use a smaller model or --device cpu."
+        ) from error
+    except (OSError, ValueError, KeyError, RuntimeError, ImportError) as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise ModelError(
+            f"Cannot load the model {display_name!r}: {reason}",
+            "Give --model a folder with config.json and safetensors files, or the name of a hub model you can reach.",
+        ) from error
+    module.eval()
+    module.requires_grad_(False)
+    return LanguageModel(display_name, fingerprint(source, module), module, Tokens(tokenizer), NNsight(module))
+
+
+def fingerprint(source: str, module: Any) -> str:
+    """sha256 that tells one set of weights from another without reading gigabytes.
+
+    A local folder: over each weight file's size, first and last MiB. A hub model: over the name and its commit.
+    """
+    digest = sha256()
+    folder = Path(source)
+    if folder.is_dir():
+        for path in sorted(folder.glob("*.safetensors")):
+            digest.update(ends_of_file(path))
+    else:
+        digest.update(f"{source}@{getattr(module.config, '_commit_hash', None)}".encode())
+    return digest.hexdigest()
+
+
+def ends_of_file(path: Path) -> bytes:
+    """A file's size, first and last MiB: enough to tell versions of a weight file apart."""
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        head = file.read(1 << 20)
+        file.seek(max(0, size - (1 << 20)))
+        return str(size).encode() + head + file.read()

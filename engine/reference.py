@@ -1,0 +1,215 @@
+"""Reference statistics of a SAE on neutral text: density, maxima, the median norm, strongest tokens.
+
+They tell rare features from common ones, give activations a unit, and say what counts as an attention sink.
+Shipped with the packaged demo, computed once and cached for any other pair of model and SAE.
+Shape suffixes: T tokens, D d_model, F features of the SAE, S strongest tokens kept.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+from engine.errors import SaeError, UsageError
+from engine.hooks import HookPoint
+from engine.model import LanguageModel
+from engine.records import Progress, Prompt
+from engine.sae import SparseAutoencoder
+
+STRONGEST = 8
+PASSAGE_TOKENS = 256
+SINK_FACTOR = 10
+MIN_COUNT = 10
+"""Fewer firings than this say nothing about a feature's density: counts are floored here."""
+
+
+@dataclass(frozen=True)
+class Reference:
+    """What neutral text says about a SAE. Counts are over n_tokens unmasked tokens."""
+
+    text: str
+    """What the text is called."""
+    token_ids_T: torch.Tensor
+    """All fed tokens, passage after passage, special ones included."""
+    n_tokens: int
+    count_F: torch.Tensor
+    maximum_F: torch.Tensor
+    strongest_FS: torch.Tensor
+    """Activations of the strongest tokens, largest first, 0 where there are fewer."""
+    position_FS: torch.Tensor
+    """Their positions in token_ids_T."""
+    median_norm: float
+    """Median of ||h|| over unmasked tokens."""
+    median_u: float
+    """Median of the scale u that the SAE's input normalisation takes away."""
+    l0: float
+    variance_explained: float
+
+    @property
+    def sink_norm(self) -> float:
+        """A token whose ||h|| is above this is an attention sink."""
+        return SINK_FACTOR * self.median_norm
+
+    def density_F(self) -> torch.Tensor:
+        """Share of tokens on which each feature fires, smoothed: (max(k, 10) + 1/2) / (n + 1)."""
+        return (self.count_F.clamp(min=MIN_COUNT) + 0.5) / (self.n_tokens + 1)
+
+    def fingerprint(self) -> str:
+        """sha256 over the text's tokens and the counts."""
+        return sha256(self.token_ids_T.numpy().tobytes() + self.count_F.numpy().tobytes()).hexdigest()
+
+
+def read_text(path: Path) -> list[str]:
+    """The passages of a text file: its non-empty lines. Raises UsageError."""
+    try:
+        passages = [line.strip() for line in path.read_text("utf-8").splitlines() if line.strip()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"The reference text {path} cannot be read: {error}.", "Give a UTF-8 text file.") from error
+    if not passages:
+        raise UsageError(f"The reference text {path} is empty.", "Give a text file with one passage per line.")
+    return passages
+
+
+def passages_of(model: LanguageModel, texts: list[str], limit: int | None = None) -> list[list[int]]:
+    """Token ids of each passage, cut to PASSAGE_TOKENS; of `limit` tokens in all, spread over the text."""
+    sequences = []
+    for text in texts:
+        ids = model.tokens.feed(Prompt(text)).ids
+        sequences += [ids[:PASSAGE_TOKENS]]
+        rest = ids[PASSAGE_TOKENS:]
+        if len(rest) > PASSAGE_TOKENS // 4:  # the rest of a long passage starts anew, with its own leading token
+            sequences += [([model.tokens.bos] if model.tokens.bos is not None else []) + rest[: PASSAGE_TOKENS - 1]]
+    total = sum(map(len, sequences))
+    if limit is None or total <= limit:
+        return sequences
+    stride = -(-total // limit)
+    return sequences[::stride]
+
+
+def compute(
+    model: LanguageModel, sae: SparseAutoencoder, hook: HookPoint, texts: list[str], name: str
+) -> Generator[Progress, None, Reference]:
+    """Runs the text through model and SAE. Yields progress once a batch; memory stays flat."""
+    sequences = passages_of(model, texts)
+    norms = yield from _median_norm(model, hook, sequences)
+    gathered = _Gatherer(sae, SINK_FACTOR * norms, model.tokens.special)
+    for at in range(0, len(sequences), 16):
+        yield Progress("measuring the SAE on reference text", at, len(sequences))
+        vectors = yield from model.capture(hook, sequences[at : at + 16], "reading reference text")
+        for ids, h_TD in zip(sequences[at : at + 16], vectors, strict=True):
+            gathered.add(ids, h_TD)
+    return gathered.finish(name, norms)
+
+
+def _median_norm(model: LanguageModel, hook: HookPoint, sequences: list[list[int]]) -> Generator[Progress, None, float]:
+    """Median ||h|| over the first passages: a median needs no more, and sinks cannot move it."""
+    vectors = yield from model.capture(hook, sequences[:16], "reading reference text")
+    return float(torch.cat([h.float().norm(dim=-1) for h in vectors]).median())
+
+
+class _Gatherer:
+    """Running statistics over passages."""
+
+    def __init__(self, sae: SparseAutoencoder, sink_norm: float, special: set[int]) -> None:
+        self.sae, self.sink_norm, self.special = sae, sink_norm, special
+        self.ids: list[int] = []
+        self.n_tokens = 0
+        shape = (sae.d_sae, STRONGEST)
+        self.count_F = torch.zeros(sae.d_sae, dtype=torch.int32)
+        self.strongest_FS = torch.zeros(shape)
+        self.position_FS = torch.zeros(shape, dtype=torch.int32)
+        self.scales: list[torch.Tensor] = []
+        self.residue = torch.zeros((), dtype=torch.float64)
+        self.sum_D = torch.zeros(sae.d_model, dtype=torch.float64)
+        self.square = torch.zeros((), dtype=torch.float64)
+
+    def add(self, ids: list[int], h_TD: torch.Tensor) -> None:
+        """Counts one passage in."""
+        h_TD = h_TD.float()
+        allowed = torch.tensor([i not in self.special for i in ids], device=h_TD.device)
+        keep_T = allowed & (h_TD.norm(dim=-1) <= self.sink_norm)
+        positions_T = keep_T.nonzero()[:, 0] + len(self.ids)
+        self.ids += ids
+        h_TD = h_TD[keep_T]
+        if len(h_TD) == 0:
+            return
+        self.n_tokens += len(h_TD)
+        self.scales.append(self.sae.normalise(h_TD).u_T1[:, 0].cpu())
+        # reconstruct() would encode a second time: the blocks serve both
+        h_hat_TD = self.sae.b_dec_D.repeat(len(h_TD), 1)
+        for tokens, features, acts_TF in self.sae.encode_blocks(h_TD):
+            h_hat_TD[tokens] += acts_TF @ self.sae.w_dec_FD[features].float()
+            self._merge(features, acts_TF, positions_T[tokens])
+        scale = self.sae.normalise(h_TD)
+        h_hat_TD = h_hat_TD * scale.u_T1 + scale.mu_T1
+        self.residue += (h_TD - h_hat_TD).double().square().sum().cpu()
+        self.sum_D += h_TD.double().sum(0).cpu()
+        self.square += h_TD.double().square().sum().cpu()
+
+    def _merge(self, features: slice, acts_TF: torch.Tensor, positions_T: torch.Tensor) -> None:
+        self.count_F[features] += (acts_TF > 0).sum(0).int().cpu()
+        best_SF, at_SF = acts_TF.topk(min(STRONGEST, len(acts_TF)), dim=0)
+        values = torch.cat([self.strongest_FS[features], best_SF.T.cpu()], 1)
+        places = torch.cat([self.position_FS[features], positions_T[at_SF].T.int().cpu()], 1)
+        self.strongest_FS[features], order = values.topk(STRONGEST, dim=1)
+        self.position_FS[features] = places.gather(1, order)
+
+    def finish(self, name: str, median_norm: float) -> Reference:
+        """The statistics gathered so far."""
+        total = self.square - self.sum_D.square().sum() / max(1, self.n_tokens)
+        return Reference(
+            text=name,
+            token_ids_T=torch.tensor(self.ids, dtype=torch.int32),
+            n_tokens=self.n_tokens,
+            count_F=self.count_F,
+            maximum_F=self.strongest_FS[:, 0].clone(),
+            strongest_FS=self.strongest_FS,
+            position_FS=self.position_FS,
+            median_norm=median_norm,
+            median_u=float(torch.cat(self.scales).median()) if self.scales else 1.0,
+            l0=float(self.count_F.sum()) / max(1, self.n_tokens),
+            variance_explained=float(1 - self.residue / total),
+        )
+
+
+def cache_key(parts: list[str]) -> str:
+    """A name for something computed from these texts."""
+    digest = sha256()
+    for part in parts:
+        digest.update(sha256(part.encode()).digest())
+    return digest.hexdigest()
+
+
+TENSORS = ("token_ids_T", "count_F", "maximum_F", "strongest_FS", "position_FS")
+NUMBERS = ("n_tokens", "median_norm", "median_u", "l0", "variance_explained")
+
+
+def save(reference: Reference, path: Path) -> None:
+    """Writes the statistics, atomically."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    numbers = {name: repr(getattr(reference, name)) for name in NUMBERS}
+    temporary = path.with_suffix(".tmp")
+    tensors = {name: getattr(reference, name).contiguous() for name in TENSORS}
+    save_file(tensors, temporary, metadata={"text": reference.text, **numbers})
+    temporary.replace(path)
+
+
+def load(path: Path) -> Reference:
+    """Reads statistics written by `save`. Raises SaeError."""
+    try:
+        with safe_open(path, "pt") as file:
+            metadata = file.metadata()
+            tensors = {name: file.get_tensor(name) for name in TENSORS}
+        numbers = {name: float(metadata[name]) for name in NUMBERS[1:]}
+        n_tokens = int(metadata["n_tokens"])
+    except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
+        raise SaeError(f"The reference statistics {path} are broken: {error}.", "Delete the file.") from error
+    fields: dict[str, Any] = {**tensors, **numbers}
+    return Reference(text=metadata["text"], n_tokens=n_tokens, **fields)

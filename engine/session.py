@@ -1,0 +1,107 @@
+"""The session file: one versioned, diffable JSON file that holds every value a result depends on.
+
+Written atomically, readable by its owner only. Knows nothing about torch; running it again is replay.py's.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from engine.errors import SessionError
+from engine.records import Generated, Load, Loaded, ProbeTable, PromptSet, Ranking, Record
+
+VERSION = 1
+SUFFIX = ".saescope.json"
+
+
+class Session(Record, frozen=True):
+    """What a session file holds."""
+
+    saescope_session: int
+    """Version of this layout."""
+    created: str
+    load: Load
+    """The request that loads the same model and SAE again."""
+    loaded: Loaded
+    """What it came to: hashes, device, dtype, threads, versions."""
+    prompt_sets: tuple[PromptSet, ...] = ()
+    rankings: tuple[Ranking, ...] = ()
+    generations: tuple[Generated, ...] = ()
+    probe_tables: tuple[ProbeTable, ...] = ()
+
+
+Result = Ranking | Generated | ProbeTable
+
+
+def new(load: Load, loaded: Loaded) -> Session:
+    """An empty session on what is loaded."""
+    return Session(VERSION, datetime.now(UTC).isoformat(timespec="seconds"), load, loaded)
+
+
+def add(session: Session, result: Result, prompts: PromptSet | None = None) -> Session:
+    """The session with one more result, and the prompt set it came from."""
+    sets = session.prompt_sets
+    if prompts is not None and prompts not in sets:
+        sets = (*sets, prompts)
+    match result:
+        case Ranking():
+            return msgspec.structs.replace(session, prompt_sets=sets, rankings=(*session.rankings, result))
+        case Generated():
+            return msgspec.structs.replace(session, prompt_sets=sets, generations=(*session.generations, result))
+        case ProbeTable():
+            return msgspec.structs.replace(session, prompt_sets=sets, probe_tables=(*session.probe_tables, result))
+
+
+def read(path: Path) -> Session:
+    """Reads a session. Raises SessionError saying what is wrong with the file."""
+    try:
+        raw = msgspec.json.decode(path.read_bytes())
+    except OSError as error:
+        raise SessionError(f"The session {path} cannot be read: {error.strerror}.", "Check the path.") from error
+    except msgspec.DecodeError as error:
+        raise SessionError(f"{path} is not a session file: {error}.", "It may be cut off: use a copy.") from error
+    version = raw.get("saescope_session") if isinstance(raw, dict) else None
+    if not isinstance(version, int):
+        raise SessionError(f"{path} is not a session file.", f"Sessions end in {SUFFIX}.")
+    if version > VERSION:
+        raise SessionError(
+            f"{path} was written by a newer saescope (session version {version}, this one reads {VERSION}).",
+            "Update saescope.",
+        )
+    try:
+        return msgspec.convert(raw, Session)
+    except msgspec.ValidationError as error:
+        raise SessionError(f"{path} is damaged: {error}.", "Mend the field it names, or use a copy.") from error
+
+
+def write(session: Session, path: Path) -> None:
+    """Writes the session beside its place and renames it there. Raises SessionError; the old file then stays."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        # mkstemp makes the file readable by its owner only
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.write(layout(msgspec.to_builtins(session)) + "\n")
+        os.replace(temporary, path)
+    except OSError as error:
+        message = f"The session cannot be written to {path}: {error.strerror}."
+        raise SessionError(message, "Save it elsewhere.") from error
+
+
+def layout(value: Any, indent: str = "") -> str:
+    """JSON for line diffs: an item a line, except that lists of plain numbers and strings stay on one line."""
+    if isinstance(value, dict) and value:
+        inner = indent + "  "
+        lines = [f"{inner}{json.dumps(k, ensure_ascii=False)}: {layout(v, inner)}" for k, v in value.items()]
+        return "{\n" + ",\n".join(lines) + f"\n{indent}}}"
+    if isinstance(value, list | tuple) and any(isinstance(v, dict | list | tuple) for v in value):
+        inner = indent + "  "
+        return "[\n" + ",\n".join(inner + layout(v, inner) for v in value) + f"\n{indent}]"
+    return json.dumps(value, ensure_ascii=False)

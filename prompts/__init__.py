@@ -1,0 +1,29 @@
+"""Prompt sets as TOML files, and the neutral text. `load("gender_bias")` or `load("my.toml")`.
+
+A set holds `[[positive]]` prompts that show a behaviour, `[[negative]]` ones that do not, and `[[probe]]` questions
+that measure it. Imports nothing else of saescope.
+"""
+
+from prompts.loader import (
+    NEUTRAL_TEXT,
+    Entry,
+    ProbeEntry,
+    PromptSetError,
+    PromptSetFile,
+    Settings,
+    find,
+    load,
+    packaged,
+)
+
+__all__ = [
+    "NEUTRAL_TEXT",
+    "Entry",
+    "ProbeEntry",
+    "PromptSetError",
+    "PromptSetFile",
+    "Settings",
+    "find",
+    "load",
+    "packaged",
+]

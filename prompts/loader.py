@@ -1,0 +1,150 @@
+"""Reads and validates prompt set files. Every error names the file and the field."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from hashlib import sha256
+from pathlib import Path
+from typing import Any, Literal
+
+import msgspec
+
+FOLDER = Path(__file__).parent
+NEUTRAL_TEXT = FOLDER / "neutral.txt"
+
+Format = Literal["raw", "chat"]
+
+
+class PromptSetError(Exception):
+    """A prompt set that cannot be used: `message` names file and field, `remedy` says what to do."""
+
+    def __init__(self, message: str, remedy: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.remedy = remedy
+
+
+class _Table(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    pass
+
+
+class Entry(_Table, frozen=True):
+    """One prompt of a set."""
+
+    text: str
+    breaks: str = ""
+    """For a negative prompt: the confound it rules out, such as "women without bias"."""
+
+
+class ProbeEntry(_Table, frozen=True):
+    """One probe; `answers` maps a name to the strings that count as it."""
+
+    text: str
+    format: Format = "chat"
+    prefill: str = ""
+    answers: dict[str, tuple[str, ...]] = {}
+
+
+class Settings(_Table, frozen=True):
+    """How a published study edited its feature; recorded, and used by the edits that read them."""
+
+    scale: float = 0.0
+    reconstruct: bool = False
+    positions: Literal["all", "prompt", "generated", "last", "first-step"] = "all"
+
+
+class PromptSetFile(_Table, frozen=True):
+    """A whole file."""
+
+    name: str
+    description: str = ""
+    format: Format = "raw"
+    """How positive and negative prompts are fed."""
+    settings: Settings = Settings()
+    positive: tuple[Entry, ...] = ()
+    negative: tuple[Entry, ...] = ()
+    probe: tuple[ProbeEntry, ...] = ()
+
+
+def packaged() -> list[str]:
+    """Names of the sets that come with saescope."""
+    return sorted(path.stem for path in FOLDER.glob("*.toml"))
+
+
+def find(name_or_path: str) -> Path:
+    """The file of a packaged set, or the path itself. Raises PromptSetError."""
+    path = Path(name_or_path).expanduser()
+    if path.suffix == ".toml" or path.parent != Path():
+        if path.is_file():
+            return path
+        raise PromptSetError(f"There is no prompt set file {path}.", "Check the path.")
+    if (FOLDER / f"{name_or_path}.toml").is_file():
+        return FOLDER / f"{name_or_path}.toml"
+    raise PromptSetError(
+        f"There is no prompt set {name_or_path!r}.",
+        f"Packaged sets: {', '.join(packaged())}. For a file of your own give its path, ending in .toml.",
+    )
+
+
+def load(name_or_path: str) -> PromptSetFile:
+    """Reads and checks one set. Raises PromptSetError naming file and field."""
+    path = find(name_or_path)
+    try:
+        raw = tomllib.loads(path.read_text("utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise PromptSetError(f"{path} cannot be read: {error}.", "Give a UTF-8 text file.") from error
+    except tomllib.TOMLDecodeError as error:
+        raise PromptSetError(f"{path} is not valid TOML: {error}.", "Mend the line it names.") from error
+    try:
+        found = msgspec.convert(raw, PromptSetFile)
+    except msgspec.ValidationError as error:
+        raise PromptSetError(f"{path}: {in_words(str(error))}", "The README shows a complete prompt set.") from error
+    check(found, path)
+    return found
+
+
+def in_words(error: str) -> str:
+    """msgspec's message with the field path first: "probe[2].answers: expected …"."""
+    what, _, where = error.partition(" - at `$")
+    field = where.rstrip("`").lstrip(".").replace("[...]", " (one of its entries)") or "top level"
+    return f"{field}: {what[:1].lower() + what[1:]}."
+
+
+def check(found: PromptSetFile, path: Path) -> None:
+    """What types alone cannot say. Raises PromptSetError."""
+
+    def fail(field: str, problem: str, remedy: str) -> None:
+        raise PromptSetError(f"{path}: {field}: {problem}.", remedy)
+
+    if not re.fullmatch(r"[\w-]+", found.name):
+        fail("name", f"{found.name!r} has characters a file name should not have", "Use letters, digits, - and _.")
+    places: dict[str, str] = {}
+    texts: dict[str, list[str]] = {
+        "positive": [entry.text.strip() for entry in found.positive],
+        "negative": [entry.text.strip() for entry in found.negative],
+        "probe": [probe.text.strip() for probe in found.probe],
+    }
+    for kind, strings in texts.items():
+        for index, text in enumerate(strings):
+            field = f"{kind}[{index}].text"
+            if not text:
+                fail(field, "the text is empty", "Write a prompt or delete the entry.")
+            if kind != "probe":
+                if text in places:
+                    fail(field, f"the same text as {places[text]}", "Delete one of them.")
+                places[text] = field
+    for index, probe in enumerate(found.probe):
+        for answer, forms in probe.answers.items():
+            if not forms or not all(forms):
+                fail(f"probe[{index}].answers.{answer}", "an answer needs at least one string", "Add one.")
+
+
+def fingerprint(found: PromptSetFile) -> str:
+    """sha256 over the set's content, whatever its file's layout."""
+    return sha256(msgspec.json.encode(found, order="sorted")).hexdigest()
+
+
+def to_builtins(found: PromptSetFile) -> Any:
+    """The set as plain dicts and lists, for writing."""
+    return msgspec.to_builtins(found)
