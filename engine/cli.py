@@ -329,10 +329,12 @@ def add_shared_options(target: argparse.ArgumentParser) -> None:
 
 
 def add_prompts_option(target: argparse.ArgumentParser) -> None:
+    """--prompts."""
     target.add_argument("--prompts", default=DEFAULT_SET, help=f"prompt set: a file or a name ({DEFAULT_SET})")
 
 
 def add_rank_options(target: argparse.ArgumentParser) -> None:
+    """Options of `rank`."""
     add_prompts_option(target)
     target.add_argument("--top", type=positive_int, default=20, help="how many rows (20)")
     target.add_argument("--by", choices=RANK_COLUMNS, default="score", help="column to sort by (score)")
@@ -342,6 +344,7 @@ def add_rank_options(target: argparse.ArgumentParser) -> None:
 
 
 def add_edit_options(target: argparse.ArgumentParser, max_tokens: int) -> None:
+    """Edits and sampling, for verbs that generate."""
     target.add_argument(
         "--ablate", action="append", default=[], metavar="FEATURE|@LIST", help="set to zero; repeatable"
     )
@@ -352,6 +355,7 @@ def add_edit_options(target: argparse.ArgumentParser, max_tokens: int) -> None:
 
 
 def add_export_options(target: argparse.ArgumentParser) -> None:
+    """Options of `export`."""
     target.add_argument("file", metavar="SESSION")
     target.add_argument("--format", choices=("csv", "jsonl", "md"), default="md", help="(md)")
     target.add_argument("--table", choices=("features", "generations", "probes"), default="features", help="for csv")

@@ -5,6 +5,8 @@ Checks what can be measured on reference text. Shape suffixes: T tokens, D d_mod
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import torch
 
 from engine.decode import paired_logprobs
@@ -70,7 +72,9 @@ def wiring(explorer: Explorer) -> list[Check]:
         Check("d_in", sae.d_model == model.d_model, f"SAE {sae.d_model}, model {model.d_model}"),
         Check(
             "model",
-            trained_on == name if trained_on else None,
+            trained_on == name
+            if trained_on and not Path(model.name).exists()
+            else None,  # a folder may be called anything
             f"the SAE was trained on {sae.config.model}, this is {model.name}"
             if trained_on
             else "the SAE's files do not name one",

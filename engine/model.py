@@ -68,11 +68,11 @@ class LanguageModel:
             yield Progress(stage, len(found), len(sequences))
             longest = len(sequences[order[-1]])
             batch = [order.pop() for _ in range(min(len(order), max(1, CAPTURE_TOKENS // max(1, longest))))]
-            h_BTD = self._capture_batch(hook, [sequences[i] for i in batch])
-            found |= {i: h_BTD[row, : len(sequences[i])] for row, i in enumerate(batch)}
+            found |= dict(zip(batch, self.capture_batch(hook, [sequences[i] for i in batch]), strict=True))
         return [found[i] for i in range(len(sequences))]
 
-    def _capture_batch(self, hook: HookPoint, rows: list[Sequence[int]]) -> torch.Tensor:
+    def capture_batch(self, hook: HookPoint, rows: Sequence[Sequence[int]]) -> list[torch.Tensor]:
+        """The hooked vectors h_TD of a few sequences, in one forward pass that ends at the hook."""
         width = max(map(len, rows))
         # right padding: causal attention keeps it from the real tokens
         ids_BT = torch.tensor([[*row, *[0] * (width - len(row))] for row in rows], device=self.device)
@@ -83,7 +83,7 @@ class LanguageModel:
                 value = node.input if hook.side == "input" else node.output
                 hidden: torch.Tensor = (value[0] if isinstance(value, tuple) else value).save()
                 tracer.stop()
-        return hidden
+        return [hidden[b, : len(row)] for b, row in enumerate(rows)]
 
     def hooked_module(self, hook: HookPoint) -> nn.Module:
         """The module at the hook point."""

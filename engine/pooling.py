@@ -5,7 +5,7 @@ Shape suffixes: P prompts, T tokens of all prompts together, F features.
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -34,23 +34,33 @@ def pool_prompts(
     """Pools h_TD of each prompt; yields progress once a block. A prompt without counted tokens pools to 0."""
     h_TD = torch.cat(list(vectors))
     device = h_TD.device
-    prompt_T = torch.repeat_interleave(torch.arange(len(vectors)), torch.tensor([len(h) for h in vectors])).to(device)
+    ends = np.cumsum([len(h) for h in vectors]).tolist()
     keep_T1 = torch.cat(list(masks)).to(device)[:, None]
     shape = (len(vectors), sae.d_sae)
     value_PF, sum_PF = torch.zeros(shape, device=device), torch.zeros(shape, device=device)
     maximum_F = torch.zeros(sae.d_sae, device=device)
     for tokens, features, acts_TF in sae.encode_blocks(h_TD):
         yield Progress("encoding", tokens.start, len(h_TD))
-        segment_T = prompt_T[tokens]
-        sum_PF[:, features].index_add_(0, segment_T, acts_TF)
-        acts_TF = acts_TF * keep_T1[tokens]
-        maximum_F[features] = torch.maximum(maximum_F[features], acts_TF.amax(0))
-        target_PF = value_PF[:, features]
-        if pool == "max":
-            target_PF.index_reduce_(0, segment_T, acts_TF, "amax")
-        else:
-            target_PF.index_add_(0, segment_T, (acts_TF > 0).float() if pool == "fraction" else acts_TF)
+        counted_TF = acts_TF * keep_T1[tokens]
+        maximum_F[features] = torch.maximum(maximum_F[features], counted_TF.amax(0))
+        for prompt, rows in rows_of_prompts(ends, tokens):
+            sum_PF[prompt, features] += acts_TF[rows].sum(0)
+            here_TF, so_far_F = counted_TF[rows], value_PF[prompt, features]
+            if pool == "max":
+                value_PF[prompt, features] = torch.maximum(so_far_F, here_TF.amax(0))
+            else:
+                value_PF[prompt, features] += ((here_TF > 0).float() if pool == "fraction" else here_TF).sum(0)
     if pool in ("mean", "fraction"):
-        counted_P = torch.zeros(len(vectors), device=device).index_add_(0, prompt_T, keep_T1[:, 0].float())
+        counted_P = torch.tensor([int(mask.sum()) for mask in masks], device=device)
         value_PF /= counted_P.clamp(min=1)[:, None]
     return Pooled(value_PF.cpu().numpy(), sum_PF.cpu().numpy(), maximum_F.cpu().numpy())
+
+
+def rows_of_prompts(ends: list[int], block: slice) -> Iterator[tuple[int, slice]]:
+    """(prompt, its rows within the block) for every prompt that has some there; ends are the prompts' ends."""
+    start = 0
+    for prompt, end in enumerate(ends):
+        first, last = max(start, block.start), min(end, block.stop)
+        if first < last:
+            yield prompt, slice(first - block.start, last - block.start)
+        start = end

@@ -46,7 +46,8 @@ class Printer:
 
     def __init__(self, json: bool) -> None:
         self.json = json
-        self.out = Console(highlight=False, soft_wrap=not sys.stdout.isatty())
+        # a pipe or a file has no width: tables there are as wide as they need to be
+        self.out = Console(highlight=False, width=None if sys.stdout.isatty() else 200)
         self.err = Console(stderr=True, highlight=False)
 
     def _record(self, record: Record) -> bool:
@@ -129,8 +130,8 @@ class Printer:
         weight = "on" if result.density_weight else "off"
         masked = "every token counted" if result.include_masked else "special and sink tokens left out"
         self.out.print(
-            f"[dim]{result.n_positive} against {result.n_negative} prompts · {result.n_active_features:,} features fire "
-            f"· by {result.by}, pooled by {result.pool} · density weight {weight} · {masked} · "
+            f"[dim]{result.n_positive} against {result.n_negative} prompts · {result.n_active_features:,} features "
+            f"fire · by {result.by}, pooled by {result.pool} · density weight {weight} · {masked} · "
             f"p floor {result.p_floor:.2g} ({result.labelings:,} labelings)[/dim]"
         )
         self.out.print(f"[dim]{EVIDENCE}[/dim]")
@@ -191,8 +192,8 @@ class Printer:
         divergence = "none" if result.first_divergence is None else f"token {result.first_divergence}"
         kl = f"{sum(result.kl) / len(result.kl):.4f}" if result.kl else "–"
         self.out.print(
-            f"[dim]first difference: {divergence} · mean KL {kl} nats a token on the baseline's tokens · edit inactive at "
-            f"{result.inactive_positions} of {result.positions} positions · {result.tokens_per_second:.0f} tokens/s[/dim]"
+            f"[dim]first difference: {divergence} · mean KL {kl} nats a token on the baseline's tokens · "
+            f"edit inactive at {result.inactive_positions} of {result.positions} positions · {result.tokens_per_second:.0f} tokens/s[/dim]"
         )
         if result.edits and result.positions and result.inactive_positions == result.positions:
             self.out.print("[yellow]The edited features were silent everywhere: the edit changed nothing.[/yellow]")
@@ -271,14 +272,15 @@ class Printer:
 
 
 class Stages:
-    """Prints a line when the stage of the work changes: progress for logs and pipes."""
+    """Prints a line for every new stage of the work: progress for logs and pipes."""
 
     def __init__(self, write: Callable[[str], None]) -> None:
-        self._write, self._last = write, ""
+        self._write, self._seen = write, set[str]()
 
     def __call__(self, event: Event) -> None:
-        if isinstance(event, Progress) and event.stage != self._last:
-            self._last = event.stage
+        """Notes a stage the first time it is heard of."""
+        if isinstance(event, Progress) and event.stage not in self._seen:
+            self._seen.add(event.stage)
             self._write(event.stage)
 
 

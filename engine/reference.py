@@ -23,6 +23,7 @@ from engine.model import LanguageModel
 from engine.records import Progress, Prompt
 from engine.sae import SparseAutoencoder
 
+STAGE = "measuring the SAE on reference text"
 STRONGEST = 8
 PASSAGE_TOKENS = 256
 SINK_FACTOR = 10
@@ -98,20 +99,16 @@ def compute(
 ) -> Generator[Progress, None, Reference]:
     """Runs the text through model and SAE. Yields progress once a batch; memory stays flat."""
     sequences = passages_of(model, texts)
-    norms = yield from _median_norm(model, hook, sequences)
+    yield Progress(STAGE, 0, len(sequences))
+    # the first passages are enough for a median, and sinks cannot move it
+    some_TD = torch.cat(model.capture_batch(hook, sequences[:16]))
+    norms = float(some_TD.float().norm(dim=-1).median())
     gathered = _Gatherer(sae, SINK_FACTOR * norms, model.tokens.special)
     for at in range(0, len(sequences), 16):
-        yield Progress("measuring the SAE on reference text", at, len(sequences))
-        vectors = yield from model.capture(hook, sequences[at : at + 16], "reading reference text")
-        for ids, h_TD in zip(sequences[at : at + 16], vectors, strict=True):
-            gathered.add(ids, h_TD)
+        yield Progress(STAGE, at, len(sequences))
+        batch = sequences[at : at + 16]
+        gathered.add([i for ids in batch for i in ids], torch.cat(model.capture_batch(hook, batch)))
     return gathered.finish(name, norms)
-
-
-def _median_norm(model: LanguageModel, hook: HookPoint, sequences: list[list[int]]) -> Generator[Progress, None, float]:
-    """Median ||h|| over the first passages: a median needs no more, and sinks cannot move it."""
-    vectors = yield from model.capture(hook, sequences[:16], "reading reference text")
-    return float(torch.cat([h.float().norm(dim=-1) for h in vectors]).median())
 
 
 class _Gatherer:
@@ -131,7 +128,7 @@ class _Gatherer:
         self.square = torch.zeros((), dtype=torch.float64)
 
     def add(self, ids: list[int], h_TD: torch.Tensor) -> None:
-        """Counts one passage in."""
+        """Counts the tokens of a few passages in."""
         h_TD = h_TD.float()
         allowed = torch.tensor([i not in self.special for i in ids], device=h_TD.device)
         keep_T = allowed & (h_TD.norm(dim=-1) <= self.sink_norm)

@@ -19,6 +19,7 @@ from pathlib import Path
 import torch
 
 from engine.demo import suite
+from engine.demo.model import finish
 from engine.explorer import Explorer
 from engine.loading import DEMO_SAE, neutral_text, open_explorer
 from engine.records import Load
@@ -147,7 +148,7 @@ def main() -> None:
     parser.add_argument("--write", action="store_true", help=f"write {LIST_FILE.name}")
     args = parser.parse_args()
     request = Load(sae=None if args.sae == DEMO_SAE else str(args.sae), dtype="float32")
-    bench = Bench(suite.run(open_explorer(request)))
+    bench = Bench(finish(open_explorer(request)))
     none = bench.measure([], CHOICE_TOKENS)
     print(HEADER + "\n" + line("none", none), flush=True)
     tried = []

