@@ -58,15 +58,7 @@ class Command:
     def __init__(self, args: argparse.Namespace, printer: Printer, connect: Callable[[], EngineClient]) -> None:
         self.args, self.printer, self._connect = args, printer, connect
         self.client: EngineClient | None = None
-        self.load = Load(
-            model=args.model,
-            sae=args.sae,
-            hook=args.hook,
-            device=args.device,
-            dtype=args.dtype,
-            threads=args.threads,
-            reference=args.reference,
-        )
+        self.load = Load(**{name: getattr(args, name, None) for name in Load.__struct_fields__})
 
     def open(self) -> Loaded:
         """Loads model and SAE."""
@@ -164,7 +156,9 @@ def replay(command: Command) -> None:
     args = command.args
     recorded = session.read(Path(args.file))
     overrides = {name: getattr(args, name) for name in ("model", "sae", "hook", "device", "dtype", "threads")}
-    kept = {"device": recorded.loaded.device, "dtype": recorded.loaded.dtype, "threads": recorded.loaded.threads}
+    kept = {"dtype": recorded.loaded.dtype, "threads": recorded.loaded.threads}
+    if recorded.loaded.device == "cpu":  # a GPU may have another number here, or be missing: then the default
+        kept["device"] = "cpu"
     changes = {**kept, **{name: value for name, value in overrides.items() if value is not None}}
     command.load = msgspec.structs.replace(recorded.load, **changes)
     loaded = command.open()
@@ -194,6 +188,7 @@ def export_session(command: Command) -> None:
 
 def tour(command: Command) -> None:
     """saescope tour"""
+    the_edits = tuple(packaged_list(command.args, "gender"))
     command.printer.heading("1  Which features tell prompts about gender bias from others?")
     chosen = prompt_set(DEFAULT_SET)
     loaded = command.open()
@@ -202,7 +197,6 @@ def tour(command: Command) -> None:
     best = ranking.features[0].feature
     command.printer.heading(f"2  Where does feature {best} fire?")
     command.printer.shown(command.ask(Show(best, (*chosen.positive[:4], *chosen.negative[:4])), Shown), 4)
-    the_edits = tuple(Edit(f) for f in feature_lists.read("gender"))
     command.printer.heading(f"3  What does the model say without the {len(the_edits)} features of the list @gender?")
     question = Prompt(chosen.probes[0].text, "chat")
     result = command.ask(Generate(question, the_edits, Sampling(max_tokens=32)), Generated)
@@ -250,9 +244,7 @@ def edits(args: argparse.Namespace) -> tuple[Edit, ...]:
     found = []
     for value in args.ablate:
         if value.startswith("@"):
-            if args.sae is not None:
-                raise EditError(f"The list {value} belongs to the demo SAE.", "Leave --sae out, or name features.")
-            found += [Edit(number) for number in feature_lists.read(value[1:])]
+            found += packaged_list(args, value[1:])
         else:
             found.append(Edit(feature_number(value, "--ablate")))
     for value in args.scale:
@@ -262,6 +254,13 @@ def edits(args: argparse.Namespace) -> tuple[Edit, ...]:
         except ValueError:
             raise EditError(f"--scale {value}: expected FEATURE=FACTOR.", "For example --scale 4133=0.125.") from None
     return tuple(found)
+
+
+def packaged_list(args: argparse.Namespace, name: str) -> list[Edit]:
+    """Ablations of a packaged feature list. Raises EditError where another SAE is loaded."""
+    if args.sae is not None:
+        raise EditError(f"The list @{name} belongs to the demo SAE.", "Leave --sae out, or name features.")
+    return [Edit(number) for number in feature_lists.read(name)]
 
 
 def feature_number(text: str, option: str) -> int:
@@ -281,17 +280,20 @@ def sampling(args: argparse.Namespace) -> Sampling:
 
 def parser() -> argparse.ArgumentParser:
     """The whole command line."""
-    shared = argparse.ArgumentParser(add_help=False)
-    add_shared_options(shared)
+    loads, saves, machine = (argparse.ArgumentParser(add_help=False) for _ in range(3))
+    add_load_options(loads)
+    saves.add_argument("--session", metavar="FILE", help="add the result to this session file")
+    machine.add_argument("--json", action="store_true", help="one JSON object on standard output")
     main_parser = argparse.ArgumentParser(
         prog="saescope", description="Explore sparse-autoencoder features of language models in the terminal."
     )
     verbs = main_parser.add_subparsers(dest="verb", metavar="VERB", required=True)
 
-    def verb(name: str, help: str) -> argparse.ArgumentParser:
-        return verbs.add_parser(name, help=help, description=help, parents=[shared])
+    def verb(name: str, help: str, *parents: argparse.ArgumentParser) -> argparse.ArgumentParser:
+        return verbs.add_parser(name, help=help, description=help, parents=parents or [loads, machine])
 
-    add_rank_options(verb("rank", "rank features by how well they tell positive prompts from negative ones"))
+    saved = (loads, saves, machine)
+    add_rank_options(verb("rank", "rank features by how well they tell positive prompts from negative ones", *saved))
     one = verb("show", "one feature's activation on every token, as coloured text")
     one.add_argument("feature", type=int, metavar="FEATURE")
     add_prompts_option(one)
@@ -299,24 +301,25 @@ def parser() -> argparse.ArgumentParser:
     one.add_argument("feature", type=int, metavar="FEATURE")
     one.add_argument("--top", type=positive_int, default=10, help="how many of each (10)")
     add_prompts_option(one)
-    one = verb("generate", "continue a prompt, baseline and edited side by side")
+    one = verb("generate", "continue a prompt, baseline and edited side by side", *saved)
     one.add_argument("prompt", metavar="PROMPT")
     one.add_argument("--raw", action="store_true", help="without the model's chat template")
     one.add_argument("--compare", action="store_true", help="print both arms, not the edited one alone")
     add_edit_options(one, max_tokens=64)
-    one = verb("probes", "every probe of a prompt set, baseline and edited, as one table")
+    one = verb("probes", "every probe of a prompt set, baseline and edited, as one table", *saved)
     add_prompts_option(one)
     add_edit_options(one, max_tokens=24)
     verb("doctor", "check that the SAE is wired right to the model")
     one = verb("replay", "run a saved session again and compare")
     one.add_argument("file", metavar="SESSION")
-    add_export_options(verb("export", "a saved session as csv, jsonl or markdown"))
-    verb("tour", "the whole job on the packaged demo")
+    no_options = argparse.ArgumentParser(add_help=False)
+    add_export_options(verb("export", "a saved session as csv, jsonl or markdown", no_options))
+    verb("tour", "the whole job on the packaged demo, step by step", loads, saves)
     return main_parser
 
 
-def add_shared_options(target: argparse.ArgumentParser) -> None:
-    """Options of every verb."""
+def add_load_options(target: argparse.ArgumentParser) -> None:
+    """What to load, of every verb that loads."""
     target.add_argument("--model", help="model folder or hub name (the packaged demo)")
     target.add_argument("--sae", help="SAE folder (the packaged demo's)")
     target.add_argument("--hook", help="hook point (the one the SAE names)")
@@ -324,8 +327,6 @@ def add_shared_options(target: argparse.ArgumentParser) -> None:
     target.add_argument("--dtype", help="float32, bfloat16 or float16 (the file's; on a CPU bfloat16 where native)")
     target.add_argument("--threads", type=positive_int, help="CPU threads")
     target.add_argument("--reference", help="text file that replaces the packaged neutral text")
-    target.add_argument("--session", help="add the result to this session file")
-    target.add_argument("--json", action="store_true", help="one JSON object on standard output")
 
 
 def add_prompts_option(target: argparse.ArgumentParser) -> None:
@@ -381,7 +382,7 @@ def main(argv: Sequence[str], connect: Callable[[], EngineClient] = local_client
     """Runs one command; returns its exit code."""
     logging.basicConfig(stream=sys.stderr, level=logging.ERROR, format="%(name)s: %(message)s")
     args = parser().parse_args(list(argv) or ["tour"])
-    printer = Printer(json=args.json)
+    printer = Printer(json=getattr(args, "json", False))
     try:
         VERBS[args.verb](Command(args, printer, connect))
     except (SaescopeError, prompts.PromptSetError) as error:

@@ -193,7 +193,8 @@ class Printer:
         kl = f"{sum(result.kl) / len(result.kl):.4f}" if result.kl else "–"
         self.out.print(
             f"[dim]first difference: {divergence} · mean KL {kl} nats a token on the baseline's tokens · "
-            f"edit inactive at {result.inactive_positions} of {result.positions} positions · {result.tokens_per_second:.0f} tokens/s[/dim]"
+            f"edit inactive at {result.inactive_positions} of {result.positions} positions · "
+            f"{result.tokens_per_second:.0f} tokens/s[/dim]"
         )
         if result.edits and result.positions and result.inactive_positions == result.positions:
             self.out.print("[yellow]The edited features were silent everywhere: the edit changed nothing.[/yellow]")

@@ -28,7 +28,7 @@ from engine.reference import read_text
 LIST_FILE = Path(__file__).with_name("features.json")
 PENALTIES = (0.0, 0.5, 1.0, 2.0)
 FEATURES_PER_ROUND = 4
-MAX_FEATURES = 48
+MAX_FEATURES = 32
 CHOICE_TOKENS, REPORT_TOKENS = 1000, 4000
 WANTED_REDUCTION = 0.6
 

@@ -221,10 +221,8 @@ def train(data: np.ndarray, width: int, k: int, steps: int, batch: int, lr: floa
         dec /= dec.norm(dim=1, keepdim=True)
         if index % 100 == 0 or index == steps - 1:
             dead = int((silent_F > DEAD_AFTER_TOKENS).sum())
-            print(
-                f"step {index}  loss {result.loss:.4f}  dead {dead}  {(time.time() - started) / (index + 1):.2f} s/step",
-                file=sys.stderr,
-            )
+            pace = (time.time() - started) / (index + 1)
+            print(f"step {index}  loss {result.loss:.4f}  dead {dead}  {pace:.2f} s/step", file=sys.stderr)
     return weights
 
 
