@@ -24,6 +24,7 @@ from engine.records import (
     Described,
     Diagnosis,
     Event,
+    FedPrompt,
     Generated,
     Loaded,
     ProbeTable,
@@ -128,13 +129,13 @@ class Printer:
             )
         self.out.print(table)
         weight = "on" if result.density_weight else "off"
-        masked = "every token counted" if result.include_masked else "special and sink tokens left out"
         self.out.print(
             f"[dim]{result.n_positive} against {result.n_negative} prompts · {result.n_active_features:,} features "
-            f"fire · by {result.by}, pooled by {result.pool} · density weight {weight} · {masked} · "
+            f"fire · by {result.by}, pooled by {result.pool} · density weight {weight} · "
             f"p floor {result.p_floor:.2g} ({result.labelings:,} labelings)[/dim]"
         )
-        self.out.print(f"[dim]{EVIDENCE}[/dim]")
+        tokens = "every token counted" if result.include_masked else counted(result.prompts)
+        self.out.print(f"[dim]{tokens} · {EVIDENCE}[/dim]")
         for warning in result.warnings:
             self.out.print(f"[yellow]{escape(warning)}[/yellow]")
 
@@ -195,6 +196,11 @@ class Printer:
             f"[dim]first difference: {divergence} · mean KL {kl} nats a token on the baseline's tokens · "
             f"edit inactive at {result.inactive_positions} of {result.positions} positions · "
             f"{result.tokens_per_second:.0f} tokens/s[/dim]"
+        )
+        untouched = [visible(t) for t, m in zip(result.prompt.tokens, result.prompt.edit_mask, strict=True) if not m]
+        self.out.print(
+            f"[dim]prompt fed as {len(result.prompt.tokens)} tokens, never edited: {escape(' '.join(untouched)) or 'none'} "
+            f"· ids and masks: --json[/dim]"
         )
         if result.edits and result.positions and result.inactive_positions == result.positions:
             self.out.print("[yellow]The edited features were silent everywhere: the edit changed nothing.[/yellow]")
@@ -270,6 +276,12 @@ class Printer:
                 "\nNext: [bold]saescope feature N[/bold], [bold]saescope generate PROMPT --ablate N --compare[/bold], "
                 "[bold]saescope --help[/bold]"
             )
+
+
+def counted(prompts: Sequence[FedPrompt]) -> str:
+    """How many of the prompts' tokens the rank mask let through."""
+    total, kept = sum(len(p.tokens) for p in prompts), sum(sum(p.rank_mask) for p in prompts)
+    return f"{kept} of {total} tokens counted (special and sink tokens are not)"
 
 
 class Stages:
