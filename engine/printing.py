@@ -198,10 +198,9 @@ class Printer:
             f"{result.tokens_per_second:.0f} tokens/s[/dim]"
         )
         untouched = [visible(t) for t, m in zip(result.prompt.tokens, result.prompt.edit_mask, strict=True) if not m]
-        self.out.print(
-            f"[dim]prompt fed as {len(result.prompt.tokens)} tokens, never edited: {escape(' '.join(untouched)) or 'none'} "
-            f"· ids and masks: --json[/dim]"
-        )
+        spared = escape(" ".join(untouched)) or "none"
+        fed = f"prompt fed as {len(result.prompt.tokens)} tokens, never edited: {spared}"
+        self.out.print(f"[dim]{fed} · ids and masks: --json[/dim]")
         if result.edits and result.positions and result.inactive_positions == result.positions:
             self.out.print("[yellow]The edited features were silent everywhere: the edit changed nothing.[/yellow]")
 

@@ -106,16 +106,23 @@ def first_tokens(explorer: Explorer, strings: Sequence[str]) -> list[int]:
     return [i[0] for i in ids]
 
 
+def shallow_copy(module: Any) -> Any:
+    """A module that shares its parts with the original but can be given other ones."""
+    twin = copy.copy(module)
+    twin._modules = dict(module._modules)
+    # nnsight puts a forward on the instance, bound to the original
+    twin.__dict__.pop("forward", None)
+    return twin
+
+
 class UpperBlocks:
     """The part of a Llama-like model above the hook."""
 
     def __init__(self, explorer: Explorer) -> None:
         self.sae, self.hook = explorer.sae, explorer.hook
         assert explorer.hook.layer is not None and explorer.hook.side == "input"
-        self.module = copy.copy(explorer.model.module)
-        self.module._modules = dict(self.module._modules)
-        body = copy.copy(self.module.model)
-        body._modules = dict(body._modules)
+        self.module = shallow_copy(explorer.model.module)
+        body = shallow_copy(self.module.model)
         body.layers = torch.nn.ModuleList(list(body.layers)[explorer.hook.layer :])
         body.config = copy.copy(body.config)
         body.config.num_hidden_layers = len(body.layers)
