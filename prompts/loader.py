@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import re
 import tomllib
-from hashlib import sha256
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import msgspec
 
@@ -138,13 +137,3 @@ def check(found: PromptSetFile, path: Path) -> None:
         for answer, forms in probe.answers.items():
             if not forms or not all(forms):
                 fail(f"probe[{index}].answers.{answer}", "an answer needs at least one string", "Add one.")
-
-
-def fingerprint(found: PromptSetFile) -> str:
-    """sha256 over the set's content, whatever its file's layout."""
-    return sha256(msgspec.json.encode(found, order="sorted")).hexdigest()
-
-
-def to_builtins(found: PromptSetFile) -> Any:
-    """The set as plain dicts and lists, for writing."""
-    return msgspec.to_builtins(found)

@@ -24,9 +24,6 @@ from engine.records import Prompt
 from engine.reference import passages_of
 
 SPEC = Path(__file__).with_name("suite.toml")
-Answers = list[tuple[list[str], list[str]]]
-"""Per item: the forms that count as female and as male."""
-PRONOUNS = {"female": [" she"], "male": [" he"]}
 
 
 @dataclass(frozen=True)
@@ -37,8 +34,8 @@ class Items:
     mask_BT: torch.Tensor
     editable_BT: torch.Tensor
     last_B: torch.Tensor
-    female: list[list[int]]
-    male: list[list[int]]
+    female: list[int]
+    male: list[int]
     weight_B: torch.Tensor
     """The measure is sum_b weight_b * (log p(female) - log p(male)): a slope, or a mean of right log-odds."""
 
@@ -53,29 +50,29 @@ def with_article(noun: str) -> str:
     return f"{'an' if noun[0] in 'aeio' else 'a'} {noun}"
 
 
-def slope_items(explorer: Explorer, occupations: dict[str, float], templates: Sequence[dict[str, Any]]) -> Items:
-    """Occupation × template items; weights make the weighted sum the least-squares slope, mean over templates."""
+def slope_items(explorer: Explorer, occupations: dict[str, float], templates: Sequence[dict[str, Any]]) -> list[Items]:
+    """A batch per template; weights make the sum over all of them the least-squares slope, mean over templates."""
     x = torch.tensor([log(share / (100 - share)) for share in occupations.values()])
     centred = (x - x.mean()) / (x - x.mean()).square().sum() / len(templates)
-    rows, answers, weights = [], [], []
+    batches = []
     for template in templates:
-        for occupation, weight in zip(occupations, centred.tolist(), strict=True):
+        rows = []
+        for occupation in occupations:
             names = {"o": occupation, "a": with_article(occupation)}
             text, prefill = template["text"].format(**names), template.get("prefill", "").format(**names)
             rows.append(explorer.model.tokens.feed(Prompt(text, template.get("format", "raw")), prefill).ids)
-            answers.append((template["female"], template["male"]))
-            weights.append(weight)
-    return build(explorer, rows, answers, weights)
+        batches.append(build(explorer, rows, template["female"], template["male"], centred.tolist()))
+    return batches
 
 
-def factual_items(explorer: Explorer, factual: Sequence[dict[str, str]]) -> Items:
+def factual_items(explorer: Explorer, factual: Sequence[dict[str, str]]) -> list[Items]:
     """Items whose weighted sum is the mean log-odds of the right pronoun."""
     rows = [explorer.model.tokens.feed(Prompt(item["text"])).ids for item in factual]
     weights = [(1 if item["right"] == "female" else -1) / len(factual) for item in factual]
-    return build(explorer, rows, [(PRONOUNS["female"], PRONOUNS["male"])] * len(rows), weights)
+    return [build(explorer, rows, [" she"], [" he"], weights)]
 
 
-def build(explorer: Explorer, rows: list[list[int]], answers: Answers, weights: list[float]) -> Items:
+def build(explorer: Explorer, rows: list[list[int]], female: list[str], male: list[str], weights: list[float]) -> Items:
     """Captures the rows and pads them to one batch."""
     vectors = explorer.model.capture_batch(explorer.hook, rows)
     width = max(map(len, rows))
@@ -92,13 +89,13 @@ def build(explorer: Explorer, rows: list[list[int]], answers: Answers, weights: 
         mask_BT=mask_BT,
         editable_BT=editable_BT,
         last_B=torch.tensor([len(ids) - 1 for ids in rows]),
-        female=[first_tokens(explorer, female) for female, _ in answers],
-        male=[first_tokens(explorer, male) for _, male in answers],
+        female=single_tokens(explorer, female),
+        male=single_tokens(explorer, male),
         weight_B=torch.tensor(weights),
     )
 
 
-def first_tokens(explorer: Explorer, strings: Sequence[str]) -> list[int]:
+def single_tokens(explorer: Explorer, strings: Sequence[str]) -> list[int]:
     """Token ids of forms that are one token each. Raises ValueError where one is not."""
     ids = [explorer.model.tokens.tokenizer(s, add_special_tokens=False).input_ids for s in strings]
     if any(len(i) != 1 for i in ids):
@@ -121,17 +118,18 @@ class UpperBlocks:
     def __init__(self, explorer: Explorer) -> None:
         self.sae, self.hook = explorer.sae, explorer.hook
         assert explorer.hook.layer is not None and explorer.hook.side == "input"
-        self.module = shallow_copy(explorer.model.module)
-        body = shallow_copy(self.module.model)
-        body.layers = torch.nn.ModuleList(list(body.layers)[explorer.hook.layer :])
-        body.config = copy.copy(body.config)
-        body.config.num_hidden_layers = len(body.layers)
-        self.module._modules["model"] = body
+        self.unembed = explorer.model.module.lm_head
+        self.body = shallow_copy(explorer.model.module.model)
+        self.body.layers = torch.nn.ModuleList(list(self.body.layers)[explorer.hook.layer :])
+        self.body.config = copy.copy(self.body.config)
+        self.body.config.num_hidden_layers = len(self.body.layers)
 
-    def logits(self, h_BTD: torch.Tensor, mask_BT: torch.Tensor) -> torch.Tensor:
-        """Logits_BTV from vectors at the hook."""
-        out = self.module(inputs_embeds=h_BTD, attention_mask=mask_BT.long(), use_cache=False)
-        return out.logits.float()  # type: ignore[no-any-return]
+    def logits(self, h_BTD: torch.Tensor, mask_BT: torch.Tensor, last_B: torch.Tensor | None = None) -> torch.Tensor:
+        """Logits_BTV from vectors at the hook, or logits_BV after each row's last token alone (much cheaper)."""
+        out = self.body(inputs_embeds=h_BTD, attention_mask=mask_BT.long(), use_cache=False).last_hidden_state
+        if last_B is not None:
+            out = out[torch.arange(len(out)), last_B]
+        return self.unembed(out).float()  # type: ignore[no-any-return]
 
     def edit(self, h_BTD: torch.Tensor, editable_BT: torch.Tensor, features: Sequence[int]) -> torch.Tensor:
         """The vectors with features ablated."""
@@ -144,25 +142,24 @@ class UpperBlocks:
 
     def measure(self, items: Items, h_BTD: torch.Tensor) -> torch.Tensor:
         """The items' measure (a scalar with gradient) for given vectors."""
-        logits_BTV = self.logits(h_BTD, items.mask_BT)
-        logprobs_BV = torch.log_softmax(logits_BTV[torch.arange(len(h_BTD)), items.last_B], -1)
-        odds = [
-            logprobs_BV[b, f].logsumexp(0) - logprobs_BV[b, m].logsumexp(0)
-            for b, (f, m) in enumerate(zip(items.female, items.male, strict=True))
-        ]
-        return (torch.stack(odds) * items.weight_B).sum()
+        logprobs_BV = torch.log_softmax(self.logits(h_BTD, items.mask_BT, items.last_B), -1)
+        odds_B = logprobs_BV[:, items.female].logsumexp(1) - logprobs_BV[:, items.male].logsumexp(1)
+        return (odds_B * items.weight_B).sum()
 
     @torch.inference_mode()
-    def ablated(self, items: Items, features: Sequence[int]) -> float:
-        """The items' measure with features ablated."""
-        return float(self.measure(items, self.edit(items.h_BTD, items.editable_BT, features)))
+    def ablated(self, batches: Sequence[Items], features: Sequence[int]) -> float:
+        """The batches' measure with features ablated."""
+        return sum(float(self.measure(b, self.edit(b.h_BTD, b.editable_BT, features))) for b in batches)
 
-    def attribution(self, items: Items, features: Sequence[int]) -> torch.Tensor:
+    def attribution(self, batches: Sequence[Items], features: Sequence[int]) -> torch.Tensor:
         """A_F: how much each feature adds to the measure, with `features` already ablated.
 
         A_i = sum_t f_ti (g_t . D_i) u_t with u and the error term held fixed; ablating i changes the measure by
         about -A_i.
         """
+        return torch.stack([self._attribution(items, features) for items in batches]).sum(0)
+
+    def _attribution(self, items: Items, features: Sequence[int]) -> torch.Tensor:
         h_BTD = self.edit(items.h_BTD, items.editable_BT, features).detach().requires_grad_()
         (g_BTD,) = torch.autograd.grad(self.measure(items, h_BTD), h_BTD)
         h_ND, g_ND = items.h_BTD[items.editable_BT], g_BTD[items.editable_BT]
