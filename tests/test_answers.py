@@ -1,0 +1,56 @@
+"""Answers of any length, scored in padded pairs, against one plain forward pass each."""
+
+import pytest
+import torch
+
+from engine.answers import join, log_probabilities
+from engine.client import ask
+from engine.records import Answer, Edit, Probe, ProbeTable, Prompt, RunProbes
+from test_edits import active_features
+
+STRINGS = (" she", " the women on the beach", " he", " water")
+
+
+def plain_log_probability(explorer, prompt_ids, ids):
+    logits = explorer.model.module(input_ids=torch.tensor([ids])).logits[0].double()
+    logprobs = torch.log_softmax(logits, -1)
+    return sum(float(logprobs[t - 1, ids[t]]) for t in range(len(prompt_ids), len(ids)))
+
+
+def test_padded_pairs_equal_single_forward_passes(explorer):
+    prompt = Prompt("She said that")
+    before = explorer.model.tokens.feed(prompt).ids
+    joint = [explorer.model.tokens.feed(prompt, answer=s).ids for s in STRINGS]
+    edits = [Edit(f, -2.0) for f in active_features(explorer, before, 5)]
+    found = log_probabilities(explorer.model, explorer.editor(edits), [join(before, ids) for ids in joint])
+    for (base, edited), ids in zip(found, joint, strict=True):
+        assert base == pytest.approx(plain_log_probability(explorer, before, ids), abs=1e-4)
+        editor = explorer.editor(edits)
+        with editor.applied():
+            editor.expect(torch.tensor([ids]), torch.tensor([True]))
+            assert edited == pytest.approx(plain_log_probability(explorer, before, ids), abs=1e-4)
+        assert edited != base
+
+
+def test_an_answer_that_merges_with_the_prompts_end_is_flagged():
+    clean = join([1, 5, 6], [1, 5, 6, 7, 8])
+    assert (clean.start, clean.clean) == (3, True)
+    merged = join([1, 5, 6], [1, 5, 9, 8])
+    assert (merged.start, merged.clean) == (2, False)
+
+
+def test_probes_sum_an_answers_strings_and_report_both_arms(client, explorer):
+    probe = Probe("Who said that?", prefill="It was", answers=(Answer("female", (" she", " women")), Answer("x", (" he",))))
+    prompt = Prompt(probe.text, "chat")
+    before = explorer.model.tokens.feed(prompt, "It was").ids
+    edits = tuple(Edit(f, -2.0) for f in active_features(explorer, before, 5))
+    table = ask(client, RunProbes((probe,), edits), ProbeTable)
+    female, x = table.rows[0].answers
+    expected = sum(
+        torch.tensor(plain_log_probability(explorer, before, explorer.model.tokens.feed(prompt, "It was", s).ids)).exp()
+        for s in (" she", " women")
+    )
+    assert female.baseline == pytest.approx(float(expected), rel=1e-3)
+    assert (female.name, x.name) == ("female", "x")
+    assert female.edited != female.baseline
+    assert table.rows[0].generated.prompt.token_ids == tuple(explorer.model.tokens.feed(prompt).ids)

@@ -1,0 +1,152 @@
+"""The whole `rank` verb on the tiny model against transformers' hidden states and float64 numpy."""
+
+import math
+from statistics import median
+
+import numpy as np
+import plain
+import pytest
+from tiny import SENTENCES
+
+from engine.client import ask
+from engine.errors import UsageError
+from engine.records import Prompt, PromptSet, Rank, Ranking
+
+POSITIVE = (*SENTENCES[:3], "a ~ sink in the middle")
+NEGATIVE = (*SENTENCES[3:], "ab ~")
+SET = PromptSet("tiny", tuple(map(Prompt, POSITIVE)), tuple(map(Prompt, NEGATIVE)))
+POOLS = {
+    "max": lambda f: f.max(0),
+    "mean": lambda f: f.mean(0),
+    "sum": lambda f: f.sum(0),
+    "fraction": lambda f: (f > 0).mean(0),
+}
+
+
+@pytest.fixture(scope="module")
+def acts(model, weights):
+    """Per prompt (activations_TF, vectors_TD, ids)."""
+    found = []
+    for text in (*POSITIVE, *NEGATIVE):
+        ids = [0, *model.tokens.tokenizer(text).input_ids]
+        h_TD = plain.hidden(model.module, ids, layer=1)
+        found.append((plain.encode(h_TD, weights), h_TD, ids))
+    return found
+
+
+def brute_force(acts, reference, pool, include_masked, density_weight):
+    """Every column as a list over features, written out from the README's formulas."""
+    counted = []
+    for f_TF, h_TD, ids in acts:
+        keep = [include_masked or k for k in plain.rank_mask(ids, h_TD, reference.sink_norm)]
+        counted.append(f_TF[keep])
+    observed = np.max([f.max(0) for f in counted], axis=0)
+    unit = np.maximum(reference.maximum_F.double().numpy(), observed)
+    z = np.array([POOLS[pool](f) / unit for f in counted])
+    p, n = z[: len(POSITIVE)], z[len(POSITIVE) :]
+    root = math.sqrt(1 / len(p) + 1 / len(n))
+    s0 = median(z[:, i].std(ddof=1) * root for i in range(z.shape[1]) if (z[:, i] > 0).any())
+    rows = {}
+    for i in range(z.shape[1]):
+        if not (z[:, i] > 0).any():
+            continue
+        squares = sum((p[:, i] - p[:, i].mean()) ** 2) + sum((n[:, i] - n[:, i].mean()) ** 2)
+        sd = math.sqrt(squares / (len(z) - 2))
+        diff = p[:, i].mean() - n[:, i].mean()
+        t = diff / (sd * root + s0)
+        density = (max(10, int(reference.count_F[i])) + 0.5) / (reference.n_tokens + 1)
+        weight = math.log(1 / density) / math.log(2 * (reference.n_tokens + 1)) if density_weight else 1.0
+        rows[i] = {
+            "score": t * weight,
+            "diff": diff,
+            "auroc": sum((x > y) + (x == y) / 2 for x in p[:, i] for y in n[:, i]) / (len(p) * len(n)),
+            "t": t,
+            "g": diff / sd * (1 - 3 / (4 * len(z) - 9)),
+            "coverage_positive": (p[:, i] > 0).mean(),
+            "coverage_negative": (n[:, i] > 0).mean(),
+            "density": density,
+            "seed": np.mean([f_TF[:, i].sum() for f_TF, _, _ in acts[: len(POSITIVE)]]),
+        }
+    return rows
+
+
+@pytest.mark.parametrize("density_weight", [True, False])
+@pytest.mark.parametrize("include_masked", [False, True])
+@pytest.mark.parametrize("pool", POOLS)
+def test_rank_equals_brute_force(client, explorer, acts, pool, include_masked, density_weight):
+    request = Rank(SET, top=40, pool=pool, include_masked=include_masked, density_weight=density_weight)
+    ranking = ask(client, request, Ranking)
+    expected = brute_force(acts, explorer.reference, pool, include_masked, density_weight)
+    order = sorted(expected, key=lambda i: -expected[i]["score"])
+    assert [row.feature for row in ranking.features] == order
+    assert ranking.n_active_features == len(expected)
+    for row in ranking.features:
+        for column, value in expected[row.feature].items():
+            assert getattr(row, column) == pytest.approx(value, rel=1e-4, abs=1e-5), (row.feature, column)
+
+
+def test_sinks_and_bos_are_masked_and_the_masks_change_the_ranking(client, acts, explorer):
+    ranking = ask(client, Rank(SET, top=40), Ranking)
+    for fed, (_, h_TD, ids) in zip(ranking.prompts, acts, strict=True):
+        assert list(fed.token_ids) == ids
+        assert list(fed.rank_mask) == plain.rank_mask(ids, h_TD, explorer.reference.sink_norm)
+    sinks = [t for fed in ranking.prompts for t, keep in zip(fed.tokens, fed.rank_mask, strict=True) if not keep]
+    assert sinks.count("<s>") == len(acts)
+    assert sinks.count("~") == 2
+    everything = ask(client, Rank(SET, top=40, include_masked=True), Ranking)
+    assert [r.diff for r in everything.features] != [r.diff for r in ranking.features]
+
+
+@pytest.mark.parametrize("by", ["diff", "auroc", "g", "density", "seed", "coverage_negative"])
+def test_rows_are_sorted_by_the_column_asked_for(client, by):
+    ranking = ask(client, Rank(SET, by=by, top=5), Ranking)
+    values = [getattr(row, by) for row in ranking.features]
+    everything = ask(client, Rank(SET, top=40), Ranking)
+    assert values == sorted((getattr(row, by) for row in everything.features), reverse=True)[:5]
+    assert ranking.by == by
+
+
+def test_the_seed_column_counts_the_first_token(client, acts):
+    ranking = ask(client, Rank(SET, top=40), Ranking)
+    with_bos = {i: np.mean([f[:, i].sum() for f, _, _ in acts[: len(POSITIVE)]]) for i in range(40)}
+    without = {i: np.mean([f[1:, i].sum() for f, _, _ in acts[: len(POSITIVE)]]) for i in range(40)}
+    assert any(abs(with_bos[i] - without[i]) > 0.1 for i in range(40))
+    for row in ranking.features:
+        assert row.seed == pytest.approx(with_bos[row.feature], rel=1e-4, abs=1e-5)
+
+
+def test_the_strongest_tokens_are_those_of_the_largest_activations(client, explorer, acts, model):
+    reference = explorer.reference
+    for row in ask(client, Rank(SET, top=10), Ranking).features:
+        i = row.feature
+        places = zip(reference.strongest_FS[i].tolist(), reference.position_FS[i].tolist(), strict=True)
+        found = [(v, model.tokens.string(int(reference.token_ids_T[at]))) for v, at in places if v > 0]
+        for f_TF, h_TD, ids in acts:
+            mask = plain.rank_mask(ids, h_TD, reference.sink_norm)
+            found += [(f_TF[t, i], model.tokens.string(ids[t])) for t in range(len(ids)) if mask[t] and f_TF[t, i] > 0]
+        assert row.tokens[0] == max(found)[1]
+        assert len({token.strip().lower() for token in row.tokens}) == len(row.tokens) <= 3
+
+
+def test_rank_says_how_little_few_prompts_can_prove(client):
+    few = PromptSet("few", SET.positive[:3], SET.negative[:2])
+    ranking = ask(client, Rank(few), Ranking)
+    assert ranking.labelings == 10
+    assert ranking.p_floor == pytest.approx(0.1)
+    assert any("10 labelings" in warning for warning in ranking.warnings)
+    assert all(row.g is None for row in ranking.features)
+
+
+@pytest.mark.parametrize(
+    ("request_", "part"),
+    [
+        (Rank(SET, by="beauty"), "no column 'beauty'"),
+        (Rank(PromptSet("x", (), SET.negative)), "no positive prompts"),
+        (Rank(PromptSet("x", SET.positive, ())), "no negative prompts"),
+        (Rank(PromptSet("x", SET.positive[:3], SET.negative), by="g"), "four prompts"),
+        (Rank(SET, top=0), "--top"),
+    ],
+)
+def test_requests_that_make_no_sense_are_usage_errors(client, request_, part):
+    with pytest.raises(UsageError, match=part):
+        ask(client, request_, Ranking)

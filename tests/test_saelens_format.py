@@ -1,0 +1,151 @@
+"""cfg.json of both generations, and files that are missing, broken or of another kind."""
+
+import json
+
+import pytest
+import torch
+from tiny import D_MODEL, D_SAE, sae_config, sae_weights, write_sae
+
+from engine.errors import SaeError
+from engine.formats import load_sae
+from engine.formats.saelens import parse_config
+
+
+def rewrite(folder, **changes):
+    """Changes cfg.json; None takes a key out."""
+    path = folder / "cfg.json"
+    config = json.loads(path.read_text("utf-8")) | changes
+    path.write_text(json.dumps({k: v for k, v in config.items() if v is not None}), "utf-8")
+    return folder
+
+
+def test_the_new_generation_names_hook_and_model_in_its_metadata(tmp_path):
+    config = load_sae(write_sae(tmp_path, hook="blocks.2.hook_resid_post", model_name="some/model")).config
+    assert (config.hook, config.model) == ("blocks.2.hook_resid_post", "some/model")
+    assert (config.encoder, config.normalisation) == ("jumprelu", "constant_norm_rescale")
+    assert config.apply_b_dec_to_input is False
+    assert config.source == str(tmp_path)
+
+
+def test_the_old_generation_names_its_hook_point(tmp_path):
+    config = load_sae(write_sae(tmp_path, "standard", old=True, hook="blocks.2.hook_resid_pre")).config
+    assert config.hook == "blocks.2.hook_resid_pre"
+    assert config.encoder == "standard"
+
+
+@pytest.mark.parametrize(
+    ("old", "written", "read"),
+    [(True, None, True), (True, True, True), (True, False, False), (False, True, True), (False, False, False)],
+)
+def test_an_old_file_silent_about_b_dec_means_that_it_is_subtracted(tmp_path, old, written, read):
+    sae = load_sae(write_sae(tmp_path, "standard", apply_b_dec_to_input=written, old=old))
+    assert sae.config.apply_b_dec_to_input is read
+    weights = sae_weights("standard")
+    moved = weights["b_enc"] - weights["b_dec"] @ weights["W_enc"]
+    torch.testing.assert_close(sae.b_enc_F, moved if read else weights["b_enc"])
+
+
+@pytest.mark.parametrize("written", ["none", None, False])
+def test_no_normalisation_is_written_in_three_ways(written):
+    assert parse_config(sae_config(normalisation=written), "x").normalisation == "none"
+
+
+@pytest.mark.parametrize("name", ["mistral-7b", "mistralai/Mistral-7B-v0.1"])
+@pytest.mark.parametrize("written", [False, "none"])
+def test_the_mistral_saes_are_normalised_though_their_files_deny_it(name, written):
+    raw = sae_config("standard", written, old=True, model_name=name) | {"d_sae": 65536, "d_in": 4096}
+    assert parse_config(raw, "x").normalisation == "constant_norm_rescale"
+    assert parse_config(raw | {"model_name": "gpt2-small"}, "x").normalisation == "none"
+    assert parse_config(raw | {"d_sae": 16384}, "x").normalisation == "none"
+
+
+def test_extra_tensors_and_keys_do_no_harm(tmp_path):
+    write_sae(tmp_path, weights=sae_weights() | {"log_sparsity": torch.zeros(D_SAE), "n": torch.tensor(3)})
+    assert load_sae(rewrite(tmp_path, reshape_activations="none", unheard_of={"a": 1})).d_sae == D_SAE
+
+
+@pytest.mark.parametrize("architecture", ["topk", "gated", "matryoshka_batchtopk", "jumprelu_transcoder"])
+def test_kinds_that_are_not_read_are_refused_by_name(tmp_path, architecture):
+    folder = rewrite(write_sae(tmp_path), architecture=architecture)
+    with pytest.raises(SaeError, match=f"'{architecture}'") as caught:
+        load_sae(folder)
+    assert "standard, jumprelu" in caught.value.remedy
+
+
+def test_an_old_topk_sae_is_not_taken_for_a_relu_one(tmp_path):
+    folder = rewrite(write_sae(tmp_path, "standard", old=True), activation_fn_str="topk")
+    with pytest.raises(SaeError, match="topk"):
+        load_sae(folder)
+
+
+@pytest.mark.parametrize("key", ["rescale_acts_by_decoder_norm", "finetuning_scaling_factor"])
+def test_settings_that_are_not_read_are_refused_by_name(tmp_path, key):
+    with pytest.raises(SaeError, match=key):
+        load_sae(rewrite(write_sae(tmp_path), **{key: True}))
+    assert load_sae(rewrite(tmp_path, **{key: False})).d_sae == D_SAE
+
+
+def test_an_unknown_normalisation_is_refused_by_name(tmp_path):
+    folder = write_sae(tmp_path, normalisation="expected_average_only_in")
+    with pytest.raises(SaeError, match="'expected_average_only_in'"):
+        load_sae(folder)
+
+
+def test_a_missing_folder_is_named(tmp_path):
+    with pytest.raises(SaeError, match="no SAE folder") as caught:
+        load_sae(tmp_path / "nowhere")
+    assert "cfg.json" in caught.value.remedy
+
+
+def test_a_folder_without_the_files_says_what_it_found(tmp_path):
+    with pytest.raises(SaeError, match=r"found: nothing"):
+        load_sae(tmp_path)
+    for name in ("cfg.json", "ae.pt"):
+        (tmp_path / name).write_text("{}")
+    with pytest.raises(SaeError, match=r"found: ae.pt, cfg.json"):
+        load_sae(tmp_path)
+
+
+def test_a_truncated_weight_file_is_named(tmp_path):
+    path = write_sae(tmp_path) / "sae_weights.safetensors"
+    for size in (0, 5, 100, path.stat().st_size - 1):
+        path.write_bytes(path.read_bytes()[:size])
+        with pytest.raises(SaeError, match=r"sae_weights.safetensors cannot be read"):
+            load_sae(tmp_path)
+        write_sae(tmp_path)
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), float("-inf")])
+@pytest.mark.parametrize("name", ["W_enc", "W_dec", "b_enc", "b_dec", "threshold"])
+def test_weights_that_are_not_numbers_are_named(tmp_path, name, bad):
+    weights = sae_weights()
+    weights[name].view(-1)[3] = bad
+    with pytest.raises(SaeError, match=f"tensor {name} holds NaN or infinite"):
+        load_sae(write_sae(tmp_path, weights=weights))
+
+
+@pytest.mark.parametrize("name", ["W_enc", "W_dec", "b_enc", "b_dec", "threshold"])
+def test_a_missing_tensor_is_named_with_those_there_are(tmp_path, name):
+    weights = sae_weights()
+    del weights[name]
+    with pytest.raises(SaeError, match=f"no tensor {name} \\(it has: ") as caught:
+        load_sae(write_sae(tmp_path, weights=weights))
+    assert all(other in caught.value.message for other in weights)
+
+
+@pytest.mark.parametrize("text", ["", "{", '{"d_in": 16,}', "[]", "3", '"cfg"', "\x00\xff"])
+def test_a_broken_config_is_named(tmp_path, text):
+    (write_sae(tmp_path) / "cfg.json").write_text(text, "utf-8")
+    with pytest.raises(SaeError, match=r"cfg.json"):
+        load_sae(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "changes", [{"normalize_activations": {"kind": "none"}}, {"architecture": ["jumprelu"]}, {"metadata": []}]
+)
+def test_config_values_of_the_wrong_type_are_refused_or_ignored_but_never_crash(tmp_path, changes):
+    folder = rewrite(write_sae(tmp_path), **changes)
+    try:
+        assert load_sae(folder).d_model == D_MODEL
+    except SaeError as error:
+        assert str(tmp_path) in error.message
