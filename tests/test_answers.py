@@ -2,11 +2,11 @@
 
 import pytest
 import torch
+from test_edits import active_features
 
 from engine.answers import join, log_probabilities
 from engine.client import ask
 from engine.records import Answer, Edit, Probe, ProbeTable, Prompt, RunProbes
-from test_edits import active_features
 
 STRINGS = (" she", " the women on the beach", " he", " water")
 
@@ -40,7 +40,9 @@ def test_an_answer_that_merges_with_the_prompts_end_is_flagged():
 
 
 def test_probes_sum_an_answers_strings_and_report_both_arms(client, explorer):
-    probe = Probe("Who said that?", prefill="It was", answers=(Answer("female", (" she", " women")), Answer("x", (" he",))))
+    probe = Probe(
+        "Who said that?", prefill="It was", answers=(Answer("female", (" she", " women")), Answer("x", (" he",)))
+    )
     prompt = Prompt(probe.text, "chat")
     before = explorer.model.tokens.feed(prompt, "It was").ids
     edits = tuple(Edit(f, -2.0) for f in active_features(explorer, before, 5))

@@ -14,7 +14,9 @@ SHAPES = [(5, 2), (4, 4), (1, 3), (8, 6), (1, 1)]
 def pooled(shape, seed=0, features=30):
     """Random pooled activations with many zeros, ties, and features that never fire."""
     generator = np.random.default_rng(seed)
-    values = np.round(generator.random((sum(shape), features)) * 4) / 4 * (generator.random((sum(shape), features)) < 0.6)
+    values = (
+        np.round(generator.random((sum(shape), features)) * 4) / 4 * (generator.random((sum(shape), features)) < 0.6)
+    )
     values[:, :3] = 0
     values[:, 3] = 0.5
     return values[: shape[0]].astype(np.float32), values[shape[0] :].astype(np.float32)

@@ -2,13 +2,13 @@
 
 import pytest
 import torch
+from test_edits import active_features, hooks_on
 
 from engine.client import ask
 from engine.decode import decode, kl_per_token, paired_logprobs
 from engine.demo.model import finish
 from engine.errors import UsageError
 from engine.records import Edit, Generate, Generated, Prompt, Sampling
-from test_edits import active_features, hooks_on
 
 TEXT = "The kettle boils on the beach, because she said"
 

@@ -4,8 +4,8 @@ import msgspec
 import pytest
 import torch
 from nnsight import NNsight
-
 from tiny import write_sae
+
 from engine.client import ask
 from engine.decode import paired_logprobs
 from engine.edits import ResidualEditor

@@ -1,0 +1,40 @@
+"""What may import what, seen from a fresh interpreter: import-linter cannot see the standard library's back doors."""
+
+import subprocess
+import sys
+
+import pytest
+
+
+def loaded_by(code):
+    probe = f"{code}\nimport sys; print(*sorted(m for m in sys.modules if '.' not in m))"
+    out = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, check=True)
+    return set(out.stdout.split())
+
+
+@pytest.mark.parametrize(
+    "modules",
+    [
+        "engine.cli, saescope",
+        "engine.records, engine.errors, engine.client, engine.session, engine.export",
+        "prompts",
+        "tui",
+    ],
+)
+def test_front_ends_start_without_torch(modules):
+    assert not loaded_by(f"import {modules}") & {"torch", "transformers", "nnsight"}
+
+
+def test_the_engine_never_imports_the_screen():
+    assert not loaded_by("import engine.local") & {"textual", "tui"}
+
+
+def test_records_errors_and_prompts_import_nothing_of_ours():
+    assert "engine" not in loaded_by("import prompts")
+    out = loaded_by("import engine.records, engine.errors")
+    assert not out & {"prompts", "tui", "numpy", "rich"}
+
+
+def test_usage_errors_come_before_any_heavy_import():
+    code = "from engine.cli import main\nassert main(['rank', '--prompts', 'no-such-set']) == 1"
+    assert not loaded_by(code) & {"torch", "transformers", "nnsight"}
