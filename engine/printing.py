@@ -148,9 +148,14 @@ class Printer:
             best = max(range(len(row)), key=lambda t: row[t] if fed.rank_mask[t] else -1.0)
             for token, value, counts in zip(fed.tokens, row, fed.rank_mask, strict=True):
                 line.append(visible(token), style=shade(value, result.maximum) if counts else "dim")
+                if self.out.color_system is None and counts and value > 0:
+                    line.append(f"⟨{value:.1f}⟩")
             if fed.rank_mask[best] and row[best] > 0:
                 line.append(f"   {row[best]:.2f} on {fed.tokens[best]!r}", style="dim")
             self.out.print(line, soft_wrap=True)
+        if self.out.color_system is None:
+            self.out.print("⟨n⟩: activation of the token before it; masked tokens have none")
+            return
         legend = Text("0 ")
         for step in range(STEPS + 1):
             legend.append(" ", style=shade(result.maximum * step / STEPS, result.maximum))
