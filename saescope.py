@@ -1,4 +1,4 @@
-"""The command's front door: a verb goes to the command line, none to the app. Imports neither before it knows."""
+"""The command's front door. Without a verb it gives the tour, until the app is there."""
 
 from __future__ import annotations
 

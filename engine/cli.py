@@ -16,11 +16,11 @@ import msgspec
 
 import prompts
 from engine import export, feature_lists, session
+from engine.arguments import DEFAULT_SET, parser
 from engine.client import EngineClient, RequestCancelled, ask
 from engine.errors import EditError, SaescopeError, SessionError, UsageError
 from engine.printing import Printer
 from engine.records import (
-    RANK_COLUMNS,
     Answer,
     Describe,
     Described,
@@ -48,7 +48,6 @@ from engine.records import (
     Shown,
 )
 
-DEFAULT_SET = "gender_bias"
 T = TypeVar("T")
 
 
@@ -275,100 +274,7 @@ def sampling(args: argparse.Namespace) -> Sampling:
     return Sampling(args.max_tokens, args.temperature, args.seed)
 
 
-# ---- parsing
-
-
-def parser() -> argparse.ArgumentParser:
-    """The whole command line."""
-    loads, saves, machine = (argparse.ArgumentParser(add_help=False) for _ in range(3))
-    add_load_options(loads)
-    saves.add_argument("--session", metavar="FILE", help="add the result to this session file")
-    machine.add_argument("--json", action="store_true", help="one JSON object on standard output")
-    main_parser = argparse.ArgumentParser(
-        prog="saescope", description="Explore sparse-autoencoder features of language models in the terminal."
-    )
-    verbs = main_parser.add_subparsers(dest="verb", metavar="VERB", required=True)
-
-    def verb(name: str, help: str, *parents: argparse.ArgumentParser) -> argparse.ArgumentParser:
-        return verbs.add_parser(name, help=help, description=help, parents=parents or [loads, machine])
-
-    saved = (loads, saves, machine)
-    add_rank_options(verb("rank", "rank features by how well they tell positive prompts from negative ones", *saved))
-    one = verb("show", "one feature's activation on every token, as coloured text")
-    one.add_argument("feature", type=int, metavar="FEATURE")
-    add_prompts_option(one)
-    one = verb("feature", "one feature: strongest tokens, promoted and suppressed tokens")
-    one.add_argument("feature", type=int, metavar="FEATURE")
-    one.add_argument("--top", type=positive_int, default=10, help="how many of each (10)")
-    add_prompts_option(one)
-    one = verb("generate", "continue a prompt, baseline and edited side by side", *saved)
-    one.add_argument("prompt", metavar="PROMPT")
-    one.add_argument("--raw", action="store_true", help="without the model's chat template")
-    one.add_argument("--compare", action="store_true", help="print both arms, not the edited one alone")
-    add_edit_options(one, max_tokens=64)
-    one = verb("probes", "every probe of a prompt set, baseline and edited, as one table", *saved)
-    add_prompts_option(one)
-    add_edit_options(one, max_tokens=24)
-    verb("doctor", "check that the SAE is wired right to the model")
-    one = verb("replay", "run a saved session again and compare")
-    one.add_argument("file", metavar="SESSION")
-    no_options = argparse.ArgumentParser(add_help=False)
-    add_export_options(verb("export", "a saved session as csv, jsonl or markdown", no_options))
-    verb("tour", "the whole job on the packaged demo, step by step", loads, saves)
-    return main_parser
-
-
-def add_load_options(target: argparse.ArgumentParser) -> None:
-    """What to load, of every verb that loads."""
-    target.add_argument("--model", help="model folder or hub name (the packaged demo)")
-    target.add_argument("--sae", help="SAE folder (the packaged demo's)")
-    target.add_argument("--hook", help="hook point (the one the SAE names)")
-    target.add_argument("--device", help="cpu, cuda or cuda:N (the first GPU, else the CPU)")
-    target.add_argument("--dtype", help="float32, bfloat16 or float16 (the file's; on a CPU bfloat16 where native)")
-    target.add_argument("--threads", type=positive_int, help="CPU threads")
-    target.add_argument("--reference", help="text file that replaces the packaged neutral text")
-
-
-def add_prompts_option(target: argparse.ArgumentParser) -> None:
-    """--prompts."""
-    target.add_argument("--prompts", default=DEFAULT_SET, help=f"prompt set: a file or a name ({DEFAULT_SET})")
-
-
-def add_rank_options(target: argparse.ArgumentParser) -> None:
-    """Options of `rank`."""
-    add_prompts_option(target)
-    target.add_argument("--top", type=positive_int, default=20, help="how many rows (20)")
-    target.add_argument("--by", choices=RANK_COLUMNS, default="score", help="column to sort by (score)")
-    target.add_argument("--pool", choices=("max", "mean", "sum", "fraction"), default="max", help="over tokens (max)")
-    target.add_argument("--include-masked", action="store_true", help="count special and sink tokens too")
-    target.add_argument("--no-density-weight", action="store_true", help="score = t, rare features not preferred")
-
-
-def add_edit_options(target: argparse.ArgumentParser, max_tokens: int) -> None:
-    """Edits and sampling, for verbs that generate."""
-    target.add_argument(
-        "--ablate", action="append", default=[], metavar="FEATURE|@LIST", help="set to zero; repeatable"
-    )
-    target.add_argument("--scale", action="append", default=[], metavar="FEATURE=FACTOR", help="multiply; repeatable")
-    target.add_argument("--max-tokens", type=positive_int, default=max_tokens, help=f"({max_tokens})")
-    target.add_argument("--temperature", type=float, default=0.0, help="0 is greedy (0)")
-    target.add_argument("--seed", type=int, default=0, help="for a temperature above 0 (0)")
-
-
-def add_export_options(target: argparse.ArgumentParser) -> None:
-    """Options of `export`."""
-    target.add_argument("file", metavar="SESSION")
-    target.add_argument("--format", choices=("csv", "jsonl", "md"), default="md", help="(md)")
-    target.add_argument("--table", choices=("features", "generations", "probes"), default="features", help="for csv")
-    target.add_argument("--output", metavar="FILE", help="instead of standard output")
-
-
-def positive_int(text: str) -> int:
-    """An argparse type."""
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError("must be at least 1")
-    return value
+# ---- running
 
 
 def local_client() -> EngineClient:

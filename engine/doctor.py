@@ -9,9 +9,9 @@ from pathlib import Path
 
 import torch
 
+import prompts
 from engine.decode import paired_logprobs
 from engine.explorer import Events, Explorer
-from engine.loading import neutral_text
 from engine.records import Check, Diagnosis, Doctor, Edit, Progress, Prompt
 from engine.reference import passages_of, read_text
 
@@ -21,7 +21,7 @@ MIN_VARIANCE_EXPLAINED = 0.5
 
 def diagnose(explorer: Explorer, request: Doctor) -> Events:
     """Runs every check."""
-    passages = passages_of(explorer.model, read_text(neutral_text()), request.text_tokens)
+    passages = passages_of(explorer.model, read_text(prompts.NEUTRAL_TEXT), request.text_tokens)
     yield Progress("reading text")
     vectors = yield from explorer.model.capture(explorer.hook, passages, "reading text")
     norms = torch.cat([h.float().norm(dim=-1) for h in vectors])

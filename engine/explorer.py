@@ -16,6 +16,7 @@ import numpy as np
 import torch
 
 from engine import contrast as statistics
+from engine import feature_card
 from engine.answers import join, log_probabilities
 from engine.decode import Decoded, DecodedArm, check_sampling, decode, kl_per_token
 from engine.edits import ResidualEditor
@@ -47,15 +48,12 @@ from engine.records import (
     RunProbes,
     Show,
     Shown,
-    StrongToken,
-    TokenLogit,
     TokenStep,
 )
 from engine.reference import Reference
 from engine.sae import SparseAutoencoder
 
 Events = Generator[Event, None, Any]
-CONTEXT_TOKENS = 8
 
 
 @dataclass(frozen=True)
@@ -109,7 +107,7 @@ class Explorer:
         active = np.asarray((pooled.value_PF > 0).any(0))
         order = np.argsort(-np.where(active, table[request.by], -np.inf), kind="stable")
         chosen = [int(i) for i in order[: request.top] if active[i]]
-        tokens = self._strongest_strings(chosen, reads)
+        tokens = self._names(chosen, reads)
         count = statistics.labelings(len(positive), len(negative))
         lengths = [sum(r.fed.rank_mask) for r in reads]
         return Ranking(
@@ -142,25 +140,21 @@ class Explorer:
         found = statistics.contrast(z_PF[:n_positive], z_PF[n_positive:], weight_F)
         return {**vars(found), "density": density_F, "seed": pooled.sum_PF[:n_positive].mean(0)}
 
-    def _strongest_strings(self, features: list[int], reads: list[Read]) -> list[tuple[str, ...]]:
+    def _names(self, features: list[int], reads: list[Read]) -> list[tuple[str, ...]]:
         """For each feature up to three distinct tokens it fires on most, in prompts and reference text."""
         if not features:
             return []
-        candidates: list[list[tuple[float, str]]] = [self._reference_strings(f) for f in features]
         columns = self.sae.columns(features)
+        candidates = [
+            [(s.activation, s.token) for s in feature_card.reference_tokens(self.model.tokens, self.reference, f)]
+            for f in features
+        ]
         for read in reads:
             f_TK = self.sae.encode_features(self.sae.normalise(read.h_TD).x_TD, columns).cpu()
             f_TK[~torch.tensor(read.fed.rank_mask)] = 0
             for t, k in (f_TK > 0).nonzero().tolist():
                 candidates[k].append((float(f_TK[t, k]), read.fed.tokens[t]))
-        return [distinct(found) for found in candidates]
-
-    def _reference_strings(self, feature: int) -> list[tuple[float, str]]:
-        values = self.reference.strongest_FS[feature].tolist()
-        places = self.reference.position_FS[feature].tolist()
-        ids = self.reference.token_ids_T
-        pairs = zip(values, places, strict=True)
-        return [(value, self.model.tokens.string(int(ids[at]))) for value, at in pairs if value > 0]
+        return [feature_card.distinct(found) for found in candidates]
 
     # ---- one feature
 
@@ -179,12 +173,12 @@ class Explorer:
     def describe(self, request: Describe) -> Events:
         """Strongest tokens with their surroundings, and the logit lens."""
         self.sae.columns([request.feature])
-        strongest = self._reference_tokens(request.feature)
+        strongest = feature_card.reference_tokens(self.model.tokens, self.reference, request.feature)
         if request.prompts:
             shown = yield from self.show(Show(request.feature, request.prompts))
-            strongest += prompt_tokens(shown)
+            strongest += feature_card.prompt_tokens(shown)
         strongest.sort(key=lambda s: -s.activation)
-        promoted, suppressed = self._logit_lens(request.feature, request.top)
+        promoted, suppressed = feature_card.logit_lens(self.model, self.sae, request.feature, request.top)
         return Described(
             feature=request.feature,
             density=float(self.reference.density_F()[request.feature]),
@@ -195,37 +189,6 @@ class Explorer:
             promoted=promoted,
             suppressed=suppressed,
         )
-
-    def _reference_tokens(self, feature: int) -> list[StrongToken]:
-        ids = self.reference.token_ids_T.tolist()
-        values = self.reference.strongest_FS[feature].tolist()
-        places = self.reference.position_FS[feature].tolist()
-        decode_ids = self.model.tokens.decode
-        return [
-            StrongToken(
-                activation=value,
-                token=self.model.tokens.string(ids[at]),
-                before=decode_ids(ids[max(0, at - CONTEXT_TOKENS) : at]),
-                after=decode_ids(ids[at + 1 : at + 1 + CONTEXT_TOKENS]),
-                source="reference",
-            )
-            for value, at in zip(values, places, strict=True)
-            if value > 0
-        ]
-
-    @torch.inference_mode()
-    def _logit_lens(self, feature: int, top: int) -> tuple[tuple[TokenLogit, ...], tuple[TokenLogit, ...]]:
-        """Tokens the feature's decoder direction raises and lowers most, read through the unembedding."""
-        direction_D = self.sae.columns([feature]).w_dec_KD[0]
-        unembedding = self.model.module.get_output_embeddings().weight
-        logits_V = unembedding.float() @ direction_D.to(unembedding.device)
-        logits_V -= logits_V.mean()
-        string = self.model.tokens.string
-
-        def rows(values: torch.Tensor, ids: torch.Tensor) -> tuple[TokenLogit, ...]:
-            return tuple(TokenLogit(i, string(i), v) for v, i in zip(values.tolist(), ids.tolist(), strict=True))
-
-        return rows(*logits_V.topk(top)), rows(*logits_V.topk(top, largest=False))
 
     # ---- generation
 
@@ -321,26 +284,6 @@ def feature_row(feature: int, tokens: tuple[str, ...], table: dict[str, Any]) ->
     g = table["g"]
     numbers: dict[str, Any] = {name: float(table[name][feature]) for name in RANK_COLUMNS if name != "g"}
     return FeatureRow(feature, tokens, g=None if g is None else float(g[feature]), **numbers)
-
-
-def distinct(candidates: list[tuple[float, str]], limit: int = 3) -> tuple[str, ...]:
-    """The first few distinct tokens, strongest first; case and surrounding space do not make two of one."""
-    found: dict[str, str] = {}
-    for _, token in sorted(candidates, key=lambda pair: -pair[0]):
-        found.setdefault(token.strip().lower(), token)
-    return tuple(list(found.values())[:limit])
-
-
-def prompt_tokens(shown: Shown) -> list[StrongToken]:
-    """Every unmasked token of the prompts on which the feature fires."""
-    found = []
-    for fed, row in zip(shown.prompts, shown.activations, strict=True):
-        for t, (value, keep) in enumerate(zip(row, fed.rank_mask, strict=True)):
-            if value > 0 and keep:
-                before = "".join(fed.tokens[max(0, t - CONTEXT_TOKENS) : t])
-                after = "".join(fed.tokens[t + 1 : t + 1 + CONTEXT_TOKENS])
-                found.append(StrongToken(value, fed.tokens[t], before, after, "prompt"))
-    return found
 
 
 def first_difference(a: Sequence[int], b: Sequence[int]) -> int | None:

@@ -10,6 +10,7 @@ from pathlib import Path
 import platformdirs
 import torch
 
+import prompts
 from engine import reference as references
 from engine.demo import model as demo_model
 from engine.errors import HookError, MismatchError, SaeError, UsageError
@@ -90,7 +91,7 @@ def find_reference(
     shipped = sae_folder / "reference.safetensors"
     if request.reference is None and request.model is None and shipped.exists():
         return checked(references.load(shipped), sae, shipped)
-    path = Path(request.reference) if request.reference else neutral_text()
+    path = Path(request.reference) if request.reference else prompts.NEUTRAL_TEXT
     texts = references.read_text(path)
     key = references.cache_key([model.fingerprint, sae_fingerprint(sae_folder), hook.name, str(model.dtype), *texts])
     cached = Path(platformdirs.user_cache_dir("saescope")) / "reference" / f"{key}.safetensors"
@@ -108,13 +109,6 @@ def checked(reference: Reference, sae: SparseAutoencoder, path: Path) -> Referen
             f"{path} describes {len(reference.count_F)} features, the SAE has {sae.d_sae}.", "Delete the file."
         )
     return reference
-
-
-def neutral_text() -> Path:
-    """The packaged neutral text."""
-    import prompts
-
-    return prompts.NEUTRAL_TEXT
 
 
 def sae_fingerprint(folder: Path) -> str:

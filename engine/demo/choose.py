@@ -18,10 +18,11 @@ from pathlib import Path
 
 import torch
 
+import prompts
 from engine.demo import suite
 from engine.demo.model import finish
 from engine.explorer import Explorer
-from engine.loading import DEMO_SAE, neutral_text, open_explorer
+from engine.loading import DEMO_SAE, open_explorer
 from engine.records import Load
 from engine.reference import read_text
 
@@ -69,7 +70,7 @@ class Bench:
         self.crossed = suite.slope_items(explorer, test["occupations"], dev["templates"])
         self.dev_factual = suite.factual_items(explorer, dev["factual"])
         self.test_factual = suite.factual_items(explorer, test["factual"])
-        self.texts = read_text(neutral_text())
+        self.texts = read_text(prompts.NEUTRAL_TEXT)
 
     def measure(self, features: Sequence[int], tokens: int) -> Measured:
         """Everything there is to know about a set."""
