@@ -23,6 +23,7 @@ from engine.reference import Reference
 from engine.sae import SparseAutoencoder
 
 DEMO_SAE = Path(__file__).parent / "demo" / "sae"
+SHIPPED_REFERENCE = "reference.safetensors"
 LIBRARIES = ("torch", "transformers", "tokenizers", "nnsight", "safetensors")
 
 
@@ -88,7 +89,7 @@ def find_reference(
     request: Load, model: LanguageModel, sae: SparseAutoencoder, hook: HookPoint, sae_folder: Path
 ) -> Generator[Progress, None, Reference]:
     """Reference statistics: shipped beside the SAE, or cached, or computed now and cached."""
-    shipped = sae_folder / "reference.safetensors"
+    shipped = sae_folder / SHIPPED_REFERENCE
     if request.reference is None and request.model is None and shipped.exists():
         return checked(references.load(shipped), sae, shipped)
     path = Path(request.reference) if request.reference else prompts.NEUTRAL_TEXT
@@ -113,7 +114,7 @@ def checked(reference: Reference, sae: SparseAutoencoder, path: Path) -> Referen
 
 def sae_fingerprint(folder: Path) -> str:
     """sha256 over the ends of the SAE's files, config included."""
-    files = sorted(p for p in folder.iterdir() if p.suffix in {".json", ".safetensors"} and p.stem != "reference")
+    files = sorted(p for p in folder.iterdir() if p.suffix in {".json", ".safetensors"} and p.name != SHIPPED_REFERENCE)
     return references.cache_key([ends_of_file(path).hex() for path in files])
 
 
