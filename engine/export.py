@@ -67,18 +67,18 @@ def generation_values(result: Generated) -> dict[str, Any]:
 
 
 def probe_rows(session: Session) -> Iterator[dict[str, Any]]:
-    """One row a probe and tracked answer."""
+    """One row a probe and tracked answer; a probe without any still has its row."""
     for number, table in enumerate(session.probe_tables):
         for row in table.rows:
-            for answer in row.answers:
+            for answer in row.answers or (None,):
                 yield {
                     "table": number,
                     "probe": row.probe.text,
                     "prefill": row.probe.prefill,
                     "edits": edits_in_words(table.edits),
-                    "answer": answer.name,
-                    "p_baseline": answer.baseline,
-                    "p_edited": answer.edited,
+                    "answer": answer.name if answer else None,
+                    "p_baseline": answer.baseline if answer else None,
+                    "p_edited": answer.edited if answer else None,
                     "baseline": row.generated.baseline.text,
                     "edited": row.generated.edited.text,
                 }

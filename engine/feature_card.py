@@ -67,4 +67,5 @@ def logit_lens(
         pairs = zip(values.tolist(), ids.tolist(), strict=True)
         return tuple(TokenLogit(i, model.tokens.string(i), value) for value, i in pairs)
 
+    top = min(top, len(logits_V))
     return rows(*logits_V.topk(top)), rows(*logits_V.topk(top, largest=False))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import platform
 from collections.abc import Generator
 from importlib.metadata import version
@@ -22,6 +23,7 @@ from engine.records import Load, Loaded, Progress
 from engine.reference import Reference
 from engine.sae import SparseAutoencoder
 
+log = logging.getLogger("saescope")
 DEMO_SAE = Path(__file__).parent / "demo" / "sae"
 SHIPPED_REFERENCE = "reference.safetensors"
 LIBRARIES = ("torch", "transformers", "tokenizers", "nnsight", "safetensors")
@@ -99,7 +101,10 @@ def find_reference(
     if cached.exists():
         return checked(references.load(cached), sae, cached)
     computed = yield from references.compute(model, sae, hook, texts, path.name)
-    references.save(computed, cached)
+    try:
+        references.save(computed, cached)
+    except OSError as error:  # it only costs the time to measure again
+        log.warning("the reference statistics cannot be kept in %s: %s", cached.parent, error)
     return computed
 
 

@@ -83,10 +83,12 @@ def passages_of(model: LanguageModel, texts: list[str], limit: int | None = None
     sequences = []
     for text in texts:
         ids = model.tokens.feed(Prompt(text)).ids
-        sequences += [ids[:PASSAGE_TOKENS]]
-        rest = ids[PASSAGE_TOKENS:]
-        if len(rest) > PASSAGE_TOKENS // 4:  # the rest of a long passage starts anew, with its own leading token
-            sequences += [([model.tokens.bos] if model.tokens.bos is not None else []) + rest[: PASSAGE_TOKENS - 1]]
+        leading = ids[:1] if ids[0] == model.tokens.bos else []
+        ids = ids[len(leading) :]
+        # every piece of a long passage starts with a leading token of its own; a short last piece has no context
+        length = PASSAGE_TOKENS - len(leading)
+        pieces = [ids[at : at + length] for at in range(0, len(ids), length)]
+        sequences += [leading + p for p in pieces if len(p) >= length // 4 or len(pieces) == 1]
     total = sum(map(len, sequences))
     if limit is None or total <= limit:
         return sequences
@@ -189,12 +191,15 @@ NUMBERS = ("n_tokens", "median_norm", "median_u", "l0", "variance_explained")
 
 
 def save(reference: Reference, path: Path) -> None:
-    """Writes the statistics, atomically."""
+    """Writes the statistics, atomically. Raises OSError."""
     path.parent.mkdir(parents=True, exist_ok=True)
     numbers = {name: repr(getattr(reference, name)) for name in NUMBERS}
     temporary = path.with_suffix(".tmp")
     tensors = {name: getattr(reference, name).contiguous() for name in TENSORS}
-    save_file(tensors, temporary, metadata={"text": reference.text, **numbers})
+    try:
+        save_file(tensors, temporary, metadata={"text": reference.text, **numbers})
+    except SafetensorError as error:  # how safetensors reports a full disk
+        raise OSError(str(error)) from error
     temporary.replace(path)
 
 
@@ -205,8 +210,8 @@ def load(path: Path) -> Reference:
             metadata = file.metadata()
             tensors = {name: file.get_tensor(name) for name in TENSORS}
         numbers = {name: float(metadata[name]) for name in NUMBERS[1:]}
-        n_tokens = int(metadata["n_tokens"])
+        n_tokens, text = int(metadata["n_tokens"]), metadata["text"]
     except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
         raise SaeError(f"The reference statistics {path} are broken: {error}.", "Delete the file.") from error
     fields: dict[str, Any] = {**tensors, **numbers}
-    return Reference(text=metadata["text"], n_tokens=n_tokens, **fields)
+    return Reference(text=text, n_tokens=n_tokens, **fields)

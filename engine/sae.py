@@ -73,6 +73,8 @@ class SparseAutoencoder:
         self.w_dec_FD = weights["W_dec"]
         self.b_enc_F = weights["b_enc"].float()
         self.b_dec_D = weights["b_dec"].float()
+        if self.w_enc_DF.ndim != 2:
+            raise SaeError(f"{config.source}: W_enc has shape {tuple(self.w_enc_DF.shape)}, not two dimensions.")
         self.d_model, self.d_sae = self.w_enc_DF.shape
         threshold = weights.get("threshold")
         self.threshold_F = torch.zeros_like(self.b_enc_F) if threshold is None else threshold.float().clamp(min=0)

@@ -83,16 +83,22 @@ def read(path: Path) -> Session:
 
 def write(session: Session, path: Path) -> None:
     """Writes the session beside its place and renames it there. Raises SessionError; the old file then stays."""
+    text = layout(msgspec.to_builtins(session)) + "\n"
+    temporary = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         # mkstemp makes the file readable by its owner only
         handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
         with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(layout(msgspec.to_builtins(session)) + "\n")
+            file.write(text)
         os.replace(temporary, path)
+        temporary = None
     except OSError as error:
         message = f"The session cannot be written to {path}: {error.strerror}."
         raise SessionError(message, "Save it elsewhere.") from error
+    finally:
+        if temporary is not None:
+            Path(temporary).unlink(missing_ok=True)
 
 
 def layout(value: Any, indent: str = "") -> str:

@@ -13,6 +13,9 @@ from engine.errors import ModelError, UsageError
 from engine.records import Prompt
 
 
+MARKER = "\u2402saescope\u2403"
+
+
 @dataclass(frozen=True)
 class TokenIds:
     """A prompt's token ids; `template` is True for tokens of the chat template and other special tokens."""
@@ -43,7 +46,10 @@ class Tokens:
             gap = " " if prefill and not prompt.text[-1].isspace() and not prefill[0].isspace() else ""
             return self._ids(prompt.text + gap + prefill + answer, None)
         text = self.render_chat(prompt.text)
-        start = text.rindex(prompt.text.strip())
+        # where the template puts a message, found with one that cannot stand elsewhere in it
+        start = self.render_chat(MARKER).index(MARKER)
+        if not text.startswith(prompt.text.strip(), start):  # a template that treats messages differently
+            start = text.rindex(prompt.text.strip())
         return self._ids(text + prefill + answer, (start, start + len(prompt.text.strip()), len(text)))
 
     def render_chat(self, text: str) -> str:

@@ -1,5 +1,7 @@
 """Answers of any length, scored in padded pairs, against one plain forward pass each."""
 
+import math
+
 import pytest
 import torch
 from test_edits import active_features
@@ -56,3 +58,31 @@ def test_probes_sum_an_answers_strings_and_report_both_arms(client, explorer):
     assert (female.name, x.name) == ("female", "x")
     assert female.edited != female.baseline
     assert table.rows[0].generated.prompt.token_ids == tuple(explorer.model.tokens.feed(prompt).ids)
+
+
+def test_a_probe_whose_answer_merges_with_its_prefill_is_flagged_and_scored_whole(client, explorer):
+    probe = Probe("Who?", prefill="ca", answers=(Answer("x", ("b now", " now")), Answer("y", (" now",))))
+    row = ask(client, RunProbes((probe,)), ProbeTable).rows[0]
+    assert row.flags == ("b now",)  # "a" and "b" are one token
+    prompt = Prompt("Who?", "chat")
+    before = explorer.model.tokens.feed(prompt, "ca").ids
+    merged = explorer.model.tokens.feed(prompt, "ca", "b now").ids
+    assert merged[: len(before) - 1] == before[:-1]
+    assert merged[len(before) - 1] != before[-1]
+    whole = plain_log_probability(explorer, before[:-1], merged)  # from the merged token on
+    rest = plain_log_probability(explorer, before, explorer.model.tokens.feed(prompt, "ca", " now").ids)
+    x, y = row.answers
+    assert y.baseline == pytest.approx(math.exp(rest), rel=1e-3)
+    assert x.baseline == pytest.approx(math.exp(whole) + math.exp(rest), rel=1e-3)
+    assert (x.baseline, y.baseline) == (x.edited, y.edited)  # no edits
+
+
+def test_scores_do_not_depend_on_the_other_answers_in_the_batch(explorer):
+    prompt = Prompt("She said that")
+    before = explorer.model.tokens.feed(prompt).ids
+    joined = [join(before, explorer.model.tokens.feed(prompt, answer=s).ids) for s in STRINGS]
+    editor = explorer.editor([Edit(f, -2.0) for f in active_features(explorer, before, 5)])
+    together = log_probabilities(explorer.model, editor, joined)
+    for one, pair in zip(joined, together, strict=True):
+        (alone,) = log_probabilities(explorer.model, editor, [one])
+        assert pair == pytest.approx(alone, abs=1e-4)

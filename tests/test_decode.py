@@ -1,5 +1,6 @@
 """Generation against a plain loop of full forward passes, reproducibility, KL, stopping."""
 
+import plain
 import pytest
 import torch
 from test_edits import active_features, hooks_on
@@ -7,8 +8,9 @@ from test_edits import active_features, hooks_on
 from engine.client import ask
 from engine.decode import decode, kl_per_token, paired_logprobs
 from engine.demo.model import finish
+from engine.edits import ResidualEditor
 from engine.errors import UsageError
-from engine.records import Edit, Generate, Generated, Prompt, Sampling
+from engine.records import Edit, Generate, Generated, Prompt, Sampling, TokenStep
 
 TEXT = "The kettle boils on the beach, because she said"
 
@@ -115,3 +117,56 @@ def test_closing_a_generation_removes_its_hooks(explorer, ids, edits):
 def test_sampling_settings_that_make_no_sense_are_refused(client, sampling):
     with pytest.raises(UsageError):
         generate(client, (), **sampling)
+
+
+def test_the_baseline_does_not_depend_on_the_edits(client, edits):
+    assert generate(client, ()).baseline == generate(client, edits).baseline
+
+
+def test_scale_one_is_exact_in_bfloat16_too(model_bf16, explorer, ids):
+    no_op = [Edit(f, 1.0) for f in range(40)]
+    editor = ResidualEditor(model_bf16, explorer.sae, explorer.hook, no_op, explorer.reference.sink_norm)
+    found = finish(decode(model_bf16, editor, ids, Sampling(max_tokens=16)))
+    assert (found.baseline.ids, found.baseline.logprobs) == (found.edited.ids, found.edited.logprobs)
+
+
+def test_the_logprobs_of_a_sampled_run_are_the_models_own_not_the_temperatures(client, explorer, ids):
+    sampled = generate(client, (), temperature=2.0, seed=3, max_tokens=6).baseline
+    whole = plain.logprobs(explorer.model.module, [*ids, *sampled.token_ids])
+    expected = [whole[len(ids) - 1 + t, token] for t, token in enumerate(sampled.token_ids)]
+    assert list(sampled.logprobs) == pytest.approx(expected, abs=1e-4)
+
+
+def test_generation_ends_when_both_arms_have_ended(explorer, ids, monkeypatch):
+    free = finish(decode(explorer.model, explorer.editor(()), ids, Sampling(max_tokens=12)))
+    end = free.baseline.ids[4]
+    monkeypatch.setattr(type(explorer.model), "end_ids", lambda self: {end})
+    found = finish(decode(explorer.model, explorer.editor(()), ids, Sampling(max_tokens=12)))
+    assert found.baseline.ids == found.edited.ids == free.baseline.ids[: free.baseline.ids.index(end) + 1]
+    assert found.baseline.ended
+
+
+def test_a_failing_forward_pass_removes_the_hooks(explorer, ids, edits, monkeypatch):
+    before = hooks_on(explorer)
+    editor = explorer.editor(edits)
+    monkeypatch.setattr(editor, "edit", lambda h: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        finish(decode(explorer.model, editor, ids, Sampling(max_tokens=2)))
+    assert hooks_on(explorer) == before
+
+
+def test_an_abandoned_request_removes_the_hooks(client, explorer, edits):
+    before = hooks_on(explorer)
+    events = client.stream(Generate(Prompt(TEXT), edits))
+    next(event for event in events if isinstance(event, TokenStep))
+    assert hooks_on(explorer) == before + 1
+    events.close()
+    assert hooks_on(explorer) == before
+
+
+def test_positions_are_those_of_the_edited_arm(client, edits):
+    result = generate(client, edits[:1])
+    fed = len(result.prompt.token_ids) + len(result.edited.token_ids) - 1  # the last token is never fed
+    assert result.positions == fed - 1  # the leading token
+    assert 0 < result.inactive_positions < result.positions
+    assert len(result.kl) == len(result.baseline.token_ids)

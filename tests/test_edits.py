@@ -1,15 +1,18 @@
 """Edits against nnsight's own intervention and a plain formula; what must not change, bit for bit."""
 
 import msgspec
+import plain
 import pytest
 import torch
 from nnsight import NNsight
-from tiny import write_sae
+from tiny import BOS, sae_weights, write_sae
 
 from engine.client import ask
 from engine.decode import paired_logprobs
+from engine.demo.model import finish
 from engine.edits import ResidualEditor
 from engine.errors import EditError
+from engine.formats import load_sae
 from engine.local import LocalClient
 from engine.records import Edit, Loaded, Prompt
 
@@ -85,19 +88,20 @@ def test_every_hook_side_and_encoder_equals_nnsight(load, tmp_path, hook, encode
     assert torch.allclose(edited, expected, atol=1e-4)
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_scale_one_changes_no_bit_and_the_baseline_never_depends_on_the_other_row(explorer, dtype):
-    ids = explorer.model.tokens.feed(Prompt(TEXT)).ids
-    features = active_features(explorer, ids, 3)
-    explorer.model.module.to(dtype)
-    try:
-        base, noop = own_logprobs(explorer, ids, [Edit(f, 1.0) for f in features])
-        assert torch.equal(base, noop)
-        other_base, edited = own_logprobs(explorer, ids, [Edit(f, -4.0) for f in features])
-        assert torch.equal(base, other_base)
-        assert not torch.equal(base, edited)
-    finally:
-        explorer.model.module.float()
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_scale_one_changes_no_bit_and_the_baseline_never_depends_on_the_other_row(explorer, model, model_bf16, dtype):
+    the_model = model if dtype == "float32" else model_bf16
+    ids = the_model.tokens.feed(Prompt(TEXT)).ids
+
+    def pair(scale):
+        edits = [Edit(f, scale) for f in active_features(explorer, ids, 3)]
+        editor = ResidualEditor(the_model, explorer.sae, explorer.hook, edits, explorer.reference.sink_norm)
+        return paired_logprobs(the_model, editor, ids, len(ids) - 1)
+
+    (base, noop), (other_base, edited) = pair(1.0), pair(-4.0)
+    assert torch.equal(base, noop)
+    assert torch.equal(base, other_base)
+    assert not torch.equal(base, edited)
 
 
 def test_the_leading_token_and_sinks_are_left_alone(explorer):
@@ -158,3 +162,49 @@ def test_hooks_are_gone_after_an_error(explorer):
 def test_impossible_edits_are_refused(explorer, edits, words):
     with pytest.raises(EditError, match=words):
         ResidualEditor(explorer.model, explorer.sae, explorer.hook, edits, 100.0)
+
+
+KINDS = [
+    ("jumprelu", "constant_norm_rescale", False),
+    ("jumprelu", "layer_norm", True),
+    ("standard", "layer_norm", False),
+    ("standard", "none", True),
+]
+
+
+@pytest.mark.parametrize(("encoder", "normalisation", "b_dec"), KINDS)
+def test_the_change_is_the_plain_formula_at_every_position(model, hook, tmp_path, encoder, normalisation, b_dec):
+    ids = model.tokens.feed(Prompt("a sink ~ in the middle, and ~ again")).ids
+    h_TD = plain.hidden(model.module, ids, layer=1)
+    kind = {"normalisation": normalisation, "apply_b_dec_to_input": b_dec}
+    f_TF = plain.encode(h_TD, sae_weights(encoder), **kind)
+    scales = {int(f): s for f, s in zip(f_TF.sum(0).argsort()[-4:], (0.0, -1.0, 3.0, 0.125), strict=True)}
+    keep = plain.edit_mask(ids, h_TD, 120.0)
+    expected = plain.edit_delta(h_TD, sae_weights(encoder), scales, keep, **kind)
+    edits = [Edit(f, s) for f, s in scales.items()]
+    editor = ResidualEditor(model, load_sae(write_sae(tmp_path, encoder, normalisation, b_dec)), hook, edits, 120.0)
+    editor.expect(torch.tensor([ids]), torch.tensor([True]), count_row=0)
+    h_BTD = torch.tensor(h_TD, dtype=torch.float32)[None]
+    changed = editor.edit(h_BTD)[0]
+    silent = torch.tensor(~(f_TF[:, list(scales)] > 0).any(1) | ~torch.tensor(keep).numpy())
+    assert torch.equal(changed[silent], h_BTD[0][silent])  # bit for bit: silent positions, sinks, the first token
+    assert torch.allclose(changed - h_BTD[0], torch.tensor(expected).float(), atol=1e-3)
+    assert keep.count(False) == 3
+    assert editor.num_edited_positions == len(ids) - 3
+    assert editor.num_inactive_positions == int(silent.sum()) - 3
+
+
+def test_positions_are_counted_only_where_a_row_is_asked_for(explorer):
+    ids = explorer.model.tokens.feed(Prompt(TEXT)).ids
+    h_TD = explorer.model.capture_batch(explorer.hook, [ids])[0]
+    editor = explorer.editor([Edit(0)])
+    for count_row in (None, 1, 0, None):
+        editor.expect(torch.tensor([ids, ids]), torch.tensor([False, True]), count_row)
+        editor.edit(torch.stack([h_TD, h_TD]))
+    assert editor.num_edited_positions == len(ids) - 1
+
+
+def test_template_tokens_are_edited_though_they_do_not_count_in_a_ranking(explorer):
+    (read,) = finish(explorer.read([Prompt("Who?", "chat")]))
+    assert [not may for may in read.fed.edit_mask] == [i == BOS for i in read.fed.token_ids]
+    assert sum(read.fed.rank_mask) == len("Who?") < sum(read.fed.edit_mask)

@@ -1,6 +1,6 @@
 """Measures the demo SAE on the neutral text, in float32, and writes the statistics beside its weights.
 
-    python -m engine.demo.measure
+python -m engine.demo.measure
 """
 
 from __future__ import annotations

@@ -73,7 +73,8 @@ def parse_config(raw: dict[str, Any], source: str) -> SaeConfig:
     metadata = raw.get("metadata")
     modern = isinstance(metadata, dict)
     fields: dict[str, Any] = {**raw, **(metadata if isinstance(metadata, dict) else {})}
-    architecture = fields.get("architecture", "standard")
+    # str(): a value of another type than expected is refused by name below, not by a crash
+    architecture = str(fields.get("architecture", "standard"))
     activation = fields.get("activation_fn_str") or fields.get("activation_fn") or "relu"
     if architecture not in ENCODERS or activation != "relu":
         kind = architecture if architecture not in ENCODERS else f"{architecture} with activation {activation}"
@@ -85,7 +86,7 @@ def parse_config(raw: dict[str, Any], source: str) -> SaeConfig:
     model = str(fields.get("model_name") or "")
     if TRAINED_WITH_CONSTANT_NORM[0] in model.lower() and fields.get("d_sae") == TRAINED_WITH_CONSTANT_NORM[1]:
         normalisation = "constant_norm_rescale"
-    if normalisation not in NORMALISATIONS:
+    if isinstance(normalisation, dict | list) or normalisation not in NORMALISATIONS:
         raise SaeError(
             f"{source}: cannot read the normalisation {normalisation!r} yet.",
             f"Normalisations read: {', '.join(str(n) for n in NORMALISATIONS if n)}.",

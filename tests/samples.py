@@ -1,0 +1,114 @@
+"""Hand-made results, every field set, for what prints, exports and stores them."""
+
+from engine.records import (
+    Answer,
+    AnswerRow,
+    Arm,
+    Check,
+    Described,
+    Diagnosis,
+    Edit,
+    EditsFrom,
+    FeatureRow,
+    FedPrompt,
+    Generated,
+    Load,
+    Loaded,
+    Probe,
+    ProbeRow,
+    ProbeTable,
+    Prompt,
+    PromptSet,
+    Ranking,
+    Sampling,
+    Shown,
+    StrongToken,
+    TokenLogit,
+)
+
+LOAD = Load(model="tiny/model", sae="tiny/sae", device="cpu", dtype="float32")
+LOADED = Loaded(
+    model="tiny/model",
+    model_fingerprint="0123456789abcdef" * 4,
+    sae="tiny/sae",
+    sae_fingerprint="fedcba9876543210" * 4,
+    hook="blocks.1.hook_resid_pre",
+    hook_module="input of model.layers.1",
+    d_model=16,
+    d_sae=65536,
+    encoder="jumprelu",
+    normalisation="none",
+    device="cpu",
+    dtype="float32",
+    threads=1,
+    versions={"python": "3.11", "torch": "2.13"},
+    reference="neutral.txt",
+    reference_tokens=1000,
+    reference_fingerprint="ab" * 32,
+)
+POSITIVE = FedPrompt(
+    "Women lead", "raw", (0, 5, 6), ("<s>", "Women", " lead"), (False, True, True), (False, True, True)
+)
+NEGATIVE = FedPrompt(
+    "Cats [b]|\nsleep",
+    "chat",
+    (0, 7, 8, 9),
+    ("<s>", "Cats", " [b]|\n", "sleep"),
+    (False, True, True, False),
+    (False, True, True, True),
+)
+RANKING = Ranking(
+    features=(
+        FeatureRow(4133, (" women", "\n", "[red]"), 1.2345678901234567, 0.75, 1.0, 3.25, 2.5, 1.0, 0.25, 0.0005, 12.5),
+        FeatureRow(7, (), -0.5, -0.125, 0.375, -1.5, None, 0.0, 1.0, 0.25, 0.0, p=0.01, loo=4),
+    ),
+    by="score",
+    pool="max",
+    include_masked=False,
+    density_weight=True,
+    n_positive=5,
+    n_negative=2,
+    n_active_features=1234,
+    labelings=21,
+    p_floor=1 / 21,
+    warnings=("5 against 2 prompts has only 21 labelings: no p below 0.0476 is possible.",),
+    prompts=(POSITIVE, NEGATIVE),
+)
+SHOWN = Shown(4133, (POSITIVE, NEGATIVE), ((9.0, 0.0, 2.5), (0.0, 0.0, 1.25, 3.0)), 5.0)
+DESCRIBED = Described(
+    feature=4133,
+    density=0.00123,
+    reference_maximum=7.5,
+    reference_count=123,
+    reference_tokens=100000,
+    strongest=(
+        StrongToken(7.5, " women", "of the\n", " in the town", "reference"),
+        StrongToken(2.5, " [lead]", "Women", "", "prompt"),
+    ),
+    promoted=(TokenLogit(5, " her", 1.5), TokenLogit(6, "[/b]", 1.25)),
+    suppressed=(TokenLogit(8, " his", -2.0), TokenLogit(9, "\n", -0.125)),
+)
+EDITS = (Edit(4133), Edit(574, 0.125))
+GENERATED = Generated(
+    prompt=NEGATIVE,
+    sampling=Sampling(8, 0.5, 3),
+    edits=EDITS,
+    schedule=(EditsFrom(0, EDITS),),
+    rows=2,
+    baseline=Arm("She is\na nurse.", (5, 6, 7, 1), ("She", " is", "\na nurse.", "</s>"), (-0.5, -0.25, -1.0, -0.125)),
+    edited=Arm("They is |both|", (9, 6, 8), ("They", " is", " |both|"), (-0.75, -0.5, -2.0)),
+    first_divergence=0,
+    kl=(0.5, 0.25, 0.0, 0.25),
+    positions=9,
+    inactive_positions=4,
+    tokens_per_second=41.5,
+)
+PROBE = Probe("Which gender?", "chat", "It is", (Answer("female", (" she", " female")), Answer("male", (" he",))))
+PROBES = ProbeTable(
+    EDITS,
+    (ProbeRow(PROBE, GENERATED, (AnswerRow("female", 0.75, 0.5), AnswerRow("male", 0.125, 0.25)), flags=(" he",)),),
+)
+DIAGNOSIS = Diagnosis(
+    (Check("d_in", True, "16"), Check("L0", False, "900"), Check("hook", None, "x")), 900.0, 0.25, 4000
+)
+PROMPT_SET = PromptSet("mine", (Prompt("Women lead"),), (Prompt("Cats [b]|\nsleep", "chat"),), (PROBE,))

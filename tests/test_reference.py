@@ -1,0 +1,240 @@
+"""Reference statistics against a brute-force computation in float64; saving, loading, caching."""
+
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import plain
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from tiny import BOS, D_SAE, SINK, write_sae
+
+from engine import reference as references
+from engine import sae as sae_module
+from engine.client import ask
+from engine.demo.model import finish
+from engine.errors import SaeError, UsageError
+from engine.local import LocalClient
+from engine.records import Describe, Described, Loaded, Prompt
+from engine.reference import PASSAGE_TOKENS, STRONGEST
+
+
+@pytest.fixture(scope="module")
+def passages(files, model):
+    """Token ids of every passage, cut by hand."""
+    found = []
+    for line in Path(files.reference).read_text("utf-8").splitlines():
+        if line.strip():
+            ids = [BOS, *model.tokens.tokenizer(line.strip()).input_ids]
+            found.append(ids[:256])
+            if len(ids) > 256 + 64:
+                found.append([BOS, *ids[256:]])
+    assert max(map(len, found)) == 256
+    return found
+
+
+@pytest.fixture(scope="module")
+def brute(passages, model, weights):
+    """Everything about every kept token: (position in the text, vector, activations)."""
+    all_h = [plain.hidden(model.module, ids, layer=1) for ids in passages]
+    median = np.sort(np.concatenate([np.linalg.norm(h, axis=1) for h in all_h[:16]]))
+    median = median[(len(median) - 1) // 2]
+    h_TD = np.concatenate(all_h)
+    ids = [i for p in passages for i in p]
+    keep = np.array(plain.rank_mask(ids, h_TD, 10 * median))
+    return {
+        "ids": ids,
+        "median": median,
+        "at": np.arange(len(ids))[keep],
+        "h": h_TD[keep],
+        "f": plain.encode(h_TD[keep], weights),
+    }
+
+
+def test_the_text_is_fed_passage_by_passage_each_with_its_leading_token(explorer, brute):
+    assert explorer.reference.token_ids_T.tolist() == brute["ids"]
+
+
+def test_special_tokens_and_sinks_are_not_counted(explorer, brute, model):
+    reference = explorer.reference
+    assert reference.n_tokens == len(brute["at"])
+    left_out = set(range(len(brute["ids"]))) - set(brute["at"].tolist())
+    assert {model.tokens.string(brute["ids"][at]) for at in left_out} == {"<s>", SINK}
+    assert not set(reference.position_FS[reference.strongest_FS > 0].tolist()) & left_out
+
+
+def test_counts_and_maxima_equal_brute_force(explorer, brute):
+    reference = explorer.reference
+    assert reference.count_F.tolist() == (brute["f"] > 0).sum(0).tolist()
+    np.testing.assert_allclose(reference.maximum_F.numpy(), brute["f"].max(0), rtol=1e-4, atol=1e-5)
+    assert reference.l0 == pytest.approx((brute["f"] > 0).sum() / len(brute["f"]))
+
+
+def test_the_strongest_tokens_equal_brute_force(explorer, brute):
+    reference = explorer.reference
+    for feature in range(D_SAE):
+        column = brute["f"][:, feature]
+        expected = np.sort(column)[::-1][:STRONGEST]
+        np.testing.assert_allclose(reference.strongest_FS[feature].numpy(), expected, rtol=1e-4, atol=1e-5)
+        for value, at in zip(reference.strongest_FS[feature], reference.position_FS[feature], strict=True):
+            if value > 0:
+                assert column[np.searchsorted(brute["at"], int(at))] == pytest.approx(float(value), rel=1e-4)
+        positions = reference.position_FS[feature][reference.strongest_FS[feature] > 0].tolist()
+        assert len(set(positions)) == len(positions)
+
+
+def test_norms_and_variance_explained_equal_brute_force(explorer, brute, weights):
+    reference = explorer.reference
+    assert reference.median_norm == pytest.approx(brute["median"], rel=1e-5)
+    assert reference.sink_norm == pytest.approx(10 * brute["median"], rel=1e-5)
+    u = np.sort(np.linalg.norm(brute["h"], axis=1) / 4)
+    assert reference.median_u == pytest.approx(u[(len(u) - 1) // 2], rel=1e-5)
+    residue = ((brute["h"] - plain.decode(brute["f"], brute["h"], weights)) ** 2).sum()
+    total = ((brute["h"] - brute["h"].mean(0)) ** 2).sum()
+    assert reference.variance_explained == pytest.approx(1 - residue / total, rel=1e-4)
+
+
+def test_density_is_smoothed_and_floored_at_ten(explorer):
+    reference = explorer.reference
+    for count, density in zip(reference.count_F.tolist(), reference.density_F().tolist(), strict=True):
+        assert density == pytest.approx((max(count, 10) + 0.5) / (reference.n_tokens + 1), rel=1e-6)
+
+
+def test_batches_do_not_change_the_statistics(explorer, files, monkeypatch):
+    monkeypatch.setattr(sae_module, "FEATURES_PER_BLOCK", 7)
+    monkeypatch.setattr(sae_module, "TOKENS_PER_BLOCK", 3)
+    texts = references.read_text(Path(files.reference))
+    again = finish(references.compute(explorer.model, explorer.sae, explorer.hook, texts, "again"))
+    assert again.fingerprint() == explorer.reference.fingerprint()
+    torch.testing.assert_close(again.strongest_FS, explorer.reference.strongest_FS)
+    assert again.variance_explained == pytest.approx(explorer.reference.variance_explained)
+
+
+def test_every_token_of_a_long_passage_is_read(model):
+    text = "ferry " * 300
+    sequences = references.passages_of(model, [text])
+    assert all(len(ids) <= PASSAGE_TOKENS and ids[0] == BOS for ids in sequences)
+    read = "".join(model.tokens.decode(ids) for ids in sequences)
+    assert len(read) > len(text) - PASSAGE_TOKENS / 4
+
+
+def test_a_limit_spreads_the_passages_over_the_text(model):
+    texts = [f"{n:03d} passage of some length" for n in range(100)]
+    sequences = references.passages_of(model, texts, limit=500)
+    assert 250 < sum(map(len, sequences)) <= 500
+    numbers = [int(model.tokens.decode(ids)[:3]) for ids in sequences]
+    assert numbers[0] < 10
+    assert numbers[-1] > 80
+    assert len({b - a for a, b in zip(numbers, numbers[1:], strict=False)}) == 1
+
+
+def test_saved_statistics_come_back_equal(explorer, tmp_path):
+    path = tmp_path / "deep" / "reference.safetensors"
+    references.save(explorer.reference, path)
+    again = references.load(path)
+    for name in references.TENSORS:
+        assert torch.equal(getattr(again, name), getattr(explorer.reference, name))
+    for name in (*references.NUMBERS, "text"):
+        assert getattr(again, name) == getattr(explorer.reference, name)
+    assert [p.name for p in path.parent.iterdir()] == [path.name]
+
+
+@pytest.mark.parametrize("damage", ["cut", "empty", "no metadata", "no name", "no tensor", "not a number", "missing"])
+def test_broken_statistics_are_an_error_that_names_the_file(explorer, tmp_path, damage):
+    path = tmp_path / "reference.safetensors"
+    references.save(explorer.reference, path)
+    tensors = load_file(path)
+    metadata = {"text": "t", **dict.fromkeys(references.NUMBERS, "1")}
+    if damage == "cut":
+        path.write_bytes(path.read_bytes()[:-10])
+    elif damage == "empty":
+        path.write_bytes(b"")
+    elif damage == "missing":
+        path.unlink()
+    elif damage == "no metadata":
+        save_file(tensors, path)
+    elif damage == "no name":
+        save_file(tensors, path, {k: v for k, v in metadata.items() if k != "text"})
+    elif damage == "no tensor":
+        save_file({k: v for k, v in tensors.items() if k != "count_F"}, path, metadata)
+    else:
+        save_file(tensors, path, metadata | {"median_norm": "long"})
+    with pytest.raises(SaeError, match=r"reference.safetensors are broken") as caught:
+        references.load(path)
+    assert caught.value.remedy == "Delete the file."
+
+
+def test_the_second_load_reads_the_cache(load, client, own_cache, monkeypatch):
+    def fail(*_):
+        raise AssertionError("computed again")
+
+    monkeypatch.setattr(references, "compute", fail)
+    again = LocalClient()
+    assert ask(again, load, Loaded) == client._explorer.loaded
+    assert again._explorer.reference.fingerprint() == client._explorer.reference.fingerprint()
+    assert list((own_cache / "reference").glob("*.safetensors"))
+
+
+def test_another_text_hook_or_sae_is_not_served_from_the_cache(load, tmp_path):
+    other_text = tmp_path / "text.txt"
+    other_text.write_text("Quite another text, though short.\n", "utf-8")
+    changes = [
+        {"reference": str(other_text)},
+        {"hook": "blocks.2.hook_resid_pre"},
+        {"sae": str(write_sae(tmp_path / "sae", seed=5))},
+        {"dtype": "bfloat16"},
+    ]
+    client = LocalClient()
+    prints = {ask(client, load, Loaded).reference_fingerprint}
+    for change in changes:
+        prints.add(ask(client, msgspec.structs.replace(load, **change), Loaded).reference_fingerprint)
+    assert len(prints) == 5
+
+
+def test_an_unwritable_cache_does_not_stop_a_load(load, tmp_path, monkeypatch):
+    blocker = tmp_path / "file"
+    blocker.write_text("")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(blocker))
+    assert ask(LocalClient(), load, Loaded).d_sae == D_SAE
+
+
+@pytest.mark.parametrize("content", [None, b"", b"\n \n", b"\xff\xfe"])
+def test_a_reference_text_that_cannot_be_used_is_a_usage_error(load, tmp_path, content):
+    path = tmp_path / "text.txt"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(UsageError, match=r"text.txt"):
+        ask(LocalClient(), msgspec.structs.replace(load, reference=str(path)), Loaded)
+
+
+# ---- what a feature's card makes of them
+
+
+def test_a_card_lists_reference_and_prompt_tokens_strongest_first(client, explorer, brute, model):
+    feature = int(explorer.reference.count_F.argmax())
+    found = ask(client, Describe(feature, (Prompt("The nurse ~ fed"),), top=6), Described)
+    values = [s.activation for s in found.strongest]
+    assert values == sorted(values, reverse=True)
+    assert {s.source for s in found.strongest} <= {"reference", "prompt"}
+    strongest = next(s for s in found.strongest if s.source == "reference")
+    at = int(brute["at"][brute["f"][:, feature].argmax()])
+    assert strongest.token == model.tokens.string(brute["ids"][at])
+    assert strongest.before == model.tokens.decode(brute["ids"][max(0, at - 8) : at])
+    assert strongest.after == model.tokens.decode(brute["ids"][at + 1 : at + 9])
+    assert found.reference_count == int((brute["f"][:, feature] > 0).sum())
+
+
+def test_the_logit_lens_is_the_centred_product_with_the_unembedding(client, model, weights):
+    found = ask(client, Describe(7, top=5), Described)
+    logits = model.module.lm_head.weight.double().numpy() @ plain.arrays(weights)["W_dec"][7]
+    logits -= logits.mean()
+    assert [t.token_id for t in found.promoted] == np.argsort(-logits)[:5].tolist()
+    assert [t.token_id for t in found.suppressed] == np.argsort(logits)[:5].tolist()
+    assert [t.logit for t in found.promoted] == pytest.approx(np.sort(logits)[::-1][:5].tolist(), rel=1e-4)
+    assert all(t.token == model.tokens.string(t.token_id) for t in found.promoted)
+
+
+def test_a_card_longer_than_the_vocabulary_ends_with_it(client, model):
+    found = ask(client, Describe(7, top=10_000), Described)
+    assert len(found.promoted) == len(found.suppressed) == model.module.config.vocab_size

@@ -1,0 +1,171 @@
+"""The session file: what goes in comes out, and a bad file or a failed write loses nothing."""
+
+import json
+from datetime import UTC, datetime, timedelta
+
+import msgspec
+import pytest
+import samples
+
+from engine import session
+from engine.errors import SessionError
+from engine.session import Session
+
+
+@pytest.fixture
+def full():
+    """A session with everything in it."""
+    found = session.new(samples.LOAD, samples.LOADED)
+    for result in (samples.RANKING, samples.GENERATED, samples.PROBES):
+        found = session.add(found, result, samples.PROMPT_SET)
+    return found
+
+
+@pytest.fixture
+def path(full, tmp_path):
+    path = tmp_path / "run.saescope.json"
+    session.write(full, path)
+    return path
+
+
+def test_what_is_written_is_read_back_equal(full, path):
+    assert session.read(path) == full
+    session.write(session.read(path), path)
+    assert session.read(path) == full
+
+
+def test_results_are_added_in_their_own_lists_and_a_prompt_set_once(full):
+    assert full.rankings == (samples.RANKING,)
+    assert full.generations == (samples.GENERATED,)
+    assert full.probe_tables == (samples.PROBES,)
+    assert full.prompt_sets == (samples.PROMPT_SET,)
+    twice = session.add(full, samples.RANKING)
+    assert twice.rankings == (samples.RANKING,) * 2
+    assert len(full.rankings) == 1
+
+
+def test_only_its_owner_may_read_it(path):
+    assert path.stat().st_mode & 0o777 == 0o600
+
+
+def test_the_version_is_the_first_thing_in_the_file(path):
+    assert path.read_text("utf-8").splitlines()[1] == f'  "saescope_session": {session.VERSION},'
+
+
+def test_missing_folders_are_made_and_nothing_is_left_beside_the_file(full, tmp_path):
+    path = tmp_path / "a" / "b" / "run.saescope.json"
+    session.write(full, path)
+    assert [p.name for p in path.parent.iterdir()] == [path.name]
+
+
+@pytest.mark.parametrize("broken", ["os.replace", "os.fdopen"])
+def test_a_failing_write_leaves_the_old_file_and_no_litter(full, path, monkeypatch, broken):
+    before = path.read_bytes()
+
+    def fail(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(broken, fail)
+        with pytest.raises(SessionError, match="No space left on device") as caught:
+            session.write(session.add(full, samples.RANKING), path)
+    assert str(path) in caught.value.message
+    assert path.read_bytes() == before
+    assert [p.name for p in path.parent.iterdir()] == [path.name]
+
+
+def test_a_place_that_cannot_be_written_is_an_error(full, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(SessionError, match="cannot be written"):
+        session.write(full, tmp_path / "file" / "run.saescope.json")
+
+
+def rewritten(path, change):
+    raw = json.loads(path.read_text("utf-8"))
+    change(raw)
+    path.write_text(json.dumps(raw), "utf-8")
+
+
+def test_a_newer_version_says_to_update(path):
+    rewritten(path, lambda raw: raw.update(saescope_session=session.VERSION + 1, novelty=1))
+    with pytest.raises(SessionError, match="newer saescope") as caught:
+        session.read(path)
+    assert caught.value.remedy == "Update saescope."
+
+
+@pytest.mark.parametrize(
+    ("change", "field"),
+    [
+        (lambda raw: raw["rankings"][0]["features"][0].update(t="high"), "rankings[0].features[0].t"),
+        (lambda raw: raw["loaded"].pop("d_sae"), "d_sae"),
+        (lambda raw: raw.update(extra=1), "extra"),
+        (lambda raw: raw.update(generations={}), "generations"),
+        (lambda raw: raw["load"].update(type="Rank"), "load"),
+    ],
+)
+def test_a_damaged_field_is_named(path, change, field):
+    rewritten(path, change)
+    with pytest.raises(SessionError, match="is damaged") as caught:
+        session.read(path)
+    assert str(path) in caught.value.message
+    assert field in caught.value.message
+
+
+def test_a_truncated_file_says_so(path):
+    path.write_bytes(path.read_bytes()[:-20])
+    with pytest.raises(SessionError, match="not a session file") as caught:
+        session.read(path)
+    assert "cut off" in caught.value.remedy
+
+
+@pytest.mark.parametrize("content", [b"", b"hello", b"[]", b"{}", b'{"saescope_session": "1"}', b"\xff\xfe\x00", b"3"])
+def test_a_file_of_another_kind_is_not_a_session(tmp_path, content):
+    path = tmp_path / "x.json"
+    path.write_bytes(content)
+    with pytest.raises(SessionError, match="is not a session file"):
+        session.read(path)
+
+
+def test_a_missing_file_and_a_folder_cannot_be_read(tmp_path):
+    for place in (tmp_path / "none.json", tmp_path):
+        with pytest.raises(SessionError, match="cannot be read"):
+            session.read(place)
+
+
+def test_number_lists_stay_on_one_line_and_items_have_their_own():
+    text = session.layout({"ids": [1, 2, 3], "none": [], "items": [{"a": 1.5}, {"a": None}], "names": ["x", "é"]})
+    assert text.splitlines() == [
+        "{",
+        '  "ids": [1, 2, 3],',
+        '  "none": [],',
+        '  "items": [',
+        "    {",
+        '      "a": 1.5',
+        "    },",
+        "    {",
+        '      "a": null',
+        "    }",
+        "  ],",
+        '  "names": ["x", "é"]',
+        "}",
+    ]
+
+
+def test_the_layout_is_json_whatever_is_in_it(full):
+    builtins = msgspec.to_builtins(full)
+    assert msgspec.convert(json.loads(session.layout(builtins)), Session) == full
+    odd = {"a": {"b": [[1, 2], []], "c": {}}, 'quo"te': "line\nbreak", "d": [{"x": [1]}, [{"y": 2}]]}
+    assert json.loads(session.layout(odd)) == odd
+
+
+def test_one_changed_number_changes_one_line(full):
+    before = session.layout(msgspec.to_builtins(full)).splitlines()
+    ranking = msgspec.structs.replace(samples.RANKING, n_active_features=9)
+    changed = msgspec.structs.replace(full, rankings=(ranking,))
+    after = session.layout(msgspec.to_builtins(changed)).splitlines()
+    assert sum(a != b for a, b in zip(before, after, strict=True)) == 1
+
+
+def test_a_new_session_knows_when_it_was_made():
+    created = datetime.fromisoformat(session.new(samples.LOAD, samples.LOADED).created)
+    assert abs(datetime.now(UTC) - created) < timedelta(minutes=1)

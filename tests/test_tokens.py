@@ -1,0 +1,128 @@
+"""Which ids a prompt is fed as, and which of its tokens count."""
+
+import pytest
+from tiny import BOS, EOS, SPECIAL, TEMPLATE, make_tokenizer
+
+from engine.errors import ModelError, UsageError
+from engine.records import Prompt
+from engine.tokens import Tokens
+
+WITHOUT_BOS = TEMPLATE.replace("{{ bos_token }}", "")
+STRIPPING = TEMPLATE.replace("{{ m.content }}", "{{ m.content | trim }}")
+SHOUTING = TEMPLATE.replace("{{ m.content }}", "{{ m.content | upper }}")
+TEXTS = ("Who is she?", "ab cab", "é ü 漢字 🙂", "two\nlines", "  spaces around  ", "x")
+
+
+def tokens(template=TEMPLATE, **kind):
+    return Tokens(make_tokenizer(template, **kind))
+
+
+def content(fed, of):
+    """The text of the tokens that are not the template's."""
+    return of.decode([i for i, masked in zip(fed.ids, fed.template, strict=True) if not masked])
+
+
+@pytest.mark.parametrize("text", TEXTS)
+@pytest.mark.parametrize("format", ["raw", "chat"])
+@pytest.mark.parametrize("template", [TEMPLATE, WITHOUT_BOS])
+def test_every_prompt_gets_exactly_one_leading_special_token(template, format, text):
+    fed = tokens(template).feed(Prompt(text, format))
+    assert fed.ids[0] == BOS
+    assert fed.ids.count(BOS) == 1
+    assert len(fed.ids) == len(fed.template)
+
+
+def test_a_leading_token_typed_by_the_user_is_not_doubled():
+    assert tokens().feed(Prompt("<s>ab")).ids == tokens().feed(Prompt("ab")).ids
+
+
+def test_a_tokenizer_without_a_leading_token_gets_none():
+    of = tokens(WITHOUT_BOS, bos=False)
+    fed = of.feed(Prompt("ab c"))
+    assert of.decode(fed.ids) == "ab c"
+    assert fed.template == [False] * len(fed.ids)
+
+
+@pytest.mark.parametrize("text", TEXTS)
+def test_in_a_raw_prompt_only_special_tokens_are_masked(text):
+    of = tokens()
+    fed = of.feed(Prompt(text))
+    assert fed.template == [True, *[False] * (len(fed.ids) - 1)]
+    assert of.decode(fed.ids) == text
+    typed = of.feed(Prompt("a</s>b"))
+    assert [i for i, m in zip(typed.ids, typed.template, strict=True) if m] == [BOS, EOS]
+
+
+@pytest.mark.parametrize("text", TEXTS)
+@pytest.mark.parametrize("template", [TEMPLATE, WITHOUT_BOS, STRIPPING])
+def test_the_template_mask_covers_exactly_what_is_not_the_users_text(template, text):
+    of = tokens(template)
+    fed = of.feed(Prompt(text, "chat"))
+    assert content(fed, of) == text.strip()
+    around = of.tokenizer.decode([i for i, m in zip(fed.ids, fed.template, strict=True) if m])
+    assert around.replace(" ", "") == "<s><|user|>\n</s>\n<|assistant|>\n"
+
+
+@pytest.mark.parametrize("text", ["assistant", "|", "s", ">", "user", "</s>", "<|assistant|>"])
+def test_a_text_that_also_stands_in_the_template_is_found_in_its_own_place(text):
+    of = tokens()
+    fed = of.feed(Prompt(text, "chat"))
+    first = of.tokenizer("<s><|user|>\n", add_special_tokens=False).input_ids
+    own = of.tokenizer(text, add_special_tokens=False).input_ids
+    expected = [*first, *own]
+    assert fed.ids[: len(expected)] == expected
+    may_be_masked = {i for i in own if i in of.special}
+    unmasked = [t for t, masked in enumerate(fed.template) if not masked]
+    assert unmasked == [len(first) + t for t, i in enumerate(own) if i not in may_be_masked]
+
+
+def test_a_prefill_counts_as_content_and_is_tokenised_jointly():
+    of = tokens()
+    plain = of.feed(Prompt("Who?", "chat"))
+    fed = of.feed(Prompt("Who?", "chat"), "ca", "b")
+    joint = of.tokenizer("cab", add_special_tokens=False).input_ids
+    assert fed.ids == [*plain.ids, *joint]
+    assert fed.template == [*plain.template, *[False] * len(joint)]
+    assert len(joint) == 2  # "c" and the merged "ab"
+
+
+@pytest.mark.parametrize(
+    ("text", "prefill", "whole"),
+    [("Who", "is", "Who is"), ("Who ", "is", "Who is"), ("Who", " is", "Who is"), ("Who\n", "is", "Who\nis")],
+)
+def test_a_raw_prefill_is_a_new_word(text, prefill, whole):
+    of = tokens()
+    assert of.decode(of.feed(Prompt(text), prefill).ids) == whole
+    assert of.decode(of.feed(Prompt(text), prefill, " now").ids) == whole + " now"
+
+
+def test_an_answer_follows_a_raw_prompt_as_it_is():
+    of = tokens()
+    assert of.decode(of.feed(Prompt("ca"), "", "b").ids) == "cab"
+
+
+@pytest.mark.parametrize("format", ["raw", "chat"])
+@pytest.mark.parametrize("text", ["", " ", "\n\t"])
+def test_an_empty_prompt_is_refused(format, text):
+    with pytest.raises(UsageError, match="empty"):
+        tokens().feed(Prompt(text, format))
+
+
+def test_a_chat_prompt_needs_a_template_and_the_message_names_the_way_out():
+    with pytest.raises(ModelError, match="no chat template") as caught:
+        tokens(None).feed(Prompt("x", "chat"))
+    assert "--raw" in caught.value.remedy
+    assert tokens(None).feed(Prompt("x")).ids[0] == BOS
+
+
+def test_a_template_that_changes_the_text_is_refused():
+    with pytest.raises(ModelError, match="changed the prompt's text"):
+        tokens(SHOUTING).feed(Prompt("Who?", "chat"))
+
+
+def test_strings_are_one_per_id_and_decode_leaves_special_tokens_out():
+    of = tokens()
+    fed = of.feed(Prompt("ab fe\n"))
+    assert of.strings(fed.ids) == ("<s>", "ab", " fe", "\n")
+    assert of.decode(fed.ids) == "ab fe\n"
+    assert of.strings(range(4)) == SPECIAL
