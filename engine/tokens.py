@@ -12,7 +12,6 @@ from typing import Any
 from engine.errors import ModelError, UsageError
 from engine.records import Prompt
 
-
 MARKER = "\u2402saescope\u2403"
 
 

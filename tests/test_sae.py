@@ -133,6 +133,6 @@ def test_a_feature_the_sae_does_not_have_is_an_error(tmp_path, feature):
 )
 def test_tensors_that_do_not_fit_each_other_are_named(tmp_path, name, shape):
     weights = sae_weights() | {name: torch.zeros(shape)}
-    with pytest.raises(SaeError, match="shape|dimensions") as caught:
+    with pytest.raises(SaeError, match=r"shape|dimensions") as caught:
         load_sae(write_sae(tmp_path, weights=weights))
     assert name in caught.value.message

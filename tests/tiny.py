@@ -1,4 +1,4 @@
-"""Makers of tiny things: a random Llama, a byte-level tokenizer, random SAEs in SAELens format. Seconds, no downloads."""
+"""Makers of tiny things: a random Llama, a byte-level tokenizer, random SAEs in SAELens format. No downloads."""
 
 import json
 import string
@@ -133,10 +133,10 @@ def write_sae(
 
 
 def write_reference(path: Path, seed: int = 0) -> Path:
-    """A few passages of letters and words; one is longer than a passage may be."""
+    """More passages than one batch holds, of letters and words; one is longer than a passage may be."""
     generator = torch.Generator().manual_seed(seed)
     letters = string.ascii_letters + "     ,.é"
-    picks = torch.randint(len(letters), (5, 60), generator=generator).tolist()
+    picks = torch.randint(len(letters), (16, 40), generator=generator).tolist()
     lines = [*SENTENCES, *("".join(letters[i] for i in row) for row in picks), "long " * 70 + SINK + " end"]
     path.write_text("\n\n".join(lines) + "\n", "utf-8")
     return path
