@@ -49,6 +49,14 @@ from engine.records import (
 )
 
 T = TypeVar("T")
+SAME_IN_A_SESSION = {
+    "model_fingerprint": "model",
+    "sae_fingerprint": "SAE",
+    "hook": "hook",
+    "dtype": "dtype",
+    "reference_fingerprint": "reference",
+}
+"""What all results of one session share: `replay` loads once."""
 
 
 class Command:
@@ -61,6 +69,8 @@ class Command:
 
     def open(self) -> Loaded:
         """Loads model and SAE."""
+        if getattr(self.args, "session", None) and Path(self.args.session).exists():
+            session.read(Path(self.args.session))  # a broken file is better found before the work than after
         self.client = self._connect()
         loaded = self.ask(self.load, Loaded)
         self.printer.loaded(loaded)
@@ -78,8 +88,10 @@ class Command:
             return
         path = Path(self.args.session)
         current = session.read(path) if path.exists() else session.new(self.load, loaded)
-        if current.loaded.sae_fingerprint != loaded.sae_fingerprint:
-            raise SessionError(f"{path} belongs to another SAE.", "Give --session a new file.")
+        same = SAME_IN_A_SESSION
+        other = [same[name] for name in same if getattr(current.loaded, name) != getattr(loaded, name)]
+        if other:
+            raise SessionError(f"{path} was recorded with another {', '.join(other)}.", "Give --session a new file.")
         session.write(session.add(current, result, prompt_set), path)
         self.printer.note(f"saved to {path}")
 
@@ -101,8 +113,8 @@ def rank(command: Command) -> None:
         density_weight=not args.no_density_weight,
     )
     result = command.ask(request, Ranking)
-    command.record(loaded, result, chosen)
     command.printer.ranking(result)
+    command.record(loaded, result, chosen)
 
 
 def show(command: Command) -> None:
@@ -127,8 +139,8 @@ def generate(command: Command) -> None:
     request = Generate(Prompt(args.prompt, "raw" if args.raw else "chat"), edits(args), sampling(args))
     loaded = command.open()
     result = command.ask(request, Generated)
-    command.record(loaded, result)
     command.printer.generated(result, compare=args.compare)
+    command.record(loaded, result)
 
 
 def probes(command: Command) -> None:
@@ -137,8 +149,8 @@ def probes(command: Command) -> None:
     request = RunProbes(chosen.probes, edits(command.args), sampling(command.args))
     loaded = command.open()
     result = command.ask(request, ProbeTable)
-    command.record(loaded, result, chosen)
     command.printer.probe_table(result)
+    command.record(loaded, result, chosen)
 
 
 def doctor(command: Command) -> None:

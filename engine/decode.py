@@ -44,6 +44,8 @@ def check_sampling(sampling: Sampling) -> None:
     """Raises UsageError for settings that make no sense."""
     if sampling.max_tokens < 1:
         raise UsageError("--max-tokens must be at least 1.")
+    if not 0 <= sampling.seed < 2**63:
+        raise UsageError("--seed must be between 0 and 2**63 - 1.")
     if not 0 <= sampling.temperature < float("inf"):
         raise UsageError("--temperature must be 0 (greedy) or more.")
 

@@ -77,6 +77,7 @@ class Explorer:
     def read(self, prompts: Sequence[Prompt]) -> Generator[Progress, None, list[Read]]:
         """Feeds prompts and captures their vectors at the hook."""
         ids = [self.model.tokens.feed(prompt) for prompt in prompts]
+        self.model.check_length(max((len(i.ids) for i in ids), default=0))
         vectors = yield from self.model.capture(self.hook, [i.ids for i in ids], "reading prompts")
         return [
             Read(self._fed(prompt, i.ids, i.template, h_TD), h_TD)
@@ -202,6 +203,7 @@ class Explorer:
         editor = self.editor(request.edits)
         (read,) = yield from self.read([request.prompt])
         prompt_ids = list(read.fed.token_ids)
+        self.model.check_length(len(prompt_ids) + request.sampling.max_tokens)
         steps = decode(self.model, editor, prompt_ids, request.sampling)
         decoded: Decoded
         while True:

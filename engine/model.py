@@ -16,7 +16,7 @@ import torch
 from nnsight import NNsight
 from torch import nn
 
-from engine.errors import ModelError, UsageError
+from engine.errors import HookError, ModelError, UsageError
 from engine.hooks import HookPoint
 from engine.records import Progress
 from engine.tokens import Tokens
@@ -51,6 +51,15 @@ class LanguageModel:
         """Width of the residual stream."""
         return int(self.module.config.get_text_config().hidden_size)
 
+    def check_length(self, num_tokens: int) -> None:
+        """Raises UsageError where a text and what is to follow it are longer than the model's context."""
+        limit = getattr(self.module.config.get_text_config(), "max_position_embeddings", None)
+        if limit is not None and num_tokens > limit:
+            raise UsageError(
+                f"The prompt and what is to follow it come to {num_tokens:,} tokens, the model's context is {limit:,}.",
+                "Shorten the prompt or lower --max-tokens.",
+            )
+
     def end_ids(self) -> set[int]:
         """Token ids that end a generation."""
         found: set[int] = set()
@@ -83,6 +92,11 @@ class LanguageModel:
                 value = node.input if hook.side == "input" else node.output
                 hidden: torch.Tensor = (value[0] if isinstance(value, tuple) else value).save()
                 tracer.stop()
+        if not isinstance(hidden, torch.Tensor) or hidden.shape[-1] != self.d_model:
+            raise HookError(
+                f"{hook.name}: the {hook.side} of {hook.path} is not a vector of width {self.d_model} per token.",
+                "Give --hook a name like blocks.15.hook_resid_pre or a module path like model.layers.14.",
+            )
         return [hidden[b, : len(row)] for b, row in enumerate(rows)]
 
     def hooked_module(self, hook: HookPoint) -> nn.Module:

@@ -7,6 +7,8 @@ Shape suffixes: T tokens, D d_model, F features of the SAE, S strongest tokens k
 
 from __future__ import annotations
 
+import os
+import tempfile
 from collections.abc import Generator
 from dataclasses import dataclass
 from hashlib import sha256
@@ -47,7 +49,7 @@ class Reference:
     position_FS: torch.Tensor
     """Their positions in token_ids_T."""
     median_norm: float
-    """Median of ||h|| over unmasked tokens."""
+    """Median of ||h|| over the first passages; masked tokens are too few to move it."""
     median_u: float
     """Median of the scale u that the SAE's input normalisation takes away."""
     l0: float
@@ -194,13 +196,15 @@ def save(reference: Reference, path: Path) -> None:
     """Writes the statistics, atomically. Raises OSError."""
     path.parent.mkdir(parents=True, exist_ok=True)
     numbers = {name: repr(getattr(reference, name)) for name in NUMBERS}
-    temporary = path.with_suffix(".tmp")
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name)
+    os.close(handle)
     tensors = {name: getattr(reference, name).contiguous() for name in TENSORS}
     try:
         save_file(tensors, temporary, metadata={"text": reference.text, **numbers})
     except SafetensorError as error:  # how safetensors reports a full disk
+        Path(temporary).unlink(missing_ok=True)
         raise OSError(str(error)) from error
-    temporary.replace(path)
+    os.replace(temporary, path)
 
 
 def load(path: Path) -> Reference:

@@ -12,6 +12,7 @@ from typing import Any
 from engine.errors import ModelError, UsageError
 from engine.records import Prompt
 
+BROKEN, TOKENS_PER_CHARACTER = "\ufffd", 4
 MARKER = "\u2402saescope\u2403"
 
 
@@ -82,8 +83,19 @@ class Tokens:
         return self._strings[token_id]
 
     def strings(self, ids: Sequence[int]) -> tuple[str, ...]:
-        """Each token as text."""
-        return tuple(self.string(i) for i in ids)
+        """Each token as text; a character split over several tokens stands whole on its last one."""
+        found: list[str] = []
+        start = 0
+        for at, token in enumerate(ids):
+            found.append(self.string(token) if start == at else str(self.tokenizer.decode(list(ids[start : at + 1]))))
+            if BROKEN not in found[-1]:
+                start = at + 1
+            elif at + 1 - start < TOKENS_PER_CHARACTER and at + 1 < len(ids):
+                found[-1] = ""  # perhaps the next token completes it
+            else:  # never completed: as broken as the tokens are
+                found[start:] = [self.string(i) for i in ids[start : at + 1]]
+                start = at + 1
+        return tuple(found)
 
     def decode(self, ids: Sequence[int]) -> str:
         """A run of tokens as text, special tokens left out."""

@@ -266,7 +266,7 @@ def test_a_session_of_another_sae_is_not_added_to(cli, recorded, tmp_path):
     other = write_sae(tmp_path / "other", seed=9)
     code, _, err = cli("generate", "The nurse", "--max-tokens", 2, "--session", recorded, "--sae", other)
     assert code == 1
-    assert "belongs to another SAE" in err
+    assert "another SAE" in err
     assert recorded.read_bytes() == before
 
 
@@ -279,3 +279,49 @@ def test_every_error_class_has_an_exit_code():
         "EditError",
         "HookError",
     }
+
+
+# ---- faults found by these tests, mended since
+
+
+@pytest.mark.parametrize(
+    "verb", [("rank",), ("generate", "The nurse", "--max-tokens", 2), ("probes", "--max-tokens", 2)]
+)
+def test_a_result_is_printed_even_where_the_session_cannot_be_written(cli, tmp_path, verb):
+    (tmp_path / "file").write_text("")
+    code, out, err = cli(*verb, "--session", tmp_path / "file" / "x.json")
+    assert code == 1
+    assert "cannot be written" in err
+    assert out
+
+
+@pytest.mark.parametrize("seed", [2**64, -(2**63) - 1])
+def test_a_seed_too_large_is_bad_usage(cli, seed):
+    code, _, err = cli("generate", "x", "--temperature", 1, "--max-tokens", 2, "--seed", seed)
+    assert code == 2
+    assert "--seed" in err
+
+
+@pytest.mark.parametrize("hook", ["lm_head", "model", "model.layers.1.mlp.gate_proj"])
+def test_a_module_that_does_not_put_out_the_residual_stream_is_a_hook_error(cli, hook):
+    code, _, err = cli("rank", "--hook", hook)
+    assert code == 2
+    assert "Unexpected error" not in err
+    assert hook in err
+
+
+def test_a_session_of_another_dtype_is_refused_and_kept(cli, tmp_path):
+    path = tmp_path / "run.saescope.json"
+    assert cli("rank", "--session", path)[0] == 0
+    before = path.read_bytes()
+    code, out, err = cli("rank", "--session", path, "--dtype", "bfloat16")
+    assert code == 1
+    assert "another dtype" in err
+    assert out
+    assert path.read_bytes() == before
+
+
+def test_a_prompt_longer_than_the_context_is_bad_usage(cli):
+    code, _, err = cli("generate", "x" * 1000, "--raw", "--max-tokens", 100)
+    assert code == 2
+    assert "1,024" in err

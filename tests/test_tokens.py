@@ -126,3 +126,15 @@ def test_strings_are_one_per_id_and_decode_leaves_special_tokens_out():
     assert of.strings(fed.ids) == ("<s>", "ab", " fe", "\n")
     assert of.decode(fed.ids) == "ab fe\n"
     assert of.strings(range(4)) == SPECIAL
+
+
+def test_a_character_split_over_tokens_stands_whole_on_its_last_one():
+    of = tokens()
+    ids = of.tokenizer("a é🙂b", add_special_tokens=False).input_ids
+    strings = of.strings(ids)
+    assert "".join(strings) == "a é🙂b"
+    assert "\ufffd" not in "".join(strings)
+    assert len(strings) == len(ids) > 5
+    broken = of.strings(ids[:-2])  # the last character is cut off
+    assert "".join(broken).startswith("a é\ufffd")
+    assert len(broken) == len(ids) - 2

@@ -83,8 +83,9 @@ def parse_config(raw: dict[str, Any], source: str) -> SaeConfig:
         if fields.get(unread):
             raise SaeError(f"{source}: cannot read a SAE with {unread} yet.", "Use another SAE.")
     normalisation = fields.get("normalize_activations", "none")
-    model = str(fields.get("model_name") or "")
-    if TRAINED_WITH_CONSTANT_NORM[0] in model.lower() and fields.get("d_sae") == TRAINED_WITH_CONSTANT_NORM[1]:
+    model, subtracts = str(fields.get("model_name") or ""), fields.get("apply_b_dec_to_input")
+    name, d_sae = TRAINED_WITH_CONSTANT_NORM
+    if normalisation in ("none", None, False) and name in model.lower() and fields.get("d_sae") == d_sae:
         normalisation = "constant_norm_rescale"
     if isinstance(normalisation, dict | list) or normalisation not in NORMALISATIONS:
         raise SaeError(
@@ -96,7 +97,7 @@ def parse_config(raw: dict[str, Any], source: str) -> SaeConfig:
         encoder=ENCODERS[architecture],  # type: ignore[arg-type]
         normalisation=NORMALISATIONS[normalisation],  # type: ignore[arg-type]
         # absent in the older generation means True: its SAEs subtracted b_dec unless told otherwise
-        apply_b_dec_to_input=bool(fields.get("apply_b_dec_to_input", not modern)),
+        apply_b_dec_to_input=not modern if subtracts is None else bool(subtracts),
         hook=str(fields.get("hook_name") or fields.get("hook_point") or ""),
         model=model,
         context_size=fields.get("context_size"),
