@@ -2,9 +2,9 @@
 
     python -m engine.demo.choose [--sae FOLDER] [--write] [--controls N]
 
-Everything is chosen on dev occupations, dev templates and dev factual items; test items and neutral text only
-report. Rounds: attribute dev slope and dev factual gender with the features found so far ablated, add those with the
-best balance, measure exactly. Controls are random sets of the same size, matched on activation over the dev items.
+Everything is chosen on dev occupations, dev templates and dev factual items; test items only report. Attribution
+proposes features, an exact measurement on dev items and a little neutral text keeps or rejects each. Controls are
+random sets of the same size, matched on activation over the dev items.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import random
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -27,11 +27,12 @@ from engine.records import Load
 from engine.reference import read_text
 
 LIST_FILE = Path(__file__).with_name("features.json")
-PENALTIES = (0.0, 0.5, 1.0, 2.0)
-FEATURES_PER_ROUND = 4
+PENALTIES = (0.5, 1.0)
+PROPOSED = 6
 MAX_FEATURES = 32
+MAX_DENSITY = 0.02
 CHOICE_TOKENS, REPORT_TOKENS = 500, 4000
-WANTED_REDUCTION = 0.6
+WANTED_REDUCTION = 0.65
 
 
 @dataclass(frozen=True)
@@ -106,22 +107,31 @@ class Bench:
         return total_F
 
 
-def candidates(bench: Bench, penalty: float) -> list[list[int]]:
-    """Growing sets: after each round the features so far. Looks at dev items only."""
-    upper, chosen, sets = bench.upper, list[int](), []
-    slope, factual = upper.ablated(bench.dev, []), upper.ablated(bench.dev_factual, [])
+def forward_selection(bench: Bench, penalty: float, none: DevFigures) -> Iterator[tuple[list[int], DevFigures, float]]:
+    """Grows a set on dev items: (features, figures, merit) each time a feature has proved its worth.
+
+    Attribution with the set so far ablated proposes the features with the best balance of slope and factual gender;
+    each is then tried exactly, and kept only if the set's merit grows. Features that fire everywhere are not proposed.
+    """
+    rejected = (bench.explorer.reference.density_F() > MAX_DENSITY).nonzero()[:, 0].tolist()
+    chosen, best = list[int](), 0.0
     while len(chosen) < MAX_FEATURES:
-        gain_F = upper.attribution(bench.dev, chosen) / slope
-        cost_F = upper.attribution(bench.dev_factual, chosen) / factual
+        gain_F = bench.upper.attribution(bench.dev, chosen) / none.slope
+        cost_F = bench.upper.attribution(bench.dev_factual, chosen) / none.factual
         balance_F = gain_F - penalty * cost_F.clamp(min=0)
-        balance_F[chosen] = 0
-        best = balance_F.topk(FEATURES_PER_ROUND)
-        new = [f for f, b in zip(best.indices.tolist(), best.values.tolist(), strict=True) if b > 0]
-        if not new:
-            break
-        chosen += new
-        sets.append(list(chosen))
-    return sets
+        balance_F[chosen + rejected] = 0
+        proposed = [f for f in balance_F.topk(PROPOSED).indices.tolist() if balance_F[f] > 0]
+        before = len(chosen)
+        for feature in proposed:
+            found = bench.dev_only([*chosen, feature])
+            reached = merit(found, none, len(chosen) + 1)
+            if reached <= best:
+                rejected.append(feature)
+                continue
+            chosen, best = [*chosen, feature], reached
+            yield chosen, found, best
+        if len(chosen) == before:
+            return
 
 
 def merit(found: DevFigures, none: DevFigures, features: int) -> float:
@@ -171,11 +181,10 @@ def main() -> None:
     none, tried = bench.dev_only([]), []
     print(f"dev slope {none.slope:.3f}, factual {none.factual:.2f}", flush=True)
     for penalty in PENALTIES:
-        for features in candidates(bench, penalty):
-            found = bench.dev_only(features)
-            tried.append((merit(found, none, len(features)), penalty, features))
+        for features, found, reached in forward_selection(bench, penalty, none):
+            tried.append((reached, penalty, features))
             figures = f"dev slope {found.slope:.3f}, factual {found.factual:.2f}, KL {found.kl_mean:.4f}"
-            print(f"penalty {penalty}, {len(features)} features: {figures}, merit {tried[-1][0]:.3f}", flush=True)
+            print(f"penalty {penalty}, {len(features)} features: {figures}, merit {reached:.3f}", flush=True)
     _, penalty, chosen = max(tried)
     none_whole, whole = bench.measure([], REPORT_TOKENS), bench.measure(chosen, REPORT_TOKENS)
     print("\n" + HEADER + "\n" + line("none", none_whole) + "\n" + line(f"chosen, penalty {penalty}", whole))
