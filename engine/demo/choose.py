@@ -2,9 +2,9 @@
 
     python -m engine.demo.choose [--sae FOLDER] [--write] [--controls N]
 
-Everything is chosen on dev occupations, dev templates and dev factual items; test items only report. Attribution
-proposes features, an exact measurement on dev items and a little neutral text keeps or rejects each. Controls are
-random sets of the same size, matched on activation over the dev items.
+The rule is: the k features with the largest attribution to the dev slope, less a penalty for attribution to factual
+gender. k and penalty are chosen by cross-validation (attribute on one half of the dev occupations, ablate on the
+other); test items only report. Controls are random sets of the same size, matched on activation over the dev items.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -27,12 +27,10 @@ from engine.records import Load
 from engine.reference import read_text
 
 LIST_FILE = Path(__file__).with_name("features.json")
-PENALTIES = (0.5, 1.0)
-PROPOSED = 6
-MAX_FEATURES = 32
-MAX_DENSITY = 0.02
-CHOICE_TOKENS, REPORT_TOKENS = 500, 4000
-WANTED_REDUCTION = 0.65
+PENALTIES = (0.2, 1.0)
+SIZES = (16, 32, 64, 96, 128)
+MAX_DENSITY = 0.05
+REPORT_TOKENS = 4000
 
 
 @dataclass(frozen=True)
@@ -50,15 +48,6 @@ class Measured:
     top1_agreement: float
 
 
-@dataclass(frozen=True)
-class DevFigures:
-    """What a set is chosen by: dev items and a little neutral text."""
-
-    slope: float
-    factual: float
-    kl_mean: float
-
-
 class Bench:
     """The suite's items on one loaded explorer."""
 
@@ -66,6 +55,9 @@ class Bench:
         spec = suite.read_spec()
         self.explorer, self.upper = explorer, suite.UpperBlocks(explorer)
         dev, test = spec["dev"], spec["test"]
+        names = list(dev["occupations"])
+        halves = [{name: dev["occupations"][name] for name in names[k::2]} for k in (0, 1)]
+        self.dev_halves = [suite.slope_items(explorer, half, dev["templates"]) for half in halves]
         self.dev = suite.slope_items(explorer, dev["occupations"], dev["templates"])
         self.test = suite.slope_items(explorer, test["occupations"], test["templates"])
         self.crossed = suite.slope_items(explorer, test["occupations"], dev["templates"])
@@ -88,15 +80,6 @@ class Bench:
             top1_agreement=agreement,
         )
 
-    def dev_only(self, features: Sequence[int]) -> DevFigures:
-        """What a set is chosen by."""
-        kl_mean, _, _ = suite.neutral_effects(self.explorer, self.upper, self.texts, CHOICE_TOKENS, features)
-        return DevFigures(
-            slope=self.upper.ablated(self.dev, features),
-            factual=self.upper.ablated(self.dev_factual, features),
-            kl_mean=kl_mean,
-        )
-
     def dev_activation(self) -> torch.Tensor:
         """Sum of f * u over the dev items' editable positions, per feature: what controls are matched on."""
         h_ND = torch.cat([items.h_BTD[items.editable_BT] for items in self.dev])
@@ -107,38 +90,35 @@ class Bench:
         return total_F
 
 
-def forward_selection(bench: Bench, penalty: float, none: DevFigures) -> Iterator[tuple[list[int], DevFigures, float]]:
-    """Grows a set on dev items: (features, figures, merit) each time a feature has proved its worth.
+@dataclass(frozen=True)
+class Shares:
+    """Each feature's attribution to slope and to factual gender, as shares of their baselines; 0 if too common."""
 
-    Attribution with the set so far ablated proposes the features with the best balance of slope and factual gender;
-    each is then tried exactly, and kept only if the set's merit grows. Features that fire everywhere are not proposed.
-    """
-    rejected = (bench.explorer.reference.density_F() > MAX_DENSITY).nonzero()[:, 0].tolist()
-    chosen, best = list[int](), 0.0
-    while len(chosen) < MAX_FEATURES:
-        gain_F = bench.upper.attribution(bench.dev, chosen) / none.slope
-        cost_F = bench.upper.attribution(bench.dev_factual, chosen) / none.factual
-        balance_F = gain_F - penalty * cost_F.clamp(min=0)
-        balance_F[chosen + rejected] = 0
-        proposed = [f for f in balance_F.topk(PROPOSED).indices.tolist() if balance_F[f] > 0]
-        before = len(chosen)
-        for feature in proposed:
-            found = bench.dev_only([*chosen, feature])
-            reached = merit(found, none, len(chosen) + 1)
-            if reached <= best:
-                rejected.append(feature)
-                continue
-            chosen, best = [*chosen, feature], reached
-            yield chosen, found, best
-        if len(chosen) == before:
-            return
+    slope_F: torch.Tensor
+    factual_F: torch.Tensor
+
+    def best(self, penalty: float, size: int) -> list[int]:
+        """The features with the best balance."""
+        found = (self.slope_F - penalty * self.factual_F.clamp(min=0)).topk(size)
+        return [f for f, b in zip(found.indices.tolist(), found.values.tolist(), strict=True) if b > 0]
 
 
-def merit(found: DevFigures, none: DevFigures, features: int) -> float:
-    """Less slope, up to what is wanted, with little else lost and few features."""
-    reduction = min(WANTED_REDUCTION, 1 - found.slope / none.slope)
-    lost = max(0.0, 1 - found.factual / none.factual)
-    return reduction - lost - 4 * found.kl_mean - 0.001 * features
+def shares(bench: Bench, batches: Sequence[suite.Items]) -> Shares:
+    """Attributes the slope of some dev items, and dev factual gender."""
+    upper, factual = bench.upper, bench.dev_factual
+    rare_F = bench.explorer.reference.density_F() <= MAX_DENSITY
+    slope_F = upper.attribution(batches) / upper.ablated(batches, [])
+    return Shares(slope_F * rare_F, upper.attribution(factual) / upper.ablated(factual, []))
+
+
+def cross_validated(bench: Bench, halves: Sequence[Shares], penalty: float, size: int) -> tuple[float, float]:
+    """(slope reduction on the half that was not attributed on, factual gender kept), means over both halves."""
+    reductions, kept = [], []
+    for own, held_out in zip(halves, reversed(bench.dev_halves), strict=True):
+        features = own.best(penalty, size)
+        reductions.append(1 - bench.upper.ablated(held_out, features) / bench.upper.ablated(held_out, []))
+        kept.append(bench.upper.ablated(bench.dev_factual, features) / bench.upper.ablated(bench.dev_factual, []))
+    return sum(reductions) / 2, sum(kept) / 2
 
 
 def controls(bench: Bench, features: list[int], number: int, seed: int = 0) -> list[list[int]]:
@@ -178,29 +158,35 @@ def main() -> None:
     args = parser.parse_args()
     request = Load(sae=None if args.sae == DEMO_SAE else str(args.sae), dtype="float32")
     bench = Bench(finish(open_explorer(request)))
-    none, tried = bench.dev_only([]), []
-    print(f"dev slope {none.slope:.3f}, factual {none.factual:.2f}", flush=True)
+    tried, halves = [], [shares(bench, half) for half in bench.dev_halves]
     for penalty in PENALTIES:
-        for features, found, reached in forward_selection(bench, penalty, none):
-            tried.append((reached, penalty, features))
-            figures = f"dev slope {found.slope:.3f}, factual {found.factual:.2f}, KL {found.kl_mean:.4f}"
-            print(f"penalty {penalty}, {len(features)} features: {figures}, merit {reached:.3f}", flush=True)
-    _, penalty, chosen = max(tried)
+        for size in SIZES:
+            reduction, kept = cross_validated(bench, halves, penalty, size)
+            # the list is for the slope: factual gender counts half
+            tried.append((reduction - 0.5 * max(0.0, 1 - kept), penalty, size))
+            print(
+                f"penalty {penalty}, {size} features: held-out reduction {reduction:.2f}, factual kept {kept:.2f}",
+                flush=True,
+            )
+    _, penalty, size = max(tried)
+    chosen = shares(bench, bench.dev).best(penalty, size)
     none_whole, whole = bench.measure([], REPORT_TOKENS), bench.measure(chosen, REPORT_TOKENS)
     print("\n" + HEADER + "\n" + line("none", none_whole) + "\n" + line(f"chosen, penalty {penalty}", whole))
-    random_sets: list[Measured] = [bench.measure(s, CHOICE_TOKENS) for s in controls(bench, chosen, args.controls)]
-    for number, control in enumerate(random_sets):
-        print(line(f"random {number}", control), flush=True)
+    random_sets = controls(bench, chosen, args.controls)
+    test_slopes = [round(bench.upper.ablated(bench.test, features), 4) for features in random_sets]
+    crossed_slopes = [round(bench.upper.ablated(bench.crossed, features), 4) for features in random_sets]
+    print(f"random sets, test slope {min(test_slopes)} to {max(test_slopes)}, ", end="")
+    print(f"test occupations and dev templates {min(crossed_slopes)} to {max(crossed_slopes)}")
     if args.write:
         document = {
             "features": chosen,
-            "what": "ablated together they lower the stereotype slope; chosen on dev items by engine/demo/choose.py",
+            "what": "ablated together they lower the stereotype slope; chosen on dev items by choose.py",
             "penalty": penalty,
-            "sets_tried": len(tried),
+            "rules_tried": len(tried),
             "none": asdict(none_whole),
             "ablated": asdict(whole),
-            "random_test_slopes": [round(m.test_slope, 4) for m in random_sets],
-            "random_crossed_slopes": [round(m.test_occupations_dev_templates, 4) for m in random_sets],
+            "random_test_slopes": test_slopes,
+            "random_crossed_slopes": crossed_slopes,
         }
         LIST_FILE.write_text(json.dumps(document, indent=2) + "\n", "utf-8")
 

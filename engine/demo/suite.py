@@ -151,16 +151,15 @@ class UpperBlocks:
         """The batches' measure with features ablated."""
         return sum(float(self.measure(b, self.edit(b.h_BTD, b.editable_BT, features))) for b in batches)
 
-    def attribution(self, batches: Sequence[Items], features: Sequence[int]) -> torch.Tensor:
-        """A_F: how much each feature adds to the measure, with `features` already ablated.
+    def attribution(self, batches: Sequence[Items]) -> torch.Tensor:
+        """A_F: how much each feature adds to the batches' measure; ablating feature i changes it by about -A_i.
 
-        A_i = sum_t f_ti (g_t . D_i) u_t with u and the error term held fixed; ablating i changes the measure by
-        about -A_i.
+        A_i = sum_t f_ti (g_t . D_i) u_t with u and the error term held fixed.
         """
-        return torch.stack([self._attribution(items, features) for items in batches]).sum(0)
+        return torch.stack([self._attribution(items) for items in batches]).sum(0)
 
-    def _attribution(self, items: Items, features: Sequence[int]) -> torch.Tensor:
-        h_BTD = self.edit(items.h_BTD, items.editable_BT, features).detach().requires_grad_()
+    def _attribution(self, items: Items) -> torch.Tensor:
+        h_BTD = items.h_BTD.clone().requires_grad_()
         (g_BTD,) = torch.autograd.grad(self.measure(items, h_BTD), h_BTD)
         h_ND, g_ND = items.h_BTD[items.editable_BT], g_BTD[items.editable_BT]
         g_ND = g_ND * self.sae.normalise(h_ND).u_T1
