@@ -14,6 +14,7 @@ from engine.records import Edit, Generated, ProbeTable, Ranking
 from engine.session import Session
 
 Table = Literal["features", "generations", "probes"]
+EDITS_SPELLED_OUT = 8
 FEATURE_COLUMNS = (
     "feature", "tokens", "score", "diff", "auroc", "t", "g", "coverage_positive", "coverage_negative", "density",
     "seed", "p", "loo",
@@ -85,7 +86,11 @@ def probe_rows(session: Session) -> Iterator[dict[str, Any]]:
 
 
 def edits_in_words(edits: tuple[Edit, ...]) -> str:
-    """Such as "4133 ablated, 574 x 0.125"."""
+    """Such as "4133 ablated, 574 x 0.125"; many edits are counted, their list is in the record."""
+    if len(edits) > EDITS_SPELLED_OUT:
+        ablated = sum(e.scale == 0 for e in edits)
+        rest = f", {len(edits) - ablated} scaled" if ablated < len(edits) else ""
+        return f"{ablated} features ablated{rest}"
     return ", ".join(f"{e.feature} ablated" if e.scale == 0 else f"{e.feature} x {e.scale:g}" for e in edits) or "none"
 
 

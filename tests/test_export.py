@@ -128,3 +128,10 @@ def test_a_generation_without_kl_says_nothing_of_it(full):
 )
 def test_edits_in_words(edits, words):
     assert export.edits_in_words(edits) == words
+
+
+def test_many_edits_are_counted_instead_of_spelled_out():
+    few = tuple(Edit(i) for i in range(8))
+    assert export.edits_in_words(few).count("ablated") == 8
+    assert export.edits_in_words((*few, Edit(9))) == "9 features ablated"
+    assert export.edits_in_words((*few, Edit(9, 0.5), Edit(10, 2.0))) == "8 features ablated, 2 scaled"
