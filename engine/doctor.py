@@ -95,6 +95,8 @@ def fed_ids(explorer: Explorer) -> Check:
     leading = next((n for n, i in enumerate(ids) if i not in tokens.special), len(ids))
     expected = 0 if tokens.bos is None else 1
     shown = " ".join(f"{i}:{tokens.string(i)!r}" for i in ids)
+    trained = {True: "with one", False: "without one", None: "the files do not say how"}
+    shown += f"; leading special tokens: {leading}, the SAE was trained {trained[explorer.sae.config.prepend_bos]}"
     return Check("fed token ids", leading == expected, f'"The sky is blue." is fed as {shown}')
 
 

@@ -40,8 +40,8 @@ class SaeConfig:
     apply_b_dec_to_input: bool
     hook: str
     model: str
-    context_size: int | None = None
     prepend_bos: bool | None = None
+    """Whether training put a leading special token before the text; None where the files do not say."""
 
 
 @dataclass(frozen=True)
