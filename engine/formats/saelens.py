@@ -100,7 +100,7 @@ def parse_config(raw: dict[str, Any], source: str) -> SaeConfig:
         apply_b_dec_to_input=not modern if subtracts is None else bool(subtracts),
         hook=str(fields.get("hook_name") or fields.get("hook_point") or ""),
         model=model,
-        prepend_bos=fields.get("prepend_bos"),
+        prepend_bos=leading if isinstance(leading := fields.get("prepend_bos"), bool) else None,
     )
 
 
