@@ -144,7 +144,7 @@ class Printer:
         if self._record(result):
             return
         for index, (fed, row) in enumerate(zip(result.prompts, result.activations, strict=True)):
-            line = Text("+ " if index < n_positive else "− ", style="bold")
+            line = Text().append("+ " if index < n_positive else "− ", style="bold")
             best = max(range(len(row)), key=lambda t: row[t] if fed.rank_mask[t] else -1.0)
             for token, value, counts in zip(fed.tokens, row, fed.rank_mask, strict=True):
                 line.append(visible(token), style=shade(value, result.maximum) if counts else "dim")
@@ -307,7 +307,7 @@ def shade(value: float, maximum: float) -> str:
         return ""
     share = max(1, round(min(1.0, value / maximum) * STEPS)) / STEPS
     rgb = [round(low + (high - low) * share) for low, high in zip(LOW, HIGH, strict=True)]
-    return f"{'black' if share > 0.45 else 'white'} on rgb({rgb[0]},{rgb[1]},{rgb[2]})"
+    return f"{'black' if share > 0.55 else 'white'} on rgb({rgb[0]},{rgb[1]},{rgb[2]})"
 
 
 def marked(result: Generated, edited: bool) -> Text:
