@@ -1,6 +1,7 @@
-"""The interface between a front end and the engine, whatever carries it.
+"""The interfaces between a front end and the engine, whatever carries them.
 
-A carrier turns one request into a stream of events that ends with Finished, Failed or Cancelled.
+A carrier turns one request into a stream of events that ends with Finished, Failed or Cancelled. The command line
+reads such a stream (`EngineClient`); the app sends many requests and is told of their events (`LiveEngine`).
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from collections.abc import Callable, Iterator
 from typing import Protocol, TypeVar
 
 from engine import errors
-from engine.records import Cancelled, Event, Failed, Finished, Request
+from engine.records import Cancelled, Edit, Event, Failed, Finished, Request
 
 T = TypeVar("T")
 
@@ -26,6 +27,42 @@ class EngineClient(Protocol):
         ...
 
     def close(self) -> None:
+        """Ends the engine and frees its memory."""
+        ...
+
+
+class Listener(Protocol):
+    """Who hears what a LiveEngine has to say. Both are called in the event loop the engine was started in."""
+
+    def on_event(self, request_id: int, event: Event) -> None:
+        """One event of a request; id 0 belongs to none."""
+        ...
+
+    def on_lost(self, error: errors.EngineFault) -> None:
+        """The engine is gone, and its requests with it; called once, and not after `close`."""
+        ...
+
+
+class LiveEngine(Protocol):
+    """An engine that works while the app goes on. `start` before anything else; after a loss, `start` again."""
+
+    async def start(self, listener: Listener) -> None:
+        """Starts the engine. Raises EngineFault where it cannot be started or is another version's."""
+        ...
+
+    def ask(self, request: Request) -> int:
+        """Sends a request and returns its id. A newer request of a kind cancels the older ones of that kind."""
+        ...
+
+    def cancel(self, request_id: int) -> None:
+        """Stops a request within one token or one batch; harmless when it has ended."""
+        ...
+
+    def set_edits(self, request_id: int, edits: tuple[Edit, ...]) -> None:
+        """Puts the running generation under these edits from its next token on."""
+        ...
+
+    async def close(self) -> None:
         """Ends the engine and frees its memory."""
         ...
 

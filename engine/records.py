@@ -29,6 +29,8 @@ class Prompt(Record, frozen=True):
 
     text: str
     format: Format = "raw"
+    breaks: str = ""
+    """For a negative prompt: the confound it rules out, such as "women without bias"."""
 
 
 class Answer(Record, frozen=True):
@@ -55,6 +57,9 @@ class PromptSet(Record, frozen=True):
     positive: tuple[Prompt, ...] = ()
     negative: tuple[Prompt, ...] = ()
     probes: tuple[Probe, ...] = ()
+    description: str = ""
+    settings: dict[str, bool | float | str] = {}
+    """How a published study edited its feature; see prompts.Settings."""
 
 
 class Edit(Record, frozen=True):
@@ -98,6 +103,8 @@ class Rank(Record, frozen=True, tag=True):
     include_masked: bool = False
     """Count every token, special and sink tokens too."""
     density_weight: bool = True
+    also: tuple[int, ...] = ()
+    """Features that get a row whatever their place: pinned ones, or one looked up by its number."""
 
 
 class Show(Record, frozen=True, tag=True):
@@ -121,6 +128,21 @@ class Generate(Record, frozen=True, tag=True):
     prompt: Prompt
     edits: tuple[Edit, ...] = ()
     sampling: Sampling = Sampling()
+
+
+class FeaturesAt(Record, frozen=True, tag=True):
+    """Which features fire most on one token of a prompt?"""
+
+    prompt: Prompt
+    token_index: int
+    top: int = 10
+
+
+class ScoreAnswers(Record, frozen=True, tag=True):
+    """The tracked answers' probabilities of one probe, baseline and edited, without generating."""
+
+    probe: Probe
+    edits: tuple[Edit, ...] = ()
 
 
 class RunProbes(Record, frozen=True, tag=True):
@@ -235,6 +257,25 @@ class Shown(Record, frozen=True, tag=True):
     """Largest activation over the prompts' unmasked tokens and the reference text; the colour scale's top."""
 
 
+class FeatureAt(Record, frozen=True):
+    """One feature that fires on a token, with up to three tokens it fires on most."""
+
+    feature: int
+    activation: float
+    tokens: tuple[str, ...]
+
+
+class TokenFeatures(Record, frozen=True, tag=True):
+    """The features of one token, strongest first."""
+
+    prompt: Prompt
+    token_index: int
+    token: str
+    features: tuple[FeatureAt, ...]
+    n_active: int
+    """How many features fire there (L0 of this token)."""
+
+
 class TokenLogit(Record, frozen=True):
     """A vocabulary token and how much one unit of the feature's direction adds to its logit."""
 
@@ -263,6 +304,8 @@ class Arm(Record, frozen=True):
     token_ids: tuple[int, ...]
     tokens: tuple[str, ...]
     logprobs: tuple[float, ...]
+    margins: tuple[float, ...] = ()
+    """Gap in nats between the two likeliest tokens, per generated token; a tiny one can flip by rounding."""
 
 
 class EditsFrom(Record, frozen=True):
@@ -285,7 +328,10 @@ class Generated(Record, frozen=True, tag=True):
     first_divergence: int | None
     """Index of the first generated token that differs; None if none does."""
     kl: tuple[float, ...]
-    """KL(baseline || edited) in nats per baseline token, edited model teacher-forced on the baseline's tokens."""
+    """KL(baseline || edited) in nats per baseline token, edited model teacher-forced on the baseline's tokens.
+
+    Where edits changed on the way, each token counts under the edits in force when it was generated.
+    """
     positions: int
     """How many positions of the edited arm the edit mask let through."""
     inactive_positions: int
@@ -306,6 +352,16 @@ class ProbeRow(Record, frozen=True):
 
     probe: Probe
     generated: Generated
+    answers: tuple[AnswerRow, ...]
+    flags: tuple[str, ...] = ()
+    """Answer strings whose tokens could not be told apart from the prompt's end."""
+
+
+class AnswersScored(Record, frozen=True, tag=True):
+    """Tracked answers' probabilities, both arms."""
+
+    probe: Probe
+    edits: tuple[Edit, ...]
     answers: tuple[AnswerRow, ...]
     flags: tuple[str, ...] = ()
     """Answer strings whose tokens could not be told apart from the prompt's end."""
@@ -365,7 +421,19 @@ class RankReplayed(Record, frozen=True, tag=True):
     """Largest change of a score among the features in both lists."""
 
 
-ResultValue = Loaded | Ranking | Shown | Described | Generated | ProbeTable | Diagnosis | Replayed | RankReplayed
+ResultValue = (
+    Loaded
+    | Ranking
+    | Shown
+    | Described
+    | TokenFeatures
+    | Generated
+    | AnswersScored
+    | ProbeTable
+    | Diagnosis
+    | Replayed
+    | RankReplayed
+)
 
 
 # ---- requests that carry results
@@ -383,7 +451,19 @@ class ReplayRank(Record, frozen=True, tag=True):
     recorded: Ranking
 
 
-Request = Load | Rank | Show | Describe | Generate | RunProbes | Doctor | Replay | ReplayRank
+Request = (
+    Load
+    | Rank
+    | Show
+    | Describe
+    | FeaturesAt
+    | Generate
+    | ScoreAnswers
+    | RunProbes
+    | Doctor
+    | Replay
+    | ReplayRank
+)
 
 
 # ---- events
@@ -404,6 +484,8 @@ class TokenStep(Record, frozen=True, tag=True):
     baseline: str | None
     edited: str | None
     probe: int | None = None
+    kl: float | None = None
+    """KL(baseline || edited) in nats before this token, both on the baseline's tokens; None once that has ended."""
 
 
 class Finished(Record, frozen=True, tag=True):
@@ -426,4 +508,11 @@ class Cancelled(Record, frozen=True, tag=True):
     """The last event of a request the user stopped."""
 
 
-Event = Progress | TokenStep | Finished | Failed | Cancelled
+class MemoryLeft(Record, frozen=True, tag=True):
+    """Memory of the device the model is on, in bytes; not part of any request."""
+
+    free: int
+    total: int
+
+
+Event = Progress | TokenStep | Finished | Failed | Cancelled | MemoryLeft

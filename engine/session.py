@@ -15,10 +15,40 @@ from typing import Any
 import msgspec
 
 from engine.errors import SessionError
-from engine.records import Generated, Load, Loaded, ProbeTable, PromptSet, Ranking, Record
+from engine.records import Edit, Generated, Load, Loaded, ProbeTable, PromptSet, Ranking, Record, Sampling
 
 VERSION = 1
 SUFFIX = ".saescope.json"
+
+
+class EditSlot(Record, frozen=True):
+    """One line of the app's list of edits: switched off, it keeps its place and strength."""
+
+    feature: int
+    scale: float = 0.0
+    on: bool = True
+
+    def edit(self) -> Edit:
+        """The edit it stands for while it is on."""
+        return Edit(self.feature, self.scale)
+
+
+class Workspace(Record, frozen=True):
+    """What the user of the app is working on, results apart."""
+
+    prompts: PromptSet
+    question: str = ""
+    raw: bool = False
+    """The question goes to the model as it is, without the chat template."""
+    edits: tuple[EditSlot, ...] = ()
+    pinned: tuple[int, ...] = ()
+    labels: dict[int, str] = {}
+    """The user's own names of features."""
+    feature: int | None = None
+    """The feature whose activations are shown."""
+    sampling: Sampling = Sampling()
+    restart: bool = False
+    """A toggled edit starts the text anew instead of acting on its next token."""
 
 
 class Session(Record, frozen=True):
@@ -29,18 +59,20 @@ class Session(Record, frozen=True):
     created: str
     load: Load
     """The request that loads the same model and SAE again."""
-    loaded: Loaded
-    """What it came to: hashes, device, dtype, threads, versions."""
+    loaded: Loaded | None
+    """What it came to: hashes, device, dtype, threads, versions. None where the app never got to load."""
     prompt_sets: tuple[PromptSet, ...] = ()
     rankings: tuple[Ranking, ...] = ()
     generations: tuple[Generated, ...] = ()
     probe_tables: tuple[ProbeTable, ...] = ()
+    workspace: Workspace | None = None
+    """The app's; None in a session written by the command line."""
 
 
 Result = Ranking | Generated | ProbeTable
 
 
-def new(load: Load, loaded: Loaded) -> Session:
+def new(load: Load, loaded: Loaded | None = None) -> Session:
     """An empty session on what is loaded."""
     return Session(VERSION, datetime.now(UTC).isoformat(timespec="seconds"), load, loaded)
 
