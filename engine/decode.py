@@ -1,7 +1,11 @@
-"""The generation loop: baseline and edited as two rows of one batch, token by token.
+"""The generation loop: three rows of one batch, token by token.
 
-Greedy, or sampled with the same random number for both rows. Yields a TokenStep per token, so a caller can stop it
-at any token by closing the generator. Shape suffixes: B batch rows, T tokens, V vocabulary.
+Baseline and edited continue the prompt, each with its own tokens; the third row is the edited model fed with the
+baseline's tokens, which is what KL(baseline || edited) is measured on. Greedy, or sampled with the same random number
+for all rows. Yields a TokenStep per token and takes new edits as the answer to one, so a caller can stop it at any
+token by closing the generator, and change the edits between two tokens.
+
+Shape suffixes: B batch rows, T tokens, V vocabulary.
 """
 
 from __future__ import annotations
@@ -16,10 +20,12 @@ from transformers import DynamicCache
 from engine.edits import ResidualEditor
 from engine.errors import UsageError
 from engine.model import LanguageModel
-from engine.records import Sampling, TokenStep
+from engine.records import Edit, EditsFrom, Sampling, TokenStep
 
-BASELINE, EDITED = 0, 1
-ROWS = 2
+BASELINE, EDITED, FORCED = 0, 1, 2
+ROWS = 3
+
+NewEdits = tuple[Edit, ...] | None
 
 
 @dataclass
@@ -28,16 +34,21 @@ class DecodedArm:
 
     ids: list[int] = field(default_factory=list)
     logprobs: list[float] = field(default_factory=list)
+    margins: list[float] = field(default_factory=list)
+    """Gap in nats between the two likeliest tokens."""
     ended: bool = False
 
 
 @dataclass(frozen=True)
 class Decoded:
-    """Both arms and how fast they came (tokens of one arm per second)."""
+    """Both arms, the KL between them per baseline token, which edits ruled from which token on, and the speed."""
 
     baseline: DecodedArm
     edited: DecodedArm
+    kl: list[float]
+    schedule: list[EditsFrom]
     tokens_per_second: float
+    """Tokens of one arm."""
 
 
 def check_sampling(sampling: Sampling) -> None:
@@ -53,36 +64,57 @@ def check_sampling(sampling: Sampling) -> None:
 @torch.inference_mode()
 def decode(
     model: LanguageModel, editor: ResidualEditor, prompt_ids: list[int], sampling: Sampling
-) -> Generator[TokenStep, None, Decoded]:
-    """Continues the prompt in both arms until both have ended or max_tokens is reached."""
+) -> Generator[TokenStep, NewEdits, Decoded]:
+    """Continues the prompt in both arms until both have ended or max_tokens is reached.
+
+    A tuple of edits sent in answer to a TokenStep is in force from the next token on: keys and values of earlier
+    positions stay as they were computed. Raises EditError for edits that cannot be applied.
+    """
     check_sampling(sampling)
     generator = torch.Generator().manual_seed(sampling.seed)
     arms = (DecodedArm(), DecodedArm())
+    kl: list[float] = []
+    schedule = [EditsFrom(0, editor.edits)]
     end_ids = model.end_ids()
     cache = DynamicCache(config=model.module.config)
-    rows_B = torch.tensor([False, True], device=model.device)
-    ids_BT = torch.tensor([prompt_ids, prompt_ids], device=model.device)
-    started = time.perf_counter()
-    with editor.applied():
-        for index in range(sampling.max_tokens):
-            editor.expect(ids_BT, rows_B, count_row=None if arms[EDITED].ended else EDITED)
+    rows_B = torch.tensor([False, True, True], device=model.device)
+    ids_BT = torch.tensor([prompt_ids] * ROWS, device=model.device)
+    seconds = 0.0
+    for index in range(sampling.max_tokens):
+        started = time.perf_counter()
+        editor.expect(ids_BT, rows_B, count_row=None if arms[EDITED].ended else EDITED)
+        # hooked for the pass alone: between two tokens other requests may use the model
+        with editor.applied():
             out = model.module(input_ids=ids_BT, past_key_values=cache, use_cache=True, logits_to_keep=1)
-            logprobs_BV = torch.log_softmax(out.logits[:, -1].float(), -1)
-            ids_BT = choose(logprobs_BV, sampling.temperature, generator)
-            chosen_B = logprobs_BV.gather(1, ids_BT)[:, 0].tolist()
-            texts: list[str | None] = [None, None]
-            for row, arm in enumerate(arms):
-                if not arm.ended:
-                    token = int(ids_BT[row])
-                    arm.ids.append(token)
-                    arm.logprobs.append(chosen_B[row])
-                    arm.ended = token in end_ids
-                    texts[row] = model.tokens.string(token)
-            yield TokenStep(index, texts[BASELINE], texts[EDITED])
-            if all(arm.ended for arm in arms):
-                break
-    seconds = time.perf_counter() - started
-    return Decoded(arms[BASELINE], arms[EDITED], (index + 1) / seconds)
+        logprobs_BV = torch.log_softmax(out.logits[:, -1].float(), -1)
+        kl_here = None if arms[BASELINE].ended else divergence(logprobs_BV[BASELINE], logprobs_BV[FORCED])
+        ids_BT = choose(logprobs_BV, sampling.temperature, generator)
+        ids_BT[FORCED] = ids_BT[BASELINE]
+        texts = [note_token(model, arm, int(ids_BT[row]), logprobs_BV[row], end_ids) for row, arm in enumerate(arms)]
+        if kl_here is not None:
+            kl.append(kl_here)
+        seconds += time.perf_counter() - started
+        changed = yield TokenStep(index, texts[BASELINE], texts[EDITED], kl=kl_here)
+        if all(arm.ended for arm in arms):
+            break
+        if changed is not None and changed != editor.edits and index + 1 < sampling.max_tokens:
+            editor.set_edits(changed)
+            schedule.append(EditsFrom(index + 1, changed))
+    return Decoded(arms[BASELINE], arms[EDITED], kl, schedule, (index + 1) / seconds)
+
+
+def note_token(
+    model: LanguageModel, arm: DecodedArm, token: int, logprobs_V: torch.Tensor, end_ids: set[int]
+) -> str | None:
+    """Adds a token to its arm; returns its text, None where the arm has ended before."""
+    if arm.ended:
+        return None
+    first, second = logprobs_V.topk(2).values.tolist()
+    arm.ids.append(token)
+    arm.logprobs.append(float(logprobs_V[token]))
+    arm.margins.append(first - second)
+    arm.ended = token in end_ids
+    return model.tokens.string(token)
 
 
 def choose(logprobs_BV: torch.Tensor, temperature: float, generator: torch.Generator) -> torch.Tensor:
@@ -95,6 +127,11 @@ def choose(logprobs_BV: torch.Tensor, temperature: float, generator: torch.Gener
     return torch.searchsorted(cumulative_BV, wanted_B1, right=True).clamp_(max=logprobs_BV.shape[-1] - 1)
 
 
+def divergence(base_V: torch.Tensor, edited_V: torch.Tensor) -> float:
+    """KL(base || edited) in nats of two log-probability vectors."""
+    return float((base_V.exp() * (base_V - edited_V)).sum().clamp(min=0))
+
+
 @torch.inference_mode()
 def paired_logprobs(
     model: LanguageModel, editor: ResidualEditor, ids: list[int], keep: int
@@ -102,19 +139,8 @@ def paired_logprobs(
     """Teacher-forced log-probabilities_TV of the last `keep` tokens of ids: (baseline, edited), two rows, one pass."""
     rows_B = torch.tensor([False, True], device=model.device)
     ids_BT = torch.tensor([ids, ids], device=model.device)
+    editor.expect(ids_BT, rows_B)
     with editor.applied():
-        editor.expect(ids_BT, rows_B)
         out = model.module(input_ids=ids_BT, use_cache=False, logits_to_keep=keep + 1)
     logprobs_BTV = torch.log_softmax(out.logits[:, :-1].float(), -1)
     return logprobs_BTV[BASELINE], logprobs_BTV[EDITED]
-
-
-def kl_per_token(
-    model: LanguageModel, editor: ResidualEditor, prompt_ids: list[int], new_ids: list[int]
-) -> list[float]:
-    """KL(baseline || edited) in nats before each of new_ids, both arms teacher-forced on the same tokens."""
-    if not new_ids:
-        return []
-    base_TV, edited_TV = paired_logprobs(model, editor, [*prompt_ids, *new_ids], len(new_ids))
-    kl_T = (base_TV.exp() * (base_TV - edited_TV)).sum(-1).clamp(min=0)
-    return [float(x) for x in kl_T]

@@ -31,14 +31,19 @@ class ResidualEditor:
     def __init__(
         self, model: LanguageModel, sae: SparseAutoencoder, hook: HookPoint, edits: Sequence[Edit], sink_norm: float
     ) -> None:
-        check_edits(edits)
         self.model, self.sae, self.hook, self.sink_norm = model, sae, hook, sink_norm
-        self.columns = sae.columns([edit.feature for edit in edits])
-        self.gain_K = torch.tensor([edit.scale - 1 for edit in edits], device=model.device)
+        self.set_edits(edits)
         self._rows_B = torch.zeros(0, dtype=torch.bool)
         self._editable_BT = torch.zeros(0, 0, dtype=torch.bool)
         self.num_edited_positions = 0
         self.num_inactive_positions = 0
+
+    def set_edits(self, edits: Sequence[Edit]) -> None:
+        """Puts other edits in force from the next pass on; positions counted so far stay counted. Raises EditError."""
+        check_edits(edits)
+        self.columns = self.sae.columns([edit.feature for edit in edits])
+        self.gain_K = torch.tensor([edit.scale - 1 for edit in edits], device=self.model.device)
+        self.edits = tuple(edits)
 
     def expect(self, ids_BT: torch.Tensor, rows_B: torch.Tensor, count_row: int | None = None) -> None:
         """Announces the next forward pass: its ids, which rows are edited, and which row's positions to count."""

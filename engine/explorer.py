@@ -1,24 +1,27 @@
 """The verbs over one loaded model and SAE.
 
 Each verb is a generator: it yields events (progress, tokens) and returns its result. Whoever runs it can stop it
-between two events by closing it. Knows nothing about carriers, files or screens.
+between two events by closing it, run another verb between two events, and answer a generation's TokenStep with new
+edits. Knows nothing about carriers, files or screens.
 
 Shape suffixes: P prompts, T tokens, D d_model, F features, K chosen features.
 """
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
+from msgspec.structs import replace
 
 from engine import contrast as statistics
 from engine import feature_card
 from engine.answers import join, log_probabilities
-from engine.decode import Decoded, DecodedArm, check_sampling, decode, kl_per_token
+from engine.decode import ROWS, Decoded, DecodedArm, NewEdits, check_sampling, decode
 from engine.edits import ResidualEditor
 from engine.errors import UsageError
 from engine.hooks import HookPoint
@@ -27,14 +30,17 @@ from engine.pooling import Pooled, pool_prompts
 from engine.records import (
     RANK_COLUMNS,
     AnswerRow,
+    AnswersScored,
     Arm,
     Describe,
     Described,
     Edit,
-    EditsFrom,
     Event,
+    FeatureAt,
     FeatureRow,
+    FeaturesAt,
     FedPrompt,
+    Format,
     Generate,
     Generated,
     Loaded,
@@ -46,14 +52,21 @@ from engine.records import (
     Rank,
     Ranking,
     RunProbes,
+    ScoreAnswers,
     Show,
     Shown,
+    TokenFeatures,
     TokenStep,
 )
 from engine.reference import Reference
 from engine.sae import SparseAutoencoder
 
-Events = Generator[Event, None, Any]
+Events = Generator[Event, NewEdits, Any]
+Key = tuple[str, Format]
+"""What a prompt is fed as depends on nothing else."""
+
+CACHED_TOKENS = 32_768
+"""Read prompts are kept up to this many tokens, so that looking at another feature needs no forward pass."""
 
 
 @dataclass(frozen=True)
@@ -64,6 +77,15 @@ class Read:
     h_TD: torch.Tensor
 
 
+@dataclass(frozen=True)
+class RankTable:
+    """Every leaderboard column over all features, for the request it was computed for, its sorting apart."""
+
+    key: tuple[Any, ...]
+    columns: dict[str, Any]
+    active_F: np.ndarray[Any, Any]
+
+
 class Explorer:
     """One model, one SAE at one hook point, and its reference statistics."""
 
@@ -71,18 +93,32 @@ class Explorer:
         self, model: LanguageModel, sae: SparseAutoencoder, hook: HookPoint, reference: Reference, loaded: Loaded
     ) -> None:
         self.model, self.sae, self.hook, self.reference, self.loaded = model, sae, hook, reference, loaded
+        self._reads: OrderedDict[Key, Read] = OrderedDict()
+        self._table: RankTable | None = None
 
     # ---- reading prompts
 
-    def read(self, prompts: Sequence[Prompt]) -> Generator[Progress, None, list[Read]]:
-        """Feeds prompts and captures their vectors at the hook."""
-        ids = [self.model.tokens.feed(prompt) for prompt in prompts]
+    def read(self, prompts: Sequence[Prompt]) -> Generator[Progress, Any, list[Read]]:
+        """Feeds prompts and captures their vectors at the hook; prompts read lately come from the cache."""
+        keys = [(prompt.text, prompt.format) for prompt in prompts]
+        known = {key: self._reads[key] for key in keys if key in self._reads}
+        missing = {key: prompt for key, prompt in zip(keys, prompts, strict=True) if key not in known}
+        ids = [self.model.tokens.feed(prompt) for prompt in missing.values()]
         self.model.check_length(max((len(i.ids) for i in ids), default=0))
-        vectors = yield from self.model.capture(self.hook, [i.ids for i in ids], "reading prompts")
-        return [
-            Read(self._fed(prompt, i.ids, i.template, h_TD), h_TD)
-            for prompt, i, h_TD in zip(prompts, ids, vectors, strict=True)
-        ]
+        if missing:
+            vectors = yield from self.model.capture(self.hook, [i.ids for i in ids], "reading prompts")
+            for (key, prompt), i, h_TD in zip(missing.items(), ids, vectors, strict=True):
+                # a copy of its own: the captured rows are views of whole padded batches
+                known[key] = Read(self._fed(prompt, i.ids, i.template, h_TD), h_TD.clone())
+        self._remember(known)
+        return [known[key] for key in keys]
+
+    def _remember(self, reads: dict[Key, Read]) -> None:
+        for key, read in reads.items():
+            self._reads[key] = read
+            self._reads.move_to_end(key)
+        while sum(len(read.h_TD) for read in self._reads.values()) > CACHED_TOKENS:
+            self._reads.popitem(last=False)
 
     def _fed(self, prompt: Prompt, ids: list[int], template: list[bool], h_TD: torch.Tensor) -> FedPrompt:
         sink = (h_TD.float().norm(dim=-1) > self.reference.sink_norm).tolist()
@@ -101,18 +137,18 @@ class Explorer:
         """Ranks every feature by how well it tells positives from negatives. Raises UsageError."""
         positive, negative = request.prompts.positive, request.prompts.negative
         check_rank(request)
+        self.sae.columns(request.also)  # raises for a feature the SAE does not have
         reads = yield from self.read([*positive, *negative])
-        masks = [torch.tensor(r.fed.rank_mask) | request.include_masked for r in reads]
-        pooled = yield from pool_prompts(self.sae, [r.h_TD for r in reads], masks, request.pool)
-        table = self._statistics(request, pooled, len(positive))
-        active = np.asarray((pooled.value_PF > 0).any(0))
-        order = np.argsort(-np.where(active, table[request.by], -np.inf), kind="stable")
+        table = yield from self._rank_table(request, reads)
+        active = table.active_F
+        order = np.argsort(-np.where(active, table.columns[request.by], -np.inf), kind="stable")
         chosen = [int(i) for i in order[: request.top] if active[i]]
+        chosen += [i for i in request.also if i not in chosen]
         tokens = self._names(chosen, reads)
         count = statistics.labelings(len(positive), len(negative))
         lengths = [sum(r.fed.rank_mask) for r in reads]
         return Ranking(
-            features=tuple(feature_row(i, t, table) for i, t in zip(chosen, tokens, strict=True)),
+            features=tuple(feature_row(i, t, table.columns) for i, t in zip(chosen, tokens, strict=True)),
             by=request.by,
             pool=request.pool,
             include_masked=request.include_masked,
@@ -127,6 +163,18 @@ class Explorer:
             ),
             prompts=tuple(r.fed for r in reads),
         )
+
+    def _rank_table(self, request: Rank, reads: list[Read]) -> Generator[Progress, Any, RankTable]:
+        """The columns over all features; the last ones again where only sorting or number of rows changed."""
+        fed = tuple(tuple(r.fed.token_ids) for r in reads)
+        n_positive = len(request.prompts.positive)
+        key = (fed, n_positive, request.pool, request.include_masked, request.density_weight)
+        if self._table is None or self._table.key != key:
+            masks = [torch.tensor(r.fed.rank_mask) | request.include_masked for r in reads]
+            pooled = yield from pool_prompts(self.sae, [r.h_TD for r in reads], masks, request.pool)
+            active_F = np.asarray((pooled.value_PF > 0).any(0))
+            self._table = RankTable(key, self._statistics(request, pooled, n_positive), active_F)
+        return self._table
 
     def _statistics(self, request: Rank, pooled: Pooled, n_positive: int) -> dict[str, Any]:
         """Every leaderboard column as an array over features."""
@@ -191,48 +239,58 @@ class Explorer:
             suppressed=suppressed,
         )
 
+    def features_at(self, request: FeaturesAt) -> Events:
+        """The features that fire most on one token."""
+        (read,) = yield from self.read([request.prompt])
+        if not 0 <= request.token_index < len(read.h_TD):
+            raise UsageError(f"The prompt has {len(read.h_TD)} tokens, there is no token {request.token_index}.")
+        at = request.token_index
+        f_F = torch.cat([acts_TF[0] for _, _, acts_TF in self.sae.encode_blocks(read.h_TD[at : at + 1])])
+        values, features = f_F.topk(min(request.top, len(f_F)))
+        found = [(int(i), float(v)) for v, i in zip(values, features, strict=True) if v > 0]
+        names = self._names([i for i, _ in found], [read])
+        return TokenFeatures(
+            prompt=request.prompt,
+            token_index=at,
+            token=read.fed.tokens[at],
+            features=tuple(FeatureAt(i, v, tokens) for (i, v), tokens in zip(found, names, strict=True)),
+            n_active=int((f_F > 0).sum()),
+        )
+
     # ---- generation
 
     def editor(self, edits: Sequence[Edit]) -> ResidualEditor:
         """An editor for these edits. Raises EditError."""
         return ResidualEditor(self.model, self.sae, self.hook, edits, self.reference.sink_norm)
 
-    def generate(self, request: Generate, probe: int | None = None) -> Events:
-        """Continues a prompt in both arms, then measures the KL between them on the baseline's tokens."""
+    def generate(self, request: Generate) -> Events:
+        """Continues a prompt in both arms. New edits sent in answer to a TokenStep rule from the next token on."""
         check_sampling(request.sampling)
         editor = self.editor(request.edits)
         (read,) = yield from self.read([request.prompt])
         prompt_ids = list(read.fed.token_ids)
         self.model.check_length(len(prompt_ids) + request.sampling.max_tokens)
-        steps = decode(self.model, editor, prompt_ids, request.sampling)
-        decoded: Decoded
-        while True:
-            try:
-                step: TokenStep = next(steps)
-            except StopIteration as done:
-                decoded = done.value
-                break
-            yield TokenStep(step.index, step.baseline, step.edited, probe)
-        edited_positions, inactive = editor.num_edited_positions, editor.num_inactive_positions
-        base, edited = decoded.baseline, decoded.edited
+        decoded: Decoded = yield from decode(self.model, editor, prompt_ids, request.sampling)
         return Generated(
             prompt=read.fed,
             sampling=request.sampling,
             edits=request.edits,
-            schedule=(EditsFrom(0, request.edits),),
-            rows=2,
-            baseline=self._arm(base),
-            edited=self._arm(edited),
-            first_divergence=first_difference(base.ids, edited.ids),
-            kl=tuple(kl_per_token(self.model, editor, prompt_ids, base.ids)),
-            positions=edited_positions,
-            inactive_positions=inactive,
+            schedule=tuple(decoded.schedule),
+            rows=ROWS,
+            baseline=self._arm(decoded.baseline),
+            edited=self._arm(decoded.edited),
+            first_divergence=first_difference(decoded.baseline.ids, decoded.edited.ids),
+            kl=tuple(decoded.kl),
+            positions=editor.num_edited_positions,
+            inactive_positions=editor.num_inactive_positions,
             tokens_per_second=decoded.tokens_per_second,
         )
 
     def _arm(self, arm: DecodedArm) -> Arm:
         tokens = self.model.tokens
-        return Arm(tokens.decode(arm.ids), tuple(arm.ids), tokens.strings(arm.ids), tuple(arm.logprobs))
+        return Arm(
+            tokens.decode(arm.ids), tuple(arm.ids), tokens.strings(arm.ids), tuple(arm.logprobs), tuple(arm.margins)
+        )
 
     def run_probes(self, request: RunProbes) -> Events:
         """Every probe's free answer and its tracked answers' probabilities, both arms."""
@@ -243,10 +301,16 @@ class Explorer:
             yield Progress("probes", index, len(request.probes))
             prompt = Prompt(probe.text, probe.format)
             asked = Generate(prompt, request.edits, request.sampling)
-            generated = yield from self.generate(asked, probe=index)
+            generated = yield from of_probe(self.generate(asked), index)
             answers, flags = self._answers(probe, self.editor(request.edits))
             rows.append(ProbeRow(probe, generated, answers, flags))
         return ProbeTable(request.edits, tuple(rows))
+
+    def score_answers(self, request: ScoreAnswers) -> Events:
+        """The tracked answers' probabilities in both arms, without generating."""
+        yield Progress("scoring answers")
+        answers, flags = self._answers(request.probe, self.editor(request.edits))
+        return AnswersScored(request.probe, request.edits, answers, flags)
 
     def _answers(self, probe: Probe, editor: ResidualEditor) -> tuple[tuple[AnswerRow, ...], tuple[str, ...]]:
         """Summed probability of each tracked answer's strings after the prefill, and the unclean strings."""
@@ -262,6 +326,16 @@ class Explorer:
             sums[name] += torch.tensor(pair, dtype=torch.float64).exp()
         rows = tuple(AnswerRow(name, float(p[0]), float(p[1])) for name, p in sums.items())
         return rows, tuple(s for (_, s), c in zip(strings, joined, strict=True) if not c.clean)
+
+
+def of_probe(work: Events, probe: int) -> Events:
+    """A generation whose tokens say which probe they answer."""
+    while True:
+        try:
+            event = next(work)
+        except StopIteration as done:
+            return done.value
+        yield replace(event, probe=probe) if isinstance(event, TokenStep) else event
 
 
 def check_rank(request: Rank) -> None:

@@ -18,7 +18,7 @@ from engine.errors import HookError, MismatchError, SaeError, UsageError
 from engine.explorer import Explorer
 from engine.formats import load_sae
 from engine.hooks import HookPoint, resolve_hook
-from engine.model import LanguageModel, choose_device, choose_dtype, ends_of_file, load_model
+from engine.model import LanguageModel, choose_device, choose_dtype, ends_of_file, load_model, loaded_as
 from engine.records import Load, Loaded, Progress
 from engine.reference import Reference
 from engine.sae import SparseAutoencoder
@@ -29,8 +29,11 @@ SHIPPED_REFERENCE = "reference.safetensors"
 LIBRARIES = ("torch", "transformers", "tokenizers", "nnsight", "safetensors")
 
 
-def open_explorer(request: Load) -> Generator[Progress, None, Explorer]:
-    """Loads everything the request names. Raises ModelError, SaeError, HookError or UsageError."""
+def open_explorer(request: Load, current: Explorer | None = None) -> Generator[Progress, None, Explorer]:
+    """Loads everything the request names; a model that `current` holds already is used again.
+
+    Raises ModelError, SaeError, HookError or UsageError.
+    """
     if request.threads is not None:
         if request.threads < 1:
             raise UsageError("--threads must be at least 1.")
@@ -41,7 +44,7 @@ def open_explorer(request: Load) -> Generator[Progress, None, Explorer]:
     sae_folder = find_sae(request)
     yield Progress("reading the SAE")
     sae = load_sae(sae_folder)
-    model = yield from _open_model(request, device, dtype)
+    model = yield from _open_model(request, device, dtype, current.model if current else None)
     hook = match(model, sae, request.hook)
     sae.to(model.device)
     reference = yield from find_reference(request, model, sae, hook, sae_folder)
@@ -61,15 +64,16 @@ def find_sae(request: Load) -> Path:
 
 
 def _open_model(
-    request: Load, device: torch.device, dtype: torch.dtype | str
+    request: Load, device: torch.device, dtype: torch.dtype | str, current: LanguageModel | None
 ) -> Generator[Progress, None, LanguageModel]:
-    if request.model is not None:
-        yield Progress(f"loading {request.model}")
-        return load_model(request.model, request.model, device, dtype)
-    demo_dtype = dtype if isinstance(dtype, torch.dtype) else torch.bfloat16
-    folder = yield from demo_model.prepare(demo_dtype)
-    yield Progress(f"loading {demo_model.NAME}")
-    return load_model(str(folder), demo_model.NAME, device, demo_dtype)
+    source = name = request.model or demo_model.NAME
+    if request.model is None:
+        dtype = dtype if isinstance(dtype, torch.dtype) else torch.bfloat16
+        source = str((yield from demo_model.prepare(dtype)))
+    if current is not None and current.loaded_as == loaded_as(source, device, dtype):
+        return current
+    yield Progress(f"loading {name}")
+    return load_model(source, name, device, dtype)
 
 
 def match(model: LanguageModel, sae: SparseAutoencoder, hook_name: str | None) -> HookPoint:

@@ -34,6 +34,8 @@ class LanguageModel:
     module: Any  # a transformers PreTrainedModel
     tokens: Tokens
     envoy: NNsight
+    loaded_as: tuple[str, ...]
+    """What `load_model` was asked for; see `loaded_as`."""
 
     @property
     def device(self) -> torch.device:
@@ -131,6 +133,11 @@ def choose_device(name: str | None) -> torch.device:
     return device
 
 
+def loaded_as(source: str, device: torch.device, dtype: torch.dtype | str) -> tuple[str, ...]:
+    """What tells one loaded model from another: where it came from, device and dtype."""
+    return source, str(device), str(dtype)
+
+
 def load_model(source: str, display_name: str, device: torch.device, dtype: torch.dtype | str) -> LanguageModel:
     """Loads a model from a folder or a hub name. Raises ModelError with the reason in words."""
     from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -155,7 +162,14 @@ def load_model(source: str, display_name: str, device: torch.device, dtype: torc
         ) from error
     module.eval()
     module.requires_grad_(False)
-    return LanguageModel(display_name, fingerprint(source, module), module, Tokens(tokenizer), NNsight(module))
+    return LanguageModel(
+        name=display_name,
+        fingerprint=fingerprint(source, module),
+        module=module,
+        tokens=Tokens(tokenizer),
+        envoy=NNsight(module),
+        loaded_as=loaded_as(source, device, dtype),
+    )
 
 
 def fingerprint(source: str, module: Any) -> str:

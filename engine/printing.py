@@ -21,6 +21,7 @@ from rich.text import Text
 
 from engine.export import edits_in_words
 from engine.records import (
+    ArmReplay,
     Described,
     Diagnosis,
     Event,
@@ -266,8 +267,7 @@ class Printer:
                 if not arm.same:
                     self.out.print(
                         f"    {arm.name} first diverges at token {arm.first_divergence}: recorded "
-                        f"{escape(repr(arm.recorded_token))}, now {escape(repr(arm.replayed_token))}; "
-                        f"the two likeliest tokens there are {arm.margin:.3g} nats apart",
+                        f"{escape(repr(arm.recorded_token))}, now {escape(repr(arm.replayed_token))}{gap(arm)}",
                         soft_wrap=True,
                     )
         if not rankings and not generations:
@@ -280,6 +280,11 @@ class Printer:
                 "\nNext: [bold]saescope feature N[/bold], [bold]saescope generate PROMPT --ablate N --compare[/bold], "
                 "[bold]saescope --help[/bold]"
             )
+
+
+def gap(arm: ArmReplay) -> str:
+    """How close the two likeliest tokens were where the runs part."""
+    return "" if arm.margin is None else f"; the two likeliest tokens there are {arm.margin:.3g} nats apart"
 
 
 def counted(prompts: Sequence[FedPrompt]) -> str:

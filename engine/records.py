@@ -58,7 +58,7 @@ class PromptSet(Record, frozen=True):
     negative: tuple[Prompt, ...] = ()
     probes: tuple[Probe, ...] = ()
     description: str = ""
-    settings: dict[str, bool | float | str] = {}
+    settings: dict[str, bool | float | str] = msgspec.field(default_factory=dict)
     """How a published study edited its feature; see prompts.Settings."""
 
 
@@ -452,17 +452,7 @@ class ReplayRank(Record, frozen=True, tag=True):
 
 
 Request = (
-    Load
-    | Rank
-    | Show
-    | Describe
-    | FeaturesAt
-    | Generate
-    | ScoreAnswers
-    | RunProbes
-    | Doctor
-    | Replay
-    | ReplayRank
+    Load | Rank | Show | Describe | FeaturesAt | Generate | ScoreAnswers | RunProbes | Doctor | Replay | ReplayRank
 )
 
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal
 
-from engine.decode import BASELINE, EDITED, check_sampling, paired_logprobs
+from engine.decode import check_sampling
 from engine.explorer import Events, Explorer, first_difference
 from engine.records import (
+    Arm,
     ArmReplay,
+    EditsFrom,
     Generate,
     Generated,
     Prompt,
@@ -16,37 +19,52 @@ from engine.records import (
     Ranking,
     RankReplayed,
     Replayed,
+    TokenStep,
 )
 
 
 def generation(explorer: Explorer, recorded: Generated) -> Events:
-    """Generates again with the recorded prompt, edits, sampling and seed; compares both arms' token ids."""
+    """Generates again with the recorded prompt, edits, sampling and seed; compares both arms' token ids.
+
+    Edits that changed while the text was generated change again at the same tokens.
+    """
     check_sampling(recorded.sampling)
     prompt = Prompt(recorded.prompt.text, recorded.prompt.format)
-    again: Generated = yield from explorer.generate(Generate(prompt, recorded.edits, recorded.sampling))
-    arms = (compare(explorer, recorded, again, BASELINE), compare(explorer, recorded, again, EDITED))
+    work = explorer.generate(Generate(prompt, recorded.edits, recorded.sampling))
+    again: Generated = yield from scheduled(work, recorded.schedule)
+    arms = (
+        compare("baseline", recorded.baseline, again.baseline),
+        compare("edited", recorded.edited, again.edited),
+    )
     ids_same = again.prompt.token_ids == recorded.prompt.token_ids
     return Replayed(same=ids_same and all(arm.same for arm in arms), prompt_ids_same=ids_same, arms=arms)
 
 
-def compare(explorer: Explorer, recorded: Generated, again: Generated, row: int) -> ArmReplay:
+def scheduled(work: Events, schedule: Sequence[EditsFrom]) -> Events:
+    """Runs a generation, sending it each change of edits just before the token it applies from."""
+    changes = {change.token_index: change.edits for change in schedule[1:]}
+    answer = None
+    while True:
+        try:
+            event = work.send(answer)
+        except StopIteration as done:
+            return done.value
+        yield event
+        answer = changes.get(event.index + 1) if isinstance(event, TokenStep) else None
+
+
+def compare(name: Literal["baseline", "edited"], old: Arm, new: Arm) -> ArmReplay:
     """One arm; where it diverges, the margin between the two likeliest tokens decides what that means."""
-    name: Literal["baseline", "edited"] = "baseline" if row == BASELINE else "edited"
-    old, new = (recorded.baseline, again.baseline) if row == BASELINE else (recorded.edited, again.edited)
     at = first_difference(old.token_ids, new.token_ids)
     if at is None:
         return ArmReplay(name, same=True)
-    # one token more than the divergence, so that the last row is the distribution it was drawn from
-    ids = [*again.prompt.token_ids, *new.token_ids[:at], 0]
-    editor = explorer.editor(recorded.edits)
-    top = paired_logprobs(explorer.model, editor, ids, 1)[row][-1].topk(2).values
     return ArmReplay(
         name,
         same=False,
         first_divergence=at,
         recorded_token=old.tokens[at] if at < len(old.tokens) else None,
         replayed_token=new.tokens[at] if at < len(new.tokens) else None,
-        margin=float(top[0] - top[1]),
+        margin=new.margins[at] if at < len(new.margins) else None,
     )
 
 

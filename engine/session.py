@@ -42,7 +42,7 @@ class Workspace(Record, frozen=True):
     """The question goes to the model as it is, without the chat template."""
     edits: tuple[EditSlot, ...] = ()
     pinned: tuple[int, ...] = ()
-    labels: dict[int, str] = {}
+    labels: dict[int, str] = msgspec.field(default_factory=dict)
     """The user's own names of features."""
     feature: int | None = None
     """The feature whose activations are shown."""

@@ -8,7 +8,8 @@ from test_edits import active_features
 
 from engine.answers import join, log_probabilities
 from engine.client import ask
-from engine.records import Answer, Edit, Probe, ProbeTable, Prompt, RunProbes
+from engine.demo.model import finish
+from engine.records import Answer, Edit, Probe, ProbeTable, Prompt, RunProbes, Sampling, ScoreAnswers
 
 STRINGS = (" she", " the women on the beach", " he", " water")
 
@@ -86,3 +87,12 @@ def test_scores_do_not_depend_on_the_other_answers_in_the_batch(explorer):
     for one, pair in zip(joined, together, strict=True):
         (alone,) = log_probabilities(explorer.model, editor, [one])
         assert pair == pytest.approx(alone, abs=1e-4)
+
+
+def test_scoring_answers_alone_gives_what_the_probes_table_says(client, explorer):
+    probe = Probe("Who", "raw", "It is", (Answer("she", (" she", " her")), Answer("he", (" he",))))
+    edits = (Edit(3, -4.0),)
+    scored = finish(explorer.score_answers(ScoreAnswers(probe, edits)))
+    (row,) = ask(client, RunProbes((probe,), edits, Sampling(max_tokens=2)), ProbeTable).rows
+    assert (scored.answers, scored.flags) == (row.answers, row.flags)
+    assert scored.answers[0].baseline != scored.answers[0].edited

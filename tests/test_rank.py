@@ -9,8 +9,9 @@ import pytest
 from tiny import SENTENCES
 
 from engine.client import ask
+from engine.demo.model import finish
 from engine.errors import UsageError
-from engine.records import Prompt, PromptSet, Rank, Ranking
+from engine.records import FeaturesAt, Prompt, PromptSet, Rank, Ranking
 
 POSITIVE = (*SENTENCES[:3], "a ~ sink in the middle")
 NEGATIVE = (*SENTENCES[3:], "ab ~")
@@ -150,3 +151,57 @@ def test_rank_says_how_little_few_prompts_can_prove(client):
 def test_requests_that_make_no_sense_are_usage_errors(client, request_, part):
     with pytest.raises(UsageError, match=part):
         ask(client, request_, Ranking)
+
+
+def test_features_asked_for_by_number_get_their_row_whatever_their_place(client):
+    small = PromptSet("small", (Prompt("ab"),), (Prompt("he"),))
+    top = ask(client, Rank(small, top=3), Ranking).features
+    every = {row.feature: row for row in ask(client, Rank(small, top=40), Ranking).features}
+    silent = next(i for i in range(40) if i not in every)
+    last = list(every)[-1]
+    rows = ask(client, Rank(small, top=3, also=(last, top[0].feature, silent)), Ranking).features
+    assert rows[:3] == top
+    assert [row.feature for row in rows[3:]] == [last, silent]
+    assert rows[3] == every[last]
+    assert (rows[4].score, rows[4].coverage_positive, rows[4].coverage_negative) == (0.0, 0.0, 0.0)
+    with pytest.raises(UsageError, match="no feature 40"):
+        ask(client, Rank(small, also=(40,)), Ranking)
+
+
+def test_sorting_again_neither_reads_nor_encodes_and_gives_the_same_as_a_fresh_ranking(client, explorer, monkeypatch):
+    ask(client, Rank(SET), Ranking)
+    with monkeypatch.context() as patch:
+        patch.setattr(type(explorer.model), "capture_batch", None)
+        patch.setattr("engine.explorer.pool_prompts", None)
+        again = ask(client, Rank(SET, by="auroc", top=7), Ranking)
+    explorer._reads.clear()
+    explorer._table = None
+    assert again == ask(client, Rank(SET, by="auroc", top=7), Ranking)
+    flipped = PromptSet("flipped", SET.positive + SET.negative[:1], SET.negative[1:])
+    assert ask(client, Rank(flipped), Ranking) != ask(client, Rank(SET), Ranking)
+
+
+def test_read_prompts_are_kept_up_to_a_limit(explorer, monkeypatch):
+    explorer._reads.clear()
+    monkeypatch.setattr("engine.explorer.CACHED_TOKENS", 60)
+    for text in (*POSITIVE, *NEGATIVE):
+        finish(explorer.read([Prompt(text)]))
+    assert 0 < sum(len(read.h_TD) for read in explorer._reads.values()) <= 60
+    assert list(explorer._reads)[-1] == (NEGATIVE[-1], "raw")
+    reads = finish(explorer.read([Prompt(POSITIVE[0]), Prompt(POSITIVE[0]), Prompt(POSITIVE[0], "chat")]))
+    assert reads[0] is reads[1]
+    assert len(reads[2].h_TD) > len(reads[0].h_TD)
+
+
+def test_the_features_of_a_token_are_its_strongest_activations(explorer, acts):
+    f_TF, _, ids = acts[1]
+    for at in (1, len(ids) - 1):
+        found = finish(explorer.features_at(FeaturesAt(Prompt(POSITIVE[1]), at, top=4)))
+        order = np.argsort(-f_TF[at], kind="stable")[:4]
+        expected = [(int(i), f_TF[at][i]) for i in order if f_TF[at][i] > 0]
+        assert [f.feature for f in found.features] == [i for i, _ in expected]
+        assert [f.activation for f in found.features] == pytest.approx([v for _, v in expected], abs=1e-4)
+        assert found.n_active == int((f_TF[at] > 0).sum())
+        assert found.token == explorer.model.tokens.string(ids[at])
+    with pytest.raises(UsageError, match="no token 999"):
+        finish(explorer.features_at(FeaturesAt(Prompt(POSITIVE[1]), 999)))
