@@ -1,9 +1,10 @@
 """Prompt sets as TOML files, and the neutral text. `load("gender_bias")` or `load("my.toml")`.
 
 A set holds `[[positive]]` prompts that show a behaviour, `[[negative]]` ones that do not, and `[[probe]]` questions
-that measure it. Imports nothing else of saescope.
+that measure it. `read_prompts` takes prompts out of other files, `write` saves a set. Imports nothing else of saescope.
 """
 
+from prompts.importer import Imported, read_prompts
 from prompts.loader import (
     NEUTRAL_TEXT,
     Entry,
@@ -15,10 +16,12 @@ from prompts.loader import (
     load,
     packaged,
 )
+from prompts.writer import write
 
 __all__ = [
     "NEUTRAL_TEXT",
     "Entry",
+    "Imported",
     "ProbeEntry",
     "PromptSetError",
     "PromptSetFile",
@@ -26,4 +29,6 @@ __all__ = [
     "find",
     "load",
     "packaged",
+    "read_prompts",
+    "write",
 ]

@@ -90,10 +90,10 @@ def load(name_or_path: str) -> PromptSetFile:
     """Reads and checks one set. Raises PromptSetError naming file and field."""
     path = find(name_or_path)
     try:
-        raw = tomllib.loads(path.read_text("utf-8"))
+        raw = tomllib.loads(path.read_text("utf-8-sig"))  # sig: some editors put a byte order mark first
     except (OSError, UnicodeDecodeError) as error:
         raise PromptSetError(f"{path} cannot be read: {error}.", "Give a UTF-8 text file.") from error
-    except tomllib.TOMLDecodeError as error:
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
         raise PromptSetError(f"{path} is not valid TOML: {error}.", "Mend the line it names.") from error
     try:
         found = msgspec.convert(raw, PromptSetFile)

@@ -1,0 +1,132 @@
+"""Reads prompts out of a file of any of three kinds, for the app's import command: .toml, .jsonl, or plain lines."""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Literal
+
+import msgspec
+
+from prompts.loader import Entry, ProbeEntry, PromptSetError, PromptSetFile, in_words, load
+
+MAX_BYTES = 50_000_000
+"""A larger file is hardly a list of prompts, and reading it would freeze the app."""
+LINE_END = re.compile(r"\r\n|\n|\r")  # str.splitlines would also break at characters a JSON string may hold
+JSONL_REMEDY = 'Write one JSON object a line, like {"text": "…", "set": "positive"}.'
+
+Side = Literal["positive", "negative"]
+
+
+class Imported(msgspec.Struct, frozen=True):
+    """What a file held, in its order. A text that repeats an earlier one is left out and counted."""
+
+    entries: tuple[Entry, ...] = ()
+    """Prompts that the file assigns to neither set."""
+    positive: tuple[Entry, ...] = ()
+    negative: tuple[Entry, ...] = ()
+    probes: tuple[ProbeEntry, ...] = ()
+    repeated: int = 0
+    whole: PromptSetFile | None = None
+    """The file as a prompt set, with name, format and settings, where it is one (.toml)."""
+
+
+class _Line(msgspec.Struct, frozen=True):
+    """A line of a .jsonl file. Other fields are let pass: data sets carry ids and sources."""
+
+    text: str
+    set: Side | None = None
+    breaks: str = ""
+
+
+_lines: Any = msgspec.json.Decoder(str | _Line)  # Any: mypy cannot read a union as an argument
+
+
+def read_prompts(path: str | Path) -> Imported:
+    """Reads a file by its ending. Raises PromptSetError naming file, line and remedy."""
+    place = _checked(path)
+    kind = place.suffix.lower()
+    if kind == ".toml":
+        found = load(str(place.absolute()))  # absolute: a bare name would be looked up among the packaged sets
+        return Imported((), found.positive, found.negative, found.probe, whole=found)
+    lines = list(_numbered(place))
+    if not lines:
+        raise PromptSetError(f"{place} is empty.", "Write one prompt a line.")
+    if kind == ".jsonl":
+        return _sorted(place, [(number, _parse(place, number, line)) for number, line in lines])
+    return _sorted(place, [(number, _Line(line)) for number, line in lines])
+
+
+def _checked(path: str | Path) -> Path:
+    """The path of a readable file that is not too large. Raises PromptSetError."""
+    try:
+        place = Path(path).expanduser()
+        found = os.stat(place)
+    except (OSError, ValueError, RuntimeError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise PromptSetError(f"{path} cannot be read: {reason}.", "Check the path.") from error
+    if stat.S_ISDIR(found.st_mode):
+        raise PromptSetError(f"{place} is a folder.", "Name a file in it.")
+    if not stat.S_ISREG(found.st_mode):  # a pipe or a device may never end
+        raise PromptSetError(f"{place} is not a file.", "Name a .toml, .jsonl or text file.")
+    if found.st_size > MAX_BYTES:
+        raise PromptSetError(
+            f"{place} has {found.st_size / 1e6:,.0f} MB, more than {MAX_BYTES // 10**6}.", "Split it, or take a sample."
+        )
+    return place
+
+
+def _numbered(path: Path) -> Iterator[tuple[int, str]]:
+    """Its lines that are not empty, stripped, with their numbers from 1. Raises PromptSetError."""
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise PromptSetError(f"{path} cannot be read: {error.strerror}.", "Check the path.") from error
+    remedy = "Save it as UTF-8 text."
+    try:
+        text = data.decode("utf-8-sig")  # sig: a byte order mark is skipped
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        raise PromptSetError(f"{path}, line {line}: not UTF-8 text.", remedy) from error
+    for number, line in enumerate(LINE_END.split(text), 1):
+        if "\0" in line:  # UTF-16 without a mark, or no text at all
+            raise PromptSetError(f"{path}, line {number}: a zero byte, so this is not UTF-8 text.", remedy)
+        if line.strip():
+            yield number, line.strip()
+
+
+def _parse(path: Path, number: int, line: str) -> _Line:
+    """One line of a .jsonl file. Raises PromptSetError."""
+    try:
+        decoded: str | _Line = _lines.decode(line)
+    except msgspec.ValidationError as error:
+        raise PromptSetError(f"{path}, line {number}: {in_words(str(error))}", JSONL_REMEDY) from error
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise PromptSetError(f"{path}, line {number}: not valid JSON: {error}.", JSONL_REMEDY) from error
+    found = _Line(decoded) if isinstance(decoded, str) else decoded
+    if not found.text.strip():
+        raise PromptSetError(f"{path}, line {number}: the text is empty.", "Write a prompt or delete the line.")
+    return found
+
+
+def _sorted(path: Path, lines: list[tuple[int, _Line]]) -> Imported:
+    """The lines by their set. Raises PromptSetError where one text stands in two sets."""
+    sets: dict[Side | None, list[Entry]] = {None: [], "positive": [], "negative": []}
+    seen: dict[str, tuple[int, Side | None]] = {}
+    repeated = 0
+    for number, line in lines:
+        before, side = seen.setdefault(line.text.strip(), (number, line.set))
+        if side != line.set:
+            raise PromptSetError(
+                f"{path}, line {number}: the text of line {before}, there {side or 'in no set'}, "
+                f"here {line.set or 'in no set'}.",
+                "Delete one of them.",
+            )
+        if before == number:
+            sets[line.set].append(Entry(line.text, line.breaks))
+        else:
+            repeated += 1
+    return Imported(tuple(sets[None]), tuple(sets["positive"]), tuple(sets["negative"]), repeated=repeated)
