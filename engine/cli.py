@@ -15,13 +15,12 @@ from typing import TypeVar
 import msgspec
 
 import prompts
-from engine import export, feature_lists, session
+from engine import export, feature_lists, prompt_sets, session
 from engine.arguments import DEFAULT_SET, parser
 from engine.client import EngineClient, RequestCancelled, ask
 from engine.errors import EditError, SaescopeError, SessionError, UsageError
 from engine.printing import Printer
 from engine.records import (
-    Answer,
     Describe,
     Described,
     Diagnosis,
@@ -31,7 +30,6 @@ from engine.records import (
     Generated,
     Load,
     Loaded,
-    Probe,
     ProbeTable,
     Prompt,
     PromptSet,
@@ -88,6 +86,8 @@ class Command:
             return
         path = Path(self.args.session)
         current = session.read(path) if path.exists() else session.new(self.load, loaded)
+        if current.loaded is None:  # the app's, saved before anything was loaded
+            current = msgspec.structs.replace(current, load=self.load, loaded=loaded)
         same = SAME_IN_A_SESSION
         other = [same[name] for name in same if getattr(current.loaded, name) != getattr(loaded, name)]
         if other:
@@ -166,6 +166,9 @@ def replay(command: Command) -> None:
     """saescope replay SESSION"""
     args = command.args
     recorded = session.read(Path(args.file))
+    generations = [*recorded.generations, *(r.generated for t in recorded.probe_tables for r in t.rows)]
+    if recorded.loaded is None or not (generations or recorded.rankings):
+        raise SessionError(f"{args.file} holds no results to replay.", "Rank or generate with --session FILE first.")
     overrides = {name: getattr(args, name) for name in ("model", "sae", "hook", "device", "dtype", "threads")}
     kept = {"dtype": recorded.loaded.dtype, "threads": recorded.loaded.threads}
     if recorded.loaded.device == "cpu":  # a GPU may have another number here, or be missing: then the default
@@ -174,7 +177,6 @@ def replay(command: Command) -> None:
     command.load = msgspec.structs.replace(recorded.load, **changes)
     loaded = command.open()
     command.printer.differences(recorded.loaded, loaded)
-    generations = [*recorded.generations, *(r.generated for t in recorded.probe_tables for r in t.rows)]
     rankings = [(r, command.ask(ReplayRank(r), RankReplayed)) for r in recorded.rankings]
     again = [(g, command.ask(Replay(g), Replayed)) for g in generations]
     command.printer.replayed(rankings, again)
@@ -238,16 +240,7 @@ VERBS: dict[str, Callable[[Command], None]] = {
 
 def prompt_set(name_or_path: str) -> PromptSet:
     """A prompt set file as the engine's record."""
-    found = prompts.load(name_or_path)
-    return PromptSet(
-        name=found.name,
-        positive=tuple(Prompt(e.text, found.format) for e in found.positive),
-        negative=tuple(Prompt(e.text, found.format) for e in found.negative),
-        probes=tuple(
-            Probe(p.text, p.format, p.prefill, tuple(Answer(name, strings) for name, strings in p.answers.items()))
-            for p in found.probe
-        ),
-    )
+    return prompt_sets.from_file(prompts.load(name_or_path))
 
 
 def edits(args: argparse.Namespace) -> tuple[Edit, ...]:

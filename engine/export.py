@@ -10,7 +10,7 @@ from typing import Any, Literal
 import msgspec
 
 from engine.errors import UsageError
-from engine.records import Edit, Generated, ProbeTable, Ranking
+from engine.records import Edit, Generated, Loaded, ProbeTable, Ranking
 from engine.session import Session
 
 Table = Literal["features", "generations", "probes"]
@@ -22,8 +22,11 @@ FEATURE_COLUMNS = (
 
 
 def to_jsonl(session: Session) -> str:
-    """Every result on a line of its own, each with its type; the first line says what was loaded."""
-    records = [session.loaded, *session.rankings, *session.generations, *session.probe_tables]
+    """Every result on a line of its own, each with its type; the first line says what was loaded.
+
+    Where nothing was, it holds the Load that would have loaded it.
+    """
+    records = [session.loaded or session.load, *session.rankings, *session.generations, *session.probe_tables]
     return "".join(msgspec.json.encode(record).decode() + "\n" for record in records)
 
 
@@ -96,16 +99,7 @@ def edits_in_words(edits: tuple[Edit, ...]) -> str:
 
 def to_markdown(session: Session) -> str:
     """A report to read: what was loaded, the leaderboards, the texts side by side, the probes."""
-    loaded = session.loaded
-    lines = [
-        "# saescope session",
-        "",
-        f"- written {session.created}",
-        f"- model {loaded.model} ({loaded.dtype}, {loaded.device}), SAE {loaded.sae}: {loaded.d_sae:,} features "
-        f"at {loaded.hook}",
-        f"- model fingerprint {loaded.model_fingerprint[:16]}, SAE fingerprint {loaded.sae_fingerprint[:16]}",
-        "",
-    ]
+    lines = ["# saescope session", "", f"- written {session.created}", *loaded_lines(session.loaded), ""]
     for ranking in session.rankings:
         lines += ranking_section(ranking)
     for result in session.generations:
@@ -113,6 +107,17 @@ def to_markdown(session: Session) -> str:
     for table in session.probe_tables:
         lines += probe_section(table)
     return "\n".join(lines)
+
+
+def loaded_lines(loaded: Loaded | None) -> list[str]:
+    """What was loaded, as list items."""
+    if loaded is None:
+        return ["- nothing was loaded"]
+    return [
+        f"- model {loaded.model} ({loaded.dtype}, {loaded.device}), SAE {loaded.sae}: {loaded.d_sae:,} features "
+        f"at {loaded.hook}",
+        f"- model fingerprint {loaded.model_fingerprint[:16]}, SAE fingerprint {loaded.sae_fingerprint[:16]}",
+    ]
 
 
 def ranking_section(ranking: Ranking) -> list[str]:

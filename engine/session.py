@@ -69,6 +69,15 @@ class Session(Record, frozen=True):
     """The app's; None in a session written by the command line."""
 
 
+SAME = {
+    "model_fingerprint": "model",
+    "sae_fingerprint": "SAE",
+    "hook": "hook",
+    "dtype": "dtype",
+    "reference_fingerprint": "reference",
+}
+"""What all results of one session share: `replay` loads once."""
+
 Result = Ranking | Generated | ProbeTable
 
 
@@ -91,31 +100,43 @@ def add(session: Session, result: Result, prompts: PromptSet | None = None) -> S
             return msgspec.structs.replace(session, prompt_sets=sets, probe_tables=(*session.probe_tables, result))
 
 
+def differences(one: Loaded, other: Loaded) -> list[str]:
+    """In what two loaded pairs differ so that their results do not belong into one session."""
+    return [name for field, name in SAME.items() if getattr(one, field) != getattr(other, field)]
+
+
 def read(path: Path) -> Session:
     """Reads a session. Raises SessionError saying what is wrong with the file."""
     try:
-        raw = msgspec.json.decode(path.read_bytes())
+        data = path.read_bytes()
     except OSError as error:
         raise SessionError(f"The session {path} cannot be read: {error.strerror}.", "Check the path.") from error
-    except msgspec.DecodeError as error:
-        raise SessionError(f"{path} is not a session file: {error}.", "It may be cut off: use a copy.") from error
+    return decode(data, str(path))
+
+
+def decode(data: bytes, what: str) -> Session:
+    """A session from its JSON. Raises SessionError naming the file, or whatever else `what` calls it."""
+    try:
+        raw = msgspec.json.decode(data)
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise SessionError(f"{what} is not a session file: {error}.", "It may be cut off: use a copy.") from error
     version = raw.get("saescope_session") if isinstance(raw, dict) else None
     if not isinstance(version, int):
-        raise SessionError(f"{path} is not a session file.", f"Sessions end in {SUFFIX}.")
+        raise SessionError(f"{what} is not a session file.", f"Sessions end in {SUFFIX}.")
     if version > VERSION:
         raise SessionError(
-            f"{path} was written by a newer saescope (session version {version}, this one reads {VERSION}).",
+            f"{what} was written by a newer saescope (session version {version}, this one reads {VERSION}).",
             "Update saescope.",
         )
     try:
-        return msgspec.convert(raw, Session)
+        return msgspec.convert(raw, Session, str_keys=True)
     except msgspec.ValidationError as error:
-        raise SessionError(f"{path} is damaged: {error}.", "Mend the field it names, or use a copy.") from error
+        raise SessionError(f"{what} is damaged: {error}.", "Mend the field it names, or use a copy.") from error
 
 
 def write(session: Session, path: Path) -> None:
     """Writes the session beside its place and renames it there. Raises SessionError; the old file then stays."""
-    text = layout(msgspec.to_builtins(session)) + "\n"
+    text = layout(msgspec.to_builtins(session, str_keys=True)) + "\n"
     temporary = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -125,8 +146,8 @@ def write(session: Session, path: Path) -> None:
             file.write(text)
         os.replace(temporary, path)
         temporary = None
-    except OSError as error:
-        message = f"The session cannot be written to {path}: {error.strerror}."
+    except (OSError, UnicodeEncodeError) as error:
+        message = f"The session cannot be written to {path}: {getattr(error, 'strerror', error)}."
         raise SessionError(message, "Save it elsewhere.") from error
     finally:
         if temporary is not None:

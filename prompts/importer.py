@@ -7,7 +7,7 @@ import re
 import stat
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import msgspec
 
@@ -42,7 +42,7 @@ class _Line(msgspec.Struct, frozen=True):
     breaks: str = ""
 
 
-_lines: Any = msgspec.json.Decoder(str | _Line)  # Any: mypy cannot read a union as an argument
+_lines = msgspec.json.Decoder(str | _Line)
 
 
 def read_prompts(path: str | Path) -> Imported:
@@ -89,8 +89,8 @@ def _numbered(path: Path) -> Iterator[tuple[int, str]]:
     try:
         text = data.decode("utf-8-sig")  # sig: a byte order mark is skipped
     except UnicodeDecodeError as error:
-        line = data.count(b"\n", 0, error.start) + 1
-        raise PromptSetError(f"{path}, line {line}: not UTF-8 text.", remedy) from error
+        at = data.count(b"\n", 0, error.start) + 1
+        raise PromptSetError(f"{path}, line {at}: not UTF-8 text.", remedy) from error
     for number, line in enumerate(LINE_END.split(text), 1):
         if "\0" in line:  # UTF-16 without a mark, or no text at all
             raise PromptSetError(f"{path}, line {number}: a zero byte, so this is not UTF-8 text.", remedy)

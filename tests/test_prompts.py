@@ -3,6 +3,9 @@
 import pytest
 
 import prompts
+from engine import prompt_sets
+from engine.errors import UsageError
+from engine.records import Answer, Probe, Prompt, PromptSet
 from prompts import PromptSetError
 
 HEAD = 'name = "mine"\n'
@@ -118,3 +121,37 @@ def test_the_neutral_text_is_one_passage_a_line():
     passages = [line for line in lines if line.strip()]
     assert len(passages) > 50
     assert len(set(passages)) == len(passages)
+
+
+# ---- as the engine's records
+
+
+@pytest.mark.parametrize("name", prompts.packaged())
+def test_packaged_sets_are_the_same_there_and_back(name):
+    found = prompts.load(name)
+    record = prompt_sets.from_file(found)
+    assert prompt_sets.to_file(record) == found
+    assert prompt_sets.from_file(prompt_sets.to_file(record)) == record
+    assert [p.breaks for p in record.negative] == [e.breaks for e in found.negative]
+    assert record.description == found.description
+
+
+def test_only_settings_that_are_not_as_by_default_are_in_the_record():
+    assert prompt_sets.from_file(prompts.load("gender_bias")).settings == {}
+    founding = prompt_sets.from_file(prompts.load("founding_5v2")).settings
+    assert founding == {"scale": 0.125, "reconstruct": True, "positions": "first-step"}
+
+
+@pytest.mark.parametrize(
+    ("record", "part"),
+    [
+        (PromptSet("x", (Prompt("a"),), (Prompt("b", "chat"),)), "mixes raw and chat"),
+        (PromptSet("x", probes=(Probe("q", answers=(Answer("a", ("b",)), Answer("a", ("c",)))),)), "same name"),
+        (PromptSet("x", settings={"positions": "some"}), "positions"),
+        (PromptSet("x", settings={"colour": "red"}), "colour"),
+    ],
+)
+def test_what_a_file_cannot_say_is_refused(record, part):
+    with pytest.raises(UsageError, match=part) as caught:
+        prompt_sets.to_file(record)
+    assert caught.value.remedy

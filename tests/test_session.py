@@ -7,9 +7,11 @@ import msgspec
 import pytest
 import samples
 
-from engine import session
+from engine import export, session
+from engine.cli import main
 from engine.errors import SessionError
-from engine.session import Session
+from engine.records import Prompt, PromptSet, Sampling
+from engine.session import EditSlot, Session, Workspace
 
 
 @pytest.fixture
@@ -169,3 +171,72 @@ def test_one_changed_number_changes_one_line(full):
 def test_a_new_session_knows_when_it_was_made():
     created = datetime.fromisoformat(session.new(samples.LOAD, samples.LOADED).created)
     assert abs(datetime.now(UTC) - created) < timedelta(minutes=1)
+
+
+# ---- the app's workspace
+
+
+WORKSPACE = Workspace(
+    prompts=PromptSet(
+        "mine", (Prompt("a", "chat", "b"),), description="c", settings={"scale": 0.125, "positions": "all"}
+    ),
+    question="Who?\n\u2028",
+    raw=True,
+    edits=(EditSlot(3), EditSlot(4, -0.5, on=False)),
+    pinned=(4133, 7),
+    labels={4133: "women", 7: ""},
+    feature=7,
+    sampling=Sampling(8, 0.5, 2**63 - 1),
+    restart=True,
+)
+
+
+def test_a_workspace_is_read_back_equal_with_and_without_results(full, tmp_path):
+    for found in (full, session.new(samples.LOAD)):
+        found = msgspec.structs.replace(found, workspace=WORKSPACE)
+        session.write(found, tmp_path / "x.json")
+        assert session.read(tmp_path / "x.json") == found
+        assert session.decode(msgspec.json.encode(found), "x") == found
+
+
+def test_a_file_from_before_the_workspace_is_still_read(full, path):
+    def as_it_was(raw):
+        del raw["workspace"]
+        for prompt_set in raw["prompt_sets"]:
+            del prompt_set["description"], prompt_set["settings"]
+            for prompt in (*prompt_set["positive"], *prompt_set["negative"]):
+                del prompt["breaks"]
+        for generated in raw["generations"]:
+            del generated["baseline"]["margins"], generated["edited"]["margins"]
+        del raw["loaded"]["reference_fingerprint"]
+
+    rewritten(path, as_it_was)
+    found = session.read(path)
+    assert found.workspace is None
+    assert found.prompt_sets == full.prompt_sets
+    assert found.generations == full.generations
+    assert found.loaded == msgspec.structs.replace(samples.LOADED, reference_fingerprint="")
+
+
+def test_a_session_saved_before_anything_was_loaded(tmp_path, capsys):
+    path = tmp_path / "x.json"
+    session.write(session.new(samples.LOAD), path)
+    found = session.read(path)
+    assert found.loaded is None
+    assert main(["replay", str(path)]) == 1
+    assert "holds no results to replay" in capsys.readouterr().err
+    assert "- nothing was loaded" in export.to_markdown(found)
+    assert msgspec.json.decode(export.to_jsonl(found), type=type(samples.LOAD)) == samples.LOAD
+    assert main(["export", str(path), "--format", "csv"]) == 2
+
+
+def test_a_text_that_cannot_be_utf8_is_an_error_not_a_crash(path):
+    before = path.read_bytes()
+    with pytest.raises(SessionError, match="surrogates"):
+        session.write(msgspec.structs.replace(session.read(path), created="\ud800"), path)
+    assert path.read_bytes() == before
+
+
+def test_deep_nesting_is_not_a_session():
+    with pytest.raises(SessionError, match="not a session file"):
+        session.decode(b"[" * 100_000 + b"]" * 100_000, "this")
