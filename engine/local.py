@@ -1,13 +1,14 @@
 """The engine in this very process: the command line's and the tests' carrier.
 
-Same requests and events as the engine process will have; a request is cancelled between two of its events.
+Same requests and events as the engine process has, which runs them with this module's `Engine` too; a request is
+cancelled between two of its events.
 """
 
 from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 
 import torch
 
@@ -20,8 +21,10 @@ from engine.records import (
     Cancelled,
     Describe,
     Doctor,
+    Edit,
     Event,
     Failed,
+    FeaturesAt,
     Finished,
     Generate,
     Load,
@@ -30,57 +33,72 @@ from engine.records import (
     ReplayRank,
     Request,
     RunProbes,
+    ScoreAnswers,
     Show,
 )
 
 log = logging.getLogger("saescope")
+SMALLER = "Use fewer or shorter prompts, or a smaller model."
+
+
+class Engine:
+    """One loaded model and the requests run on it: what every carrier shares."""
+
+    def __init__(self) -> None:
+        self.explorer: Explorer | None = None
+
+    def run(self, request: Request) -> Generator[Event, tuple[Edit, ...] | None, None]:
+        """Runs a request event by event; the last is Finished or Failed, and nothing a verb raises gets past it.
+
+        What is sent in answer to an event goes to the verb: new edits for a running generation. To stop a request,
+        close it.
+        """
+        end: Finished | Failed
+        try:
+            end = Finished((yield from self._start(request)))
+        except SaescopeError as error:
+            end = Failed(type(error).__name__, error.message, error.remedy, error.exit_code)
+        except torch.OutOfMemoryError:
+            end = Failed("EngineFault", "The GPU's memory is full.", SMALLER)
+        except MemoryError:
+            end = Failed("EngineFault", "The memory is full.", SMALLER)
+        except Exception as error:
+            log.exception("request %s failed", type(request).__name__)
+            message = f"Unexpected error: {type(error).__name__}: {error}"
+            end = Failed("EngineFault", message, "The log has the details.")
+        yield end  # out here, so that a failed verb's frames and their tensors are gone by now
+
+    def _start(self, request: Request) -> Events:
+        if isinstance(request, Load):
+            self.explorer = explorer = yield from open_explorer(request)
+            return explorer.loaded
+        if self.explorer is None:
+            raise UsageError("No model is loaded.", "Send a Load request first.")
+        result = yield from run_verb(self.explorer, request)
+        return result
 
 
 class LocalClient:
     """An EngineClient that runs each request in the caller's thread, as its events are read."""
 
     def __init__(self) -> None:
-        self._explorer: Explorer | None = None
+        self._engine = Engine()
         self._cancelled = threading.Event()
+
+    @property
+    def _explorer(self) -> Explorer | None:
+        return self._engine.explorer
 
     def stream(self, request: Request) -> Iterator[Event]:
         """Runs a request event by event; see EngineClient."""
         self._cancelled.clear()
-        work = self._start(request)
-        try:
-            while True:
-                try:
-                    event = next(work)
-                except StopIteration as done:
-                    yield Finished(done.value)
-                    return
-                yield event
-                if self._cancelled.is_set():
-                    work.close()
-                    yield Cancelled()
-                    return
-        except SaescopeError as error:
-            yield Failed(type(error).__name__, error.message, error.remedy, error.exit_code)
-        except torch.OutOfMemoryError:
-            yield Failed(
-                "EngineFault", "The GPU's memory is full.", "Use fewer or shorter prompts, or a smaller model."
-            )
-        except MemoryError:
-            yield Failed("EngineFault", "The memory is full.", "Use fewer or shorter prompts, or a smaller model.")
-        except Exception as error:
-            log.exception("request %s failed", type(request).__name__)
-            yield Failed(
-                "EngineFault", f"Unexpected error: {type(error).__name__}: {error}", "The log has the details."
-            )
-
-    def _start(self, request: Request) -> Events:
-        if isinstance(request, Load):
-            self._explorer = explorer = yield from open_explorer(request)
-            return explorer.loaded
-        if self._explorer is None:
-            raise UsageError("No model is loaded.", "Send a Load request first.")
-        result = yield from run_verb(self._explorer, request)
-        return result
+        work = self._engine.run(request)
+        for event in work:
+            yield event
+            if self._cancelled.is_set() and not isinstance(event, Finished | Failed):
+                work.close()
+                yield Cancelled()
+                return
 
     def cancel(self) -> None:
         """Stops the running request at its next event; callable from another thread or a signal handler."""
@@ -88,7 +106,7 @@ class LocalClient:
 
     def close(self) -> None:
         """Lets go of the model."""
-        self._explorer = None
+        self._engine.explorer = None
 
 
 def run_verb(explorer: Explorer, request: Request) -> Events:
@@ -100,8 +118,12 @@ def run_verb(explorer: Explorer, request: Request) -> Events:
             return explorer.show(request)
         case Describe():
             return explorer.describe(request)
+        case FeaturesAt():
+            return explorer.features_at(request)
         case Generate():
             return explorer.generate(request)
+        case ScoreAnswers():
+            return explorer.score_answers(request)
         case RunProbes():
             return explorer.run_probes(request)
         case Doctor():

@@ -5,10 +5,14 @@ A frame is four bytes of length, most significant first, then that many bytes of
 
 from __future__ import annotations
 
+import os
 import struct
+from importlib import metadata
+from pathlib import Path
 
 import msgspec
 
+import engine
 from engine.errors import EngineFault
 from engine.records import Edit, Event, Record, Request
 
@@ -55,3 +59,29 @@ class Answer(Record, frozen=True, tag=True):
 
 ToEngine = Ask | Cancel | SetEdits
 FromEngine = Hello | Answer
+
+
+def frame(message: ToEngine | FromEngine) -> bytes:
+    """The message as it travels. Raises EngineFault where it is longer than MAX_FRAME."""
+    body = msgspec.msgpack.encode(message)
+    if len(body) > MAX_FRAME:
+        raise EngineFault(f"A message of {len(body) >> 20} MiB is too long for the engine.", "Use fewer prompts.")
+    return HEADER.pack(len(body)) + body
+
+
+def body_length(header: bytes | bytearray) -> int:
+    """How many bytes follow this header. Raises EngineFault where they are more than MAX_FRAME."""
+    length: int = HEADER.unpack(header)[0]
+    if length > MAX_FRAME:
+        raise EngineFault(f"A frame of {length} bytes is no message of saescope's.", "Restart it.")
+    return length
+
+
+def own_hello() -> Hello:
+    """Whose code this process runs."""
+    try:
+        version = metadata.version("saescope")
+    except metadata.PackageNotFoundError:  # run from a checkout that was never installed
+        version = "unknown"
+    # asked of the package, not of this file: an editable install lends our modules to a foreign package that lacks them
+    return Hello(version, str(Path(next(iter(engine.__path__))).resolve()), os.getpid())

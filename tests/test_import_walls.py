@@ -17,6 +17,7 @@ def loaded_by(code):
     [
         "engine.cli, saescope",
         "engine.records, engine.errors, engine.client, engine.session, engine.export",
+        "engine.process, engine.wire, engine.scheduler, engine.worker",
         "prompts",
         "tui",
     ],
@@ -26,7 +27,7 @@ def test_front_ends_start_without_torch(modules):
 
 
 def test_the_engine_never_imports_the_screen():
-    assert not loaded_by("import engine.local") & {"textual", "tui"}
+    assert not loaded_by("import engine.local, engine.worker, engine.process") & {"textual", "tui"}
 
 
 def test_records_errors_and_prompts_import_nothing_of_ours():
