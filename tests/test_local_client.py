@@ -74,7 +74,7 @@ def test_an_exception_in_a_verb_is_an_event_and_the_engine_goes_on(client, explo
 
     with monkeypatch.context() as patch:
         patch.setattr(type(explorer.model), "capture_batch", fail)
-        failed = list(client.stream(Show(1, (Prompt("abc"),))))[-1]
+        failed = list(client.stream(Show(1, (Prompt("never read before"),))))[-1]
     assert isinstance(failed, Failed)
     assert failed.kind == kind
     assert words in failed.message
