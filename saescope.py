@@ -1,4 +1,4 @@
-"""The command's front door. Without a verb it gives the tour, until the app is there."""
+"""The command's front door: a verb goes to the command line, everything else opens the app."""
 
 from __future__ import annotations
 
@@ -7,9 +7,32 @@ import sys
 
 def main() -> int:
     """Runs saescope; returns the exit code."""
-    from engine.cli import main as command_line
+    from engine.arguments import app_arguments
 
-    return command_line(sys.argv[1:])
+    # neither side is imported before it is known which one is wanted
+    options = app_arguments(sys.argv[1:])
+    if options is None:
+        from engine.cli import main as command_line
+
+        return command_line(sys.argv[1:])
+    if not (sys.stdin.isatty() and sys.stderr.isatty()):
+        print("error: the app needs a terminal.", file=sys.stderr)
+        print("For scripts and pipes there are verbs: saescope --help lists them.", file=sys.stderr)
+        return 2
+    return open_app(*options)
+
+
+def open_app(*options: object) -> int:
+    """The app; a session or prompt set that cannot be read is said before anything opens."""
+    from engine.errors import SaescopeError
+    from prompts import PromptSetError
+    from tui.start import run
+
+    try:
+        return run(*options)  # type: ignore[arg-type]
+    except (SaescopeError, PromptSetError) as error:
+        print(f"error: {error.message}\n{error.remedy}", file=sys.stderr)
+        return 1
 
 
 if __name__ == "__main__":

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 
-from engine.records import RANK_COLUMNS
+from engine.records import RANK_COLUMNS, Load
 
 DEFAULT_SET = "gender_bias"
 
@@ -16,7 +17,9 @@ def parser() -> argparse.ArgumentParser:
     saves.add_argument("--session", metavar="FILE", help="add the result to this session file")
     machine.add_argument("--json", action="store_true", help="one JSON object on standard output")
     main_parser = argparse.ArgumentParser(
-        prog="saescope", description="Explore sparse-autoencoder features of language models in the terminal."
+        prog="saescope",
+        description="Explore sparse-autoencoder features of language models in the terminal. Without a verb: the app "
+        "(options: --model --sae --hook --device --dtype --threads --reference --prompts FILE --session FILE).",
     )
     verbs = main_parser.add_subparsers(dest="verb", metavar="VERB", required=True)
 
@@ -47,6 +50,18 @@ def parser() -> argparse.ArgumentParser:
     add_export_options(verb("export", "a saved session as csv, jsonl or markdown", no_options))
     verb("tour", "the whole job on the packaged demo, step by step", loads, saves)
     return main_parser
+
+
+def app_arguments(argv: Sequence[str]) -> tuple[Load, str | None, str | None] | None:
+    """What the app is to open: what to load, a prompt set, a session file. None where a verb was given, or --help."""
+    if argv and (not argv[0].startswith("-") or argv[0] in ("-h", "--help")):
+        return None
+    options = argparse.ArgumentParser(prog="saescope", usage="saescope [VERB] [options]", add_help=False)
+    add_load_options(options)
+    options.add_argument("--prompts")
+    options.add_argument("--session")
+    found = options.parse_args(argv)
+    return Load(**{name: getattr(found, name) for name in Load.__struct_fields__}), found.prompts, found.session
 
 
 def add_load_options(target: argparse.ArgumentParser) -> None:

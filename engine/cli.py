@@ -292,7 +292,7 @@ def local_client() -> EngineClient:
 def main(argv: Sequence[str], connect: Callable[[], EngineClient] = local_client) -> int:
     """Runs one command; returns its exit code."""
     logging.basicConfig(stream=sys.stderr, level=logging.ERROR, format="%(name)s: %(message)s")
-    args = parser().parse_args(list(argv) or ["tour"])
+    args = parser().parse_args(list(argv))
     printer = Printer(json=getattr(args, "json", False))
     try:
         VERBS[args.verb](Command(args, printer, connect))

@@ -7,6 +7,7 @@ reads such a stream (`EngineClient`); the app sends many requests and is told of
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Protocol, TypeVar
 
 from engine import errors
@@ -45,6 +46,11 @@ class Listener(Protocol):
 
 class LiveEngine(Protocol):
     """An engine that works while the app goes on. `start` before anything else; after a loss, `start` again."""
+
+    @property
+    def log_path(self) -> Path:
+        """Where its log is."""
+        ...
 
     async def start(self, listener: Listener) -> None:
         """Starts the engine. Raises EngineFault where it cannot be started or is another version's."""

@@ -1,0 +1,112 @@
+"""The app: theme, keymap, command palette, signals. What the user works with is the main screen's."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import tomllib
+from collections.abc import Iterable
+from functools import partial
+from pathlib import Path
+from typing import ClassVar
+
+import platformdirs
+from textual.app import App, SystemCommand
+from textual.binding import Binding, BindingType
+from textual.screen import Screen
+from textual.theme import Theme
+
+from engine.autosave import AutosaveStore
+from engine.client import LiveEngine
+from tui.main_screen import MainScreen
+from tui.study import Study
+
+KEYMAP_FILE = "keys.toml"
+DARK = Theme(
+    name="saescope-dark", dark=True,
+    primary="#7aa2f7", secondary="#9ece6a", accent="#ffb000", warning="#ff8c42", error="#f7768e", success="#73c991",
+    foreground="#d8dce4", background="#14161b", surface="#1a1d23", panel="#272b34", boost="#22262e",
+)  # fmt: skip
+LIGHT = Theme(
+    name="saescope-light", dark=False,
+    primary="#1f5fbf", secondary="#3a7d2c", accent="#b45309", warning="#a84300", error="#b3261e", success="#1c7c3c",
+    foreground="#1d2129", background="#f4f5f7", surface="#ffffff", panel="#dfe3ea", boost="#eceff4",
+)  # fmt: skip
+
+
+class SaescopeApp(App[None]):
+    """The explorer, on one study and one engine."""
+
+    TITLE = "saescope"
+    CSS_PATH = "app.tcss"
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("ctrl+q", "quit", "Quit", show=False, priority=True, id="app.quit_typing"),
+    ]
+
+    def __init__(self, study: Study, engine: LiveEngine, store: AutosaveStore, offer: Study | None = None) -> None:
+        super().__init__()
+        self._start = (study, engine, store, offer)
+        self._keymap_problem = ""
+        for theme in (DARK, LIGHT):
+            self.register_theme(theme)
+        self.theme = DARK.name
+
+    def get_default_screen(self) -> Screen[None]:
+        """The main screen."""
+        study, engine, store, offer = self._start
+        return MainScreen(study, engine, store, offer)
+
+    @property
+    def main(self) -> MainScreen:
+        """The main screen, whatever lies over it."""
+        found = self.screen_stack[0]
+        assert isinstance(found, MainScreen)
+        return found
+
+    def on_mount(self) -> None:
+        """The user's own keys; a hang-up or a kill saves and ends."""
+        self.set_keymap(self._read_keymap())
+        if self._keymap_problem:
+            self.main.report(self._keymap_problem, "The keys are as they come.")
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGHUP, signal.SIGTERM):
+            try:
+                loop.add_signal_handler(number, lambda: asyncio.create_task(self.action_quit()))
+            except (NotImplementedError, RuntimeError, ValueError):  # not in the main thread: a test's
+                return
+
+    def _read_keymap(self) -> dict[str, str]:
+        """Bindings the user has remapped, by id, from keys.toml in the configuration folder."""
+        path = Path(platformdirs.user_config_dir("saescope")) / KEYMAP_FILE
+        if not path.exists():
+            return {}
+        try:
+            return {str(name): str(keys) for name, keys in tomllib.loads(path.read_text("utf-8")).items()}
+        except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+            self._keymap_problem = f"{path} cannot be read: {error}."
+            return {}
+
+    async def action_quit(self) -> None:
+        """Saves, ends the engine, and goes."""
+        self.main.sessions.keep_now()
+        await self.main.work.bridge.close()
+        self.exit()
+
+    def get_system_commands(self, screen: Screen[object]) -> Iterable[SystemCommand]:
+        """The palette: every binding of the main screen and its panes, sessions, themes."""
+        main = self.main
+        yield SystemCommand("New session", "Same prompts and model, no edits and results", main.sessions.new)
+        yield SystemCommand("Open a packaged prompt set", "gender_bias, founding_5v2 and others", main.flows.open_set)
+        if main.study.load.model is None:
+            yield SystemCommand("Ablate the list @gender", "The demo SAE's list of gender features", main.ablate_list)
+        yield SystemCommand("Light or dark", "Switch between saescope's two themes", self.switch_theme)
+        for node in (main, main.prompts, main.tokens, main.features, main.edits, main.generation):
+            for binding in node.BINDINGS:
+                if isinstance(binding, Binding) and binding.tooltip:
+                    title = f"{binding.description} ({binding.key_display or binding.key})"
+                    yield SystemCommand(title, binding.tooltip, partial(self.run_action, binding.action, node))
+        yield from (c for c in super().get_system_commands(screen) if c.title in ("Theme", "Screenshot", "Quit"))
+
+    def switch_theme(self) -> None:
+        """Dark to light and back."""
+        self.theme = LIGHT.name if self.current_theme.dark else DARK.name

@@ -1,0 +1,278 @@
+"""Dialogs of the main screen about prompts, features and generation: each asks, then changes the study and shows it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.console import Group
+from rich.text import Text
+
+import prompts
+from engine import prompt_sets, snippets
+from engine.errors import SaescopeError
+from engine.records import Answer, Described, Edit, Format, Probe, ProbeTable, Prompt, Sampling
+from tui.help import help_text
+from tui.screens.dialogs import AskText, Choice, Choose, Field, Form
+from tui.screens.feature import card
+from tui.screens.probes import probe_table
+from tui.screens.report import Report
+from tui.words import feature_in_words
+
+if TYPE_CHECKING:
+    from tui.main_screen import MainScreen
+
+
+class Flows:
+    """One method a dialog."""
+
+    def __init__(self, screen: MainScreen) -> None:
+        self.screen = screen
+
+    # ---- prompts
+
+    def edit_probe(self, index: int | None) -> None:
+        """A probe's form; index None makes a new one."""
+        study = self.screen.study
+        probe = Probe("") if index is None else study.work.prompts.probes[index]
+        fields = (
+            Field("text", "question", probe.text, "Which gender is a nurse most likely associated with?"),
+            Field("format", "fed as", probe.format, choices=("chat", "raw")),
+            Field("prefill", "prefill", probe.prefill, "put into the model's mouth before answers are scored"),
+            Field(
+                "answers", "tracked answers", answers_to_text(probe.answers), "female: female, woman; male: male, man"
+            ),
+        )
+
+        def keep(values: dict[str, str] | None) -> None:
+            if values is None:
+                return
+            format: Format = "raw" if values["format"] == "raw" else "chat"
+            same = values["answers"] == answers_to_text(probe.answers)
+            answers = probe.answers if same else answers_from_text(values["answers"])
+            study.put_probe(index, Probe(values["text"].strip(), format, values["prefill"], answers))
+            self.screen.show_prompts()
+            self.screen.work.score_answers()
+
+        title = "New probe" if index is None else "Probe"
+        self.screen.app.push_screen(Form(title, fields, check_probe), keep)
+
+    def import_prompts(self, group: str) -> None:
+        """A file's prompts; those it assigns to no set go to this one."""
+        default = "negative" if group == "negative" else "positive"
+
+        def read(path: str | None) -> None:
+            if path is None:
+                return
+            found = prompts.read_prompts(Path(path).expanduser())
+            study = self.screen.study
+            format: Format = found.whole.format if found.whole else study.format()
+            loose = [Prompt(e.text, format, e.breaks) for e in found.entries]
+            positive = [Prompt(e.text, format, e.breaks) for e in found.positive]
+            negative = [Prompt(e.text, format, e.breaks) for e in found.negative]
+            (positive if default == "positive" else negative).extend(loose)
+            count = study.add_prompts(positive, negative, [prompt_sets.from_entry(p) for p in found.probes])
+            self.screen.show_prompts()
+            what = f"{count} entries added" if count else "Nothing new in it"
+            self.screen.notify(f"{what} from {Path(path).name}" + ("; u takes them back." if count else "."))
+
+        def check(path: str) -> str:
+            try:
+                prompts.read_prompts(Path(path).expanduser())
+            except prompts.PromptSetError as error:
+                return f"{error.message} {error.remedy}"
+            return ""
+
+        hint = f"txt: a prompt a line, into {default} · jsonl: text and set · toml: a whole set · escape: leave"
+        self.screen.app.push_screen(AskText("Import prompts", "", "path of a file", hint, check), read)
+
+    def open_set(self) -> None:
+        """Replaces the prompts with a packaged set, or one from a file."""
+        names = [Choice(name, name, prompts.load(name).description) for name in prompts.packaged()]
+
+        def read(name: str | None) -> None:
+            if name is None:
+                return
+            study = self.screen.study
+            study.set_prompts(prompt_sets.from_file(prompts.load(name)))
+            if study.work.prompts.probes:
+                study.ask_probe(study.work.prompts.probes[0])
+            self.screen.show_prompts()
+            self.screen.show_question()
+            self.screen.notify("Prompts replaced; u brings the old ones back.")
+
+        self.screen.app.push_screen(Choose("Packaged prompt sets", names), read)
+
+    def write_set(self) -> None:
+        """Saves the prompts as a set of their own."""
+        now = self.screen.study.work.prompts
+
+        def written(path: str | None) -> None:
+            if path is not None:
+                self.screen.notify(f"Prompts saved to {path}: --prompts {path} uses them.")
+
+        def write(path: str) -> str:
+            place = Path(path).expanduser()
+            place = place if place.suffix == ".toml" else place.with_name(place.name + ".toml")
+            try:
+                prompts.write(prompt_sets.to_file(now), place)
+            except (prompts.PromptSetError, SaescopeError) as error:
+                return f"{error.message} {error.remedy}"
+            return ""
+
+        title = "Save these prompts as a set"
+        self.screen.app.push_screen(AskText(title, f"{now.name}.toml", "path of a toml file", check=write), written)
+
+    # ---- generation
+
+    def change_settings(self) -> None:
+        """Chat or raw, greedy or sampled, how many tokens, what a toggle does."""
+        study = self.screen.study
+        work = study.work
+        fields = (
+            Field("form", "the question is fed", "raw" if work.raw else "chat", choices=("chat", "raw")),
+            Field("tokens", "tokens at most", str(work.sampling.max_tokens)),
+            Field("temperature", "temperature", f"{work.sampling.temperature:g}", "0 is greedy"),
+            Field("seed", "seed", str(work.sampling.seed), "for a temperature above 0"),
+            Field("toggle", "a toggled edit", RESTARTS if work.restart else ACTS, choices=(ACTS, RESTARTS)),
+        )
+
+        def keep(values: dict[str, str] | None) -> None:
+            if values is None:
+                return
+            sampling = Sampling(int(values["tokens"]), float(values["temperature"]), int(values["seed"]))
+            study.set_generation(values["form"] == "raw", sampling, values["toggle"] == RESTARTS)
+            self.screen.show_question()
+
+        self.screen.app.push_screen(Form("Generation", fields, check_sampling), keep)
+
+    def show_probes(self, table: ProbeTable) -> None:
+        """All probes as one table."""
+        note = Text(
+            "Answers are scored after each probe's prefill. Edits: " + self.screen.edits_in_words(), style="dim"
+        )
+        self.screen.app.push_screen(Report("All probes, baseline and edited", Group(probe_table(table), note)))
+
+    # ---- features
+
+    def ask_feature(self) -> None:
+        """Jumps to a feature by its number."""
+        loaded = self.screen.study.loaded
+        last = loaded.d_sae - 1 if loaded else None
+
+        def check(text: str) -> str:
+            if not text.strip().isdecimal():
+                return "A feature is a number."
+            if last is not None and int(text) > last:
+                return f"This SAE has features 0 to {last:,}."
+            return ""
+
+        def go(text: str | None) -> None:
+            if text is not None:
+                self.screen.jump_to(int(text))
+
+        self.screen.app.push_screen(AskText("Jump to feature", "", "its number", check=check), go)
+
+    def ask_label(self, feature: int) -> None:
+        """A name of the user's own."""
+        study = self.screen.study
+
+        def keep(text: str | None) -> None:
+            if text is not None:
+                study.set_label(feature, text)
+                self.screen.show_features()
+
+        before = study.work.labels.get(feature, "")
+        hint = "enter: keep · empty: no label · escape: leave"
+        self.screen.app.push_screen(AskText(f"Label of feature {feature}", before, "what it means to you", hint), keep)
+
+    def show_card(self, found: Described) -> None:
+        """A feature's card."""
+        name = feature_in_words(found.feature, self.screen.name_of(found.feature), ())
+        self.screen.app.push_screen(Report(f"Feature {name}", Group(*card(found))))
+
+    def ask_copy(self, feature: int) -> None:
+        """Puts a feature's number, a command line or a snippet on the clipboard."""
+        study = self.screen.study
+        work = study.work
+        # without an edit of its own, the feature's ablation is what there is to reproduce
+        edits = study.edits() or (Edit(feature),)
+        choices = [Choice("number", "its number", str(feature))]
+        command = snippets.command_line(study.load, work.question or "…", work.raw, edits, work.sampling)
+        choices.append(Choice("command", "the same as a command line", command))
+        if study.loaded is not None:
+            choices.append(Choice("snippet", "an nnsight script", "that reproduces the edited text"))
+
+        def copy(choice: str | None) -> None:
+            if choice is None:
+                return
+            texts = {"number": str(feature), "command": command}
+            if choice == "snippet" and study.loaded is not None:
+                tokens = work.sampling.max_tokens
+                question = work.question or "…"
+                texts["snippet"] = snippets.nnsight_snippet(study.loaded, study.load, edits, question, work.raw, tokens)
+            self.screen.app.copy_to_clipboard(texts[choice])
+            self.screen.notify("Copied, by OSC 52: through SSH too. In tmux: set -g set-clipboard on.")
+
+        self.screen.app.push_screen(Choose("Copy to the clipboard", choices), copy)
+
+    # ---- pages
+
+    def help(self) -> None:
+        """Every key."""
+        self.screen.app.push_screen(Report("Help", help_text(self.screen)))
+
+    def show_messages(self) -> None:
+        """What was reported, and where the engine's log is."""
+        lines = self.screen.messages or ["No errors so far."]
+        log = f"\n\nThe engine's log: {self.screen.work.bridge.log_path}"
+        self.screen.app.push_screen(Report("Messages", Text("\n".join(lines) + log)))
+
+
+ACTS, RESTARTS = "acts on the next token", "restarts the text"
+
+
+def check_sampling(values: dict[str, str]) -> str:
+    """What is wrong with the generation settings; "" if nothing is."""
+    if not values["tokens"].isdecimal() or not 1 <= int(values["tokens"]) <= 4096:
+        return "tokens at most: a whole number from 1 to 4096."
+    try:
+        temperature = float(values["temperature"])
+    except ValueError:
+        temperature = -1.0
+    if not 0 <= temperature <= 100:
+        return "temperature: 0 (greedy) or more."
+    if not values["seed"].isdecimal() or int(values["seed"]) >= 2**63:
+        return "seed: a whole number, 0 or more."
+    return ""
+
+
+def check_probe(values: dict[str, str]) -> str:
+    """What is wrong with a probe's form; "" if nothing is."""
+    if not values["text"].strip():
+        return "A probe needs a question."
+    try:
+        answers_from_text(values["answers"])
+    except ValueError as error:
+        return f"tracked answers: {error}."
+    return ""
+
+
+def answers_from_text(text: str) -> tuple[Answer, ...]:
+    """Tracked answers as typed: "female: female, woman; male: male". Each string gets the space before a word.
+
+    Raises ValueError saying what is wrong.
+    """
+    found = []
+    for part in filter(None, (p.strip() for p in text.split(";"))):
+        name, colon, strings = part.partition(":")
+        forms = tuple(" " + s.strip() for s in strings.split(",") if s.strip())
+        if not colon or not name.strip() or not forms:
+            raise ValueError(f"{part!r} is not NAME: WORD, WORD")
+        found.append(Answer(name.strip(), forms))
+    return tuple(found)
+
+
+def answers_to_text(answers: tuple[Answer, ...]) -> str:
+    """The reverse of `answers_from_text`."""
+    return "; ".join(f"{a.name}: {', '.join(s.strip() for s in a.strings)}" for a in answers)

@@ -1,0 +1,72 @@
+"""One arm of a generation: its text as it streams, and the tracked answers' bars below."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rich.text import Text
+from textual.app import ComposeResult
+from textual.containers import Vertical
+from textual.widgets import Static
+
+from engine.records import Arm
+from tui.token_text import DIFFERS, Passage, TokenText
+
+BAR_WIDTH = 12
+
+
+class ArmView(Vertical):
+    """A heading, the text, and a bar for every tracked answer."""
+
+    DEFAULT_CSS = """
+    ArmView {
+        width: 1fr; height: 1fr; padding: 0 1;
+        & .arm-title { height: 1; text-style: bold; color: $text-muted; text-wrap: nowrap; text-overflow: ellipsis; }
+        & TokenText { height: 1fr; }
+        & .arm-answers { height: auto; max-height: 5; }
+    }
+    """
+
+    def __init__(self, title: str, empty_text: str, *, id: str | None = None) -> None:
+        super().__init__(id=id)
+        self._title, self._empty = title, empty_text
+
+    def compose(self) -> ComposeResult:
+        """Heading, text, bars."""
+        yield Static(self._title, classes="arm-title", markup=False)
+        yield TokenText(show_cursor=False, empty_text=self._empty)
+        yield Static(classes="arm-answers", markup=False)
+
+    @property
+    def text(self) -> TokenText:
+        """The text."""
+        return self.query_one(TokenText)
+
+    def show_title(self, title: str) -> None:
+        """Another heading."""
+        self.query_one(".arm-title", Static).update(title)
+
+    def show_answers(self, answers: Sequence[tuple[str, float]], stale: bool) -> None:
+        """A bar per tracked answer and its probability; dimmed while it belongs to other edits."""
+        width = max((len(name) for name, _ in answers), default=0)
+        text = Text(no_wrap=True, overflow="ellipsis")
+        for index, (name, probability) in enumerate(answers):
+            filled = round(max(0.0, min(1.0, probability)) * BAR_WIDTH)
+            text.append("\n" if index else "").append(f"{name:{width}} ")
+            text.append("█" * filled).append("░" * (BAR_WIDTH - filled), "dim").append(f" {probability:.2f}")
+        if stale:
+            text.stylize("dim")
+        self.query_one(".arm-answers", Static).update(text)
+
+
+def without_end(arm: Arm) -> tuple[str, ...]:
+    """An arm's tokens, a closing end token left out: it is no part of the text."""
+    tokens = arm.tokens
+    if tokens and tokens[-1].strip() and tokens[-1] not in arm.text:
+        return tokens[:-1]
+    return tokens
+
+
+def passage(tokens: Sequence[str], differs: Sequence[bool]) -> Passage:
+    """A text with the tokens that differ from the other arm's marked."""
+    return Passage(tuple(tokens), tuple(DIFFERS if d else 0 for d in differs))

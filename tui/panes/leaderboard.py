@@ -1,0 +1,294 @@
+"""The leaderboard: features by how well they tell positive from negative prompts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import ClassVar
+
+from rich.text import Text
+from textual import events, on
+from textual.app import ComposeResult
+from textual.binding import Binding, BindingType
+from textual.containers import Vertical
+from textual.message import Message
+from textual.widgets import DataTable, Input, Static
+
+from engine.records import RANK_COLUMNS, FeatureRow, Ranking
+from engine.session import EditSlot
+from tui.words import tokens_in_words
+
+NOTHING = """\
+Which features tell your prompts apart?
+
+r ranks all of them. Then: enter reads one, space ablates it, p pins it, f tells more about it."""
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column: its heading, what it is sorted by, and a row's cell."""
+
+    heading: str
+    by: str | None
+    cell: Callable[[FeatureRow], str]
+    width: int
+
+
+def number(name: str, form: str = ".2f") -> Callable[[FeatureRow], str]:
+    """A cell with a number of the row; "–" where there is none."""
+
+    def cell(row: FeatureRow) -> str:
+        value = getattr(row, name)
+        return "–" if value is None else format(value, form)
+
+    return cell
+
+
+TOKENS_WIDTH = 22
+COLUMNS = (
+    Column("score", "score", number("score"), 7),
+    Column("t", "t", number("t"), 6),
+    Column("auroc", "auroc", number("auroc"), 7),
+    Column("diff", "diff", number("diff"), 6),
+    Column("density", "density", number("density", ".2%"), 9),
+    Column("+fires", "coverage_positive", number("coverage_positive", ".0%"), 8),
+    Column("−fires", "coverage_negative", number("coverage_negative", ".0%"), 8),
+    Column("g", "g", number("g"), 6),
+    Column("seed", "seed", number("seed", ".1f"), 7),
+)
+
+
+class FeatureTable(DataTable[Text]):
+    """The rows."""
+
+
+class Nothing(Static, can_focus=True):
+    """Stands in for the rows, and takes the focus, while nothing is ranked."""
+
+
+class LeaderboardPane(Vertical):
+    """`show` it a ranking and what is pinned, labelled and edited."""
+
+    DEFAULT_CSS = """
+    LeaderboardPane {
+        & FeatureTable { height: 1fr; background: $surface; scrollbar-size-vertical: 1; scrollbar-size-horizontal: 1; }
+        & #features-empty { height: 1fr; color: $text-muted; }
+        & #features-note { height: auto; max-height: 2; color: $text-muted; }
+        & #features-search { display: none; height: 1; border: none; padding: 0; background: $boost; }
+    }
+    """
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("enter", "read", "Read", id="features.read", tooltip="Read the feature token by token"),
+        Binding("slash", "search", "Search", key_display="/", id="features.search", tooltip="Search"),
+        Binding("o", "sort(1)", "Sort", id="features.sort", tooltip="Sort by the next column"),
+        Binding("O", "sort(-1)", "Sort back", show=False, id="features.sort_back", tooltip="Sort by the last column"),
+    ]  # fmt: skip
+    HELP = """\
+A feature high up is associated with the behaviour, no more: only an edit shows influence. score: t, weighted towards
+rare features · t: difference of means over its standard error · auroc: share of (positive, negative) pairs in which the
+positive is higher · diff: difference of means · density: share of neutral tokens on which it fires · +fires, −fires:
+share of prompts in which it fires · g: Hedges' g · seed: plain sum over positives, leading token included.
+▣ edited, ▢ its edit is off, • pinned. # jumps to any feature by its number."""
+
+    @dataclass
+    class FeatureMoved(Message):
+        """The cursor is on another feature."""
+
+        feature: int
+
+    @dataclass
+    class ReadWanted(Message):
+        """A feature is to be read: its tokens get the focus."""
+
+        feature: int
+
+    @dataclass
+    class SortWanted(Message):
+        """The ranking is to be sorted by another column."""
+
+        by: str
+
+    def __init__(self, *, id: str | None = None) -> None:
+        super().__init__(id=id)
+        self._ranking: Ranking | None = None
+        self._marks: dict[int, str] = {}
+        self._pinned: tuple[int, ...] = ()
+        self._labels: dict[int, str] = {}
+
+    def compose(self) -> ComposeResult:
+        """The table, a search line, and a note on the ranking."""
+        yield Nothing(NOTHING, id="features-empty", markup=False)
+        table = FeatureTable(id="feature-table", cursor_type="row", fixed_columns=2, cell_padding=0)
+        table.display = False
+        yield table
+        yield Input(placeholder="number, token or label; enter keeps, escape clears", id="features-search")
+        yield Static(id="features-note", markup=False)
+
+    def on_mount(self) -> None:
+        """The title."""
+        self.border_title = "3 Features"
+
+    @property
+    def table(self) -> FeatureTable:
+        """The rows, which have the focus."""
+        return self.query_one(FeatureTable)
+
+    def take_focus(self) -> None:
+        """Focuses the rows."""
+        (self.query_one(Nothing) if self._ranking is None else self.table).focus()
+
+    def feature(self) -> int | None:
+        """The feature under the cursor."""
+        table = self.table
+        if not table.display or not table.is_valid_row_index(table.cursor_row):
+            return None
+        return int(table.ordered_rows[table.cursor_row].key.value or 0)
+
+    # ---- showing
+
+    def show(
+        self, ranking: Ranking | None, pinned: tuple[int, ...], labels: dict[int, str], slots: tuple[EditSlot, ...]
+    ) -> None:
+        """Shows a ranking (None: nothing was ranked yet). The cursor stays on its feature."""
+        self._pinned, self._labels = pinned, labels
+        self._marks = {slot.feature: "▣" if slot.on else "▢" for slot in slots}
+        self._ranking = ranking
+        had_focus = self.table.has_focus or self.query_one(Nothing).has_focus
+        self.query_one(Nothing).display = ranking is None
+        self.table.display = ranking is not None
+        if ranking is not None:
+            self._fill(ranking)
+        if had_focus:
+            self.take_focus()
+
+    def show_marks(self, slots: tuple[EditSlot, ...]) -> None:
+        """Which features are edited, changed in place."""
+        self._marks = {slot.feature: "▣" if slot.on else "▢" for slot in slots}
+        for row in self.table.ordered_rows:
+            feature = int(row.key.value or 0)
+            self.table.update_cell(row.key, "mark", self._mark(feature))
+
+    def show_staleness(self, words: str) -> None:
+        """What the ranking no longer knows of, such as "prompts changed: r"; "" when it is up to date."""
+        self.set_class(bool(words), "-stale")
+        self.border_subtitle = words
+        if not words and self._ranking is not None:
+            self.border_subtitle = f"{self._ranking.n_positive} vs {self._ranking.n_negative}"
+
+    def _mark(self, feature: int) -> Text:
+        return Text(self._marks.get(feature, " ") + ("•" if feature in self._pinned else " "))
+
+    def _fill(self, ranking: Ranking) -> None:
+        table = self.table
+        before, row_before = self.feature(), table.cursor_row
+        with self.prevent(DataTable.RowHighlighted):
+            table.clear(columns=True)
+            table.add_column("", width=3, key="mark")
+            table.add_column("feature ", width=8, key="feature")
+            table.add_column("fires most on", width=TOKENS_WIDTH + 1, key="tokens")
+            for column in COLUMNS:
+                sorted_by = column.by == ranking.by
+                name = column.heading + ("▾" if sorted_by else "")
+                heading = Text(name.rjust(column.width), style="bold" if sorted_by else "")
+                table.add_column(heading, width=column.width, key=column.heading)
+            for row in self._rows(ranking):
+                label = self._labels.get(row.feature)
+                tokens = Text(f"“{label}”" if label else tokens_in_words(row.tokens), style="italic" if label else "")
+                tokens.truncate(TOKENS_WIDTH, overflow="ellipsis")
+                cells = [Text(c.cell(row), justify="right") for c in COLUMNS]
+                number = Text(f"{row.feature:>7} ")
+                table.add_row(self._mark(row.feature), number, tokens, *cells, key=str(row.feature))
+            if before is None or not self.go_to(before):
+                table.move_cursor(row=min(row_before, table.row_count - 1))
+        self._note(ranking)
+
+    def _rows(self, ranking: Ranking) -> list[FeatureRow]:
+        """The rows that the search lets through, each feature once."""
+        wanted = self.query_one("#features-search", Input).value.strip().lower()
+        found = {row.feature: row for row in ranking.features}
+        return [row for row in found.values() if not wanted or wanted in self._searched(row)]
+
+    def _searched(self, row: FeatureRow) -> str:
+        return " ".join((str(row.feature), tokens_in_words(row.tokens), self._labels.get(row.feature, ""))).lower()
+
+    def _note(self, ranking: Ranking) -> None:
+        weight = "" if ranking.density_weight else " · density weight off"
+        found = [f"{ranking.n_active_features:,} features fire · associated, no more{weight}"]
+        if ranking.labelings < 1000:
+            found = [f"{ranking.labelings} labelings: no p below {ranking.p_floor:.2g}", *found]
+        self.query_one("#features-note", Static).update(" · ".join(found))
+
+    def go_to(self, feature: int) -> bool:
+        """Puts the cursor on a feature; False where it has no row."""
+        table = self.table
+        if str(feature) not in table.rows:
+            return False
+        table.move_cursor(row=table.get_row_index(str(feature)), animate=False)
+        return True
+
+    # ---- what the user does
+
+    @on(DataTable.RowHighlighted)
+    def tell_feature(self, event: DataTable.RowHighlighted) -> None:
+        """The cursor moved."""
+        event.stop()
+        feature = self.feature()
+        if feature is not None:
+            self.post_message(self.FeatureMoved(feature))
+
+    @on(DataTable.RowSelected)
+    def action_read(self) -> None:
+        """The tokens get the focus."""
+        feature = self.feature()
+        if feature is not None:
+            self.post_message(self.ReadWanted(feature))
+
+    @on(DataTable.HeaderSelected)
+    def sort_by_heading(self, event: DataTable.HeaderSelected) -> None:
+        """A click on a heading sorts by it."""
+        by = next((c.by for c in COLUMNS if c.heading == event.column_key.value), None)
+        if by is not None:
+            self.post_message(self.SortWanted(by))
+
+    def action_sort(self, step: int) -> None:
+        """Sorts by the next column."""
+        if self._ranking is None:
+            self.notify("Nothing is ranked yet: r")
+            return
+        order = [c.by for c in COLUMNS if c.by in RANK_COLUMNS]
+        if min(self._ranking.n_positive, self._ranking.n_negative) < 4:
+            order.remove("g")
+        at = order.index(self._ranking.by) if self._ranking.by in order else -1
+        by = order[(at + step) % len(order)]
+        self.post_message(self.SortWanted(str(by)))
+
+    def action_search(self) -> None:
+        """Opens the search line."""
+        search = self.query_one("#features-search", Input)
+        search.display = True
+        search.focus()
+
+    @on(Input.Changed, "#features-search")
+    def search(self, event: Input.Changed) -> None:
+        """Filters as it is typed."""
+        event.stop()
+        if self._ranking is not None:
+            self._fill(self._ranking)
+
+    @on(Input.Submitted, "#features-search")
+    def keep_search(self, event: Input.Submitted) -> None:
+        """Enter goes back to the rows, the search stays."""
+        event.stop()
+        if not event.value:
+            event.input.display = False
+        self.table.focus()
+
+    @on(events.Key)
+    def leave_search(self, event: events.Key) -> None:
+        """Escape ends the search."""
+        search = self.query_one("#features-search", Input)
+        if event.key == "escape" and search.display:
+            event.stop()
+            search.value = ""
+            search.display = False
+            self.table.focus()

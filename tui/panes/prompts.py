@@ -1,0 +1,320 @@
+"""The prompts: positive and negative sets and the probes, edited in place."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import comb
+from typing import ClassVar, Literal
+
+from textual import events, on
+from textual.app import ComposeResult
+from textual.binding import Binding, BindingType
+from textual.containers import Vertical
+from textual.content import Content
+from textual.message import Message
+from textual.widgets import OptionList, TextArea
+from textual.widgets.option_list import Option
+
+from engine.records import Prompt, PromptSet
+from tui.token_layout import safe
+
+Group = Literal["positive", "negative", "probes"]
+GROUPS: tuple[Group, ...] = ("positive", "negative", "probes")
+MARKS = {"positive": "+", "negative": "−", "probes": "?"}
+EMPTY = {
+    "positive": "a: a prompt that shows the behaviour",
+    "negative": "a: one that does not",
+    "probes": "a: a question that measures it",
+}
+FEW_LABELINGS = 1000
+LENGTH_RATIO = 1.5
+
+
+@dataclass(frozen=True)
+class Place:
+    """A line of the list: a group's heading (index None) or one of its entries."""
+
+    group: Group
+    index: int | None
+
+    @property
+    def id(self) -> str:
+        """As an option's id."""
+        return f"{self.group}:{'' if self.index is None else self.index}"
+
+    @classmethod
+    def of(cls, option_id: str) -> Place:
+        """The place an option's id names."""
+        group, _, index = option_id.partition(":")
+        found = next(g for g in GROUPS if g == group)
+        return cls(found, int(index) if index else None)
+
+
+class PromptEditor(TextArea):
+    """A prompt being typed, over the line it belongs to. Enter keeps it, escape drops it, ctrl+j breaks the line."""
+
+    DEFAULT_CSS = """
+    PromptEditor {
+        layer: over; width: 100%; height: auto; min-height: 1; max-height: 8;
+        border: none; padding: 0 1; background: $boost; display: none;
+        &:focus { border: none; }
+    }
+    """
+
+    @dataclass
+    class Done(Message):
+        """The text was kept (None: dropped)."""
+
+        text: str | None
+
+    async def _on_key(self, event: events.Key) -> None:
+        if event.key in ("enter", "escape"):
+            event.stop()
+            event.prevent_default()
+            self.post_message(self.Done(self.text if event.key == "enter" else None))
+            return
+        if event.key == "ctrl+j":
+            event.stop()
+            event.prevent_default()
+            self.insert("\n")
+            return
+        await super()._on_key(event)
+
+
+class PromptsPane(Vertical):
+    """Three lists in one: `show` it a prompt set, listen to what the user wants of it."""
+
+    DEFAULT_CSS = """
+    PromptsPane {
+        layers: base over;
+        & OptionList {
+            layer: base; height: 1fr; background: $surface;
+            text-wrap: nowrap; text-overflow: ellipsis; scrollbar-size-vertical: 1; overflow-x: hidden;
+        }
+    }
+    """
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("a", "add", "Add", id="prompts.add", tooltip="Add a prompt to the set under the cursor"),
+        Binding("d,delete", "delete", "Delete", id="prompts.delete", tooltip="Delete the prompt under the cursor"),
+        Binding("u", "undo", "Undo", id="prompts.undo", tooltip="Undo the last change of prompts"),
+        Binding("m", "move", "Move", id="prompts.move", tooltip="Move to the other set: positive or negative"),
+        Binding("i", "import", "Import", id="prompts.import", tooltip="Import prompts from a txt, jsonl or toml file"),
+        Binding("c", "format", "Chat/raw", show=False, id="prompts.format", tooltip="Feed prompts as chat, or raw"),
+        Binding("w", "write", "Save set", show=False, id="prompts.write", tooltip="Save these prompts as a set"),
+    ]
+    HELP = """\
+Prompts that show the behaviour (+) against prompts that do not (−): the contrast ranks the features. Good negatives
+break one confound each: the same topic without the behaviour, the behaviour on another topic. Probes (?) are questions
+whose answers are tracked. Enter edits in place (ctrl+j: line break); on a probe g asks it."""
+
+    @dataclass
+    class Edited(Message):
+        """A prompt was typed: index None is a new one."""
+
+        group: Group
+        index: int | None
+        text: str
+
+    @dataclass
+    class ProbeWanted(Message):
+        """A probe is to be edited in its form (index None: a new one)."""
+
+        index: int | None
+
+    @dataclass
+    class DeleteWanted(Message):
+        """An entry is to go."""
+
+        group: Group
+        index: int
+
+    @dataclass
+    class MoveWanted(Message):
+        """A prompt is to change sides."""
+
+        group: Group
+        index: int
+
+    @dataclass
+    class UndoWanted(Message):
+        """The last change is to be taken back."""
+
+    @dataclass
+    class ImportWanted(Message):
+        """A file is to be imported; entries without a set of their own go to this one."""
+
+        group: Group
+
+    @dataclass
+    class FormatWanted(Message):
+        """Prompts are to be fed the other way, chat or raw."""
+
+    @dataclass
+    class WriteWanted(Message):
+        """The prompts are to be saved as a set."""
+
+    @dataclass
+    class PlaceChosen(Message):
+        """The cursor is on another line."""
+
+        group: Group
+        index: int | None
+
+    def __init__(self, *, id: str | None = None) -> None:
+        super().__init__(id=id)
+        self._prompts = PromptSet("new")
+        self._editing: Place | None = None
+
+    def compose(self) -> ComposeResult:
+        """The list, and the editor that lies over one of its lines."""
+        yield OptionList(id="prompt-list", markup=False)
+        yield PromptEditor(id="prompt-editor", soft_wrap=True, highlight_cursor_line=False)
+
+    @property
+    def rows(self) -> OptionList:
+        """The list of prompts, which has the focus."""
+        return self.query_one("#prompt-list", OptionList)
+
+    def show(self, prompts: PromptSet) -> None:
+        """Shows a prompt set; the cursor stays where it was."""
+        self._prompts = prompts
+        at = self.rows.highlighted
+        self.rows.set_options([option for group in GROUPS for option in self._options(group)])
+        count = self.rows.option_count
+        self.rows.highlighted = min(at if at is not None else 1, count - 1)
+        formats = {p.format for p in (*prompts.positive, *prompts.negative)}
+        self.border_title = f"1 Prompts · {prompts.name}" + (" · chat" if formats == {"chat"} else "")
+        self.border_subtitle = caution(prompts)
+
+    def _options(self, group: Group) -> list[Option]:
+        entries: Sequence[object] = getattr(self._prompts, group)
+        heading = Content.assemble((f"{MARKS[group]} {group}", "bold"), (f"  {len(entries)}", "dim"))
+        found = [Option(heading, id=Place(group, None).id)]
+        texts = [getattr(entry, "text", "") for entry in entries]
+        found += [
+            Option(Content("  " + safe(text.replace("\n", "⏎"))), id=Place(group, i).id) for i, text in enumerate(texts)
+        ]
+        if not entries:
+            found[0] = Option(Content.assemble(heading, (f"  {EMPTY[group]}", "italic dim")), id=Place(group, None).id)
+        return found
+
+    def place(self) -> Place:
+        """Where the cursor is."""
+        at = self.rows.highlighted
+        option = self.rows.get_option_at_index(at) if at is not None else None
+        return Place.of(option.id) if option is not None and option.id else Place("positive", None)
+
+    def go_to(self, group: Group, index: int) -> None:
+        """Puts the cursor on an entry."""
+        self.rows.highlighted = self.rows.get_option_index(Place(group, index).id)
+
+    # ---- editing in place
+
+    @on(OptionList.OptionSelected)
+    def edit_or_add(self, event: OptionList.OptionSelected) -> None:
+        """Enter or a click: edit the entry, or add to the group whose heading it is."""
+        event.stop()
+        place = self.place()
+        if place.index is None:
+            self.action_add()
+        elif place.group == "probes":
+            self.post_message(self.ProbeWanted(place.index))
+        else:
+            self._edit(place, self._prompts_of(place.group)[place.index].text)
+
+    def _prompts_of(self, group: Group) -> tuple[Prompt, ...]:
+        return self._prompts.positive if group == "positive" else self._prompts.negative
+
+    def _edit(self, place: Place, text: str) -> None:
+        self._editing = place
+        editor = self.query_one(PromptEditor)
+        editor.text = text
+        editor.move_cursor(editor.document.end)
+        line = (self.rows.highlighted or 0) + (place.index is None)
+        editor.styles.offset = (0, max(0, min(line - round(self.rows.scroll_offset.y), self.rows.size.height - 1)))
+        editor.display = True
+        editor.focus()
+
+    @on(PromptEditor.Done)
+    def keep(self, event: PromptEditor.Done) -> None:
+        """The editor closes; what was typed is told, unless it was dropped or left empty."""
+        place, self._editing = self._editing, None
+        self.query_one(PromptEditor).display = False
+        self.rows.focus()
+        if place is not None and event.text is not None and event.text.strip():
+            self.post_message(self.Edited(place.group, place.index, event.text.strip()))
+
+    @on(events.DescendantBlur)
+    def keep_what_was_typed(self, event: events.DescendantBlur) -> None:
+        """Leaving the editor by mouse or tab keeps the text: nothing typed is lost."""
+        editor = self.query_one(PromptEditor)
+        if event.widget is editor and self._editing is not None:
+            editor.post_message(PromptEditor.Done(editor.text))
+
+    @on(OptionList.OptionHighlighted)
+    def tell_place(self, event: OptionList.OptionHighlighted) -> None:
+        """The cursor moved."""
+        event.stop()
+        place = self.place()
+        self.post_message(self.PlaceChosen(place.group, place.index))
+
+    # ---- keys
+
+    def action_add(self) -> None:
+        """Adds below the cursor."""
+        place = self.place()
+        if place.group == "probes":
+            self.post_message(self.ProbeWanted(None))
+            return
+        self._edit(Place(place.group, None), "")
+
+    def action_delete(self) -> None:
+        """Deletes the entry under the cursor."""
+        place = self.place()
+        if place.index is not None:
+            self.post_message(self.DeleteWanted(place.group, place.index))
+
+    def action_move(self) -> None:
+        """Moves a prompt to the other set."""
+        place = self.place()
+        if place.index is None:
+            return
+        if place.group == "probes":
+            self.notify("A probe is in neither set: only prompts move.", severity="warning")
+            return
+        self.post_message(self.MoveWanted(place.group, place.index))
+
+    def action_undo(self) -> None:
+        """Takes the last change back."""
+        self.post_message(self.UndoWanted())
+
+    def action_import(self) -> None:
+        """Imports a file."""
+        self.post_message(self.ImportWanted(self.place().group))
+
+    def action_format(self) -> None:
+        """Chat or raw."""
+        self.post_message(self.FormatWanted())
+
+    def action_write(self) -> None:
+        """Saves the set."""
+        self.post_message(self.WriteWanted())
+
+
+def caution(prompts: PromptSet) -> str:
+    """What weakens a contrast of these prompts, in a few words; "" if nothing is seen."""
+    m, n = len(prompts.positive), len(prompts.negative)
+    if not m or not n:
+        return "a contrast needs both sets"
+    longer, shorter = sorted((mean_words(prompts.positive), mean_words(prompts.negative)), reverse=True)
+    if longer > LENGTH_RATIO * shorter:
+        return f"unbalanced: {longer:.0f} against {shorter:.0f} words a prompt"
+    if comb(m + n, m) < FEW_LABELINGS:
+        return f"few: {m} against {n} has {comb(m + n, m)} labelings"
+    return ""
+
+
+def mean_words(prompts: tuple[Prompt, ...]) -> float:
+    """Average length; words, since tokens are the engine's."""
+    return sum(len(p.text.split()) for p in prompts) / len(prompts)

@@ -1,0 +1,234 @@
+"""The prompts as tokens, coloured by one feature's activation, and the features of the token under the cursor."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from textual import on
+from textual.app import ComposeResult
+from textual.binding import Binding, BindingType
+from textual.containers import Vertical
+from textual.content import Content
+from textual.message import Message
+from textual.widgets import OptionList, Static
+from textual.widgets.option_list import Option
+
+from engine.records import Prompt, Shown, TokenFeatures
+from tui.token_text import MASKED, Passage, TokenText, step_of
+from tui.words import feature_in_words, token_in_words, tokens_in_words
+
+NOTHING = """\
+Here you read one feature on your prompts, token by token.
+
+r ranks the features by how well they tell your prompts apart, # looks one up by its number."""
+
+
+class TokensPane(Vertical):
+    """`show` it one feature's activations."""
+
+    DEFAULT_CSS = """
+    TokensPane {
+        & TokenText { height: 1fr; }
+        & #token-legend { height: 1; color: $text-muted; }
+        & #token-features { height: auto; max-height: 9; display: none; border: none; border-top: solid $panel;
+            padding: 0; text-wrap: nowrap; text-overflow: ellipsis; background: $surface; }
+    }
+    """
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("n", "strongest(1)", "Strongest", id="tokens.next", tooltip="To the strongest token, then on"),
+        Binding("N", "strongest(-1)", "Back", show=False, id="tokens.previous", tooltip="To the stronger one before"),
+        Binding("t", "top", "Features here", id="tokens.top", tooltip="The features that fire most on this token"),
+        Binding("full_stop", "whitespace", "White space", show=False, id="tokens.whitespace",
+                tooltip="Show white space and line breaks"),
+    ]  # fmt: skip
+    HELP = """\
+The brighter a token, the stronger the feature fires on it; the legend ends at its maximum on these prompts and on
+neutral text. Dimmed tokens do not count: the leading token, the chat template, attention sinks. t (or enter) lists the
+features of the token under the cursor: enter shows one, p pins it, space ablates it, escape closes the list."""
+
+    @dataclass
+    class TopWanted(Message):
+        """The features of a token are to be listed."""
+
+        prompt: Prompt
+        token: int
+
+    @dataclass
+    class FeatureChosen(Message):
+        """A feature of the list is to be shown."""
+
+        feature: int
+
+    def __init__(self, *, id: str | None = None) -> None:
+        super().__init__(id=id)
+        self._shown: Shown | None = None
+        self._jump = 0
+
+    def compose(self) -> ComposeResult:
+        """Tokens, the legend with the number under the cursor, and the list that `t` opens."""
+        yield TokenText(id="token-text", empty_text=NOTHING)
+        yield Static(id="token-legend", markup=False)
+        yield OptionList(id="token-features", markup=False)
+
+    def on_mount(self) -> None:
+        """The title; the legend's colours follow the theme."""
+        self.border_title = "2 Tokens"
+        self.app.theme_changed_signal.subscribe(self, lambda _: self._show_legend())
+
+    @property
+    def text(self) -> TokenText:
+        """The tokens, which have the focus."""
+        return self.query_one(TokenText)
+
+    def show(self, shown: Shown, n_positive: int, label: str, tokens: tuple[str, ...]) -> None:
+        """Shows one feature on the prompts, positives first."""
+        if self._shown is None or self._shown.feature != shown.feature:
+            self._jump = 0
+            self.close_list()
+        self._shown = shown
+        self.text.show(
+            [
+                Passage(
+                    tokens=fed.tokens,
+                    shades=tuple(
+                        step_of(value, shown.maximum) if counts else MASKED
+                        for value, counts in zip(row, fed.rank_mask, strict=True)
+                    ),
+                    prefix="+ " if index < n_positive else "− ",
+                    prefix_style="positive" if index < n_positive else "negative",
+                )
+                for index, (fed, row) in enumerate(zip(shown.prompts, shown.activations, strict=True))
+            ]
+        )
+        if self.text.cursor is not None and self._is_masked(*self.text.cursor):
+            self._to_first_counted()
+        self.border_title = f"2 Tokens · {feature_in_words(shown.feature, label, tokens)}"
+        self.border_subtitle = f"max {shown.maximum:.2f}" if self._by_strength() else "silent on these prompts"
+        self._show_legend()
+
+    def _is_masked(self, passage: int, token: int) -> bool:
+        return self._shown is not None and not self._shown.prompts[passage].rank_mask[token]
+
+    def _to_first_counted(self) -> None:
+        """The cursor starts on a token that counts, not on the leading one."""
+        passage = self.text.cursor[0] if self.text.cursor else 0
+        mask = self._shown.prompts[passage].rank_mask if self._shown else ()
+        if any(mask):
+            self.text.move_to(passage, mask.index(True))
+
+    def clear(self) -> None:
+        """Back to the empty state."""
+        self._shown = None
+        self.text.clear()
+        self.border_title, self.border_subtitle = "2 Tokens", ""
+        self.close_list()
+        self.query_one("#token-legend", Static).update("")
+
+    def _at_cursor(self) -> tuple[str, float, bool] | None:
+        """Token, activation and whether it counts, under the cursor."""
+        if self._shown is None or self.text.cursor is None:
+            return None
+        passage, token = self.text.cursor
+        fed = self._shown.prompts[passage]
+        return fed.tokens[token], self._shown.activations[passage][token], fed.rank_mask[token]
+
+    @on(TokenText.CursorMoved)
+    def _show_legend(self) -> None:
+        here = self._at_cursor()
+        if self._shown is None or here is None:
+            return
+        token, value, counts = here
+        legend = self.text.legend(self._shown.maximum)
+        legend.append(f"   “{token_in_words(token)}” {value:.2f}" + ("" if counts else " · masked, not counted"))
+        self.query_one("#token-legend", Static).update(legend)
+
+    # ---- the strongest tokens
+
+    def action_strongest(self, step: int) -> None:
+        """To the strongest token, then to the next strongest; a step of -1 goes back."""
+        found = self._by_strength()
+        if not found:
+            self.notify("This feature fires on none of these prompts' counted tokens.")
+            return
+        _, passage, token = found[self._jump % len(found)] if step > 0 else found[(self._jump - 2) % len(found)]
+        self._jump += step
+        self.text.focus()
+        self.text.move_to(passage, token)
+
+    def _by_strength(self) -> list[tuple[float, int, int]]:
+        """(activation, passage, token) of every counted token on which the feature fires, strongest first."""
+        if self._shown is None:
+            return []
+        found = [
+            (value, passage, token)
+            for passage, (fed, row) in enumerate(zip(self._shown.prompts, self._shown.activations, strict=True))
+            for token, (value, counts) in enumerate(zip(row, fed.rank_mask, strict=True))
+            if value > 0 and counts
+        ]
+        return sorted(found, key=lambda item: (-item[0], item[1:]))
+
+    def action_whitespace(self) -> None:
+        """Shows or hides white space."""
+        self.text.visible_whitespace = not self.text.visible_whitespace
+
+    # ---- the features of a token
+
+    @on(TokenText.TokenChosen)
+    def action_top(self) -> None:
+        """Lists the features of the token under the cursor."""
+        if self._shown is None or self.text.cursor is None:
+            self.notify("Rank the features first: r")
+            return
+        passage, token = self.text.cursor
+        fed = self._shown.prompts[passage]
+        self.post_message(self.TopWanted(Prompt(fed.text, fed.format), token))
+
+    def show_features(self, found: TokenFeatures, labels: dict[int, str]) -> None:
+        """The list that `t` asked for."""
+        options = self.query_one("#token-features", OptionList)
+        options.set_options(
+            Option(
+                Content.assemble(
+                    (f"{at.feature:>6}", "bold"),
+                    f"  {at.activation:6.2f}  ",
+                    labels.get(at.feature) or tokens_in_words(at.tokens),
+                ),
+                id=str(at.feature),
+            )
+            for at in found.features
+        )  # fmt: skip
+        if not found.features:
+            self.notify(f"No feature fires on “{token_in_words(found.token)}”.")
+            return
+        options.border_title = f"{found.n_active} features fire on “{token_in_words(found.token)}”"
+        options.display = True
+        options.highlighted = 0
+        options.focus()
+
+    def close_list(self) -> None:
+        """Closes the list of a token's features."""
+        options = self.query_one("#token-features", OptionList)
+        if options.display:
+            had_focus = options.has_focus
+            options.display = False
+            if had_focus:
+                self.text.focus()
+
+    def listed_feature(self) -> int | None:
+        """The feature under the list's cursor, while the list has the focus."""
+        options = self.query_one("#token-features", OptionList)
+        if not options.has_focus or options.highlighted is None:
+            return None
+        return int(options.get_option_at_index(options.highlighted).id or 0)
+
+    def key_escape(self) -> None:
+        """Closes the list."""
+        self.close_list()
+
+    @on(OptionList.OptionSelected, "#token-features")
+    def choose(self, event: OptionList.OptionSelected) -> None:
+        """A feature of the list is shown."""
+        event.stop()
+        self.post_message(self.FeatureChosen(int(event.option.id or 0)))
+        self.close_list()

@@ -1,0 +1,40 @@
+"""All probes as one table: what the model says, baseline and edited, and the tracked answers' probabilities."""
+
+from __future__ import annotations
+
+from rich.table import Table
+from rich.text import Text
+
+from engine.records import ProbeRow, ProbeTable
+from tui.panes.arm import without_end
+from tui.panes.generation import differing
+from tui.token_layout import safe
+
+
+def probe_table(result: ProbeTable) -> Table:
+    """The table."""
+    table = Table(show_lines=True, expand=True, header_style="bold")
+    for name, ratio in (("probe", 3), ("baseline", 4), ("edited", 4), ("answer", 2), ("p", 1), ("p edited", 1)):
+        table.add_column(name, ratio=ratio, justify="right" if name.startswith("p ") or name == "p" else "left")
+    for row in result.rows:
+        names = "\n".join(a.name + (" (unclean split)" if row.flags else "") for a in row.answers)
+        table.add_row(
+            Text(row.probe.text),
+            *arms(row),
+            names,
+            "\n".join(f"{a.baseline:.2f}" for a in row.answers),
+            "\n".join(f"{a.edited:.2f}" for a in row.answers),
+        )
+    return table
+
+
+def arms(row: ProbeRow) -> tuple[Text, Text]:
+    """Both texts, differing tokens marked."""
+    texts = (without_end(row.generated.baseline), without_end(row.generated.edited))
+    found = []
+    for tokens, differs in zip(texts, differing(*texts), strict=True):
+        text = Text()
+        for token, marked in zip(tokens, differs, strict=True):
+            text.append(safe(token), "bold underline" if marked else "")
+        found.append(text)
+    return found[0], found[1]

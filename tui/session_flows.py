@@ -1,0 +1,243 @@
+"""Sessions and what is loaded: autosave, save, open, replay, another model, a new engine."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.text import Text
+
+from engine import session as sessions
+from engine.autosave import AutosaveStore, StoredInfo
+from engine.errors import SessionError
+from engine.records import Load
+from tui.screens.dialogs import AskText, Choice, Choose, Field, Form
+from tui.screens.report import Report
+from tui.study import Study, start_workspace
+
+if TYPE_CHECKING:
+    from tui.main_screen import MainScreen
+
+FILE = "file"
+DTYPES = ("automatic", "float32", "bfloat16", "float16")
+
+
+class SessionFlows:
+    """Keeps the study safe, and exchanges it."""
+
+    def __init__(self, screen: MainScreen, store: AutosaveStore) -> None:
+        self.screen, self.store = screen, store
+        self._kept: tuple[str, int] | None = None
+        """Id and version of what the store holds."""
+        self._keeping = self._failed = False
+
+    # ---- keeping
+
+    def autosave(self) -> None:
+        """Stores the study if it has changed, off the event loop: another process may hold the store for seconds."""
+        if self._unkept() and not self._keeping:
+            self.screen.run_worker(self._keep_in_thread(), group="autosave")
+
+    def keep_now(self) -> None:
+        """Stores the study if it has changed, before going on."""
+        if self._unkept():
+            self._kept_as(*self._keep())
+
+    def _unkept(self) -> bool:
+        study = self.screen.study
+        return self._kept != (study.id, study.version) and not study.is_empty
+
+    async def _keep_in_thread(self) -> None:
+        self._keeping = True
+        try:
+            self._kept_as(*await asyncio.to_thread(self._keep))
+        finally:
+            self._keeping = False
+
+    def _keep(self) -> tuple[tuple[str, int], SessionError | None]:
+        """Stores the study as it is now; returns which that was, and what went wrong."""
+        study = self.screen.study
+        kept = (study.id, study.version)
+        try:
+            self.store.save(study.id, study.name, study.session(), str(study.file) if study.file else None)
+        except SessionError as error:
+            return kept, error
+        return kept, None
+
+    def _kept_as(self, kept: tuple[str, int], error: SessionError | None) -> None:
+        if error is not None and not self._failed:  # reported once, not four times a second
+            self.screen.report(error.message, f"{error.remedy} Until then, s saves to a file.")
+        self._failed = error is not None
+        if error is None:
+            self._kept = kept
+            self.screen.show_session()
+
+    def save(self) -> None:
+        """Saves to the session's file, or asks for one."""
+        if self.screen.study.file is None:
+            self.save_as()
+        else:
+            problem = self._write(self.screen.study.file)
+            if problem:
+                self.screen.report(problem, "S saves it elsewhere; the autosave has it too.")
+
+    def save_as(self) -> None:
+        """Asks for a file, and saves."""
+        study = self.screen.study
+        name = str(study.file or study.name + sessions.SUFFIX)
+
+        def write(text: str) -> str:
+            if not text.strip():
+                return "A file needs a name."
+            path = Path(text.strip()).expanduser()
+            return self._write(path if path.suffix else path.with_name(path.name + sessions.SUFFIX))
+
+        hint = "Everything a result depends on goes into it; `saescope replay FILE` runs it again. enter: save"
+        self.screen.app.push_screen(AskText("Save the session", name, "path of a file", hint, write))
+
+    def _write(self, path: Path) -> str:
+        """Writes the session; returns what went wrong, "" if nothing did."""
+        study = self.screen.study
+        try:
+            sessions.write(study.session(), path)
+        except SessionError as error:
+            return error.message
+        study.file, study.saved_version = path, study.version
+        self._kept = None  # the store should know the file too
+        self.screen.notify(f"Saved to {path}")
+        self.screen.show_session()
+        return ""
+
+    # ---- opening
+
+    def offer(self, last: Study) -> None:
+        """Offers the last session, once, at the start."""
+        results = last.results
+        counts = f"{len(results.rankings)} rankings, {len(results.generations)} texts, {len(last.work.edits)} edits"
+        choices = (
+            Choice("go on", f"Go on with {last.name}", counts),
+            Choice("new", "Start a new session", "ctrl+o opens any"),
+        )
+
+        def chosen(choice: str | None) -> None:
+            if choice == "go on":
+                self.exchange(last)
+
+        self.screen.app.push_screen(Choose("Welcome back", choices, "enter: choose · escape: new session"), chosen)
+
+    def open(self) -> None:
+        """A stored session, or a file."""
+        self.keep_now()
+        stored = [Choice(info.id, f"{info.name}", in_words(info)) for info in self.store.all()]
+        choices = [Choice(FILE, "A session file…"), *stored]
+
+        def chosen(choice: str | None) -> None:
+            if choice == FILE:
+                self.open_file()
+            elif choice is not None:
+                info = next(info for info in self.store.all() if info.id == choice)
+                try:
+                    found = self.store.load(choice)
+                except SessionError as error:
+                    self.screen.report(error.message, error.remedy)
+                    return
+                self.exchange(Study.from_session(found, info.id, Path(info.file) if info.file else None))
+
+        self.screen.app.push_screen(Choose("Open a session", choices), chosen)
+
+    def open_file(self) -> None:
+        """A session file."""
+
+        def check(text: str) -> str:
+            try:
+                sessions.read(Path(text).expanduser())
+            except SessionError as error:
+                return f"{error.message} {error.remedy}"
+            return ""
+
+        def read(text: str | None) -> None:
+            if text is not None:
+                path = Path(text).expanduser()
+                self.exchange(Study.from_session(sessions.read(path), file=path))
+
+        self.screen.app.push_screen(AskText("Open a session file", "", f"…{sessions.SUFFIX}", check=check), read)
+
+    def new(self) -> None:
+        """An empty session on the same model."""
+        study = self.screen.study
+        fresh = Study(study.load, start_workspace(study.work.prompts))
+        fresh.loaded = study.loaded
+        self.exchange(fresh)
+
+    def exchange(self, study: Study) -> None:
+        """Works on another study from now on; the one so far is in the store."""
+        self.keep_now()
+        before, self.screen.study = self.screen.study, study
+        self.screen.work.bridge.cancel_all()
+        if before.loaded is not None and study.load == before.load:
+            study.now_loaded(study.load, before.loaded)
+            self.screen.show_study()
+            self.screen.work.score_answers()
+        else:
+            self.screen.show_study()
+            self.screen.work.load(study.load)
+
+    # ---- running again
+
+    def replay(self) -> None:
+        """Runs every result again, on a page that fills as they come."""
+        results = self.screen.study.results
+        if not (results.rankings or results.generations or results.probe_tables):
+            self.screen.notify("The session holds no results yet: r ranks, g generates.")
+            return
+        text = Text("Every recorded result is run again with its own settings and compared token by token.\n\n")
+        page = Report("Replay", text)
+
+        def tell(line: str, same: bool | None) -> None:
+            if same is None:
+                text.append(f"\n{line}")
+            else:
+                text.append("same     " if same else "DIFFERS  ", "bold").append(line + "\n")
+            page.show(text)
+
+        self.screen.app.push_screen(page)
+        self.screen.work.replay(tell)
+
+    # ---- what is loaded
+
+    def choose_model(self) -> None:
+        """Model, SAE, hook point, device and dtype; what is loaded already is used again."""
+        load = self.screen.study.load
+        fields = (
+            Field("model", "model", load.model or "", "folder or hub name; empty: the packaged demo"),
+            Field("sae", "SAE", load.sae or "", "folder in SAELens format"),
+            Field("hook", "hook point", load.hook or "", "empty: the one the SAE names"),
+            Field("device", "device", load.device or "", "cpu, cuda, cuda:1; empty: the first GPU, else the CPU"),
+            Field("dtype", "dtype", load.dtype or DTYPES[0], choices=DTYPES),
+        )
+
+        def chosen(values: dict[str, str] | None) -> None:
+            if values is None:
+                return
+            dtype = None if values["dtype"] == DTYPES[0] else values["dtype"]
+            given = {name: values[name].strip() or None for name in ("model", "sae", "hook", "device")}
+            self.screen.work.load(Load(**given, dtype=dtype, threads=load.threads, reference=load.reference))
+
+        title = "Model and SAE; the session so far stays in the list of sessions"
+        self.screen.app.push_screen(Form(title, fields), chosen)
+
+    def restart_engine(self) -> None:
+        """A new engine, with what was loaded."""
+        if self.screen.work.bridge.alive:
+            self.screen.notify("The engine is running; x stops what it does.")
+            return
+        self.screen.work.load(self.screen.study.load)
+
+
+def in_words(info: StoredInfo) -> str:
+    """What a list says of a stored session."""
+    when = info.updated[:16].replace("T", " ")
+    return (
+        f"{when} UTC · {info.prompts} prompts, {info.rankings} rankings, {info.generations} texts, {info.edits} edits"
+    )

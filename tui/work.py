@@ -1,0 +1,275 @@
+"""What the app asks of the engine: each task awaits one result, keeps it in the study and shows it in a pane.
+
+Tasks of a kind replace each other, so a late result never overwrites a newer one. Errors are reported by the screen.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from typing import TYPE_CHECKING
+
+from engine.client import RequestCancelled
+from engine.errors import EngineFault, SaescopeError
+from engine.records import (
+    AnswersScored,
+    Describe,
+    Described,
+    Event,
+    FeaturesAt,
+    Generate,
+    Generated,
+    Load,
+    Loaded,
+    ProbeTable,
+    Prompt,
+    Rank,
+    Ranking,
+    RankReplayed,
+    Replay,
+    Replayed,
+    ReplayRank,
+    RunProbes,
+    ScoreAnswers,
+    Show,
+    Shown,
+    TokenFeatures,
+    TokenStep,
+)
+from tui.bridge import Bridge
+
+if TYPE_CHECKING:
+    from tui.main_screen import MainScreen
+
+ROWS = 200
+"""How many features the leaderboard holds; any other one is found by its number."""
+
+
+class Work:
+    """The screen's tasks. `start` each through its method; none of them blocks."""
+
+    def __init__(self, screen: MainScreen, bridge: Bridge) -> None:
+        self.screen, self.bridge = screen, bridge
+        self._generation: int | None = None
+        """The id of the running generation."""
+
+    @property
+    def ready(self) -> bool:
+        """Whether a model is loaded."""
+        return self.bridge.alive and self.screen.study.loaded is not None
+
+    def _run(self, kind: str, task: Callable[[], Awaitable[None]]) -> None:
+        """Runs a task in place of the one of its kind; what goes wrong is reported."""
+
+        async def guarded() -> None:
+            try:
+                await task()
+            except RequestCancelled:
+                pass
+            except EngineFault as error:
+                if self.bridge.alive:  # a lost engine is reported once, for all tasks together
+                    self.screen.report(error.message, error.remedy)
+            except SaescopeError as error:
+                self.screen.report(error.message, error.remedy)
+
+        self.screen.run_worker(guarded(), group=kind, exclusive=True, exit_on_error=False)
+
+    def _needs_model(self) -> bool:
+        """False, and says so, while nothing is loaded."""
+        if not self.bridge.alive:
+            self.screen.report("The engine is not running.", "E restarts it; prompts, edits and results are kept.")
+        elif not self.ready:
+            self.screen.notify("The model is still being loaded.")
+        return self.ready
+
+    # ---- loading
+
+    def load(self, load: Load) -> None:
+        """Starts the engine if it is not running, and loads model and SAE."""
+
+        async def task() -> None:
+            screen = self.screen
+            try:
+                if not self.bridge.alive:
+                    screen.show_engine("starting the engine")
+                    await self.bridge.start()
+                loaded = await self.bridge.run(load, Loaded)
+            except SaescopeError:
+                screen.show_engine("" if screen.study.loaded else "nothing is loaded: M chooses a model")
+                raise
+            screen.study.now_loaded(load, loaded)
+            screen.show_loaded()
+
+        self._run("load", task)
+
+    # ---- features
+
+    def rank(self, by: str | None = None) -> None:
+        """Ranks all features; `by` sorts the ranking there is by another column."""
+        if not self._needs_model():
+            return
+        study = self.screen.study
+        before = study.ranking()
+        column = by or (before.by if before is not None else "score")
+        if column == "g" and min(len(study.work.prompts.positive), len(study.work.prompts.negative)) < 4:
+            column = "score"
+        request = Rank(study.work.prompts, by=column, top=ROWS, also=self._rows_wanted())
+
+        async def task() -> None:
+            ranking = await self.bridge.run(request, Ranking)
+            study.add(ranking)
+            self.screen.show_ranking()
+
+        self._run("rank", task)
+
+    def _rows_wanted(self) -> tuple[int, ...]:
+        """Features that have a row whatever their place."""
+        work = self.screen.study.work
+        edited = [slot.feature for slot in work.edits]
+        chosen = [] if work.feature is None else [work.feature]
+        return tuple(dict.fromkeys([*work.pinned, *edited, *chosen]))
+
+    def show_feature(self, feature: int) -> None:
+        """Shows a feature's activations on the prompts."""
+        study = self.screen.study
+        prompts = (*study.work.prompts.positive, *study.work.prompts.negative)
+        if not self.ready or not prompts:
+            return
+
+        async def task() -> None:
+            shown = await self.bridge.run(Show(feature, prompts), Shown)
+            self.screen.show_tokens(shown)
+
+        self._run("show", task)
+
+    def features_at(self, prompt: Prompt, token: int) -> None:
+        """Lists the features of one token."""
+        if not self._needs_model():
+            return
+
+        async def task() -> None:
+            found = await self.bridge.run(FeaturesAt(prompt, token), TokenFeatures)
+            self.screen.show_token_features(found)
+
+        self._run("features at", task)
+
+    def describe(self, feature: int) -> None:
+        """Opens a feature's card."""
+        if not self._needs_model():
+            return
+        prompts = self.screen.study.work.prompts
+
+        async def task() -> None:
+            found = await self.bridge.run(Describe(feature, (*prompts.positive, *prompts.negative)), Described)
+            self.screen.show_card(found)
+
+        self._run("describe", task)
+
+    # ---- generation
+
+    def generate(self) -> None:
+        """Generates anew from the question, with the edits that are on."""
+        if not self._needs_model():
+            return
+        study, pane = self.screen.study, self.screen.generation
+        if not study.work.question.strip():
+            self.screen.notify("Type a question first.")
+            pane.question.focus()
+            return
+        request = Generate(study.question(), study.edits(), study.work.sampling)
+        pane.start(self.screen.edits_in_words())
+        self.score_answers()
+
+        def on_events(events: Sequence[Event]) -> None:
+            pane.add([event for event in events if isinstance(event, TokenStep)])
+
+        async def task() -> None:
+            try:
+                result = await self.bridge.run(request, Generated, on_events, self._note_generation)
+            except RequestCancelled:
+                pane.stop("stopped; g runs it again")
+                return
+            except SaescopeError:
+                pane.stop("broken off")
+                raise
+            finally:
+                self._generation = None
+            study.add(result)
+            self.screen.show_generated(result)
+
+        self._run("generate", task)
+
+    def _note_generation(self, request_id: int) -> None:
+        self._generation = request_id
+
+    def edits_changed(self) -> None:
+        """Applies a toggled edit to the running text, or starts it anew; else the text is marked as out of date."""
+        study, pane = self.screen.study, self.screen.generation
+        if pane.running and study.work.restart:
+            self.generate()
+            return
+        if pane.running and self._generation is not None:
+            self.bridge.set_edits(self._generation, study.edits())
+            pane.show_edits(self.screen.edits_in_words())
+        self.score_answers()
+
+    def score_answers(self) -> None:
+        """The tracked answers' bars, where the question is a probe that tracks some."""
+        study, pane = self.screen.study, self.screen.generation
+        probe = study.probe_of_question()
+        if not self.ready or probe is None or not probe.answers:
+            pane.show_answers(None)
+            return
+
+        async def task() -> None:
+            scored = await self.bridge.run(ScoreAnswers(probe, study.edits()), AnswersScored)
+            pane.show_answers(scored)
+
+        self._run("score", task)
+
+    def run_probes(self) -> None:
+        """Answers every probe and opens the table."""
+        if not self._needs_model():
+            return
+        study = self.screen.study
+        if not study.work.prompts.probes:
+            self.screen.notify("The set has no probes: add one in the prompts pane, under ? probes.")
+            return
+
+        async def task() -> None:
+            table = await self.bridge.run(RunProbes(study.work.prompts.probes, study.edits()), ProbeTable)
+            study.add(table)
+            self.screen.show_probes(table)
+
+        self._run("probes", task)
+
+    # ---- replay
+
+    def replay(self, tell: Callable[[str, bool | None], None]) -> None:
+        """Runs every result of the session again; `tell` hears a line each and whether it came out the same."""
+        results = self.screen.study.results
+        generations = [*results.generations, *(r.generated for t in results.probe_tables for r in t.rows)]
+
+        async def task() -> None:
+            for ranking in results.rankings:
+                again = await self.bridge.run(ReplayRank(ranking), RankReplayed)
+                where = "same rows" if again.same else f"row {(again.first_difference or 0) + 1} differs"
+                tell(f"ranking of {ranking.n_positive} against {ranking.n_negative}: {where}", again.same)
+            for recorded in generations:
+                replayed = await self.bridge.run(Replay(recorded), Replayed)
+                tell(replay_in_words(recorded, replayed), replayed.same)
+            tell("done", None)
+
+        self._run("replay", task)
+
+
+def replay_in_words(recorded: Generated, replayed: Replayed) -> str:
+    """One line for a generation, more where it diverged."""
+    lines = [recorded.prompt.text.strip().replace("\n", "⏎")]
+    if not replayed.prompt_ids_same:
+        lines.append("the prompt is fed as other token ids than recorded")
+    for arm in replayed.arms:
+        if not arm.same:
+            gap = "" if arm.margin is None else f"; the two likeliest tokens are {arm.margin:.3g} nats apart there"
+            where = f"{arm.name} differs from token {(arm.first_divergence or 0) + 1}"
+            lines.append(f"{where}: recorded {arm.recorded_token!r}, now {arm.replayed_token!r}{gap}")
+    return "\n    ".join(lines)
