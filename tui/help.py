@@ -34,7 +34,7 @@ nothing.
 
 def help_text(screen: MainScreen) -> Text:
     """Every key of every pane, and what the panes mean."""
-    text = Text(FIRST_STEPS)
+    text = Text(flowing(FIRST_STEPS))
     heading(text, "Everywhere")
     keys(text, [b for b in screen.BINDINGS if isinstance(b, Binding)])
     key(text, "tab", "The next pane")
@@ -42,9 +42,14 @@ def help_text(screen: MainScreen) -> Text:
     key(text, "ctrl+r g s", "Rank, generate, save, from a text field too; esc leaves a field")
     for name, pane in PANES:
         heading(text, name)
-        text.append(getattr(pane, "HELP", "") + "\n", "dim")
+        text.append(flowing(getattr(pane, "HELP", "")), "dim")
         keys(text, [b for b in pane.BINDINGS if isinstance(b, Binding)])
     return text
+
+
+def flowing(text: str) -> str:
+    """A paragraph as one line, to be wrapped where it is shown."""
+    return " ".join(text.split()) + "\n"
 
 
 def heading(text: Text, name: str) -> None:

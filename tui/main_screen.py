@@ -58,9 +58,9 @@ class MainScreen(Screen[None]):
         }
         & #top { height: 11fr; }
         & #bottom { height: 9fr; }
-        & #prompts { width: 27fr; }
-        & #tokens { width: 40fr; }
-        & #features { width: 37fr; }
+        & #prompts { width: 26fr; }
+        & #tokens { width: 36fr; }
+        & #features { width: 42fr; }
         & #edits { width: 30; }
         & #generation { width: 1fr; }
         & #tabs { display: none; }
@@ -70,7 +70,8 @@ class MainScreen(Screen[None]):
         & #tabs { display: block; }
         & #top, & #bottom { height: 1fr; display: none; }
         & #prompts, & #tokens, & #features { display: none; width: 1fr; }
-        & #edits { width: 24; }
+        & #bottom { layout: vertical; }
+        & #edits { width: 1fr; height: auto; min-height: 3; max-height: 6; }
         &.-show-prompts #top, &.-show-tokens #top, &.-show-features #top, &.-show-generation #bottom { display: block; }
         &.-show-prompts #prompts, &.-show-tokens #tokens, &.-show-features #features { display: block; }
     }
@@ -100,7 +101,7 @@ class MainScreen(Screen[None]):
         Binding("R", "replay", "Replay", show=False, id="run.replay", tooltip="Run the session's results again"),
         Binding("E", "restart_engine", "Restart", show=False, id="run.restart", tooltip="Restart the engine"),
         Binding("M", "choose_model", "Model", show=False, id="run.model", tooltip="Choose model, SAE and hook point"),
-        Binding("s", "save", "Save", id="session.save", tooltip="Save the session to its file"),
+        Binding("s", "save", "Save", show=False, id="session.save", tooltip="Save the session to its file"),
         Binding("S", "save_as", "Save as", show=False, id="session.save_as", tooltip="Save to another file"),
         Binding("ctrl+o", "open", "Open", show=False, id="session.open", tooltip="Open a session", priority=True),
         Binding("ctrl+r", "rank", "Rank", show=False, id="run.rank_typing", priority=True),
@@ -374,6 +375,8 @@ class MainScreen(Screen[None]):
             missing = "positive" if not prompts.positive else "negative"
             self.report(f"There are no {missing} prompts.", "A contrast needs both: a in the prompts pane adds one.")
             return
+        if self.has_class("-single"):
+            self.action_pane("features")
         self.work.rank()
 
     def action_generate(self) -> None:

@@ -23,7 +23,7 @@ class ArmView(Vertical):
         width: 1fr; height: 1fr; padding: 0 1;
         & .arm-title { height: 1; text-style: bold; color: $text-muted; text-wrap: nowrap; text-overflow: ellipsis; }
         & TokenText { height: 1fr; }
-        & .arm-answers { height: auto; max-height: 5; }
+        & .arm-answers { height: auto; max-height: 5; text-wrap: nowrap; }
     }
     """
 

@@ -26,7 +26,7 @@ class EditsPane(Vertical):
 
     DEFAULT_CSS = """
     EditsPane {
-        & OptionList { height: 1fr; background: $surface; text-wrap: nowrap;
+        & OptionList { height: auto; max-height: 100%; background: $surface; text-wrap: nowrap;
             text-overflow: ellipsis; scrollbar-size-vertical: 1; overflow-x: hidden; }
     }
     """

@@ -27,17 +27,17 @@ class GenerationPane(Vertical):
     GenerationPane {
         & #question-row { height: 1; }
         & #question-mark { width: 2; color: $accent; text-style: bold; }
-        & #question { height: 1; width: 1fr; border: none; padding: 0; background: $boost; }
+        & #question { width: 1fr; padding: 0; }
         & #arms { height: 1fr; }
         & #arm-baseline { border-right: solid $panel; }
         & #figures { height: 1; color: $text-muted; text-wrap: nowrap; text-overflow: ellipsis; }
     }
     """
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("enter", "ask", "Type a question", id="generation.ask", tooltip="Type a question"),
+        Binding("enter,a", "ask", "Ask", key_display="enter", id="generation.ask", tooltip="Type a question"),
         Binding("comma", "settings", "Settings", key_display=",", id="generation.settings",
                 tooltip="Chat or raw, greedy or sampled, how many tokens"),
-        Binding("t", "mode", "Toggle acts on", id="generation.mode",
+        Binding("t", "mode", "Mode", id="generation.mode",
                 tooltip="Whether a toggled edit acts on the next token or restarts the text"),
     ]  # fmt: skip
     HELP = """\

@@ -74,7 +74,7 @@ class LeaderboardPane(Vertical):
         & FeatureTable { height: 1fr; background: $surface; scrollbar-size-vertical: 1; scrollbar-size-horizontal: 1; }
         & #features-empty { height: 1fr; color: $text-muted; }
         & #features-note { height: auto; max-height: 2; color: $text-muted; }
-        & #features-search { display: none; height: 1; border: none; padding: 0; background: $boost; }
+        & #features-search { display: none; }
     }
     """
     BINDINGS: ClassVar[list[BindingType]] = [

@@ -31,14 +31,18 @@ class TokensPane(Vertical):
     TokensPane {
         & TokenText { height: 1fr; }
         & #token-legend { height: 1; color: $text-muted; }
-        & #token-features { height: auto; max-height: 9; display: none; border: none; border-top: solid $panel;
-            padding: 0; text-wrap: nowrap; text-overflow: ellipsis; background: $surface; }
+        & #token-features-title, & #token-features { display: none; }
+        & #token-features-title { height: 1; background: $boost; }
+        & #token-features {
+            height: auto; max-height: 9; text-wrap: nowrap; text-overflow: ellipsis; background: $surface;
+        }
+        &.-listing #token-features-title, &.-listing #token-features { display: block; }
     }
     """
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("n", "strongest(1)", "Strongest", id="tokens.next", tooltip="To the strongest token, then on"),
+        Binding("n", "strongest(1)", "Next", id="tokens.next", tooltip="To the strongest token, then on"),
         Binding("N", "strongest(-1)", "Back", show=False, id="tokens.previous", tooltip="To the stronger one before"),
-        Binding("t", "top", "Features here", id="tokens.top", tooltip="The features that fire most on this token"),
+        Binding("t", "top", "Features", id="tokens.top", tooltip="The features that fire most on this token"),
         Binding("full_stop", "whitespace", "White space", show=False, id="tokens.whitespace",
                 tooltip="Show white space and line breaks"),
     ]  # fmt: skip
@@ -69,6 +73,7 @@ features of the token under the cursor: enter shows one, p pins it, space ablate
         """Tokens, the legend with the number under the cursor, and the list that `t` opens."""
         yield TokenText(id="token-text", empty_text=NOTHING)
         yield Static(id="token-legend", markup=False)
+        yield Static(id="token-features-title", markup=False)
         yield OptionList(id="token-features", markup=False)
 
     def on_mount(self) -> None:
@@ -140,7 +145,7 @@ features of the token under the cursor: enter shows one, p pins it, space ablate
             return
         token, value, counts = here
         legend = self.text.legend(self._shown.maximum)
-        legend.append(f"   “{token_in_words(token)}” {value:.2f}" + ("" if counts else " · masked, not counted"))
+        legend.append(f"   “{token_in_words(token)}” {value + 0.0:.2f}" + ("" if counts else " · masked, not counted"))
         self.query_one("#token-legend", Static).update(legend)
 
     # ---- the strongest tokens
@@ -201,19 +206,18 @@ features of the token under the cursor: enter shows one, p pins it, space ablate
         if not found.features:
             self.notify(f"No feature fires on “{token_in_words(found.token)}”.")
             return
-        options.border_title = f"{found.n_active} features fire on “{token_in_words(found.token)}”"
-        options.display = True
+        title = f"{found.n_active} features fire on “{token_in_words(found.token)}” · escape closes"
+        self.query_one("#token-features-title", Static).update(title)
+        self.add_class("-listing")
         options.highlighted = 0
         options.focus()
 
     def close_list(self) -> None:
         """Closes the list of a token's features."""
-        options = self.query_one("#token-features", OptionList)
-        if options.display:
-            had_focus = options.has_focus
-            options.display = False
-            if had_focus:
-                self.text.focus()
+        had_focus = self.query_one("#token-features", OptionList).has_focus
+        self.remove_class("-listing")
+        if had_focus:
+            self.text.focus()
 
     def listed_feature(self) -> int | None:
         """The feature under the list's cursor, while the list has the focus."""

@@ -28,7 +28,6 @@ class Dialog(ModalScreen[T | None], Generic[T]):
             width: 76; max-width: 96%; height: auto; max-height: 90%; padding: 0 1;
             border: round $accent; background: $surface;
         }
-        & Input { border: none; height: 1; padding: 0 1; background: $boost; }
         & .problem { color: $text-error; height: auto; display: none; }
         & .hint { color: $text-muted; height: auto; }
     }

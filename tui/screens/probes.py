@@ -14,8 +14,10 @@ from tui.token_layout import safe
 def probe_table(result: ProbeTable) -> Table:
     """The table."""
     table = Table(show_lines=True, expand=True, header_style="bold")
-    for name, ratio in (("probe", 3), ("baseline", 4), ("edited", 4), ("answer", 2), ("p", 1), ("p edited", 1)):
-        table.add_column(name, ratio=ratio, justify="right" if name.startswith("p ") or name == "p" else "left")
+    for name, ratio in (("probe", 3), ("baseline", 4), ("edited", 4), ("answer", 2), ("p base", 1), ("p edit", 1)):
+        table.add_column(
+            name, ratio=ratio, justify="right" if name.startswith("p ") else "left", no_wrap=name.startswith("p ")
+        )
     for row in result.rows:
         names = "\n".join(a.name + (" (unclean split)" if row.flags else "") for a in row.answers)
         table.add_row(

@@ -19,7 +19,7 @@ class Report(ModalScreen[None]):
     Report {
         align: center middle;
         & > .frame {
-            width: 110; max-width: 96%; height: 90%; padding: 0 1; border: round $accent; background: $surface;
+            width: 130; max-width: 96%; height: 90%; padding: 0 1; border: round $accent; background: $surface;
         }
         & VerticalScroll { height: 1fr; scrollbar-size-vertical: 1; }
         & .hint { height: 1; color: $text-muted; }
