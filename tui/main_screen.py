@@ -266,8 +266,18 @@ class MainScreen(Screen[None]):
         """What the engine is at; "" is ready."""
         self.header.show_engine(words)
 
+    def show_no_load(self) -> None:
+        """A load failed or was stopped: what was loaded before still is."""
+        if not self.work.bridge.alive:
+            self.show_loss_in_header()
+        elif self.study.loaded is None:
+            self.header.show_engine("no model: M chooses one", broken=True)
+        else:
+            self.header.show_engine("")
+
     def show_loaded(self) -> None:
         """A model was loaded."""
+        self.app.clear_notifications()
         self.header.show_loaded(self.study.loaded)
         self.header.show_engine("")
         self.show_ranking()
@@ -356,10 +366,14 @@ class MainScreen(Screen[None]):
     def show_loss(self, event: Bridge.Lost) -> None:
         """The engine is gone; everything the user has is kept."""
         self.header.show_progress(None)
-        self.header.show_engine("engine lost · E restarts", broken=True)
+        self.show_loss_in_header()
         if self.generation.running:
             self.generation.stop("the engine was lost; E restarts it, then g")
         self.report(event.error.message, "E restarts it with the same model and SAE. Nothing you made is lost.")
+
+    def show_loss_in_header(self) -> None:
+        """Which key brings the engine back."""
+        self.header.show_engine("no engine · E restarts it", broken=True)
 
     def report(self, message: str, remedy: str) -> None:
         """One line of what went wrong and what to do; the messages page keeps it."""

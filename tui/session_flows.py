@@ -15,6 +15,7 @@ from engine.records import Load
 from tui.screens.dialogs import AskText, Choice, Choose, Field, Form
 from tui.screens.report import Report
 from tui.study import Study, start_workspace
+from tui.words import count_in_words
 
 if TYPE_CHECKING:
     from tui.main_screen import MainScreen
@@ -114,7 +115,7 @@ class SessionFlows:
     def offer(self, last: Study) -> None:
         """Offers the last session, once, at the start."""
         results = last.results
-        counts = f"{len(results.rankings)} rankings, {len(results.generations)} texts, {len(last.work.edits)} edits"
+        counts = counts_in_words(len(results.rankings), len(results.generations), len(last.work.edits))
         choices = (
             Choice("go on", f"Go on with {last.name}", counts),
             Choice("new", "Start a new session", "ctrl+o opens any"),

@@ -253,7 +253,6 @@ class Study:
             self._set(edits=(), pinned=(), labels={}, feature=None)
         self.load, self.loaded = load, loaded
         self.results = replace(self.results, load=load, loaded=loaded)
-        self.version += 1
 
     def add(self, result: Ranking | Generated | ProbeTable) -> None:
         """Keeps a result. A ranking of the same prompts replaces the last one: sorting again is no new result."""

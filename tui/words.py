@@ -23,6 +23,11 @@ def feature_in_words(feature: int, label: str, tokens: Sequence[str]) -> str:
     return f"#{feature} {words}" if words else f"#{feature}"
 
 
+def count_in_words(count: int, noun: str) -> str:
+    """Such as "1 ranking" or "3 rankings"."""
+    return f"{count} {noun}" + ("" if count == 1 else "s")
+
+
 def strength_in_words(scale: float) -> str:
     """What an edit does: "ablate" or a factor."""
     return "ablate" if scale == 0 else f"× {scale:g}"

@@ -5,8 +5,9 @@ Tasks of a kind replace each other, so a late result never overwrites a newer on
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from engine.client import RequestCancelled
 from engine.errors import EngineFault, SaescopeError
@@ -28,6 +29,7 @@ from engine.records import (
     Replay,
     Replayed,
     ReplayRank,
+    Request,
     RunProbes,
     ScoreAnswers,
     Show,
@@ -35,11 +37,12 @@ from engine.records import (
     TokenFeatures,
     TokenStep,
 )
-from tui.bridge import Bridge
+from tui.bridge import Bridge, OnEvents
 
 if TYPE_CHECKING:
     from tui.main_screen import MainScreen
 
+T = TypeVar("T")
 ROWS = 200
 """How many features the leaderboard holds; any other one is found by its number."""
 
@@ -51,6 +54,8 @@ class Work:
         self.screen, self.bridge = screen, bridge
         self._generation: int | None = None
         """The id of the running generation."""
+        self._no_load_runs = asyncio.Event()
+        self._no_load_runs.set()
 
     @property
     def ready(self) -> bool:
@@ -73,13 +78,29 @@ class Work:
 
         self.screen.run_worker(guarded(), group=kind, exclusive=True, exit_on_error=False)
 
-    def _needs_model(self) -> bool:
-        """False, and says so, while nothing is loaded."""
+    def _may_ask(self) -> bool:
+        """Whether a model is there or on its way; says what to do if not."""
+        if not self._no_load_runs.is_set():
+            self.screen.notify("As soon as the model is loaded.")
+            return True
         if not self.bridge.alive:
             self.screen.report("The engine is not running.", "E restarts it; prompts, edits and results are kept.")
         elif not self.ready:
-            self.screen.notify("The model is still being loaded.")
+            self.screen.report("No model is loaded.", "M chooses model and SAE.")
         return self.ready
+
+    async def _ask(
+        self,
+        request: Request,
+        kind: type[T],
+        on_events: OnEvents | None = None,
+        on_sent: Callable[[int], None] | None = None,
+    ) -> T:
+        """Runs a request once no load runs. A load that failed has been reported: then this just ends."""
+        await self._no_load_runs.wait()
+        if not self.ready:
+            raise RequestCancelled
+        return await self.bridge.run(request, kind, on_events, on_sent)
 
     # ---- loading
 
@@ -88,15 +109,18 @@ class Work:
 
         async def task() -> None:
             screen = self.screen
+            self._no_load_runs.clear()
             try:
                 if not self.bridge.alive:
                     screen.show_engine("starting the engine")
                     await self.bridge.start()
                 loaded = await self.bridge.run(load, Loaded)
-            except SaescopeError:
-                screen.show_engine("" if screen.study.loaded else "nothing is loaded: M chooses a model")
+                screen.study.now_loaded(load, loaded)
+            except (SaescopeError, RequestCancelled):
+                screen.show_no_load()
                 raise
-            screen.study.now_loaded(load, loaded)
+            finally:
+                self._no_load_runs.set()
             screen.show_loaded()
 
         self._run("load", task)
@@ -105,7 +129,7 @@ class Work:
 
     def rank(self, by: str | None = None) -> None:
         """Ranks all features; `by` sorts the ranking there is by another column."""
-        if not self._needs_model():
+        if not self._may_ask():
             return
         study = self.screen.study
         before = study.ranking()
@@ -115,7 +139,7 @@ class Work:
         request = Rank(study.work.prompts, by=column, top=ROWS, also=self._rows_wanted())
 
         async def task() -> None:
-            ranking = await self.bridge.run(request, Ranking)
+            ranking = await self._ask(request, Ranking)
             study.add(ranking)
             self.screen.show_ranking()
 
@@ -136,30 +160,30 @@ class Work:
             return
 
         async def task() -> None:
-            shown = await self.bridge.run(Show(feature, prompts), Shown)
+            shown = await self._ask(Show(feature, prompts), Shown)
             self.screen.show_tokens(shown)
 
         self._run("show", task)
 
     def features_at(self, prompt: Prompt, token: int) -> None:
         """Lists the features of one token."""
-        if not self._needs_model():
+        if not self._may_ask():
             return
 
         async def task() -> None:
-            found = await self.bridge.run(FeaturesAt(prompt, token), TokenFeatures)
+            found = await self._ask(FeaturesAt(prompt, token), TokenFeatures)
             self.screen.show_token_features(found)
 
         self._run("features at", task)
 
     def describe(self, feature: int) -> None:
         """Opens a feature's card."""
-        if not self._needs_model():
+        if not self._may_ask():
             return
         prompts = self.screen.study.work.prompts
 
         async def task() -> None:
-            found = await self.bridge.run(Describe(feature, (*prompts.positive, *prompts.negative)), Described)
+            found = await self._ask(Describe(feature, (*prompts.positive, *prompts.negative)), Described)
             self.screen.show_card(found)
 
         self._run("describe", task)
@@ -168,7 +192,7 @@ class Work:
 
     def generate(self) -> None:
         """Generates anew from the question, with the edits that are on."""
-        if not self._needs_model():
+        if not self._may_ask():
             return
         study, pane = self.screen.study, self.screen.generation
         if not study.work.question.strip():
@@ -184,7 +208,7 @@ class Work:
 
         async def task() -> None:
             try:
-                result = await self.bridge.run(request, Generated, on_events, self._note_generation)
+                result = await self._ask(request, Generated, on_events, self._note_generation)
             except RequestCancelled:
                 pane.stop("stopped; g runs it again")
                 return
@@ -221,14 +245,14 @@ class Work:
             return
 
         async def task() -> None:
-            scored = await self.bridge.run(ScoreAnswers(probe, study.edits()), AnswersScored)
+            scored = await self._ask(ScoreAnswers(probe, study.edits()), AnswersScored)
             pane.show_answers(scored)
 
         self._run("score", task)
 
     def run_probes(self) -> None:
         """Answers every probe and opens the table."""
-        if not self._needs_model():
+        if not self._may_ask():
             return
         study = self.screen.study
         if not study.work.prompts.probes:
@@ -236,7 +260,7 @@ class Work:
             return
 
         async def task() -> None:
-            table = await self.bridge.run(RunProbes(study.work.prompts.probes, study.edits()), ProbeTable)
+            table = await self._ask(RunProbes(study.work.prompts.probes, study.edits()), ProbeTable)
             study.add(table)
             self.screen.show_probes(table)
 
@@ -251,11 +275,11 @@ class Work:
 
         async def task() -> None:
             for ranking in results.rankings:
-                again = await self.bridge.run(ReplayRank(ranking), RankReplayed)
+                again = await self._ask(ReplayRank(ranking), RankReplayed)
                 where = "same rows" if again.same else f"row {(again.first_difference or 0) + 1} differs"
                 tell(f"ranking of {ranking.n_positive} against {ranking.n_negative}: {where}", again.same)
             for recorded in generations:
-                replayed = await self.bridge.run(Replay(recorded), Replayed)
+                replayed = await self._ask(Replay(recorded), Replayed)
                 tell(replay_in_words(recorded, replayed), replayed.same)
             tell("done", None)
 
