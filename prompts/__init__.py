@@ -4,7 +4,6 @@ A set holds `[[positive]]` prompts that show a behaviour, `[[negative]]` ones th
 that measure it. `read_prompts` takes prompts out of other files, `write` saves a set. Imports nothing else of saescope.
 """
 
-from prompts.importer import Imported, read_prompts
 from prompts.loader import (
     NEUTRAL_TEXT,
     Entry,
@@ -16,12 +15,10 @@ from prompts.loader import (
     load,
     packaged,
 )
-from prompts.writer import write
 
 __all__ = [
     "NEUTRAL_TEXT",
     "Entry",
-    "Imported",
     "ProbeEntry",
     "PromptSetError",
     "PromptSetFile",
@@ -29,6 +26,4 @@ __all__ = [
     "find",
     "load",
     "packaged",
-    "read_prompts",
-    "write",
 ]

@@ -5,7 +5,8 @@ import os
 import pytest
 
 import prompts
-from prompts import Entry, Imported, PromptSetError, importer, read_prompts
+from prompts import Entry, PromptSetError, importer
+from prompts.importer import Imported, read_prompts
 
 
 @pytest.fixture

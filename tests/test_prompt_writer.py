@@ -6,7 +6,8 @@ import random
 import pytest
 
 import prompts
-from prompts import Entry, ProbeEntry, PromptSetError, PromptSetFile, Settings, load, write
+from prompts import Entry, ProbeEntry, PromptSetError, PromptSetFile, Settings, load
+from prompts.writer import write
 
 PIECES = [
     *"ab \t\n\r\x00\x01\x07\x08\x0b\x0c\x1b\x7f\x85'\"\\#=[]{},.",

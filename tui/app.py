@@ -16,10 +16,8 @@ from textual.binding import Binding, BindingType
 from textual.screen import Screen
 from textual.theme import Theme
 
-from engine.autosave import AutosaveStore
-from engine.client import LiveEngine
 from tui.main_screen import MainScreen
-from tui.study import Study
+from tui.opening import Opening
 
 KEYMAP_FILE = "keys.toml"
 DARK = Theme(
@@ -43,9 +41,9 @@ class SaescopeApp(App[None]):
         Binding("ctrl+q", "quit", "Quit", show=False, priority=True, id="app.quit_typing"),
     ]
 
-    def __init__(self, study: Study, engine: LiveEngine, store: AutosaveStore, offer: Study | None = None) -> None:
+    def __init__(self, opening: Opening) -> None:
         super().__init__()
-        self._start = (study, engine, store, offer)
+        self._opening = opening
         self._keymap_problem = ""
         for theme in (DARK, LIGHT):
             self.register_theme(theme)
@@ -53,8 +51,7 @@ class SaescopeApp(App[None]):
 
     def get_default_screen(self) -> Screen[None]:
         """The main screen."""
-        study, engine, store, offer = self._start
-        return MainScreen(study, engine, store, offer)
+        return MainScreen(self._opening)
 
     @property
     def main(self) -> MainScreen:

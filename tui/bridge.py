@@ -53,13 +53,20 @@ class Bridge:
 
         error: EngineFault
 
-    def __init__(self, engine: LiveEngine, target: MessagePump) -> None:
-        self._engine, self._target = engine, target
+    def __init__(self, make_engine: Callable[[], LiveEngine], target: MessagePump) -> None:
+        self._make_engine, self._target = make_engine, target
+        self._made: LiveEngine | None = None
         self._running: dict[int, _Running] = {}
         self._flush_at: asyncio.TimerHandle | None = None
         self._told_of: int | None = None
         """The request whose progress was the last to be told."""
         self.alive = False
+
+    @property
+    def _engine(self) -> LiveEngine:
+        if self._made is None:
+            self._made = self._make_engine()
+        return self._made
 
     async def start(self) -> None:
         """Starts the engine, again after a loss. Raises EngineFault."""
@@ -69,7 +76,8 @@ class Bridge:
     async def close(self) -> None:
         """Ends the engine."""
         self.alive = False
-        await self._engine.close()
+        if self._made is not None:
+            await self._made.close()
 
     async def run(
         self,

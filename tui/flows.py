@@ -9,6 +9,8 @@ from rich.console import Group
 from rich.text import Text
 
 import prompts
+import prompts.importer
+import prompts.writer
 from engine import prompt_sets, snippets
 from engine.errors import SaescopeError
 from engine.records import Answer, Described, Edit, Format, Probe, ProbeTable, Prompt, Sampling
@@ -64,7 +66,7 @@ class Flows:
         def read(path: str | None) -> None:
             if path is None:
                 return
-            found = prompts.read_prompts(Path(path).expanduser())
+            found = prompts.importer.read_prompts(Path(path).expanduser())
             study = self.screen.study
             format: Format = found.whole.format if found.whole else study.format()
             loose = [Prompt(e.text, format, e.breaks) for e in found.entries]
@@ -78,7 +80,7 @@ class Flows:
 
         def check(path: str) -> str:
             try:
-                prompts.read_prompts(Path(path).expanduser())
+                prompts.importer.read_prompts(Path(path).expanduser())
             except prompts.PromptSetError as error:
                 return f"{error.message} {error.remedy}"
             return ""
@@ -115,7 +117,7 @@ class Flows:
             place = Path(path).expanduser()
             place = place if place.suffix == ".toml" else place.with_name(place.name + ".toml")
             try:
-                prompts.write(prompt_sets.to_file(now), place)
+                prompts.writer.write(prompt_sets.to_file(now), place)
             except (prompts.PromptSetError, SaescopeError) as error:
                 return f"{error.message} {error.remedy}"
             return ""

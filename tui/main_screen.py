@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable
 from datetime import datetime
-from typing import Any, ClassVar
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from textual import events, on
 from textual.app import ComposeResult
@@ -14,8 +16,6 @@ from textual.screen import Screen
 from textual.widgets import Footer
 
 from engine import feature_lists
-from engine.autosave import AutosaveStore
-from engine.client import LiveEngine
 from engine.records import (
     Described,
     Generated,
@@ -24,18 +24,20 @@ from engine.records import (
     TokenFeatures,
 )
 from tui.bridge import Bridge
-from tui.flows import Flows
 from tui.header import Header
+from tui.opening import Opening
 from tui.panes.edits import EditsPane
 from tui.panes.generation import GenerationPane
 from tui.panes.leaderboard import LeaderboardPane
 from tui.panes.prompts import PromptsPane
 from tui.panes.tokens import TokensPane
-from tui.session_flows import SessionFlows
-from tui.study import Study
 from tui.tabs import TabLine
 from tui.words import strength_in_words, tokens_in_words
 from tui.work import Work
+
+if TYPE_CHECKING:
+    from tui.flows import Flows
+    from tui.session_flows import SessionFlows
 
 Pane = PromptsPane | TokensPane | LeaderboardPane | GenerationPane | EditsPane
 AUTOSAVE_SECONDS = 0.25
@@ -115,16 +117,29 @@ class MainScreen(Screen[None]):
     OF_A_FEATURE = ("toggle_edit", "strength", "pin", "label", "describe", "copy")
     """Actions that need a feature at hand, and are hidden in panes that have none."""
 
-    def __init__(self, study: Study, engine: LiveEngine, store: AutosaveStore, offer: Study | None = None) -> None:
+    def __init__(self, opening: Opening) -> None:
         super().__init__()
-        self.study = study
-        self.work = Work(self, Bridge(engine, self))
-        self.flows = Flows(self)
-        self.sessions = SessionFlows(self, store)
+        self._opening = opening
+        self.study = opening.study
+        self.work = Work(self, Bridge(opening.make_engine, self))
         self.messages: list[str] = []
         """What was reported, oldest first."""
         self.current = "prompts"
-        self._offer = offer
+        self.add_class("-show-prompts")  # here, for a class that changes later is a second round of styling
+
+    # the dialogs are imported behind the first paint
+
+    @cached_property
+    def flows(self) -> Flows:
+        """Dialogs about prompts, features and generation."""
+
+        return Flows(self)
+
+    @cached_property
+    def sessions(self) -> SessionFlows:
+        """Sessions, and what is loaded."""
+
+        return SessionFlows(self, self._opening.make_store())
 
     def compose(self) -> ComposeResult:
         """Header, panes, footer."""
@@ -142,13 +157,14 @@ class MainScreen(Screen[None]):
         """Shows the study and starts the engine once the screen is there."""
         self.show_study()
         self.prompts.rows.focus()
-        self.set_interval(AUTOSAVE_SECONDS, self.autosave)
         self.call_after_refresh(self._start)
 
     def _start(self) -> None:
+        gc.enable()  # the front door switches it off
+        if self._opening.offer_last:
+            self.sessions.offer_last()
         self.work.load(self.study.load)
-        if self._offer is not None:
-            self.sessions.offer(self._offer)
+        self.set_interval(AUTOSAVE_SECONDS, self.autosave)
 
     def autosave(self) -> None:
         """Keeps the study as it is now, if it has changed."""
@@ -221,7 +237,6 @@ class MainScreen(Screen[None]):
         if pane is not None and pane.id:
             self.current = "generation" if pane.id == "edits" else pane.id
             self._show_current()
-        self.refresh_bindings()
 
     def focused_pane(self) -> Pane | None:
         """The pane that has the focus."""

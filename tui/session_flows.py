@@ -112,8 +112,16 @@ class SessionFlows:
 
     # ---- opening
 
-    def offer(self, last: Study) -> None:
-        """Offers the last session, once, at the start."""
+    def offer_last(self) -> None:
+        """Offers the last session at the start, and works with its model, which M exchanges."""
+        stored = self.store.latest()
+        if self.store.notice:
+            self.screen.report(self.store.notice, "")
+        if stored is None:
+            return
+        info = stored.info
+        last = Study.from_session(stored.session, info.id, Path(info.file) if info.file else None)
+        self.screen.study.load = last.load
         results = last.results
         counts = counts_in_words(len(results.rankings), len(results.generations), len(last.work.edits))
         choices = (
@@ -239,6 +247,10 @@ class SessionFlows:
 def in_words(info: StoredInfo) -> str:
     """What a list says of a stored session."""
     when = info.updated[:16].replace("T", " ")
-    return (
-        f"{when} UTC · {info.prompts} prompts, {info.rankings} rankings, {info.generations} texts, {info.edits} edits"
-    )
+    return f"{when} UTC · {counts_in_words(info.rankings, info.generations, info.edits)}"
+
+
+def counts_in_words(rankings: int, texts: int, edits: int) -> str:
+    """What a session holds."""
+    counts = ((rankings, "ranking"), (texts, "text"), (edits, "edit"))
+    return ", ".join(count_in_words(count, noun) for count, noun in counts)

@@ -12,6 +12,7 @@ from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Vertical
 from textual.content import Content
+from textual.lazy import Lazy
 from textual.message import Message
 from textual.widgets import OptionList, TextArea
 from textual.widgets.option_list import Option
@@ -169,7 +170,7 @@ whose answers are tracked. Enter edits in place (ctrl+j: line break); on a probe
     def compose(self) -> ComposeResult:
         """The list, and the editor that lies over one of its lines."""
         yield OptionList(id="prompt-list", markup=False)
-        yield PromptEditor(id="prompt-editor", soft_wrap=True, highlight_cursor_line=False)
+        yield Lazy(PromptEditor(id="prompt-editor", soft_wrap=True, highlight_cursor_line=False))
 
     @property
     def rows(self) -> OptionList:
@@ -248,8 +249,8 @@ whose answers are tracked. Enter edits in place (ctrl+j: line break); on a probe
     @on(events.DescendantBlur)
     def keep_what_was_typed(self, event: events.DescendantBlur) -> None:
         """Leaving the editor by mouse or tab keeps the text: nothing typed is lost."""
-        editor = self.query_one(PromptEditor)
-        if event.widget is editor and self._editing is not None:
+        editor = event.widget
+        if isinstance(editor, PromptEditor) and self._editing is not None:
             editor.post_message(PromptEditor.Done(editor.text))
 
     @on(OptionList.OptionHighlighted)
