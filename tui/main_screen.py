@@ -132,12 +132,14 @@ class MainScreen(Screen[None]):
     @cached_property
     def flows(self) -> Flows:
         """Dialogs about prompts, features and generation."""
+        from tui.flows import Flows
 
         return Flows(self)
 
     @cached_property
     def sessions(self) -> SessionFlows:
         """Sessions, and what is loaded."""
+        from tui.session_flows import SessionFlows
 
         return SessionFlows(self, self._opening.make_store())
 
@@ -261,7 +263,6 @@ class MainScreen(Screen[None]):
         self.generation.clear()
         self.generation.show_settings(work.question, work.raw, work.sampling, work.restart)
         self.show_ranking()
-        self._show_edits()
         generations = self.study.results.generations
         if generations:
             self._show_text(generations[-1], "from the session")
@@ -296,7 +297,6 @@ class MainScreen(Screen[None]):
         self.header.show_loaded(self.study.loaded)
         self.header.show_engine("")
         self.show_ranking()
-        self._show_edits()
         self._reread()
         self.work.score_answers()
 
@@ -305,17 +305,14 @@ class MainScreen(Screen[None]):
         work = self.study.work
         ranking = self.study.ranking()
         self.features.show(ranking, work.pinned, work.labels, work.edits)
+        self.edits.show(work.edits, self.name_of)
         self._show_staleness()
         if ranking is not None and ranking.features and work.feature is None:
             self._read(ranking.features[0].feature)
-        if ranking is not None:
-            for warning in ranking.warnings:
-                self.app.log(warning)
 
     def show_features(self) -> None:
         """Everything that names features: a label or a pin has changed."""
         self.show_ranking()
-        self._show_edits()
         self._reread()
 
     def _show_staleness(self) -> None:
