@@ -70,7 +70,7 @@ class Engine:
 
     def _start(self, request: Request) -> Events:
         if isinstance(request, Load):
-            self.explorer = explorer = yield from open_explorer(request)
+            self.explorer = explorer = yield from open_explorer(request, self.explorer)
             return explorer.loaded
         if self.explorer is None:
             raise UsageError("No model is loaded.", "Send a Load request first.")

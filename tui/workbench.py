@@ -1,0 +1,303 @@
+"""The main screen's layout, and everything it shows of the study. What the user does is main_screen.py's."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import datetime
+from typing import Any
+
+from textual import events, on
+from textual.app import ComposeResult
+from textual.containers import Horizontal
+from textual.screen import Screen
+from textual.widgets import Footer
+
+from engine.records import Generated, Shown, TokenFeatures
+from tui.bridge import Bridge
+from tui.header import Header
+from tui.keys import OF_A_FEATURE
+from tui.opening import Opening
+from tui.panes.edits import EditsPane
+from tui.panes.generation import GenerationPane
+from tui.panes.leaderboard import LeaderboardPane
+from tui.panes.prompts import PromptsPane
+from tui.panes.tokens import TokensPane
+from tui.tabs import TabLine
+from tui.words import strength_in_words, tokens_in_words
+from tui.work import Work
+
+Pane = PromptsPane | TokensPane | LeaderboardPane | GenerationPane | EditsPane
+PANES = ("prompts", "tokens", "features", "generation")
+SINGLE_BELOW = (100, 28)
+"""Columns and lines under which one pane is shown at a time."""
+
+
+class Workbench(Screen[None]):
+    """Header, panes and footer, and the study as they show it."""
+
+    work: Work
+
+    def __init__(self, opening: Opening) -> None:
+        super().__init__()
+        self._opening = opening
+        self.study = opening.study
+        self.messages: list[str] = []
+        """What was reported, oldest first."""
+        self.current = "prompts"
+        self.add_class("-show-prompts")  # here, for a class that changes later is a second round of styling
+
+    def compose(self) -> ComposeResult:
+        """Header, panes, footer."""
+        yield Header(id="header")
+        yield TabLine(PANES, id="tabs")
+        with Horizontal(id="top"):
+            for pane in (PromptsPane(id="prompts"), TokensPane(id="tokens"), LeaderboardPane(id="features")):
+                yield pane.add_class("pane")
+        with Horizontal(id="bottom"):
+            yield EditsPane(id="edits").add_class("pane")
+            yield GenerationPane(id="generation").add_class("pane")
+        yield Footer(compact=True, show_command_palette=False)
+
+    @property
+    def header(self) -> Header:
+        """The first line."""
+        return self.query_one(Header)
+
+    @property
+    def prompts(self) -> PromptsPane:
+        """Pane 1."""
+        return self.query_one(PromptsPane)
+
+    @property
+    def tokens(self) -> TokensPane:
+        """Pane 2."""
+        return self.query_one(TokensPane)
+
+    @property
+    def features(self) -> LeaderboardPane:
+        """Pane 3."""
+        return self.query_one(LeaderboardPane)
+
+    @property
+    def generation(self) -> GenerationPane:
+        """Pane 4."""
+        return self.query_one(GenerationPane)
+
+    @property
+    def edits(self) -> EditsPane:
+        """The list of edits."""
+        return self.query_one(EditsPane)
+
+    def on_resize(self, event: events.Resize) -> None:
+        """One pane at a time where there is no room for four."""
+        width, height = SINGLE_BELOW
+        self.set_class(event.size.width < width or event.size.height < height, "-single")
+        self._show_current()
+
+    def _show_current(self) -> None:
+        for name in PANES:
+            self.set_class(name == self.current, f"-show-{name}")
+        self.query_one(TabLine).show(self.current)
+
+    @on(TabLine.TabChosen)
+    def choose_tab(self, event: TabLine.TabChosen) -> None:
+        """A click on a tab."""
+        self.action_pane(event.name)
+
+    def action_pane(self, name: str) -> None:
+        """Focuses a pane, and shows it where only one is shown."""
+        self.current = "generation" if name == "edits" else name
+        self._show_current()
+        targets: dict[str, Callable[[], object]] = {
+            "prompts": self.prompts.rows.focus,
+            "tokens": self.tokens.text.focus,
+            "features": self.features.take_focus,
+            "generation": self.generation.take_focus,
+            "edits": self.edits.rows.focus,
+        }
+        targets[name]()
+
+    def on_descendant_focus(self, event: events.DescendantFocus) -> None:
+        """The pane with the focus is the current one, however the focus came there."""
+        pane = self.focused_pane()
+        if pane is not None and pane.id:
+            self.current = "generation" if pane.id == "edits" else pane.id
+            self._show_current()
+
+    def focused_pane(self) -> Pane | None:
+        """The pane that has the focus."""
+        node: Any = self.focused
+        while node is not None and not isinstance(node, Pane):
+            node = node.parent
+        return node
+
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        """Hides what makes no sense where the focus is."""
+        if action in OF_A_FEATURE:
+            return isinstance(self.focused_pane(), TokensPane | LeaderboardPane | EditsPane | GenerationPane)
+        return True
+
+    # ---- showing the study
+
+    def show_study(self) -> None:
+        """Shows everything the study holds, after a start or when another session was opened."""
+        work = self.study.work
+        self.prompts.show(work.prompts)
+        self.tokens.clear()
+        self.generation.clear()
+        self.generation.show_settings(work.question, work.raw, work.sampling, work.restart)
+        self.show_ranking()
+        generations = self.study.results.generations
+        if generations:
+            self._show_text(generations[-1], "from the session")
+        self.show_session()
+        self.reread()
+
+    def show_session(self) -> None:
+        """The session's name and whether its file holds all of it."""
+        study = self.study
+        if study.file is None:
+            words = f"{study.name} autosaved"
+        else:
+            words = f"{study.name} " + ("saved" if study.version == study.saved_version else "changed, s saves")
+        self.header.show_session(words)
+
+    def show_prompts(self) -> None:
+        """The prompts have changed."""
+        self.prompts.show(self.study.work.prompts)
+        self._show_staleness()
+        self.reread()
+
+    def show_question(self) -> None:
+        """The question and how it is asked."""
+        work = self.study.work
+        self.generation.show_settings(work.question, work.raw, work.sampling, work.restart)
+        self.show_generation_staleness()
+        self.work.score_answers()
+
+    def show_ranking(self) -> None:
+        """The leaderboard, with what is pinned, labelled and edited."""
+        work = self.study.work
+        ranking = self.study.ranking()
+        self.features.show(ranking, work.pinned, work.labels, work.edits)
+        self.edits.show(work.edits, self.name_of)
+        self._show_staleness()
+        if ranking is not None and ranking.features and work.feature is None:
+            self.read(ranking.features[0].feature)
+
+    def _show_staleness(self) -> None:
+        self.features.show_staleness("prompts changed: r ranks again" if self.study.ranking_is_stale() else "")
+
+    def show_features(self) -> None:
+        """Everything that names features: a label or a pin has changed."""
+        self.show_ranking()
+        self.reread()
+
+    def show_tokens(self, shown: Shown) -> None:
+        """A feature's activations."""
+        work = self.study.work
+        label, tokens = work.labels.get(shown.feature, ""), self.tokens_of(shown.feature)
+        self.tokens.show(shown, len(work.prompts.positive), label, tokens)
+
+    def reread(self) -> None:
+        """Shows the chosen feature on the prompts as they are now."""
+        feature = self.study.work.feature
+        if feature is not None:
+            self.work.show_feature(feature)
+
+    def read(self, feature: int) -> None:
+        """Another feature is shown on the prompts."""
+        self.study.choose_feature(feature)
+        self.work.show_feature(feature)
+
+    def show_token_features(self, found: TokenFeatures) -> None:
+        """The features of the token under the cursor."""
+        self.tokens.show_features(found, self.study.work.labels)
+
+    def show_edits(self) -> None:
+        """The list of edits, and the leaderboard's marks."""
+        slots = self.study.work.edits
+        self.edits.show(slots, self.name_of)
+        self.features.show_marks(slots)
+
+    def show_generated(self, result: Generated) -> None:
+        """A finished generation."""
+        self._show_text(result, "")
+
+    def _show_text(self, result: Generated, note: str) -> None:
+        schedule_end = result.schedule[-1].edits if result.schedule else result.edits
+        words = ", ".join(f"{e.feature} {strength_in_words(e.scale)}" for e in schedule_end)
+        self.generation.show(result, words or "no edits", note)
+        self.show_generation_staleness()
+
+    def show_generation_staleness(self) -> None:
+        """Says so where the text was generated under other edits or settings than there are now."""
+        generations = self.study.results.generations
+        if self.generation.running or not generations:
+            return
+        last = generations[-1]
+        ruled = last.schedule[-1].edits if last.schedule else last.edits
+        if ruled != self.study.edits():
+            self.generation.show_note("edits changed since: g generates again")
+        elif last.sampling != self.study.work.sampling or last.prompt.text != self.study.work.question:
+            self.generation.show_note("question or settings changed since: g generates again")
+
+    # ---- the engine's state
+
+    def show_engine(self, words: str) -> None:
+        """What the engine is at; "" is ready."""
+        self.header.show_engine(words)
+
+    def show_no_load(self) -> None:
+        """A load failed or was stopped: what was loaded before still is."""
+        if not self.work.bridge.alive:
+            self.show_loss_in_header()
+        elif self.study.loaded is None:
+            self.header.show_engine("no model: M chooses one", broken=True)
+        else:
+            self.header.show_engine("")
+
+    def show_loaded(self) -> None:
+        """A model was loaded."""
+        self.app.clear_notifications()
+        self.header.show_loaded(self.study.loaded)
+        self.header.show_engine("")
+        self.show_ranking()
+        self.reread()
+        self.work.score_answers()
+
+    @on(Bridge.Working)
+    def show_working(self, event: Bridge.Working) -> None:
+        """What the engine does."""
+        self.header.show_progress(event.progress)
+
+    @on(Bridge.Memory)
+    def show_memory(self, event: Bridge.Memory) -> None:
+        """Memory left."""
+        self.header.show_memory(event.left)
+
+    def show_loss_in_header(self) -> None:
+        """Which key brings the engine back."""
+        self.header.show_engine("no engine · E restarts it", broken=True)
+
+    def report(self, message: str, remedy: str) -> None:
+        """One line of what went wrong and what to do; the messages page keeps it."""
+        self.messages.append(f"{datetime.now():%H:%M:%S}  {message} {remedy}".rstrip())
+        self.notify(remedy or message, title=message if remedy else "", severity="error", timeout=10)
+
+    # ---- words
+
+    def tokens_of(self, feature: int) -> tuple[str, ...]:
+        """What a feature fires on most, where the ranking knows it."""
+        ranking = self.study.ranking()
+        rows = ranking.features if ranking is not None else ()
+        return next((row.tokens for row in rows if row.feature == feature), ())
+
+    def name_of(self, feature: int) -> str:
+        """A feature's own label, else what it fires on."""
+        return self.study.work.labels.get(feature) or tokens_in_words(self.tokens_of(feature))
+
+    def edits_in_words(self) -> str:
+        """The edits that are on."""
+        found = self.study.edits()
+        return ", ".join(f"{e.feature} {strength_in_words(e.scale)}" for e in found) or "no edits"
