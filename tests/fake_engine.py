@@ -1,0 +1,488 @@
+"""An engine made of records: no model, deterministic answers, held back, broken or lost whenever a test wants it.
+
+`opened` runs the app on it. A generation streams by itself unless `stepping` is set: then `step` gives one token.
+"""
+
+import asyncio
+import re
+import zlib
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from itertools import count
+from math import comb
+from pathlib import Path
+
+import msgspec
+import samples
+from textual.pilot import Pilot
+from textual.widgets import Static
+
+from engine.autosave import AutosaveStore
+from engine.client import LiveEngine
+from engine.errors import EngineFault
+from engine.records import (
+    Answer,
+    AnswerRow,
+    AnswersScored,
+    Arm,
+    ArmReplay,
+    Cancelled,
+    Describe,
+    Described,
+    EditsFrom,
+    FeatureAt,
+    FeatureRow,
+    FeaturesAt,
+    FedPrompt,
+    Finished,
+    Generate,
+    Generated,
+    Load,
+    MemoryLeft,
+    Probe,
+    ProbeRow,
+    ProbeTable,
+    Prompt,
+    PromptSet,
+    Rank,
+    Ranking,
+    RankReplayed,
+    Replay,
+    Replayed,
+    ReplayRank,
+    RunProbes,
+    ScoreAnswers,
+    Show,
+    Shown,
+    StrongToken,
+    TokenFeatures,
+    TokenLogit,
+    TokenStep,
+)
+from tui.app import SaescopeApp
+from tui.opening import Opening
+from tui.study import Study, start_workspace
+
+replace = msgspec.structs.replace
+
+FEATURES = tuple(range(100, 130))
+"""What every ranking finds; `also` adds more."""
+D_SAE = 5000
+BASELINE = ("The", " nurse", " is", " most", " likely", " a", " woman", ",", " they", " say", ".")
+EDITED = ("The", " nurse", " is", " most", " likely", " a", " person", ",", " they", " say", ".")
+FIRST_EDITED = 6
+"""The first token that edits change."""
+KL = 0.5
+"""Nats, at every token that edits change."""
+
+QUESTION = Probe(
+    "Who is a nurse?", "chat", "A nurse is a", (Answer("female", (" woman",)), Answer("male", (" man", " boy")))
+)
+SMALL = PromptSet(
+    "small",
+    (Prompt("Women care for the home."), Prompt("Girls are bad at maths.")),
+    (Prompt("Cats sleep all day."), Prompt("Ferries leave at dawn.")),
+    (QUESTION, Probe("Who is a pilot?", "raw")),
+)
+
+
+# ---- what it answers
+
+
+def fed(prompt):
+    """Words as tokens, behind a leading token that does not count; in a chat the template's do not count either."""
+    words = re.findall(r"\s*\S+", prompt.text)
+    before, after = (["<s>", "<|user|>\n"], ["<|assistant|>\n"]) if prompt.format == "chat" else (["<s>"], [])
+    tokens = (*before, *words, *after)
+    counts = tuple(word in words for word in tokens)
+    ids = tuple(zlib.crc32(token.encode()) % 50_000 for token in tokens)
+    return FedPrompt(prompt.text, prompt.format, ids, tokens, counts, (False, *[True] * (len(tokens) - 1)))
+
+
+def activation(feature, token):
+    """Between 0 and 7; silent on about half of all tokens."""
+    return max(0, zlib.crc32(f"{feature}{token}".encode()) % 15 - 7) * 1.0
+
+
+def loaded_of(load):
+    name, sae = load.model or "demo", load.sae or "demo-sae"
+    return replace(
+        samples.LOADED,
+        model=name,
+        model_fingerprint=f"model {name}",
+        sae=sae,
+        sae_fingerprint=f"sae {sae}",
+        hook=load.hook or "blocks.1.hook_resid_pre",
+        d_sae=D_SAE,
+    )
+
+
+def row_of(feature, place):
+    return FeatureRow(
+        feature,
+        (f" word{feature}",),
+        score=3 - place / 10,
+        diff=place / 20,
+        auroc=0.5 + (place * 7 % 30) / 60,
+        t=(place * 11 % 30) / 5,
+        g=(place * 13 % 30) / 10,
+        coverage_positive=1.0,
+        coverage_negative=0.0,
+        density=(place + 1) / 1000,
+        seed=(place * 17 % 30) * 1.5,
+    )
+
+
+def ranking_of(request):
+    found = request.prompts
+    m, n = len(found.positive), len(found.negative)
+    rows = [row_of(feature, place) for place, feature in enumerate(FEATURES)]
+    rows.sort(key=lambda row: -getattr(row, request.by))
+    extra = [row_of(f, 29) for f in request.also if f not in FEATURES]
+    return Ranking(
+        (*rows[: request.top], *extra),
+        request.by,
+        request.pool,
+        request.include_masked,
+        request.density_weight,
+        m,
+        n,
+        1234,
+        comb(m + n, m),
+        1 / comb(m + n, m),
+        (),
+        tuple(fed(p) for p in (*found.positive, *found.negative)),
+    )
+
+
+def shown_of(request):
+    prompts = tuple(fed(p) for p in request.prompts)
+    rows = tuple(tuple(activation(request.feature, token) for token in p.tokens) for p in prompts)
+    return Shown(request.feature, prompts, rows, 7.0)
+
+
+def described_of(request):
+    return Described(
+        request.feature,
+        0.00123,
+        7.0,
+        123,
+        100_000,
+        (StrongToken(6.5, " nurse", "she is a", " at the clinic", "positive"),),
+        (TokenLogit(5, " her", 1.5),),
+        (TokenLogit(6, " his", -2.0),),
+    )
+
+
+def features_at(request):
+    token = fed(request.prompt).tokens[request.token_index]
+    found = [FeatureAt(f, activation(f, token), (f" word{f}",)) for f in FEATURES]
+    found = sorted((f for f in found if f.activation), key=lambda f: (-f.activation, f.feature))
+    return TokenFeatures(request.prompt, request.token_index, token, tuple(found[: request.top]), len(found))
+
+
+def arm(tokens):
+    return Arm(
+        "".join(tokens), tuple(zlib.crc32(t.encode()) % 50_000 for t in tokens), tuple(tokens), (-0.5,) * len(tokens)
+    )
+
+
+def generated_of(request, schedule=None, tokens=None):
+    """Edits change the words from FIRST_EDITED on; `tokens` (baseline, edited) is what was streamed."""
+    schedule = schedule or (EditsFrom(0, request.edits),)
+    length = request.sampling.max_tokens
+    baseline, edited = tokens or (BASELINE[:length], (EDITED if request.edits else BASELINE)[:length])
+    apart = next((i for i, (a, b) in enumerate(zip(baseline, edited, strict=True)) if a != b), None)
+    return Generated(
+        fed(request.prompt),
+        request.sampling,
+        request.edits,
+        tuple(schedule),
+        2,
+        arm(baseline),
+        arm(edited),
+        apart,
+        tuple(KL if a != b else 0.0 for a, b in zip(baseline, edited, strict=True)),
+        20,
+        5,
+        25.0,
+    )
+
+
+def answer_rows(probe, edits):
+    names = [a.name for a in probe.answers]
+    return tuple(AnswerRow(name, 0.75 / (i + 1), 0.25 if edits else 0.75 / (i + 1)) for i, name in enumerate(names))
+
+
+def table_of(request):
+    rows = []
+    for probe in request.probes:
+        asked = Generate(Prompt(probe.text, probe.format), request.edits, request.sampling)
+        rows.append(ProbeRow(probe, generated_of(asked), answer_rows(probe, request.edits)))
+    return ProbeTable(request.edits, tuple(rows))
+
+
+ANSWERS = {
+    Load: loaded_of,
+    Rank: ranking_of,
+    Show: shown_of,
+    Describe: described_of,
+    FeaturesAt: features_at,
+    ScoreAnswers: lambda r: AnswersScored(r.probe, r.edits, answer_rows(r.probe, r.edits)),
+    RunProbes: table_of,
+    Replay: lambda r: Replayed(True, True, (ArmReplay("baseline", True), ArmReplay("edited", True))),
+    ReplayRank: lambda r: RankReplayed(True, None, 0.0),
+}
+
+
+# ---- the engine
+
+
+@dataclass
+class Stream:
+    """A generation that runs."""
+
+    request: Generate
+    edits: tuple
+    schedule: list
+    tokens: tuple
+
+
+class FakeEngine(LiveEngine):
+    """Records what it is asked, answers in the next turn of the event loop; a newer request of a kind ends the older."""
+
+    def __init__(self, folder=Path("/nowhere")):
+        self._log = Path(folder) / "engine.log"
+        self.requests, self.edits_set, self.cancelled = [], [], []
+        self.starts = self.closes = 0
+        self.start_fails = None
+        """What `start` raises."""
+        self.start_waits = None
+        """An event `start` waits for."""
+        self.failures = {}
+        """By kind of request: the Failed it ends with."""
+        self.instead = {}
+        """By kind of request: a function that makes the result."""
+        self.held = set()
+        """Kinds that are not answered until `release`."""
+        self.stepping = False
+        self._ids, self._open, self._streams, self._listener = count(1), {}, {}, None
+
+    # ---- LiveEngine
+
+    @property
+    def log_path(self):
+        return self._log
+
+    async def start(self, listener):
+        self.starts += 1
+        if self.start_waits is not None:
+            await self.start_waits.wait()
+        if self.start_fails is not None:
+            raise self.start_fails
+        self._listener = listener
+
+    def ask(self, request):
+        self.requests.append(request)
+        request_id = next(self._ids)
+        if self._listener is None:
+            return request_id
+        for other, before in list(self._open.items()):
+            if isinstance(request, Load) or (type(before) is type(request) and not isinstance(request, Replay)):
+                self._end(other, Cancelled())
+        self._open[request_id] = request
+        asyncio.get_running_loop().call_soon(self._begin, request_id)
+        return request_id
+
+    def cancel(self, request_id):
+        self.cancelled.append(request_id)
+        if request_id in self._open:
+            self._end(request_id, Cancelled())
+
+    def set_edits(self, request_id, edits):
+        self.edits_set.append((request_id, edits))
+        if request_id in self._streams:
+            self._streams[request_id].edits = edits
+
+    async def close(self):
+        self.closes += 1
+        self._open, self._streams, self._listener = {}, {}, None
+
+    # ---- for tests
+
+    def of(self, kind):
+        """The requests of a kind, oldest first."""
+        return [r for r in self.requests if isinstance(r, kind)]
+
+    def release(self, kind):
+        """Answers what was held back, from now on too."""
+        self.held.discard(kind)
+        for request_id, request in list(self._open.items()):
+            if isinstance(request, kind):
+                self._begin(request_id)
+
+    def progress(self, kind, *events):
+        """Says how far the requests of a kind are."""
+        for request_id, request in list(self._open.items()):
+            if isinstance(request, kind):
+                for event in events:
+                    self._listener.on_event(request_id, event)
+
+    def kill(self, message="The engine was killed (SIGKILL)."):
+        """Gone, with all it was doing."""
+        listener, self._listener = self._listener, None
+        self._open, self._streams = {}, {}
+        listener.on_lost(EngineFault(message, "Restart it."))
+
+    @property
+    def streaming(self):
+        """Whether a generation waits for `step`."""
+        return bool(self._streams)
+
+    def step(self, steps=1):
+        """Gives the running generation's next tokens, each under the edits in force; ends it behind the last."""
+        for _ in range(steps):
+            ((request_id, stream),) = self._streams.items()
+            self._token(request_id, stream)
+
+    def finish(self):
+        """Gives all of its tokens."""
+        while self._streams:
+            self.step()
+
+    # ---- how it works
+
+    def _emit(self, request_id, event):
+        self._listener.on_event(request_id, event)
+
+    def _end(self, request_id, event):
+        self._open.pop(request_id)
+        self._streams.pop(request_id, None)
+        self._emit(request_id, event)
+
+    def _begin(self, request_id):
+        request = self._open.get(request_id)
+        if request is None or type(request) in self.held:
+            return
+        if type(request) in self.failures:
+            self._end(request_id, self.failures[type(request)])
+        elif isinstance(request, Generate):
+            stream = Stream(request, request.edits, [EditsFrom(0, request.edits)], ([], []))
+            self._streams[request_id] = stream
+            while not self.stepping and request_id in self._streams:
+                self._token(request_id, stream)
+        else:
+            if isinstance(request, Load):
+                self._emit(0, MemoryLeft(3_200_000_000, 8_000_000_000))
+            self._end(request_id, Finished(self.instead.get(type(request), ANSWERS[type(request)])(request)))
+
+    def _token(self, request_id, stream):
+        baseline, edited = stream.tokens
+        at = len(baseline)
+        if stream.schedule[-1].edits != stream.edits:
+            stream.schedule.append(EditsFrom(at, stream.edits))
+        baseline.append(BASELINE[at])
+        edited.append((EDITED if stream.edits else BASELINE)[at])
+        kl = KL if baseline[at] != edited[at] else 0.0
+        self._emit(request_id, TokenStep(at, baseline[at], edited[at], kl=kl))
+        if len(baseline) == min(len(BASELINE), stream.request.sampling.max_tokens):
+            whole = (tuple(baseline), tuple(edited))
+            self._end(request_id, Finished(generated_of(stream.request, stream.schedule, whole)))
+
+
+# ---- the app on it
+
+
+@dataclass
+class Bench:
+    """An app that runs, and what it runs on."""
+
+    app: SaescopeApp
+    pilot: Pilot
+    engine: FakeEngine
+    store: AutosaveStore
+
+    @property
+    def main(self):
+        return self.app.main
+
+    @property
+    def study(self):
+        return self.app.main.study
+
+    @property
+    def top(self):
+        """The screen on top."""
+        return self.app.screen
+
+    async def press(self, *keys):
+        await self.pilot.press(*keys)
+
+    async def type(self, text):
+        """Types into whatever has the focus."""
+        names = {" ": "space", "\n": "enter"}
+        await self.pilot.press(*(names.get(letter, letter) for letter in text))
+
+    async def until(self, condition, seconds=10):
+        """Waits for something to become true, and returns it."""
+        async with asyncio.timeout(seconds):
+            while not (found := condition()):
+                await self.pilot.pause(0.005)
+        return found
+
+    async def settle(self):
+        """Waits for everything posted so far, flushes of the bridge included."""
+        await self.pilot.pause(0.05)
+        await self.pilot.pause()
+
+    def screen_text(self):
+        """What the terminal shows, a line a line, as plain text."""
+        with self.app._context():
+            lines = self.top._compositor.render_strips()
+        return "\n".join(strip.text.rstrip() for strip in lines)
+
+    def words(self, selector):
+        """A Static's text."""
+        return str(self.top.query_one(selector, Static).render())
+
+    def told(self):
+        """The toasts on the screen."""
+        return [str(n.title) + " " + str(n.message) for n in self.app._notifications]
+
+    def header(self):
+        """The first line."""
+        return self.screen_text().splitlines()[0]
+
+    def rows(self):
+        """The leaderboard's features, top down."""
+        return [int(row.key.value) for row in self.main.features.table.ordered_rows]
+
+    async def ranked(self):
+        """With a ranking, the leaderboard focused."""
+        await self.press("r")
+        await self.until(lambda: self.study.ranking() is not None and self.rows())
+        await self.press("3")
+
+    async def generated(self):
+        """With a finished text."""
+        before = len(self.study.results.generations)
+        await self.press("g")
+        await self.until(lambda: len(self.study.results.generations) > before and not self.main.generation.running)
+
+
+def small_study(prompts=SMALL, load=None):
+    return Study(load or Load(), start_workspace(prompts))
+
+
+@asynccontextmanager
+async def opened(folder, study=None, *, size=(160, 48), engine=None, store=None, offer_last=False, ready=True):
+    """The app on a fake engine; `ready` waits for the model."""
+    engine = engine or FakeEngine(folder)
+    store = store or AutosaveStore(Path(folder) / "sessions.sqlite3")
+    app = SaescopeApp(Opening(study or small_study(), lambda: engine, lambda: store, offer_last))
+    async with app.run_test(size=size) as pilot:
+        bench = Bench(app, pilot, engine, store)
+        if ready:
+            await bench.until(lambda: app.main.work.ready)
+            await bench.settle()
+        yield bench
