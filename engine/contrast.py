@@ -16,6 +16,8 @@ import numpy as np
 import numpy.typing as npt
 
 Floats = npt.NDArray[np.float64]
+MANY_LABELINGS = 10**18
+"""More than anybody could try; hundreds of prompts have too many for a 64-bit integer."""
 
 
 @dataclass(frozen=True)
@@ -89,8 +91,8 @@ def density_weight(density_F: Floats, n_reference: int) -> Floats:
 
 
 def labelings(m: int, n: int) -> int:
-    """How many ways there are to choose m positives among m + n prompts."""
-    return comb(m + n, m)
+    """How many ways there are to choose m positives among m + n prompts; counted up to MANY_LABELINGS."""
+    return min(MANY_LABELINGS, comb(m + n, m))
 
 
 def warnings(m: int, n: int, lengths_positive: list[int], lengths_negative: list[int]) -> list[str]:

@@ -241,6 +241,7 @@ class Ranking(Record, frozen=True, tag=True):
     n_negative: int
     n_active_features: int
     labelings: int
+    """How many ways there are to choose the positives among all prompts; counted up to 10**18."""
     p_floor: float
     warnings: tuple[str, ...]
     prompts: tuple[FedPrompt, ...]

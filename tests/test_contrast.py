@@ -131,6 +131,7 @@ def test_the_density_weight_runs_from_one_for_the_rarest_to_zero_for_the_densest
 def test_labelings_are_counted():
     assert contrast.labelings(5, 2) == 21
     assert contrast.labelings(8, 8) == 12870
+    assert contrast.labelings(400, 400) == contrast.labelings(5000, 5000) == 10**18  # a record must hold it
 
 
 def test_few_prompts_warn_of_the_smallest_possible_p():
