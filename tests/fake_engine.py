@@ -5,15 +5,19 @@
 
 import asyncio
 import re
+import unicodedata
 import zlib
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import wraps
 from itertools import count
 from math import comb
 from pathlib import Path
 
 import msgspec
 import samples
+from textual import events
+from textual.keys import _character_to_key
 from textual.pilot import Pilot
 from textual.widgets import Static
 
@@ -60,6 +64,7 @@ from engine.records import (
     TokenStep,
 )
 from tui.app import SaescopeApp
+from tui.bridge import UPDATES_PER_SECOND
 from tui.opening import Opening
 from tui.study import Study, start_workspace
 
@@ -249,7 +254,7 @@ class Stream:
 
 
 class FakeEngine(LiveEngine):
-    """Records what it is asked, answers in the next turn of the event loop; a newer request of a kind ends the older."""
+    """Records what it is asked, answers in the next turn of the loop. A newer request of a kind ends the older."""
 
     def __init__(self, folder=Path("/nowhere")):
         self._log = Path(folder) / "engine.log"
@@ -416,24 +421,55 @@ class Bench:
         return self.app.screen
 
     async def press(self, *keys):
-        await self.pilot.press(*keys)
+        """Presses keys; after each, everything it sets off has been handled. Faster than the pilot, which waits for
+        the process to be idle."""
+        for key in keys:
+            try:
+                letter = key if len(key) == 1 else unicodedata.lookup(key.replace("_", " "))
+            except KeyError:
+                letter = None
+            self._send(_character_to_key(key) if len(key) == 1 else key, letter)
+            await self.handled()
 
     async def type(self, text):
         """Types into whatever has the focus."""
-        names = {" ": "space", "\n": "enter"}
-        await self.pilot.press(*(names.get(letter, letter) for letter in text))
+        for letter in text:
+            self._send(_character_to_key(letter), letter)
+        await self.handled()
+
+    def _send(self, key, letter):
+        event = events.Key(key, letter)
+        event.set_sender(self.app)
+        self.app._driver.send_message(event)
+
+    async def handled(self):
+        """Waits until what is posted, and what that posts, has been handled."""
+        for _ in range(3):
+            await self.pilot.pause(0)
+        if self.app._exception is not None:
+            raise self.app._exception
 
     async def until(self, condition, seconds=10):
         """Waits for something to become true, and returns it."""
         async with asyncio.timeout(seconds):
             while not (found := condition()):
+                if self.app._exception is not None:
+                    raise self.app._exception
                 await self.pilot.pause(0.005)
         return found
 
+    async def shows(self, words):
+        """Waits until the screen shows them."""
+        await self.until(lambda: words in self.screen_text())
+
+    async def hears(self, words):
+        """Waits for a toast that says them."""
+        await self.until(lambda: any(words in told for told in self.told()))
+
     async def settle(self):
-        """Waits for everything posted so far, flushes of the bridge included."""
-        await self.pilot.pause(0.05)
-        await self.pilot.pause()
+        """Waits for all that was set off, one update of the bridge included."""
+        await self.pilot.pause(1.2 / UPDATES_PER_SECOND)
+        await self.handled()
 
     def screen_text(self):
         """What the terminal shows, a line a line, as plain text."""
@@ -486,3 +522,21 @@ async def opened(folder, study=None, *, size=(160, 48), engine=None, store=None,
             await bench.until(lambda: app.main.work.ready)
             await bench.settle()
         yield bench
+
+
+def on_app(**options):
+    """Makes a test of an async function of a Bench. The user's folders are the test's own."""
+
+    def decorate(test):
+        @wraps(test)
+        def run(tmp_path):
+            async def main():
+                async with opened(tmp_path, **options) as bench:
+                    await test(bench)
+
+            asyncio.run(main())
+
+        del run.__wrapped__  # pytest would take its parameters for fixtures
+        return run
+
+    return decorate

@@ -112,7 +112,7 @@ async def test_no_token_is_dropped_nor_overtaken(bridge, engine, target):
         engine.progress(Generate, *events)
         expected.append(events[0])
         if i % 50 == 0:
-            await until(lambda: expected[-1] in heard)  # noqa: B023
+            await until(lambda: expected[-1] in heard)
     engine.release(Generate)  # the tokens that wait come before the end
     await task
     tokens = [e for e in heard if isinstance(e, TokenStep)]
