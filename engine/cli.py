@@ -47,14 +47,6 @@ from engine.records import (
 )
 
 T = TypeVar("T")
-SAME_IN_A_SESSION = {
-    "model_fingerprint": "model",
-    "sae_fingerprint": "SAE",
-    "hook": "hook",
-    "dtype": "dtype",
-    "reference_fingerprint": "reference",
-}
-"""What all results of one session share: `replay` loads once."""
 
 
 class Command:
@@ -88,8 +80,7 @@ class Command:
         current = session.read(path) if path.exists() else session.new(self.load, loaded)
         if current.loaded is None:  # the app's, saved before anything was loaded
             current = msgspec.structs.replace(current, load=self.load, loaded=loaded)
-        same = SAME_IN_A_SESSION
-        other = [same[name] for name in same if getattr(current.loaded, name) != getattr(loaded, name)]
+        other = session.differences(current.loaded or loaded, loaded)
         if other:
             raise SessionError(f"{path} was recorded with another {', '.join(other)}.", "Give --session a new file.")
         session.write(session.add(current, result, prompt_set), path)
