@@ -6,7 +6,6 @@ import asyncio
 import signal
 import sys
 import tomllib
-import traceback
 from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
@@ -18,11 +17,11 @@ from textual.binding import Binding, BindingType
 from textual.screen import Screen
 from textual.theme import Theme
 
+from tui.crash import keep_details
 from tui.main_screen import MainScreen
 from tui.opening import Opening
 
 KEYMAP_FILE = "keys.toml"
-CRASH_FILE = "crash.log"
 DARK = Theme(
     name="saescope-dark", dark=True,
     primary="#7aa2f7", secondary="#9ece6a", accent="#ffb000", warning="#ff8c42", error="#f7768e", success="#73c991",
@@ -94,19 +93,12 @@ class SaescopeApp(App[None]):
 
     def _fatal_error(self) -> None:
         """A defect of ours ends the app: the work is kept, the details go to a file, the user reads three lines."""
-        log = Path(platformdirs.user_state_dir("saescope")) / CRASH_FILE
-        details = f"The details are in {log}."
+        details = keep_details()
         try:
             self.main.sessions.keep_now()
             kept = "Your work is kept: start saescope again and go on."
         except Exception:
             kept = "The autosave has your work up to the last second."
-        try:
-            log.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            log.touch(mode=0o600)
-            log.write_text(traceback.format_exc(), "utf-8")
-        except OSError as error:
-            details = f"The details could not be written to {log}: {error.strerror}."
         self.panic(f"saescope has a defect and had to end: {sys.exc_info()[1]!r}\n{kept}\n{details}")
 
     def get_system_commands(self, screen: Screen[object]) -> Iterable[SystemCommand]:

@@ -11,7 +11,7 @@ from textual import on
 from textual.binding import BindingType
 
 from engine import feature_lists
-from engine.records import Described, ProbeTable
+from engine.records import Described, Generated, Load, Loaded, ProbeTable, Ranking
 from tui import keys
 from tui.bridge import Bridge
 from tui.opening import Opening
@@ -71,6 +71,29 @@ class MainScreen(Workbench):
     def autosave(self) -> None:
         """Keeps the study as it is now, if it has changed."""
         self.sessions.autosave()
+
+    # ---- what the engine found
+
+    def take_loaded(self, load: Load, loaded: Loaded, chosen: bool) -> None:
+        """A model was loaded; results of another one are pointed out."""
+        others = self.study.now_loaded(load, loaded, chosen)
+        if chosen and others:
+            self.show_study()
+        self.show_loaded()
+        if self.study.foreign:
+            what = ", ".join(others)
+            self.report(
+                f"These results were recorded with another {what} than is loaded now.",
+                "They stay as they are; R runs them again here, and the next new result begins a new session.",
+            )
+
+    def keep_result(self, result: Ranking | Generated | ProbeTable) -> None:
+        """A result goes into the session."""
+        if self.study.foreign:
+            self.sessions.keep_now()
+        if self.study.add(result):
+            self.notify("A new session begins here; the one so far is under ctrl+o.")
+            self.show_session()
 
     # ---- running things
 

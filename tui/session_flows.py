@@ -185,9 +185,8 @@ class SessionFlows:
         before, self.screen.study = self.screen.study, study
         self.screen.work.bridge.cancel_all()
         if before.loaded is not None and study.load == before.load:
-            study.now_loaded(study.load, before.loaded)
             self.screen.show_study()
-            self.screen.work.score_answers()
+            self.screen.take_loaded(study.load, before.loaded, chosen=False)
         else:
             self.screen.show_study()
             self.screen.work.load(study.load)
@@ -196,8 +195,7 @@ class SessionFlows:
 
     def replay(self) -> None:
         """Runs every result again, on a page that fills as they come."""
-        results = self.screen.study.results
-        if not (results.rankings or results.generations or results.probe_tables):
+        if not self.screen.study.has_results:
             self.screen.notify("The session holds no results yet: r ranks, g generates.")
             return
         text = Text("Every recorded result is run again with its own settings and compared token by token.\n\n")
@@ -231,7 +229,8 @@ class SessionFlows:
                 return
             dtype = None if values["dtype"] == DTYPES[0] else values["dtype"]
             given = {name: values[name].strip() or None for name in ("model", "sae", "hook", "device")}
-            self.screen.work.load(Load(**given, dtype=dtype, threads=load.threads, reference=load.reference))
+            wanted = Load(**given, dtype=dtype, threads=load.threads, reference=load.reference)
+            self.screen.work.load(wanted, chosen=True)
 
         title = "Model and SAE; the session so far stays in the list of sessions"
         self.screen.app.push_screen(Form(title, fields), chosen)

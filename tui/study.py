@@ -44,6 +44,8 @@ class Study:
         self.loaded: Loaded | None = None
         self.work = workspace
         self.results = sessions.new(load)
+        self.foreign: list[str] = []
+        """In what the pair that is loaded differs from the one the results came from."""
         self.version = 0
         self.saved_version = 0
         """The version that `file` holds."""
@@ -58,9 +60,10 @@ class Study:
         return study
 
     def session(self) -> Session:
-        """Everything, as it goes into a file."""
-        loaded = self.loaded or self.results.loaded
-        return replace(self.results, load=self.load, loaded=loaded, workspace=self.work)
+        """Everything, as it goes into a file: with what the results came from, else with what is loaded."""
+        if self.foreign:
+            return replace(self.results, workspace=self.work)
+        return replace(self.results, load=self.load, loaded=self.loaded or self.results.loaded, workspace=self.work)
 
     @property
     def name(self) -> str:
@@ -70,8 +73,13 @@ class Study:
     @property
     def is_empty(self) -> bool:
         """Nothing in it that the user made: not worth being offered again."""
+        return not (self.version or self.has_results)
+
+    @property
+    def has_results(self) -> bool:
+        """Whether anything was ranked or generated."""
         results = self.results
-        return not (self.version or results.rankings or results.generations or results.probe_tables)
+        return bool(results.rankings or results.generations or results.probe_tables)
 
     def _set(self, **changes: object) -> None:
         self.work = replace(self.work, **changes)
@@ -242,28 +250,44 @@ class Study:
 
     # ---- results
 
-    def now_loaded(self, load: Load, loaded: Loaded) -> None:
-        """What the engine has loaded. Results of another model or SAE do not stay: they are in the autosave."""
-        before = self.loaded or self.results.loaded
-        others = sessions.differences(before, loaded) if before is not None else []
-        if others:
-            self.results = sessions.new(load, loaded)
-            self.id, self.file = uuid.uuid4().hex, None
-        if "SAE" in others:  # another SAE's features have other meanings
-            self._set(edits=(), pinned=(), labels={}, feature=None)
-        self.load, self.loaded = load, loaded
-        self.results = replace(self.results, load=load, loaded=loaded)
+    def now_loaded(self, load: Load, loaded: Loaded, chosen: bool) -> list[str]:
+        """What the engine has loaded; returns in what it differs from what the results came from.
 
-    def add(self, result: Ranking | Generated | ProbeTable) -> None:
-        """Keeps a result. A ranking of the same prompts replaces the last one: sorting again is no new result."""
+        Another pair that the user chose begins a session of its own, and another SAE's features leave the edits.
+        Otherwise, as on another machine, the results stay, and the next new one begins the new session.
+        """
+        before = self.results.loaded
+        others = [] if before is None else sessions.differences(before, loaded)
+        self.load, self.loaded = load, loaded
+        self.foreign = others if self.has_results else []
+        if chosen and others:
+            self._begin()
+            if "SAE" in others:
+                self._set(edits=(), pinned=(), labels={}, feature=None)
+        if not self.foreign:
+            self.results = replace(self.results, load=load, loaded=loaded)
+        return others
+
+    def _begin(self) -> None:
+        """A new session on what is loaded; the one so far is in the autosave."""
+        self.results = sessions.new(self.load, self.loaded)
+        self.id, self.file, self.foreign = uuid.uuid4().hex, None, []
+
+    def add(self, result: Ranking | Generated | ProbeTable) -> bool:
+        """Keeps a result; returns whether a new session had to begin for it.
+
+        A ranking of the same prompts replaces the last one: sorting again is no new result.
+        """
+        begun = bool(self.foreign)
+        if begun:
+            self._begin()
         rankings = self.results.rankings
         if isinstance(result, Ranking) and rankings and rankings[-1].prompts == result.prompts:
             self.results = replace(self.results, rankings=rankings[:-1])
-        # the prompts as they were when the result came about
-        sets = (*self.results.prompt_sets, self.work.prompts)
-        known = self.work.prompts in self.results.prompt_sets
-        self.results = replace(sessions.add(self.results, result), prompt_sets=sets[:-1] if known else sets)
+        # with the prompts as they are now
+        self.results = sessions.add(self.results, result, self.work.prompts)
         self.version += 1
+        return begun
 
     def ranking(self) -> Ranking | None:
         """The last ranking."""

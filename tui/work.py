@@ -38,6 +38,7 @@ from engine.records import (
     TokenStep,
 )
 from tui.bridge import Bridge, OnEvents
+from tui.crash import keep_details
 
 if TYPE_CHECKING:
     from tui.main_screen import MainScreen
@@ -54,6 +55,9 @@ class Work:
         self.screen, self.bridge = screen, bridge
         self._generation: int | None = None
         """The id of the running generation."""
+        self._text = 0
+        """Numbers the texts: tokens of one that was started anew are not shown."""
+        self._loads = 0
         self._no_load_runs = asyncio.Event()
         self._no_load_runs.set()
 
@@ -75,8 +79,10 @@ class Work:
                     self.screen.report(error.message, error.remedy)
             except SaescopeError as error:
                 self.screen.report(error.message, error.remedy)
+            except Exception as error:  # a defect of ours in one task is no reason to end the app
+                self.screen.report(f"A defect of saescope: {error!r}", f"Your work is kept. {keep_details()}")
 
-        self.screen.run_worker(guarded(), group=kind, exclusive=True, exit_on_error=False)
+        self.screen.run_worker(guarded(), group=kind, exclusive=True)
 
     def _may_ask(self) -> bool:
         """Whether a model is there or on its way; says what to do if not."""
@@ -104,24 +110,27 @@ class Work:
 
     # ---- loading
 
-    def load(self, load: Load) -> None:
-        """Starts the engine if it is not running, and loads model and SAE."""
+    def load(self, load: Load, chosen: bool = False) -> None:
+        """Starts the engine if it is not running, and loads model and SAE; `chosen` where the user asked for others."""
+        self._loads += 1
+        number = self._loads
+        self._no_load_runs.clear()
 
         async def task() -> None:
             screen = self.screen
-            self._no_load_runs.clear()
             try:
                 if not self.bridge.alive:
                     screen.show_engine("starting the engine")
                     await self.bridge.start()
                 loaded = await self.bridge.run(load, Loaded)
-                screen.study.now_loaded(load, loaded)
+                screen.sessions.keep_now()  # before it may become another session
+                screen.take_loaded(load, loaded, chosen)
             except (SaescopeError, RequestCancelled):
                 screen.show_no_load()
                 raise
             finally:
-                self._no_load_runs.set()
-            screen.show_loaded()
+                if number == self._loads:
+                    self._no_load_runs.set()
 
         self._run("load", task)
 
@@ -140,7 +149,7 @@ class Work:
 
         async def task() -> None:
             ranking = await self._ask(request, Ranking)
-            study.add(ranking)
+            self.screen.keep_result(ranking)
             self.screen.show_ranking()
 
         self._run("rank", task)
@@ -200,30 +209,33 @@ class Work:
             pane.question.focus()
             return
         request = Generate(study.question(), study.edits(), study.work.sampling)
+        self._text += 1
+        number, self._generation = self._text, None
         pane.start(self.screen.edits_in_words())
         self.score_answers()
 
+        def on_sent(request_id: int) -> None:
+            self._generation = request_id
+            if study.edits() != request.edits:  # toggled while the model was still being loaded
+                self.bridge.set_edits(request_id, study.edits())
+
         def on_events(events: Sequence[Event]) -> None:
-            pane.add([event for event in events if isinstance(event, TokenStep)])
+            if number == self._text:
+                pane.add([event for event in events if isinstance(event, TokenStep)])
 
         async def task() -> None:
             try:
-                result = await self._ask(request, Generated, on_events, self._note_generation)
+                result = await self._ask(request, Generated, on_events, on_sent)
             except RequestCancelled:
                 pane.stop("stopped; g runs it again")
                 return
             except SaescopeError:
                 pane.stop("broken off")
                 raise
-            finally:
-                self._generation = None
-            study.add(result)
+            self.screen.keep_result(result)
             self.screen.show_generated(result)
 
         self._run("generate", task)
-
-    def _note_generation(self, request_id: int) -> None:
-        self._generation = request_id
 
     def edits_changed(self) -> None:
         """Applies a toggled edit to the running text, or starts it anew; else the text is marked as out of date."""
@@ -261,7 +273,7 @@ class Work:
 
         async def task() -> None:
             table = await self._ask(RunProbes(study.work.prompts.probes, study.edits()), ProbeTable)
-            study.add(table)
+            self.screen.keep_result(table)
             self.screen.show_probes(table)
 
         self._run("probes", task)

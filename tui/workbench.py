@@ -147,6 +147,8 @@ class Workbench(Screen[None]):
         self.generation.clear()
         self.generation.show_settings(work.question, work.raw, work.sampling, work.restart)
         self.show_ranking()
+        if work.feature is not None:
+            self.features.go_to(work.feature)
         generations = self.study.results.generations
         if generations:
             self._show_text(generations[-1], "from the session")
