@@ -458,9 +458,9 @@ class Bench:
                 await self.pilot.pause(0.005)
         return found
 
-    async def shows(self, words):
+    async def shows(self, words, seconds=10):
         """Waits until the screen shows them."""
-        await self.until(lambda: words in self.screen_text())
+        await self.until(lambda: words in self.screen_text(), seconds)
 
     async def hears(self, words):
         """Waits for a toast that says them."""
@@ -511,7 +511,7 @@ def small_study(prompts=SMALL, load=None):
 
 
 @asynccontextmanager
-async def opened(folder, study=None, *, size=(160, 48), engine=None, store=None, offer_last=False, ready=True):
+async def opened(folder, study=None, *, size=(130, 40), engine=None, store=None, offer_last=False, ready=True):
     """The app on a fake engine; `ready` waits for the model."""
     engine = engine or FakeEngine(folder)
     store = store or AutosaveStore(Path(folder) / "sessions.sqlite3")
@@ -522,6 +522,9 @@ async def opened(folder, study=None, *, size=(160, 48), engine=None, store=None,
             await bench.until(lambda: app.main.work.ready)
             await bench.settle()
         yield bench
+        if app.is_running and app._exception is None:
+            await bench.until(lambda: not app.main.sessions._keeping)
+            await app.action_quit()
 
 
 def on_app(**options):
