@@ -212,7 +212,6 @@ class Work:
         self._text += 1
         number, self._generation = self._text, None
         pane.start(self.screen.edits_in_words())
-        self.score_answers()
 
         def on_sent(request_id: int) -> None:
             self._generation = request_id
@@ -228,12 +227,14 @@ class Work:
                 result = await self._ask(request, Generated, on_events, on_sent)
             except RequestCancelled:
                 pane.stop("stopped; g runs it again")
+                self.score_answers()
                 return
             except SaescopeError:
                 pane.stop("broken off")
                 raise
             self.screen.keep_result(result)
             self.screen.show_generated(result)
+            self.score_answers()
 
         self._run("generate", task)
 
@@ -249,11 +250,17 @@ class Work:
         self.score_answers()
 
     def score_answers(self) -> None:
-        """The tracked answers' bars, where the question is a probe that tracks some."""
+        """The tracked answers' bars, where the question is a probe that tracks some.
+
+        A running text goes first: until it ends the bars are marked as out of date.
+        """
         study, pane = self.screen.study, self.screen.generation
         probe = study.probe_of_question()
         if not self.ready or probe is None or not probe.answers:
             pane.show_answers(None)
+            return
+        if pane.running:
+            pane.dim_answers()
             return
 
         async def task() -> None:

@@ -46,7 +46,7 @@ class ArmView(Vertical):
         """Another heading."""
         self.query_one(".arm-title", Static).update(title)
 
-    def show_answers(self, answers: Sequence[tuple[str, float]], stale: bool) -> None:
+    def show_answers(self, answers: Sequence[tuple[str, float]], stale: bool = False) -> None:
         """A bar per tracked answer and its probability; dimmed while it belongs to other edits."""
         width = max((len(name) for name, _ in answers), default=0)
         text = Text(no_wrap=True, overflow="ellipsis")

@@ -78,6 +78,7 @@ edit shows by itself that the behaviour is gone: ask other questions too (v: all
         self._running = False
         self._settings = ""
         self._note = ""
+        self._scored: AnswersScored | None = None
 
     def compose(self) -> ComposeResult:
         """Question, arms, figures."""
@@ -197,7 +198,7 @@ edit shows by itself that the behaviour is gone: ask other questions too (v: all
         self._steps = 0
         for arm, title in zip(self._arms, ("baseline", "edited"), strict=True):
             arm.show_title(title)
-            arm.show_answers((), stale=False)
+            arm.show_answers(())
         self._show_figures()
 
     def show_note(self, note: str) -> None:
@@ -205,12 +206,16 @@ edit shows by itself that the behaviour is gone: ask other questions too (v: all
         self._note = note
         self._show_figures()
 
-    def show_answers(self, scored: AnswersScored | None, stale: bool = False) -> None:
+    def show_answers(self, scored: AnswersScored | None) -> None:
         """The tracked answers' bars; None takes them away."""
-        answers = scored.answers if scored else ()
-        baseline, edited = self._arms
-        baseline.show_answers([(a.name, a.baseline) for a in answers], stale=False)
-        edited.show_answers([(a.name, a.edited) for a in answers], stale)
+        self._scored = scored
+        for arm, row in zip(self._arms, ("baseline", "edited"), strict=True):
+            arm.show_answers([(a.name, getattr(a, row)) for a in scored.answers] if scored else ())
+
+    def dim_answers(self) -> None:
+        """The edited arm's bars belong to edits that are no longer in force."""
+        if self._scored is not None:
+            self._arms[1].show_answers([(a.name, a.edited) for a in self._scored.answers], stale=True)
 
     def _show_figures(self) -> None:
         parts = []
