@@ -248,7 +248,6 @@ class Stream:
     """A generation that runs."""
 
     request: Generate
-    edits: tuple
     schedule: list
     tokens: tuple
 
@@ -271,7 +270,7 @@ class FakeEngine(LiveEngine):
         self.held = set()
         """Kinds that are not answered until `release`."""
         self.stepping = False
-        self._ids, self._open, self._streams, self._listener = count(1), {}, {}, None
+        self._ids, self._open, self._streams, self._edits, self._listener = count(1), {}, {}, {}, None
 
     # ---- LiveEngine
 
@@ -306,8 +305,8 @@ class FakeEngine(LiveEngine):
 
     def set_edits(self, request_id, edits):
         self.edits_set.append((request_id, edits))
-        if request_id in self._streams:
-            self._streams[request_id].edits = edits
+        if request_id in self._open:
+            self._edits[request_id] = edits
 
     async def close(self):
         self.closes += 1
@@ -372,7 +371,7 @@ class FakeEngine(LiveEngine):
         if type(request) in self.failures:
             self._end(request_id, self.failures[type(request)])
         elif isinstance(request, Generate):
-            stream = Stream(request, request.edits, [EditsFrom(0, request.edits)], ([], []))
+            stream = Stream(request, [EditsFrom(0, request.edits)], ([], []))
             self._streams[request_id] = stream
             while not self.stepping and request_id in self._streams:
                 self._token(request_id, stream)
@@ -384,10 +383,11 @@ class FakeEngine(LiveEngine):
     def _token(self, request_id, stream):
         baseline, edited = stream.tokens
         at = len(baseline)
-        if stream.schedule[-1].edits != stream.edits:
-            stream.schedule.append(EditsFrom(at, stream.edits))
+        edits = self._edits.get(request_id, stream.request.edits) if at else stream.request.edits
+        if stream.schedule[-1].edits != edits:
+            stream.schedule.append(EditsFrom(at, edits))
         baseline.append(BASELINE[at])
-        edited.append((EDITED if stream.edits else BASELINE)[at])
+        edited.append((EDITED if edits else BASELINE)[at])
         kl = KL if baseline[at] != edited[at] else 0.0
         self._emit(request_id, TokenStep(at, baseline[at], edited[at], kl=kl))
         if len(baseline) == min(len(BASELINE), stream.request.sampling.max_tokens):
@@ -516,7 +516,7 @@ async def opened(folder, study=None, *, size=(130, 40), engine=None, store=None,
     engine = engine or FakeEngine(folder)
     store = store or AutosaveStore(Path(folder) / "sessions.sqlite3")
     app = SaescopeApp(Opening(study or small_study(), lambda: engine, lambda: store, offer_last))
-    async with app.run_test(size=size) as pilot:
+    async with app.run_test(size=size, notifications=True) as pilot:
         bench = Bench(app, pilot, engine, store)
         if ready:
             await bench.until(lambda: app.main.work.ready)

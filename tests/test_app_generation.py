@@ -190,7 +190,7 @@ async def test_an_edit_of_silent_features_says_so(b):
 
     await b.ranked()
     await b.press("space")
-    result = replace(generated_of(Generate(Prompt("q"), (Edit(100),))), inactive_positions=20)
+    result = replace(generated_of(Generate(b.study.question(), (Edit(100),))), inactive_positions=20)
     b.study.add(result)
     b.main.show_generated(result)
     assert figures(b).endswith("the edited features were silent everywhere: nothing was changed")

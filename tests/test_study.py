@@ -335,10 +335,14 @@ def test_every_change_raises_the_version(study):
 
 # ---- what is loaded
 
+OTHER_SAE = replace(samples.LOADED, sae="other", sae_fingerprint="ff")
+OTHER_MODEL = replace(samples.LOADED, model_fingerprint="ff")
+OTHER_LOAD = replace(samples.LOAD, sae="other")
+
 
 def worked(study):
     """With something of everything that belongs to a SAE."""
-    study.now_loaded(samples.LOAD, samples.LOADED)
+    assert study.now_loaded(samples.LOAD, samples.LOADED, chosen=False) == []
     study.add(of_prompts(study))
     study.toggle_edit(7)
     study.toggle_pin(8)
@@ -351,34 +355,56 @@ def worked(study):
 def test_the_same_pair_again_changes_nothing(study):
     id, work, results = worked(study)
     device = replace(samples.LOAD, device="cuda")
-    study.now_loaded(device, replace(samples.LOADED, device="cuda"))
-    assert (study.id, study.work, study.file) == (id, work, "f")
+    assert study.now_loaded(device, replace(samples.LOADED, device="cuda"), chosen=True) == []
+    assert (study.id, study.work, study.file, study.foreign) == (id, work, "f", [])
     assert study.results.rankings == results.rankings and study.session().load == device
-    assert study.loaded.device == "cuda" and study.results.loaded.device == "cuda"
+    assert study.loaded.device == "cuda" and study.session().loaded.device == "cuda"
 
 
-def test_another_sae_takes_edits_and_results_away(study):
+def test_another_sae_that_was_chosen_takes_edits_and_results_away(study):
     id, work, _ = worked(study)
-    load = replace(samples.LOAD, sae="other")
-    study.now_loaded(load, replace(samples.LOADED, sae="other", sae_fingerprint="ff"))
-    assert study.id != id and study.file is None
+    assert study.now_loaded(OTHER_LOAD, OTHER_SAE, chosen=True) == ["SAE"]
+    assert study.id != id and study.file is None and study.foreign == []
     assert (study.work.edits, study.work.pinned, study.work.labels, study.work.feature) == ((), (), {}, None)
     assert study.work.prompts == work.prompts and study.work.question == work.question
-    assert study.session().rankings == () and study.session().load == load
+    session = study.session()
+    assert (session.rankings, session.load, session.loaded) == ((), OTHER_LOAD, OTHER_SAE)
 
 
-def test_another_model_takes_results_away_but_no_edits(study):
+def test_another_model_that_was_chosen_takes_results_away_but_no_edits(study):
     id, work, _ = worked(study)
-    study.now_loaded(samples.LOAD, replace(samples.LOADED, model_fingerprint="ff"))
+    assert study.now_loaded(samples.LOAD, OTHER_MODEL, chosen=True) == ["model"]
     assert study.id != id and study.file is None and study.results.rankings == ()
     assert study.work == work
 
 
-def test_a_session_is_compared_with_what_is_loaded_at_last(study):
+def test_results_of_another_pair_stay_until_there_are_new_ones(study):
+    worked(study)
+    found = Study.from_session(study.session(), id="i")
+    assert found.now_loaded(OTHER_LOAD, OTHER_SAE, chosen=False) == ["SAE"]
+    assert found.foreign == ["SAE"] and found.id == "i" and found.ranking() is not None
+    assert found.edits() == (Edit(7),) and found.loaded == OTHER_SAE
+    # in a file they stay with what they came from
+    assert (found.session().load, found.session().loaded) == (samples.LOAD, samples.LOADED)
+    assert found.session().rankings == study.results.rankings
+    assert found.add(samples.GENERATED)
+    assert found.id != "i" and found.file is None and found.foreign == []
+    assert found.results.rankings == () and found.results.generations == (samples.GENERATED,)
+    assert (found.session().load, found.session().loaded) == (OTHER_LOAD, OTHER_SAE)
+    assert not found.add(samples.GENERATED)
+
+
+def test_the_pair_of_a_session_is_no_other(study):
     worked(study)
     same = Study.from_session(study.session(), id="i")
-    same.now_loaded(samples.LOAD, samples.LOADED)
-    assert same.id == "i" and same.ranking() is not None
-    other = Study.from_session(study.session(), id="i")
-    other.now_loaded(samples.LOAD, replace(samples.LOADED, sae_fingerprint="ff"))
-    assert other.id != "i" and other.ranking() is None and other.edits() == ()
+    assert same.now_loaded(samples.LOAD, samples.LOADED, chosen=False) == []
+    assert same.id == "i" and same.foreign == [] and same.ranking() is not None
+
+
+def test_a_session_without_results_belongs_to_no_pair(study):
+    study.now_loaded(samples.LOAD, samples.LOADED, chosen=False)
+    study.toggle_edit(7)
+    found = Study.from_session(study.session(), id="i")
+    assert found.now_loaded(OTHER_LOAD, OTHER_SAE, chosen=False) == ["SAE"]
+    assert found.foreign == [] and found.id == "i"
+    assert not found.add(samples.GENERATED) and found.session().loaded == OTHER_SAE
