@@ -490,7 +490,9 @@ class Bench:
         return self.screen_text().splitlines()[0]
 
     def rows(self):
-        """The leaderboard's features, top down."""
+        """The leaderboard's features, top down; none while nothing is ranked."""
+        if not self.main.features.table.display:
+            return []
         return [int(row.key.value) for row in self.main.features.table.ordered_rows]
 
     async def ranked(self):
