@@ -1,0 +1,129 @@
+"""What the screen looks like. A change that is wanted: pytest tests/test_snapshots.py --snapshot-update."""
+
+import pytest
+from fake_engine import Bench, FakeEngine, small_study
+from textual.widgets import Input, TextArea
+
+import prompts
+from engine import prompt_sets
+from engine.autosave import AutosaveStore
+from tui.app import SaescopeApp
+from tui.opening import Opening
+from tui.screens.dialogs import AskText
+from tui.screens.report import Report
+
+SMALL, MEDIUM, LARGE = (80, 24), (120, 40), (200, 60)
+
+
+@pytest.fixture
+def looks(snap_compare, tmp_path, monkeypatch):
+    """Compares the screen, once `go` has been done to a Bench, with the picture kept of it."""
+    monkeypatch.setattr(Input, "cursor_blink", False)
+    monkeypatch.setattr(TextArea, "cursor_blink", False)
+    monkeypatch.chdir(tmp_path)  # a report of differences goes there
+
+    def compare(size, go):
+        engine, store = FakeEngine(), AutosaveStore(tmp_path / "sessions.sqlite3")
+        study = small_study(prompt_sets.from_file(prompts.load("gender_bias")))
+        app = SaescopeApp(Opening(study, lambda: engine, lambda: store))
+
+        async def before(pilot):
+            bench = Bench(app, pilot, engine, store)
+            await bench.until(lambda: app.main.work.ready)
+            await bench.settle()
+            await go(bench)
+            app.clear_notifications()
+            await bench.settle()
+            await bench.until(lambda: not app.main.sessions._keeping)
+            await bench.settle()
+
+        return snap_compare(app, terminal_size=size, run_before=before)
+
+    return compare
+
+
+async def read(b):
+    await b.ranked()
+    await b.press("down", "down")
+    await b.until(lambda: "#102" in str(b.main.tokens.border_title))
+
+
+async def edited(b):
+    await read(b)
+    await b.press("space", "down", "plus", "p")
+    b.study.set_label(103, "nurses")
+    b.main.show_features()
+    await b.generated()
+
+
+def by_size(*sizes):
+    return pytest.mark.parametrize("size", sizes, ids=lambda s: f"{s[0]}x{s[1]}")
+
+
+@by_size(SMALL, MEDIUM, LARGE)
+def test_start(looks, size):
+    async def go(b):
+        pass
+
+    assert looks(size, go)
+
+
+@by_size(SMALL, MEDIUM, LARGE)
+def test_ranked(looks, size):
+    assert looks(size, read)
+
+
+@by_size(SMALL, MEDIUM, LARGE)
+def test_generated(looks, size):
+    async def go(b):
+        await edited(b)
+        await b.press("4")
+
+    assert looks(size, go)
+
+
+def test_light(looks):
+    async def go(b):
+        await edited(b)
+        b.app.switch_theme()
+
+    assert looks(MEDIUM, go)
+
+
+@by_size(SMALL)
+def test_help(looks, size):
+    async def go(b):
+        await b.press("question_mark")
+        await b.until(lambda: isinstance(b.top, Report))
+
+    assert looks(size, go)
+
+
+@by_size(MEDIUM)
+def test_card(looks, size):
+    async def go(b):
+        await read(b)
+        await b.press("f")
+        await b.until(lambda: isinstance(b.top, Report))
+
+    assert looks(size, go)
+
+
+@by_size(SMALL, MEDIUM)
+def test_probes(looks, size):
+    async def go(b):
+        await edited(b)
+        await b.press("v")
+        await b.until(lambda: isinstance(b.top, Report))
+
+    assert looks(size, go)
+
+
+@by_size(SMALL)
+def test_save(looks, size):
+    async def go(b):
+        await read(b)
+        await b.press("s")
+        await b.until(lambda: isinstance(b.top, AskText))
+
+    assert looks(size, go)
