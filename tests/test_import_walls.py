@@ -26,6 +26,47 @@ def test_front_ends_start_without_torch(modules):
     assert not loaded_by(f"import {modules}") & {"torch", "transformers", "nnsight"}
 
 
+FIRST_PAINT = """
+import asyncio, tempfile
+from pathlib import Path
+from engine.autosave import AutosaveStore
+from engine.records import Load
+from tui.app import SaescopeApp
+from tui.opening import Opening
+from tui.start import first_study
+
+
+class Nothing:
+    log_path = None
+
+    async def start(self, listener):
+        await asyncio.Event().wait()
+
+    async def close(self):
+        pass
+
+
+async def main():
+    with tempfile.TemporaryDirectory() as folder:
+        store = AutosaveStore(Path(folder) / "s.sqlite3")
+        app = SaescopeApp(Opening(first_study(Load(), None, None), Nothing, lambda: store, offer_last=True))
+        async with app.run_test() as pilot:
+            await pilot.press("question_mark", "escape", "d")
+            await pilot.pause()
+            assert app.main.sessions and app.main.flows
+            await app.action_quit()
+
+
+asyncio.run(main())
+"""
+
+
+def test_the_app_opens_and_works_without_torch_or_numpy():
+    heavy = {"torch", "transformers", "nnsight", "numpy"}
+    assert not loaded_by("import tui.start, tui.app, tui.main_screen") & heavy
+    assert not loaded_by(FIRST_PAINT) & heavy
+
+
 def test_the_engine_never_imports_the_screen():
     assert not loaded_by("import engine.local, engine.worker, engine.process") & {"textual", "tui"}
 
