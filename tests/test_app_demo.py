@@ -1,0 +1,278 @@
+"""The app on the packaged demo and its real engine process, by keys; and as a process on a terminal of its own."""
+
+import asyncio
+import fcntl
+import os
+import pty
+import select
+import signal
+import struct
+import sys
+import termios
+import time
+from contextlib import suppress
+
+import psutil
+import pytest
+from fake_engine import opened
+from textual.widgets import Input
+
+from engine import session as sessions
+from engine.autosave import AutosaveStore
+from engine.process import EngineProcess
+from engine.records import Load
+from tui.screens.dialogs import AskText
+from tui.screens.report import Report
+from tui.start import first_study
+
+pytestmark = pytest.mark.demo
+
+LONG = 90
+"""Seconds that a busy machine may take for what takes two."""
+
+
+def figures(b):
+    return b.words("#figures")
+
+
+async def tokens_stream(b, least):
+    """Waits for so many tokens of a running text."""
+    await b.until(lambda: b.main.generation._steps >= least and b.main.generation.running, LONG)
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory):
+    """The session that a first visit saves: everything by keys."""
+    folder = tmp_path_factory.mktemp("visit")
+    path = folder / "visit.saescope.json"
+
+    async def main():
+        engine = EngineProcess(folder / "engine.log")
+        async with opened(folder, first_study(Load(), None, None), engine=engine, size=(160, 48), ready=False) as b:
+            await b.until(lambda: b.main.work.ready, LONG)
+            await b.press("a")
+            await b.type("Girls are told to be quiet, boys to speak up.")
+            await b.press("enter")
+            await b.until(lambda: len(b.study.work.prompts.positive) == 9)
+            await b.press("r")
+            await b.until(b.rows, LONG)
+            assert len(b.rows()) >= 100 and b.study.ranking().n_positive == 9
+            await b.press("3", "down")
+            chosen = b.main.features.feature()
+            await b.until(lambda: f"#{chosen}" in str(b.main.tokens.border_title), LONG)
+            await b.until(lambda: "Girls are told to be quiet" in b.screen_text().split("2 Tokens")[1], LONG)
+            await b.press("space", "g")
+            await tokens_stream(b, 3)
+            await b.press("down", "space")  # while it streams
+            await b.until(lambda: b.study.results.generations, LONG)
+            result = b.study.results.generations[-1]
+            assert [len(c.edits) for c in result.schedule] == [1, 2] and result.schedule[1].token_index >= 3
+            await b.until(lambda: "edits changed at token" in figures(b))
+            assert "KL" in figures(b) and "tokens/s" in figures(b)
+            await b.press("s")
+            await b.until(lambda: isinstance(b.top, AskText))
+            await b.handled()
+            b.top.query_one(Input).value = str(path)
+            await b.press("enter")
+            await b.until(path.exists)
+            work = b.study.work
+            await b.press("q")
+            await b.until(lambda: engine._running is None, LONG)
+        assert sessions.read(path).workspace == work
+
+    asyncio.run(main())
+    return path
+
+
+def test_a_saved_visit_opens_and_replays_the_same(saved, tmp_path):
+    async def main():
+        engine = EngineProcess(tmp_path / "engine.log")
+        study = first_study(Load(), None, str(saved))
+        async with opened(tmp_path, study, engine=engine, size=(160, 48), ready=False) as b:
+            await b.until(lambda: b.main.work.ready, LONG)
+            assert b.rows() and len(b.study.edits()) == 2
+            await b.press("R")
+            await b.until(lambda: isinstance(b.top, Report))
+            await b.until(lambda: b.screen_text().count("same     ") == 2 or "DIFFERS" in b.screen_text(), LONG)
+            assert "DIFFERS" not in b.screen_text()
+
+    asyncio.run(main())
+
+
+def test_an_engine_killed_while_it_streams(saved, tmp_path):
+    async def main():
+        engine = EngineProcess(tmp_path / "engine.log")
+        study = first_study(Load(), None, str(saved))
+        async with opened(tmp_path, study, engine=engine, size=(160, 48), ready=False) as b:
+            await b.until(lambda: b.main.work.ready, LONG)
+            before = b.study.work, len(b.study.results.generations)
+            await b.press("g")
+            await tokens_stream(b, 2)
+            os.kill(engine._running.process.pid, signal.SIGKILL)
+            await b.until(lambda: any("SIGKILL" in m for m in b.errors()), LONG)
+            await b.shows("no engine · E restarts it")
+            assert (b.study.work, len(b.study.results.generations)) == before
+            await b.press("E")
+            await b.until(lambda: b.main.work.ready, LONG)
+            await b.press("g")
+            await b.until(lambda: len(b.study.results.generations) == before[1] + 1, LONG)
+
+    asyncio.run(main())
+
+
+# ---- a process on a terminal
+
+
+class Terminal:
+    """`saescope` on a pseudo terminal, with state, configuration and working folder of its own."""
+
+    def __init__(self, folder, *argv, ahead=b""):
+        self.folder, self.out, self.code = folder, b"", None
+        environment = {
+            **os.environ,
+            "XDG_STATE_HOME": str(folder / "state"),
+            "XDG_CONFIG_HOME": str(folder / "config"),
+            "TERM": "xterm-256color",
+            "COLORTERM": "truecolor",
+            "OMP_NUM_THREADS": "1",
+        }
+        command = [sys.executable, "-P", "-c", "import sys, saescope; sys.exit(saescope.main())", *argv]
+        self.pid, self.handle = pty.fork()
+        if self.pid == 0:
+            os.chdir(folder)
+            os.execve(sys.executable, command, environment)
+        fcntl.ioctl(self.handle, termios.TIOCSWINSZ, struct.pack("HHHH", 48, 160, 0, 0))
+        if ahead:
+            os.write(self.handle, ahead)
+
+    def read(self, seconds=0.05):
+        """Takes in what the app draws."""
+        if self.handle is not None and select.select([self.handle], [], [], seconds)[0]:
+            with suppress(OSError):
+                self.out += os.read(self.handle, 1 << 16)
+
+    def until(self, condition, seconds=LONG):
+        """Waits for something, reading all the while."""
+        end = time.monotonic() + seconds
+        while not condition():
+            assert time.monotonic() < end, self.out[-2000:]
+            self.read()
+
+    def type(self, text):
+        """Types, and waits until the app draws no more."""
+        os.write(self.handle, text.encode())
+        seen = None
+        while seen != len(self.out):
+            seen = len(self.out)
+            self.read(0.5)
+
+    def engines(self):
+        """The engine processes it started."""
+        with suppress(psutil.NoSuchProcess):
+            return [p for p in psutil.Process(self.pid).children() if "engine.worker" in p.cmdline()]
+        return []
+
+    def stored(self):
+        """The newest session of its autosave."""
+        path = self.folder / "state" / "saescope" / "sessions.sqlite3"
+        return AutosaveStore(path).latest() if path.exists() else None
+
+    def ended(self):
+        """Whether it has ended; keeps its exit code."""
+        if self.code is None:
+            pid, status = os.waitpid(self.pid, os.WNOHANG)
+            if pid:
+                self.code = os.waitstatus_to_exitcode(status)
+        return self.code is not None
+
+    def close(self):
+        """The window goes: the terminal hangs up."""
+        os.close(self.handle)
+        self.handle = None
+
+    def clean(self):
+        if not self.ended():
+            for process in self.engines():
+                process.kill()
+            os.kill(self.pid, signal.SIGKILL)
+            os.waitpid(self.pid, 0)
+        if self.handle is not None:
+            self.close()
+
+
+@pytest.fixture
+def terminal(tmp_path):
+    started = []
+
+    def start(*argv, **more):
+        started.append(Terminal(tmp_path, *argv, **more))
+        return started[-1]
+
+    yield start
+    for one in started:
+        one.clean()
+
+
+def question_of(terminal):
+    found = terminal.stored()
+    return found.session.workspace.question if found else ""
+
+
+@pytest.mark.parametrize(
+    "how",
+    [
+        "SIGTERM",
+        "SIGHUP",
+        pytest.param(
+            "window closed",
+            marks=pytest.mark.xfail(strict=True, reason="the process stays for ever: textual's writer thread is gone"),
+        ),
+    ],
+)
+def test_a_signal_ends_it_with_everything_kept(terminal, how):
+    app = terminal()
+    app.until(lambda: b"positive" in app.out and app.engines())
+    (engine,) = app.engines()
+    for keys in ("4", "\r", " Before the signal"):
+        app.type(keys)
+    app.until(lambda: question_of(app).endswith(" Before the signal"))
+    os.write(app.handle, b"?")
+    app.until(lambda: b"?" in app.out[-400:] or question_of(app).endswith("?"), 2)
+    if how == "window closed":
+        app.close()
+    else:
+        os.kill(app.pid, getattr(signal, how))
+    app.until(app.ended, 8)
+    assert question_of(app).endswith(" Before the signal?")
+    psutil.wait_procs([engine], timeout=10)
+    assert not engine.is_running()
+    if how != "window closed":
+        assert app.code == 0
+        for _ in range(20):
+            app.read(0.01)
+        assert b"\x1b[?1049l" in app.out and b"\x1b[?25h" in app.out  # the screen and the cursor are back
+        assert b"Traceback" not in app.out
+    assert not list((app.folder / "state").rglob("crash.log"))
+
+
+def test_a_key_typed_ahead_of_the_first_paint(terminal):
+    app = terminal(ahead=b"a")
+    app.until(lambda: b"positive" in app.out or app.ended())
+    app.until(lambda: app.engines() or app.ended())
+    app.type("Typed ahead\r")
+    app.until(lambda: (app.stored() and True) or app.ended())
+    assert not app.ended(), app.out[-1000:]
+    assert app.stored().session.workspace.prompts.positive[-1].text.endswith("Typed ahead")
+
+
+def test_quitting_by_key_leaves_a_clean_terminal(terminal):
+    app = terminal("--prompts", "hedging")
+    app.until(lambda: b"positive" in app.out and app.engines())
+    (engine,) = app.engines()
+    app.type("q")
+    app.until(app.ended, 20)
+    for _ in range(20):
+        app.read(0.01)
+    assert app.code == 0 and b"\x1b[?1049l" in app.out and b"Traceback" not in app.out
+    psutil.wait_procs([engine], timeout=10)
+    assert not engine.is_running() and app.stored() is None
