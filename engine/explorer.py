@@ -82,6 +82,7 @@ class RankTable:
     """Every leaderboard column over all features, for the request it was computed for, its sorting apart."""
 
     key: tuple[Any, ...]
+    reads: list[Read]
     columns: dict[str, Any]
     active_F: np.ndarray[Any, Any]
 
@@ -98,10 +99,19 @@ class Explorer:
 
     # ---- reading prompts
 
-    def read(self, prompts: Sequence[Prompt]) -> Generator[Progress, Any, list[Read]]:
-        """Feeds prompts and captures their vectors at the hook; prompts read lately come from the cache."""
+    def forget(self) -> None:
+        """Forgets what was read and ranked, so that a replay computes everything anew."""
+        self._reads.clear()
+        self._table = None
+
+    def read(self, prompts: Sequence[Prompt], together: bool = False) -> Generator[Progress, Any, list[Read]]:
+        """Feeds prompts and captures their vectors at the hook; prompts read lately come from the cache.
+
+        `together` reads all of them anew: in bfloat16 a vector depends a little on what else was in its batch, and a
+        result that is to come out the same again must not depend on what was read before.
+        """
         keys = [(prompt.text, prompt.format) for prompt in prompts]
-        known = {key: self._reads[key] for key in keys if key in self._reads}
+        known = {} if together else {key: self._reads[key] for key in keys if key in self._reads}
         missing = {key: prompt for key, prompt in zip(keys, prompts, strict=True) if key not in known}
         ids = [self.model.tokens.feed(prompt) for prompt in missing.values()]
         self.model.check_length(max((len(i.ids) for i in ids), default=0))
@@ -138,8 +148,8 @@ class Explorer:
         positive, negative = request.prompts.positive, request.prompts.negative
         check_rank(request)
         self.sae.columns(request.also)  # raises for a feature the SAE does not have
-        reads = yield from self.read([*positive, *negative])
-        table = yield from self._rank_table(request, reads)
+        table = yield from self._rank_table(request)
+        reads = table.reads
         active = table.active_F
         order = np.argsort(-np.where(active, table.columns[request.by], -np.inf), kind="stable")
         chosen = [int(i) for i in order[: request.top] if active[i]]
@@ -164,16 +174,17 @@ class Explorer:
             prompts=tuple(r.fed for r in reads),
         )
 
-    def _rank_table(self, request: Rank, reads: list[Read]) -> Generator[Progress, Any, RankTable]:
+    def _rank_table(self, request: Rank) -> Generator[Progress, Any, RankTable]:
         """The columns over all features; the last ones again where only sorting or number of rows changed."""
-        fed = tuple(tuple(r.fed.token_ids) for r in reads)
-        n_positive = len(request.prompts.positive)
-        key = (fed, n_positive, request.pool, request.include_masked, request.density_weight)
+        positive, negative = request.prompts.positive, request.prompts.negative
+        texts = tuple((p.text, p.format) for p in (*positive, *negative))
+        key = (texts, len(positive), request.pool, request.include_masked, request.density_weight)
         if self._table is None or self._table.key != key:
+            reads = yield from self.read([*positive, *negative], together=True)
             masks = [torch.tensor(r.fed.rank_mask) | request.include_masked for r in reads]
             pooled = yield from pool_prompts(self.sae, [r.h_TD for r in reads], masks, request.pool)
             active_F = np.asarray((pooled.value_PF > 0).any(0))
-            self._table = RankTable(key, self._statistics(request, pooled, n_positive), active_F)
+            self._table = RankTable(key, reads, self._statistics(request, pooled, len(positive)), active_F)
         return self._table
 
     def _statistics(self, request: Rank, pooled: Pooled, n_positive: int) -> dict[str, Any]:
@@ -329,13 +340,14 @@ class Explorer:
 
 
 def of_probe(work: Events, probe: int) -> Events:
-    """A generation whose tokens say which probe they answer."""
+    """A generation whose tokens say which probe they answer; the probes have a progress of their own."""
     while True:
         try:
             event = next(work)
         except StopIteration as done:
             return done.value
-        yield replace(event, probe=probe) if isinstance(event, TokenStep) else event
+        if isinstance(event, TokenStep):
+            yield replace(event, probe=probe)
 
 
 def check_rank(request: Rank) -> None:

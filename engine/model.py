@@ -145,6 +145,10 @@ def load_model(source: str, display_name: str, device: torch.device, dtype: torc
 
     logging.set_verbosity_error()
     logging.disable_progress_bar()
+    if source.startswith(("/", "~", ".")):
+        source = str(Path(source).expanduser())
+        if not Path(source).is_dir():
+            raise ModelError(f"There is no model folder {source}.", "Give one with config.json and safetensors files.")
     try:
         tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
         module = AutoModelForCausalLM.from_pretrained(

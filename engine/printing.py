@@ -196,7 +196,7 @@ class Printer:
         table.add_column(f"edited: {escape(short(edits_in_words(result.edits)))}", ratio=1)
         table.add_row(marked(result, edited=False), marked(result, edited=True))
         self.out.print(table)
-        divergence = "none" if result.first_divergence is None else f"token {result.first_divergence}"
+        divergence = "none" if result.first_divergence is None else f"token {result.first_divergence + 1}"
         kl = f"{sum(result.kl) / len(result.kl):.4f}" if result.kl else "–"
         self.out.print(
             f"[dim]first difference: {divergence} · mean KL {kl} nats a token on the baseline's tokens · "
@@ -257,7 +257,8 @@ class Printer:
         for ranking, again in rankings:
             what = f"ranking of {ranking.n_positive} against {ranking.n_negative} prompts"
             change = f"largest score change {again.largest_score_change:.2g}"
-            where = "same features in the same order" if again.same else f"row {again.first_difference} differs"
+            row = (again.first_difference or 0) + 1
+            where = "same features in the same order" if again.same else f"row {row} differs"
             self.out.print(f"{'same' if again.same else 'DIFFERS'}  {what}: {where}, {change}", soft_wrap=True)
         for result, replayed in generations:
             self.out.print(f"{'same' if replayed.same else 'DIFFERS'}  {escape(one_line(result.prompt.text))}")
@@ -266,7 +267,7 @@ class Printer:
             for arm in replayed.arms:
                 if not arm.same:
                     self.out.print(
-                        f"    {arm.name} first diverges at token {arm.first_divergence}: recorded "
+                        f"    {arm.name} first diverges at token {(arm.first_divergence or 0) + 1}: recorded "
                         f"{escape(repr(arm.recorded_token))}, now {escape(repr(arm.replayed_token))}{gap(arm)}",
                         soft_wrap=True,
                     )

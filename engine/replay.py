@@ -80,6 +80,7 @@ def ranking(explorer: Explorer, recorded: Ranking) -> Events:
         include_masked=recorded.include_masked,
         density_weight=recorded.density_weight,
     )
+    explorer.forget()
     again: Ranking = yield from explorer.rank(request)
     scores = {row.feature: row.score for row in again.features}
     changes = [abs(row.score - scores[row.feature]) for row in recorded.features if row.feature in scores]

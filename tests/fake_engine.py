@@ -485,6 +485,10 @@ class Bench:
         """The toasts on the screen."""
         return [str(n.title) + " " + str(n.message) for n in self.app._notifications]
 
+    def errors(self):
+        """The errors the messages page holds."""
+        return [m for m in self.main.messages if "✗" in m]
+
     def header(self):
         """The first line."""
         return self.screen_text().splitlines()[0]

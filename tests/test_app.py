@@ -52,10 +52,9 @@ async def test_the_footer_shows_the_keys_that_fit(b):
     await b.until(lambda: "d Remove" in footer(b))
     await b.press("4")
     await b.until(lambda: "enter Ask" in footer(b))
-    assert ", Settings" in footer(b) and "t Mode" in footer(b)
+    assert ", Settings" in footer(b)
 
 
-@pytest.mark.xfail(strict=True, reason="the footer of the tokens is longer than 80 columns: Help is cut off")
 @on_app(size=SMALLEST)
 async def test_the_footer_fits_eighty_columns(b):
     for key in "1234":
@@ -123,9 +122,6 @@ async def test_the_palette_has_every_command(b):
     await b.until(lambda: b.study.ranking() is not None)
 
 
-@pytest.mark.xfail(
-    strict=True, reason="a command on a feature does nothing, in silence, while the prompts have the focus"
-)
 @on_app()
 async def test_the_palette_reaches_panes_that_have_not_the_focus(b):
     await b.ranked()
@@ -189,7 +185,7 @@ def test_keys_can_be_remapped(tmp_path, monkeypatch):
             await b.type("x")
             await b.press("enter")
             await b.until(lambda: len(b.study.work.prompts.positive) == 3)
-            assert b.main.messages == []
+            assert b.errors() == []
 
     asyncio.run(main())
 
@@ -200,23 +196,20 @@ def test_a_broken_keymap_is_told(tmp_path, monkeypatch, text):
 
     async def main():
         async with opened(tmp_path) as b:
-            assert f"{path} cannot be read" in b.main.messages[0]
+            assert f"{path} cannot be read" in b.errors()[0]
             await b.press("r")
             await b.until(lambda: b.study.ranking() is not None)
 
     asyncio.run(main())
 
 
-@pytest.mark.xfail(
-    strict=True, reason="app.py _read_keymap(): unknown ids, unquoted ids and values are taken in silence"
-)
 @pytest.mark.parametrize("text", ['run.rank = "k"', '"run.rnak" = "k"', '"run.rank" = 5'])
 def test_a_keymap_that_says_nothing_is_told(tmp_path, monkeypatch, text):
     with_keys(text, monkeypatch, tmp_path)
 
     async def main():
         async with opened(tmp_path) as b:
-            assert b.main.messages != []
+            assert b.errors() != []
 
     asyncio.run(main())
 

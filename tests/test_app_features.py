@@ -1,6 +1,5 @@
 """Leaderboard, tokens and edits, by keys, on an engine made of records."""
 
-import pytest
 from fake_engine import FEATURES, SMALL, on_app, ranking_of, replace
 from textual.widgets import Input, OptionList
 
@@ -144,9 +143,6 @@ async def test_search_filters_as_it_is_typed(b):
     await b.until(lambda: b.rows() == list(FEATURES))
 
 
-@pytest.mark.xfail(
-    strict=True, reason="leaderboard.py _fill(): the cursor moves without FeatureMoved, the tokens stay behind"
-)
 @on_app()
 async def test_what_the_search_leaves_under_the_cursor_is_read(b):
     await b.ranked()
@@ -198,9 +194,6 @@ async def test_jump_to_a_feature_without_a_row(b):
     await b.shows("2 Tokens · #4321")
 
 
-@pytest.mark.xfail(
-    strict=True, reason="main_screen.py jump_to(): the new row comes but the cursor stays on the feature before"
-)
 @on_app()
 async def test_after_a_jump_keys_act_on_that_feature(b):
     await b.ranked()
@@ -264,8 +257,7 @@ async def test_label(b):
 WILD = ("[/b]", "[red]x", "[@click=app.quit]", "\\[")
 
 
-@pytest.mark.xfail(strict=True, reason="tokens.py show(): border_title takes tokens and labels for markup")
-@on_app()
+@on_app(size=(200, 40))
 async def test_titles_take_no_token_for_markup(b):
     b.engine.instead[Rank] = lambda r: replace(
         (found := ranking_of(r)), features=(replace(found.features[0], tokens=WILD[:3]), *found.features[1:])
@@ -275,7 +267,6 @@ async def test_titles_take_no_token_for_markup(b):
     await b.shows("#100 [/b] · [red]x · [@click=app.quit]", seconds=2)
 
 
-@pytest.mark.xfail(strict=True, reason="prompts.py show(): border_title takes a prompt set's name for markup")
 @on_app()
 async def test_titles_take_no_name_of_a_set_for_markup(b):
     b.study.set_prompts(replace(SMALL, name="[red]mine"))
@@ -283,9 +274,6 @@ async def test_titles_take_no_name_of_a_set_for_markup(b):
     await b.shows("1 Prompts · [red]mine", seconds=2)
 
 
-@pytest.mark.xfail(
-    strict=True, reason="probes.py probe_table(): names of answers are strings, which rich takes for markup"
-)
 @on_app()
 async def test_the_probe_table_takes_no_answer_for_markup(b):
     probe = replace(SMALL.probes[0], text="[/b] [i]?", answers=(Answer("[/b]", (" a",)), Answer("[red]r", (" b",))))

@@ -1,6 +1,5 @@
 """The generation pane, by keys, on an engine made of records that streams a token at a time."""
 
-import pytest
 from fake_engine import BASELINE, EDITED, FIRST_EDITED, KL, on_app
 from textual.widgets import Select
 
@@ -168,9 +167,6 @@ async def test_changes_after_a_text_are_said(b):
     await b.until(lambda: "settings changed since: g generates again" in figures(b))
 
 
-@pytest.mark.xfail(
-    strict=True, reason="_show_generation_staleness(): the note stays when the edits are those of the text again"
-)
 @on_app()
 async def test_changes_taken_back_are_no_changes(b):
     await b.ranked()
@@ -214,7 +210,6 @@ async def test_bars_of_the_tracked_answers(b):
     assert bars(b, "baseline").strip() == bars(b, "edited").strip() == ""
 
 
-@pytest.mark.xfail(strict=True, reason="a question typed over keeps the bars of the question before until g")
 @on_app()
 async def test_bars_go_with_their_question(b):
     assert "female" in bars(b, "baseline")

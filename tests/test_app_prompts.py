@@ -2,7 +2,6 @@
 
 import asyncio
 
-import pytest
 from fake_engine import SMALL, on_app, opened
 from textual.lazy import Lazy
 from textual.widgets import Input, Select, TextArea
@@ -128,9 +127,6 @@ async def test_leaving_the_editor_keeps_the_text(b):
     assert not editor(b).display and len(texts(b)) == 3
 
 
-@pytest.mark.xfail(
-    strict=True, reason="prompts.py keep(): rows.focus() takes the focus back from where the user clicked"
-)
 @on_app()
 async def test_leaving_the_editor_goes_where_the_user_went(b):
     await b.press("a")
@@ -141,7 +137,6 @@ async def test_leaving_the_editor_goes_where_the_user_went(b):
     assert b.main.focused_pane() is b.main.features
 
 
-@pytest.mark.xfail(strict=True, reason="ctrl+r ranks without the prompt that is open in the editor")
 @on_app()
 async def test_ranking_while_a_prompt_is_typed_counts_it(b):
     await b.press("a")
@@ -152,7 +147,6 @@ async def test_ranking_while_a_prompt_is_typed_counts_it(b):
     assert b.engine.of(Rank)[-1].prompts.positive[-1].text == "Late one."
 
 
-@pytest.mark.xfail(strict=True, reason="action_quit does not keep the text of the open prompt editor")
 @on_app()
 async def test_quitting_while_a_prompt_is_typed_keeps_it(b):
     await b.press("a")
@@ -163,7 +157,6 @@ async def test_quitting_while_a_prompt_is_typed_keeps_it(b):
     assert found is not None and found.session.workspace.prompts.positive[-1].text == "Last words."
 
 
-@pytest.mark.xfail(strict=True, reason="prompts.py _edit(): NoMatches ends the app while the editor is not mounted yet")
 def test_a_key_that_comes_before_the_editor_does_no_harm(tmp_path, monkeypatch):
     async def not_yet(self, widgets):
         pass
@@ -329,7 +322,6 @@ async def test_escape_leaves_a_probe_as_it_is(b):
     assert b.study.work.prompts == SMALL
 
 
-@pytest.mark.xfail(strict=True, reason="dialogs.py Form: a Select takes up and down for its menu")
 @on_app()
 async def test_arrows_go_through_a_form(b):
     await to(b, "probes", 0)
@@ -371,7 +363,7 @@ async def test_import_from_a_file(b):
     await b.press("enter")
     await b.until(lambda: not isinstance(b.top, AskText))
     assert texts(b, "negative") == (*NEGATIVE, "Line one.", "Line two.")
-    await b.hears("2 entries added from more.txt")
+    await b.hears("more.txt: 2 added, those of no set into negative; u takes them back.")
     await b.press("u")
     await b.until(lambda: b.study.work.prompts == SMALL)
 

@@ -109,7 +109,6 @@ def test_adding_prompts_leaves_out_what_is_there(study):
     assert study.add_prompts([ONE], [THREE], [samples.PROBE]) == 0 and study.version == version
 
 
-@pytest.mark.xfail(strict=True, reason="add_prompts compares with what was there, not with what it just added")
 def test_adding_leaves_out_what_the_file_has_twice(study):
     assert study.add_prompts([Prompt("new"), Prompt("new ")], [Prompt("new")], []) == 1
     assert study.work.prompts.positive == (ONE, TWO, Prompt("new"))

@@ -7,16 +7,20 @@ import signal
 import sys
 import tomllib
 from collections.abc import Iterable
+from datetime import datetime
 from functools import partial
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import platformdirs
+from rich.text import Text
 from textual.app import App, SystemCommand
 from textual.binding import Binding, BindingType
+from textual.dom import DOMNode
 from textual.screen import Screen
 from textual.theme import Theme
 
+from tui import preferences
 from tui.crash import keep_details
 from tui.main_screen import MainScreen
 from tui.opening import Opening
@@ -49,7 +53,8 @@ class SaescopeApp(App[None]):
         self._keymap_problem = ""
         for theme in (DARK, LIGHT):
             self.register_theme(theme)
-        self.theme = DARK.name
+        chosen = preferences.theme()
+        self.theme = chosen if chosen in self.available_themes else DARK.name
 
     def get_default_screen(self) -> Screen[None]:
         """The main screen."""
@@ -64,9 +69,10 @@ class SaescopeApp(App[None]):
 
     def on_mount(self) -> None:
         """The user's own keys; a hang-up or a kill saves and ends."""
+        self.theme_changed_signal.subscribe(self, lambda theme: preferences.remember_theme(theme.name))
         self.set_keymap(self._read_keymap())
         if self._keymap_problem:
-            self.main.report(self._keymap_problem, "The keys are as they come.")
+            self.main.report(self._keymap_problem, "Those keys are as they come.")
         loop = asyncio.get_running_loop()
         for number in (signal.SIGHUP, signal.SIGTERM):
             try:
@@ -80,16 +86,33 @@ class SaescopeApp(App[None]):
         if not path.exists():
             return {}
         try:
-            return {str(name): str(keys) for name, keys in tomllib.loads(path.read_text("utf-8")).items()}
+            found = tomllib.loads(path.read_text("utf-8"))
         except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
             self._keymap_problem = f"{path} cannot be read: {error}."
             return {}
+        from tui.help import PANES
+
+        classes: tuple[type[DOMNode], ...] = (MainScreen, *(pane for _, pane in PANES))
+        bindings = [binding for owner in classes for binding in owner.BINDINGS]
+        known = {binding.id for binding in bindings if isinstance(binding, Binding)}
+        odd = [name for name, value in found.items() if name not in known or not isinstance(value, str)]
+        if odd:
+            self._keymap_problem = f'{path}: {", ".join(odd)}: not of the form "run.rank" = "k" with a known id.'
+        return {name: value for name, value in found.items() if name not in odd}
 
     async def action_quit(self) -> None:
         """Saves, ends the engine, and goes."""
+        self.main.keep_open_prompt()
         self.main.sessions.keep_now()
         await self.main.work.bridge.close()
         self.exit()
+
+    def notify(self, message: str, **options: Any) -> None:
+        """Says something in passing; the messages page keeps it."""
+        mark = "✗ " if options.get("severity") == "error" else ""
+        words = f"{options.get('title', '')} {message}".strip()
+        self.main.messages.append(f"{datetime.now():%H:%M:%S}  {mark}{words}")
+        super().notify(message, **{**options, "markup": False})
 
     def _fatal_error(self) -> None:
         """A defect of ours ends the app: the work is kept, the details go to a file, the user reads three lines."""
@@ -99,7 +122,7 @@ class SaescopeApp(App[None]):
             kept = "Your work is kept: start saescope again and go on."
         except Exception:
             kept = "The autosave has your work up to the last second."
-        self.panic(f"saescope has a defect and had to end: {sys.exc_info()[1]!r}\n{kept}\n{details}")
+        self.panic(Text(f"saescope has a defect and had to end: {sys.exc_info()[1]!r}\n{kept}\n{details}"))
 
     def get_system_commands(self, screen: Screen[object]) -> Iterable[SystemCommand]:
         """The palette: every binding of the main screen and its panes, sessions, themes."""
@@ -109,12 +132,17 @@ class SaescopeApp(App[None]):
         if main.study.load.model is None:
             yield SystemCommand("Ablate the list @gender", "The demo SAE's list of gender features", main.ablate_list)
         yield SystemCommand("Light or dark", "Switch between saescope's two themes", self.switch_theme)
-        for node in (main, main.prompts, main.tokens, main.features, main.edits, main.generation):
+        for node in main.with_keys():
             for binding in node.BINDINGS:
                 if isinstance(binding, Binding) and binding.tooltip:
                     title = f"{binding.description} ({binding.key_display or binding.key})"
-                    yield SystemCommand(title, binding.tooltip, partial(self.run_action, binding.action, node))
+                    yield SystemCommand(title, binding.tooltip, partial(self._run_command, binding.action, node))
         yield from (c for c in super().get_system_commands(screen) if c.title in ("Theme", "Screenshot", "Quit"))
+
+    async def _run_command(self, action: str, node: DOMNode) -> None:
+        """Runs an action of the palette, or says why not."""
+        if not await self.run_action(action, node):
+            self.notify("That is about a feature: go to one first (3).", severity="warning")
 
     def switch_theme(self) -> None:
         """Dark to light and back."""

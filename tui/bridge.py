@@ -16,11 +16,19 @@ from textual.message_pump import MessagePump
 
 from engine.client import LiveEngine, RequestCancelled, to_error
 from engine.errors import EngineFault
-from engine.records import Cancelled, Edit, Event, Failed, Finished, MemoryLeft, Progress, Request
+from engine.records import Cancelled, Edit, Event, Failed, Finished, MemoryLeft, Progress, Request, TokenStep
 
 T = TypeVar("T")
 OnEvents = Callable[[Sequence[Event]], None]
 UPDATES_PER_SECOND = 30
+
+
+def progress_of(events: Sequence[Event]) -> Progress:
+    """What the engine is at by the last of these events."""
+    last = next((event for event in reversed(events) if isinstance(event, Progress | TokenStep)), None)
+    if isinstance(last, Progress):
+        return last
+    return Progress("generating" if last is None or last.probe is None else f"probe {last.probe + 1}")
 
 
 @dataclass
@@ -61,6 +69,8 @@ class Bridge:
         self._told_of: int | None = None
         """The request whose progress was the last to be told."""
         self.alive = False
+        self.lost: EngineFault | None = None
+        """How the engine was lost, which has been told once for all requests."""
 
     @property
     def _engine(self) -> LiveEngine:
@@ -153,7 +163,7 @@ class Bridge:
 
     def on_lost(self, error: EngineFault) -> None:
         """The engine is gone, and every request with it."""
-        self.alive = False
+        self.alive, self.lost = False, error
         for request_id, running in self._running.items():
             self._hand_out(request_id, running)
             if not running.result.done():
@@ -169,8 +179,7 @@ class Bridge:
         events, running.waiting = running.waiting, []
         if not events or running.result.done():
             return
-        if isinstance(events[-1], Progress):
-            self._told_of = request_id
-            self._target.post_message(self.Working(events[-1]))
+        self._told_of = request_id
+        self._target.post_message(self.Working(progress_of(events)))
         if running.on_events is not None:
             running.on_events(events)

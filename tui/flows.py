@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,6 +14,7 @@ import prompts.importer
 import prompts.writer
 from engine import prompt_sets, snippets
 from engine.errors import SaescopeError
+from engine.export import edits_in_words
 from engine.records import Answer, Described, Edit, Format, Probe, ProbeTable, Prompt, Sampling
 from tui.help import help_text
 from tui.screens.dialogs import AskText, Choice, Choose, Field, Form
@@ -41,9 +43,7 @@ class Flows:
             Field("text", "question", probe.text, "Which gender is a nurse most likely associated with?"),
             Field("format", "fed as", probe.format, choices=("chat", "raw")),
             Field("prefill", "prefill", probe.prefill, "put into the model's mouth before answers are scored"),
-            Field(
-                "answers", "tracked answers", answers_to_text(probe.answers), "female: female, woman; male: male, man"
-            ),
+            Field("answers", "tracked answers", answers_to_text(probe.answers), ANSWERS_EXAMPLE),
         )
 
         def keep(values: dict[str, str] | None) -> None:
@@ -54,6 +54,7 @@ class Flows:
             answers = probe.answers if same else answers_from_text(values["answers"])
             study.put_probe(index, Probe(values["text"].strip(), format, values["prefill"], answers))
             self.screen.show_prompts()
+            self.screen.prompts.go_to("probes", len(study.work.prompts.probes) - 1 if index is None else index)
             self.screen.work.score_answers()
 
         title = "New probe" if index is None else "Probe"
@@ -75,8 +76,9 @@ class Flows:
             (positive if default == "positive" else negative).extend(loose)
             count = study.add_prompts(positive, negative, [prompt_sets.from_entry(p) for p in found.probes])
             self.screen.show_prompts()
-            what = f"{count} entries added" if count else "Nothing new in it"
-            self.screen.notify(f"{what} from {Path(path).name}" + ("; u takes them back." if count else "."))
+            where = f", those of no set into {default}" if loose else ""
+            what = f"{count} added{where}; u takes them back." if count else "Nothing new in it."
+            self.screen.notify(f"{Path(path).name}: {what}")
 
         def check(path: str) -> str:
             try:
@@ -134,7 +136,7 @@ class Flows:
         fields = (
             Field("form", "the question is fed", "raw" if work.raw else "chat", choices=("chat", "raw")),
             Field("tokens", "tokens at most", str(work.sampling.max_tokens)),
-            Field("temperature", "temperature", f"{work.sampling.temperature:g}", "0 is greedy"),
+            Field("temperature", "temperature (0: greedy)", f"{work.sampling.temperature:g}", ""),
             Field("seed", "seed", str(work.sampling.seed), "for a temperature above 0"),
             Field("toggle", "a toggled edit", RESTARTS if work.restart else ACTS, choices=(ACTS, RESTARTS)),
         )
@@ -150,8 +152,11 @@ class Flows:
 
     def show_probes(self, table: ProbeTable) -> None:
         """All probes as one table."""
+        sampling = table.rows[0].generated.sampling if table.rows else Sampling()
         note = Text(
-            "Answers are scored after each probe's prefill. Edits: " + self.screen.edits_in_words(), style="dim"
+            f"Greedy, {sampling.max_tokens} tokens at most. base, edit: probability of the tracked answer after the "
+            f"probe's prefill. Edits: {edits_in_words(table.edits)}.",
+            style="dim",
         )
         self.screen.app.push_screen(Report("All probes, baseline and edited", Group(probe_table(table), note)))
 
@@ -188,6 +193,26 @@ class Flows:
         hint = "enter: keep · empty: no label · escape: leave"
         self.screen.app.push_screen(AskText(f"Label of feature {feature}", before, "what it means to you", hint), keep)
 
+    def ask_factor(self, feature: int) -> None:
+        """A strength of the user's own."""
+        study = self.screen.study
+
+        def check(text: str) -> str:
+            try:
+                return "" if isfinite(float(text)) else "A finite number, please."
+            except ValueError:
+                return "A factor is a number, such as 0.125 or -1."
+
+        def keep(text: str | None) -> None:
+            if text is not None:
+                study.set_edit(feature, float(text))
+                self.screen.edits_changed()
+
+        slot = study.slot(feature)
+        hint = "0 ablates, 1 changes nothing, a negative factor turns it round. enter: keep · escape: leave"
+        title = f"Scale feature {feature} by"
+        self.screen.app.push_screen(AskText(title, f"{slot.scale:g}" if slot else "", "a factor", hint, check), keep)
+
     def show_card(self, found: Described) -> None:
         """A feature's card."""
         name = feature_in_words(found.feature, self.screen.name_of(found.feature), ())
@@ -203,7 +228,8 @@ class Flows:
         command = snippets.command_line(study.load, work.question or "…", work.raw, edits, work.sampling)
         choices.append(Choice("command", "the same as a command line", command))
         if study.loaded is not None:
-            choices.append(Choice("snippet", "an nnsight script", "that reproduces the edited text"))
+            how = "greedy, though yours is sampled" if work.sampling.temperature else "reproduces the edited text"
+            choices.append(Choice("snippet", "an nnsight script", how))
 
         def copy(choice: str | None) -> None:
             if choice is None:
@@ -231,6 +257,7 @@ class Flows:
         self.screen.app.push_screen(Report("Messages", Text("\n".join(lines) + log)))
 
 
+ANSWERS_EXAMPLE = "female: female, woman; male: male (a space goes before each)"
 ACTS, RESTARTS = "acts on the next token", "restarts the text"
 
 

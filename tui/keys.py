@@ -5,14 +5,16 @@ from __future__ import annotations
 from textual.binding import Binding
 
 MAIN = [
-    Binding("1", "pane('prompts')", "Prompts", show=False, id="pane.prompts", tooltip="To the prompts"),
-    Binding("2", "pane('tokens')", "Tokens", show=False, id="pane.tokens", tooltip="To the tokens"),
-    Binding("3", "pane('features')", "Features", show=False, id="pane.features", tooltip="To the leaderboard"),
-    Binding("4", "pane('generation')", "Generate", show=False, id="pane.generation", tooltip="To the texts"),
-    Binding("e", "pane('edits')", "Edits", show=False, id="pane.edits", tooltip="To the list of edits"),
+    Binding("1", "pane('prompts')", "To prompts", show=False, id="pane.prompts", tooltip="To the prompts"),
+    Binding("2", "pane('tokens')", "To tokens", show=False, id="pane.tokens", tooltip="To the tokens"),
+    Binding("3", "pane('features')", "To features", show=False, id="pane.features", tooltip="To the leaderboard"),
+    Binding("4", "pane('generation')", "To texts", show=False, id="pane.generation", tooltip="To the texts"),
+    Binding("e", "pane('edits')", "To edits", show=False, id="pane.edits", tooltip="To the list of edits"),
     Binding("space", "toggle_edit", "Ablate", id="feature.ablate", tooltip="Ablate the feature; again: off, on"),
     Binding("plus,equals_sign", "strength(1)", "Stronger", show=False, key_display="+", id="feature.plus",
             tooltip="Scale the feature up a step"),
+    Binding("asterisk", "factor", "Factor", show=False, key_display="*", id="feature.factor",
+            tooltip="Scale the feature by a factor you type"),
     Binding("minus", "strength(-1)", "Weaker", show=False, key_display="-", id="feature.minus",
             tooltip="Scale the feature down a step"),
     Binding("p", "pin", "Pin", show=False, id="feature.pin", tooltip="Pin the feature to the leaderboard"),
@@ -25,7 +27,9 @@ MAIN = [
     Binding("r", "rank", "Rank", id="run.rank", tooltip="Rank the features by contrast"),
     Binding("g", "generate", "Generate", id="run.generate", tooltip="Generate, baseline and edited"),
     Binding("v", "probes", "Probes", id="run.probes", tooltip="All probes, baseline and edited, as one table"),
+    Binding("V", "last_probes", "Last probes", show=False, id="run.last_probes", tooltip="The last table again"),
     Binding("x", "stop", "Stop", show=False, id="run.stop", tooltip="Stop what the engine does"),
+    Binding("u", "undo", "Undo", show=False, id="session.undo", tooltip="Undo the last change of prompts or edits"),
     Binding("R", "replay", "Replay", show=False, id="run.replay", tooltip="Run the session's results again"),
     Binding("E", "restart_engine", "Restart", show=False, id="run.restart", tooltip="Restart the engine"),
     Binding("M", "choose_model", "Model", show=False, id="run.model", tooltip="Choose model, SAE and hook point"),
@@ -41,5 +45,5 @@ MAIN = [
     Binding("q", "app.quit", "Quit", show=False, id="app.quit", tooltip="Quit; everything is saved"),
 ]  # fmt: skip
 
-OF_A_FEATURE = ("toggle_edit", "strength", "pin", "label", "describe", "copy")
+OF_A_FEATURE = ("toggle_edit", "strength", "factor", "pin", "label", "describe", "copy")
 """Actions that need a feature at hand, and are hidden in panes that have none."""

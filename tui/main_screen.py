@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from textual import on
 from textual.binding import BindingType
+from textual.widgets import Input, TextArea
 
 from engine import feature_lists
 from engine.records import Described, Generated, Load, Loaded, ProbeTable, Ranking
@@ -67,6 +68,7 @@ class MainScreen(Workbench):
             self.sessions.offer_last()
         self.work.load(self.study.load)
         self.set_interval(AUTOSAVE_SECONDS, self.autosave)
+        self.set_timer(1.0, lambda: self.flows)  # imported before the first dialog is asked for
 
     def autosave(self) -> None:
         """Keeps the study as it is now, if it has changed."""
@@ -97,8 +99,16 @@ class MainScreen(Workbench):
 
     # ---- running things
 
+    def keep_open_prompt(self) -> None:
+        """What is being typed over a line counts as typed."""
+        typed = self.prompts.close_editor()
+        if typed is not None:
+            self.study.put_prompt(typed.group, typed.index, typed.text)
+            self.show_prompts()
+
     def action_rank(self) -> None:
         """Ranks all features."""
+        self.keep_open_prompt()
         prompts = self.study.work.prompts
         if not prompts.positive or not prompts.negative:
             missing = "positive" if not prompts.positive else "negative"
@@ -136,8 +146,9 @@ class MainScreen(Workbench):
 
     @on(GenerationPane.QuestionChanged)
     def keep_question(self, event: GenerationPane.QuestionChanged) -> None:
-        """The question as it is typed."""
+        """The question as it is typed; the bars are those of a probe that it is."""
         self.study.set_question(event.text)
+        self.work.score_answers()
 
     @on(GenerationPane.SettingsWanted)
     def change_settings(self) -> None:
@@ -162,6 +173,13 @@ class MainScreen(Workbench):
 
     # ---- prompts
 
+    @on(PromptsPane.PlaceChosen)
+    def follow_prompt(self, event: PromptsPane.PlaceChosen) -> None:
+        """The tokens follow the cursor in the prompts."""
+        if event.index is not None and event.group != "probes":
+            before = 0 if event.group == "positive" else len(self.study.work.prompts.positive)
+            self.tokens.go_to_prompt(before + event.index)
+
     @on(PromptsPane.Edited)
     def keep_prompt(self, event: PromptsPane.Edited) -> None:
         """A prompt was typed."""
@@ -182,12 +200,13 @@ class MainScreen(Workbench):
         self.study.move_prompt(event.group, event.index)
         self.show_prompts()
 
-    @on(PromptsPane.UndoWanted)
-    def undo_prompts(self) -> None:
-        """The last change is taken back."""
-        if not self.study.undo():
-            self.notify("Nothing to undo.")
-        self.show_prompts()
+    def action_undo(self) -> None:
+        """The last change of prompts, or of which edits are in the list, is taken back."""
+        undone = self.study.undo()
+        self.notify("Undone." if undone else "Nothing to undo.")
+        if undone:
+            self.show_prompts()
+            self.edits_changed()
 
     @on(PromptsPane.FormatWanted)
     def change_format(self) -> None:
@@ -262,6 +281,7 @@ class MainScreen(Workbench):
         """Reads any feature; one without a row gets one with the next ranking."""
         self.read(feature)
         if not self.features.go_to(feature) and self.study.ranking() is not None and not self.study.ranking_is_stale():
+            self.jump = feature
             self.work.rank()
 
     def action_jump(self) -> None:
@@ -294,8 +314,19 @@ class MainScreen(Workbench):
         self.flows.show_card(found)
 
     def show_probes(self, table: ProbeTable) -> None:
-        """All probes."""
-        self.flows.show_probes(table)
+        """All probes; who is typing meanwhile is not interrupted."""
+        if self.is_current and not isinstance(self.focused, Input | TextArea):
+            self.flows.show_probes(table)
+        else:
+            self.notify("The probes are done: V shows the table.")
+
+    def action_last_probes(self) -> None:
+        """The last table of probes again."""
+        tables = self.study.results.probe_tables
+        if tables:
+            self.flows.show_probes(tables[-1])
+        else:
+            self.notify("No probes were run yet: v runs them.")
 
     # ---- edits
 
@@ -307,6 +338,10 @@ class MainScreen(Workbench):
             self.edits_changed()
 
         self._with_feature(toggle)
+
+    def action_factor(self) -> None:
+        """A strength that is typed."""
+        self._with_feature(self.flows.ask_factor)
 
     def action_strength(self, steps: int) -> None:
         """Another strength."""
@@ -329,6 +364,12 @@ class MainScreen(Workbench):
         self.study.remove_edit(event.feature)
         self.edits_changed()
 
+    @on(EditsPane.ClearWanted)
+    def clear_edits(self) -> None:
+        """All edits leave the list."""
+        self.study.clear_edits()
+        self.edits_changed()
+
     @on(EditsPane.AllWanted)
     def switch_all(self) -> None:
         """All edits off, or on."""
@@ -339,6 +380,8 @@ class MainScreen(Workbench):
         """Ablates the demo SAE's packaged list."""
         self.study.add_edits(feature_lists.read("gender"))
         self.edits_changed()
+        if self.study.ranking() is not None and not self.study.ranking_is_stale():
+            self.work.rank()  # so that the list says what they fire on
 
     def edits_changed(self) -> None:
         """Shows the edits and puts the running text under them."""

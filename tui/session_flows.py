@@ -32,6 +32,8 @@ class SessionFlows:
         self._kept: tuple[str, int] | None = None
         """Id and version of what the store holds."""
         self._keeping = self._failed = False
+        self._tried: Load | None = None
+        """What the chooser was last filled in with, to be corrected if it did not load."""
 
     # ---- keeping
 
@@ -66,7 +68,16 @@ class SessionFlows:
             return kept, error
         return kept, None
 
+    def _tell_notice(self) -> None:
+        """What the store had to work around, once."""
+        notice, self.store.notice = self.store.notice, ""
+        if notice:
+            self.screen.report(notice, "")
+
     def _kept_as(self, kept: tuple[str, int], error: SessionError | None) -> None:
+        if not self.screen.is_running:  # the app has ended meanwhile
+            return
+        self._tell_notice()
         if error is not None and not self._failed:  # reported once, not four times a second
             self.screen.report(error.message, f"{error.remedy} Until then, s saves to a file.")
         self._failed = error is not None
@@ -88,13 +99,18 @@ class SessionFlows:
         study = self.screen.study
         name = str(study.file or study.name + sessions.SUFFIX)
 
-        def write(text: str) -> str:
-            if not text.strip():
-                return "A file needs a name."
-            path = Path(text.strip()).expanduser()
-            return self._write(path if path.suffix else path.with_name(path.name + sessions.SUFFIX))
+        asked: list[Path] = []
 
-        hint = "Everything a result depends on goes into it; `saescope replay FILE` runs it again. enter: save"
+        def write(text: str) -> str:
+            path, problem = session_path(text, study.name)
+            if problem:
+                return problem
+            if path.exists() and path != study.file and path not in asked:
+                asked.append(path)
+                return f"{path.name} is there already: enter again replaces that session."
+            return self._write(path)
+
+        hint = "`saescope replay FILE` runs every result in it again.\nenter: save · escape: leave"
         self.screen.app.push_screen(AskText("Save the session", name, "path of a file", hint, write))
 
     def _write(self, path: Path) -> str:
@@ -115,12 +131,10 @@ class SessionFlows:
     def offer_last(self) -> None:
         """Offers the last session at the start, and works with its model, which M exchanges."""
         stored = self.store.latest()
-        if self.store.notice:
-            self.screen.report(self.store.notice, "")
+        self._tell_notice()
         if stored is None:
             return
-        info = stored.info
-        last = Study.from_session(stored.session, info.id, Path(info.file) if info.file else None)
+        last = stored_study(stored.info, stored.session)
         self.screen.study.load = last.load
         results = last.results
         counts = counts_in_words(len(results.rankings), len(results.generations), len(last.work.edits))
@@ -151,7 +165,7 @@ class SessionFlows:
                 except SessionError as error:
                     self.screen.report(error.message, error.remedy)
                     return
-                self.exchange(Study.from_session(found, info.id, Path(info.file) if info.file else None))
+                self.exchange(stored_study(info, found))
 
         self.screen.app.push_screen(Choose("Open a session", choices), chosen)
 
@@ -215,12 +229,12 @@ class SessionFlows:
 
     def choose_model(self) -> None:
         """Model, SAE, hook point, device and dtype; what is loaded already is used again."""
-        load = self.screen.study.load
+        load = self._tried or self.screen.study.load
         fields = (
             Field("model", "model", load.model or "", "folder or hub name; empty: the packaged demo"),
             Field("sae", "SAE", load.sae or "", "folder in SAELens format"),
             Field("hook", "hook point", load.hook or "", "empty: the one the SAE names"),
-            Field("device", "device", load.device or "", "cpu, cuda, cuda:1; empty: the first GPU, else the CPU"),
+            Field("device", "device", load.device or "", "cpu or cuda:N; empty: a GPU if there is one"),
             Field("dtype", "dtype", load.dtype or DTYPES[0], choices=DTYPES),
         )
 
@@ -230,10 +244,11 @@ class SessionFlows:
             dtype = None if values["dtype"] == DTYPES[0] else values["dtype"]
             given = {name: values[name].strip() or None for name in ("model", "sae", "hook", "device")}
             wanted = Load(**given, dtype=dtype, threads=load.threads, reference=load.reference)
+            self._tried = wanted
             self.screen.work.load(wanted, chosen=True)
 
-        title = "Model and SAE; the session so far stays in the list of sessions"
-        self.screen.app.push_screen(Form(title, fields), chosen)
+        title = "Model and SAE; the session so far stays under ctrl+o"
+        self.screen.app.push_screen(Form(title, fields, check_load), chosen)
 
     def restart_engine(self) -> None:
         """A new engine, with what was loaded."""
@@ -241,6 +256,49 @@ class SessionFlows:
             self.screen.notify("The engine is running; x stops what it does.")
             return
         self.screen.work.load(self.screen.study.load)
+
+
+def stored_study(info: StoredInfo, session: sessions.Session) -> Study:
+    """A stored session to work on; its file may hold an older state of it, or be gone."""
+    path = Path(info.file) if info.file else None
+    try:
+        saved = path is not None and sessions.read(path) == session
+    except SessionError:
+        saved = False
+    return Study.from_session(session, info.id, path, saved)
+
+
+def check_load(values: dict[str, str]) -> str:
+    """What is wrong with the chooser's fields, as far as can be seen without loading; "" if nothing is."""
+    model, sae = values["model"].strip(), values["sae"].strip()
+    if model and not sae:
+        return "Which SAE? It belongs to one model and one layer: give the folder with its cfg.json."
+    for what, text in (("model", model), ("SAE", sae)):
+        if text.startswith(("/", "~", ".")) and not Path(text).expanduser().is_dir():
+            return f"{what}: there is no folder {text}."
+    return ""
+
+
+def session_path(text: str, name: str) -> tuple[Path, str]:
+    """Where a session is to be saved, and what is wrong with that; "" if nothing is.
+
+    A folder takes a file of the session's name. A file that holds anything but a session is never replaced.
+    """
+    path = Path(text.strip()).expanduser()
+    if not text.strip():
+        return path, "A file needs a name."
+    if path.is_dir():
+        path = path / f"{name}{sessions.SUFFIX}"
+    elif path.suffix != ".json":
+        path = path.with_name(path.name + sessions.SUFFIX)
+    if not path.parent.is_dir():
+        return path, f"There is no folder {path.parent}."
+    if path.exists():
+        try:
+            sessions.read(path)
+        except SessionError:
+            return path, f"{path} is something else than a session: it is not replaced."
+    return path, ""
 
 
 def in_words(info: StoredInfo) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import uuid
 from pathlib import Path
+from typing import TypeVar
 
 import msgspec
 
@@ -47,16 +48,23 @@ class Study:
         self.foreign: list[str] = []
         """In what the pair that is loaded differs from the one the results came from."""
         self.version = 0
-        self.saved_version = 0
-        """The version that `file` holds."""
-        self._undo: list[PromptSet] = []
+        self.saved_version = -1
+        """The version that `file` holds; -1 where it does not hold this."""
+        self._undo: list[dict[str, object]] = []
+        """What each change replaced: the prompts, or the list of edits."""
 
     @classmethod
-    def from_session(cls, session: Session, id: str | None = None, file: Path | None = None) -> Study:
-        """The study a session file or the autosave holds; one that the command line wrote has no workspace."""
+    def from_session(
+        cls, session: Session, id: str | None = None, file: Path | None = None, saved: bool = True
+    ) -> Study:
+        """The study a session file or the autosave holds; one that the command line wrote has no workspace.
+
+        `saved` says whether `file` holds just this session.
+        """
         work = session.workspace or workspace_of(session)
         study = cls(session.load, work, id, file)
         study.results = session
+        study.saved_version = 0 if saved else -1
         return study
 
     def session(self) -> Session:
@@ -90,8 +98,11 @@ class Study:
     def set_prompts(self, prompts: PromptSet) -> None:
         """Other prompts; `undo` brings the old ones back."""
         if prompts != self.work.prompts:
-            self._undo = [*self._undo[-UNDO_STEPS:], self.work.prompts]
+            self._remember("prompts")
             self._set(prompts=prompts)
+
+    def _remember(self, field: str) -> None:
+        self._undo = [*self._undo[-UNDO_STEPS:], {field: getattr(self.work, field)}]
 
     def put_prompt(self, group: str, index: int | None, text: str) -> int:
         """Types over a prompt, or adds one at the end (index None), fed as the set's others are; returns its index."""
@@ -129,9 +140,8 @@ class Study:
         now = self.work.prompts
         known = {p.text.strip() for p in (*now.positive, *now.negative)}
         asked = {p.text.strip() for p in now.probes}
-        new_positive = tuple(p for p in positive if p.text.strip() not in known)
-        new_negative = tuple(p for p in negative if p.text.strip() not in known)
-        new_probes = tuple(p for p in probes if p.text.strip() not in asked)
+        new_positive, new_negative = without_known(positive, known), without_known(negative, known)
+        new_probes = without_known(probes, asked)
         self.set_prompts(
             replace(
                 now,
@@ -157,10 +167,10 @@ class Study:
         return format
 
     def undo(self) -> bool:
-        """Takes the last change of prompts back; False where there is none."""
+        """Takes back the last change of prompts, or of which edits are in the list; False where there is none."""
         if not self._undo:
             return False
-        self._set(prompts=self._undo.pop())
+        self._set(**self._undo.pop())
         return True
 
     def probe_of_question(self) -> Probe | None:
@@ -232,10 +242,24 @@ class Study:
 
     def remove_edit(self, feature: int) -> None:
         """Takes a feature out of the list of edits."""
+        self._remember("edits")
         self._set(edits=tuple(slot for slot in self.work.edits if slot.feature != feature))
+
+    def set_edit(self, feature: int, scale: float) -> None:
+        """Scales a feature by this factor."""
+        if self.slot(feature) is None:
+            self._set(edits=(*self.work.edits, EditSlot(feature)))
+        self._put(EditSlot(feature, scale))
+
+    def clear_edits(self) -> None:
+        """Empties the list of edits."""
+        if self.work.edits:
+            self._remember("edits")
+            self._set(edits=())
 
     def add_edits(self, features: list[int]) -> None:
         """Ablates all of them; those in the list already are switched on and keep their strength."""
+        self._remember("edits")
         known = {slot.feature for slot in self.work.edits}
         kept = tuple(replace(s, on=True) if s.feature in features else s for s in self.work.edits)
         self._set(edits=kept + tuple(EditSlot(f) for f in features if f not in known))
@@ -301,6 +325,19 @@ class Study:
         fed = [(p.text, p.format) for p in ranking.prompts]
         now = [(p.text, p.format) for p in (*self.work.prompts.positive, *self.work.prompts.negative)]
         return fed != now or ranking.n_positive != len(self.work.prompts.positive)
+
+
+Entry = TypeVar("Entry", Prompt, Probe)
+
+
+def without_known(entries: list[Entry], known: set[str]) -> tuple[Entry, ...]:
+    """The entries whose text is not known yet; each is known from then on."""
+    found = []
+    for entry in entries:
+        if entry.text.strip() not in known:
+            known.add(entry.text.strip())
+            found.append(entry)
+    return tuple(found)
 
 
 def workspace_of(session: Session) -> Workspace:

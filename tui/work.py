@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING, TypeVar
 
 from engine.client import RequestCancelled
-from engine.errors import EngineFault, SaescopeError
+from engine.errors import SaescopeError
 from engine.records import (
     AnswersScored,
     Describe,
@@ -39,6 +39,7 @@ from engine.records import (
 )
 from tui.bridge import Bridge, OnEvents
 from tui.crash import keep_details
+from tui.words import count_in_words
 
 if TYPE_CHECKING:
     from tui.main_screen import MainScreen
@@ -74,11 +75,9 @@ class Work:
                 await task()
             except RequestCancelled:
                 pass
-            except EngineFault as error:
-                if self.bridge.alive:  # a lost engine is reported once, for all tasks together
-                    self.screen.report(error.message, error.remedy)
             except SaescopeError as error:
-                self.screen.report(error.message, error.remedy)
+                if error is not self.bridge.lost:  # a lost engine is reported once, for all tasks together
+                    self.screen.report(error.message, error.remedy)
             except Exception as error:  # a defect of ours in one task is no reason to end the app
                 self.screen.report(f"A defect of saescope: {error!r}", f"Your work is kept. {keep_details()}")
 
@@ -103,10 +102,14 @@ class Work:
         on_sent: Callable[[int], None] | None = None,
     ) -> T:
         """Runs a request once no load runs. A load that failed has been reported: then this just ends."""
+        study = self.screen.study
         await self._no_load_runs.wait()
-        if not self.ready:
+        if not self.ready or self.screen.study is not study:
             raise RequestCancelled
-        return await self.bridge.run(request, kind, on_events, on_sent)
+        result = await self.bridge.run(request, kind, on_events, on_sent)
+        if self.screen.study is not study:  # another session was opened meanwhile
+            raise RequestCancelled
+        return result
 
     # ---- loading
 
@@ -230,7 +233,7 @@ class Work:
                 self.score_answers()
                 return
             except SaescopeError:
-                pane.stop("broken off")
+                pane.stop("broken off" if self.bridge.alive else "the engine was lost; E restarts it, then g")
                 raise
             self.screen.keep_result(result)
             self.screen.show_generated(result)
@@ -296,11 +299,13 @@ class Work:
             for ranking in results.rankings:
                 again = await self._ask(ReplayRank(ranking), RankReplayed)
                 where = "same rows" if again.same else f"row {(again.first_difference or 0) + 1} differs"
-                tell(f"ranking of {ranking.n_positive} against {ranking.n_negative}: {where}", again.same)
+                change = f"largest score change {again.largest_score_change:.2g}"
+                tell(f"ranking of {ranking.n_positive} against {ranking.n_negative}: {where}, {change}", again.same)
             for recorded in generations:
                 replayed = await self._ask(Replay(recorded), Replayed)
                 tell(replay_in_words(recorded, replayed), replayed.same)
-            tell("done", None)
+            count = len(results.rankings) + len(generations)
+            tell(f"{count_in_words(count, 'result')} run again.", None)
 
         self._run("replay", task)
 

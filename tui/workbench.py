@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import datetime
 from typing import Any
 
 from textual import events, on
 from textual.app import ComposeResult
 from textual.containers import Horizontal
+from textual.dom import DOMNode
 from textual.screen import Screen
 from textual.widgets import Footer
 
@@ -44,6 +44,8 @@ class Workbench(Screen[None]):
         self.messages: list[str] = []
         """What was reported, oldest first."""
         self.current = "prompts"
+        self.jump: int | None = None
+        """A feature that the leaderboard goes to once it has a row."""
         self.add_class("-show-prompts")  # here, for a class that changes later is a second round of styling
 
     def compose(self) -> ComposeResult:
@@ -87,6 +89,10 @@ class Workbench(Screen[None]):
     def edits(self) -> EditsPane:
         """The list of edits."""
         return self.query_one(EditsPane)
+
+    def with_keys(self) -> tuple[DOMNode, ...]:
+        """The screen and its panes: what has keys of its own."""
+        return (self, self.prompts, self.tokens, self.features, self.edits, self.generation)
 
     def on_resize(self, event: events.Resize) -> None:
         """One pane at a time where there is no room for four."""
@@ -184,6 +190,8 @@ class Workbench(Screen[None]):
         self.features.show(ranking, work.pinned, work.labels, work.edits)
         self.edits.show(work.edits, self.name_of)
         self._show_staleness()
+        if self.jump is not None and self.features.go_to(self.jump):
+            self.jump = None
         if ranking is not None and ranking.features and work.feature is None:
             self.read(ranking.features[0].feature)
 
@@ -214,7 +222,7 @@ class Workbench(Screen[None]):
 
     def show_token_features(self, found: TokenFeatures) -> None:
         """The features of the token under the cursor."""
-        self.tokens.show_features(found, self.study.work.labels)
+        self.tokens.show_features(found, self.name_of)
 
     def show_edits(self) -> None:
         """The list of edits, and the leaderboard's marks."""
@@ -239,10 +247,12 @@ class Workbench(Screen[None]):
             return
         last = generations[-1]
         ruled = last.schedule[-1].edits if last.schedule else last.edits
+        words = ""
         if ruled != self.study.edits():
-            self.generation.show_note("edits changed since: g generates again")
+            words = "edits changed since: g generates again"
         elif last.sampling != self.study.work.sampling or last.prompt.text != self.study.work.question:
-            self.generation.show_note("question or settings changed since: g generates again")
+            words = "question or settings changed since: g generates again"
+        self.generation.show_stale(words)
 
     # ---- the engine's state
 
@@ -284,7 +294,6 @@ class Workbench(Screen[None]):
 
     def report(self, message: str, remedy: str) -> None:
         """One line of what went wrong and what to do; the messages page keeps it."""
-        self.messages.append(f"{datetime.now():%H:%M:%S}  {message} {remedy}".rstrip())
         self.notify(remedy or message, title=message if remedy else "", severity="error", timeout=10)
 
     # ---- words

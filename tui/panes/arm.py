@@ -13,6 +13,7 @@ from engine.records import Arm
 from tui.token_text import DIFFERS, Passage, TokenText
 
 BAR_WIDTH = 12
+EIGHTHS = " ▏▎▍▌▋▊▉"
 
 
 class ArmView(Vertical):
@@ -51,12 +52,19 @@ class ArmView(Vertical):
         width = max((len(name) for name, _ in answers), default=0)
         text = Text(no_wrap=True, overflow="ellipsis")
         for index, (name, probability) in enumerate(answers):
-            filled = round(max(0.0, min(1.0, probability)) * BAR_WIDTH)
             text.append("\n" if index else "").append(f"{name:{width}} ")
-            text.append("█" * filled).append("░" * (BAR_WIDTH - filled), "dim").append(f" {probability:.2f}")
+            text.append(bar(probability)).append(f" {probability:.3f}")
         if stale:
             text.stylize("dim")
         self.query_one(".arm-answers", Static).update(text)
+
+
+def bar(share: float) -> Text:
+    """A bar for a share of 1, in eighths of a cell."""
+    eighths = round(max(0.0, min(1.0, share)) * BAR_WIDTH * 8)
+    full, rest = divmod(eighths, 8)
+    drawn = "█" * full + (EIGHTHS[rest] if rest else "")
+    return Text(drawn).append("·" * (BAR_WIDTH - len(drawn)), "dim")
 
 
 def without_end(arm: Arm) -> tuple[str, ...]:

@@ -32,6 +32,7 @@ class EditsPane(Vertical):
     """
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("d,delete", "remove", "Remove", id="edits.remove", tooltip="Take the edit out of the list"),
+        Binding("D", "clear", "Clear", id="edits.clear", tooltip="Empty the list of edits; u brings them back"),
         Binding("A", "all", "All on/off", id="edits.all", tooltip="Switch all edits off, or on again"),
     ]
     HELP = """\
@@ -44,6 +45,10 @@ its strength, A switches all."""
         """An edit is to leave the list."""
 
         feature: int
+
+    @dataclass
+    class ClearWanted(Message):
+        """The list is to be emptied."""
 
     @dataclass
     class AllWanted(Message):
@@ -100,9 +105,18 @@ its strength, A switches all."""
 
     def action_remove(self) -> None:
         """Removes the edit under the cursor."""
-        feature = self.feature()
-        if feature is not None:
-            self.post_message(self.RemoveWanted(feature))
+        feature, at = self.feature(), self.rows.highlighted
+        if feature is None or at is None:
+            return
+        # out of the list at once: the next key, which may come before the message, is about the next edit
+        self.rows.remove_option_at_index(at)
+        if self.rows.option_count:
+            self.rows.highlighted = min(at, self.rows.option_count - 1)
+        self.post_message(self.RemoveWanted(feature))
+
+    def action_clear(self) -> None:
+        """Empties the list."""
+        self.post_message(self.ClearWanted())
 
     def action_all(self) -> None:
         """Switches all."""

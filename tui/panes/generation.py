@@ -37,7 +37,7 @@ class GenerationPane(Vertical):
         Binding("enter,a", "ask", "Ask", key_display="enter", id="generation.ask", tooltip="Type a question"),
         Binding("comma", "settings", "Settings", key_display=",", id="generation.settings",
                 tooltip="Chat or raw, greedy or sampled, how many tokens"),
-        Binding("t", "mode", "Mode", id="generation.mode",
+        Binding("t", "mode", "Mode", show=False, id="generation.mode",
                 tooltip="Whether a toggled edit acts on the next token or restarts the text"),
     ]  # fmt: skip
     HELP = """\
@@ -77,7 +77,7 @@ edit shows by itself that the behaviour is gone: ask other questions too (v: all
         self._first_divergence: int | None = None
         self._running = False
         self._settings = ""
-        self._note = ""
+        self._note = self._stale = ""
         self._scored: AnswersScored | None = None
 
     def compose(self) -> ComposeResult:
@@ -130,7 +130,7 @@ edit shows by itself that the behaviour is gone: ask other questions too (v: all
     def start(self, edits: str) -> None:
         """A new text begins under these edits."""
         self._texts, self._kl, self._switches, self._steps = ([], []), [], [], 0
-        self._started, self._running, self._note = time.monotonic(), True, ""
+        self._started, self._running, self._note, self._stale = time.monotonic(), True, "", ""
         self._first_divergence = None
         for arm in self._arms:
             arm.text.clear()
@@ -201,9 +201,9 @@ edit shows by itself that the behaviour is gone: ask other questions too (v: all
             arm.show_answers(())
         self._show_figures()
 
-    def show_note(self, note: str) -> None:
-        """A remark in the figures, such as that the edits have changed since."""
-        self._note = note
+    def show_stale(self, words: str) -> None:
+        """What has changed since the text was generated; "" if nothing has."""
+        self._stale = words
         self._show_figures()
 
     def show_answers(self, scored: AnswersScored | None) -> None:
@@ -236,6 +236,8 @@ edit shows by itself that the behaviour is gone: ask other questions too (v: all
             parts.append("edits changed at token " + ", ".join(str(at + 1) for at in self._switches))
         if self._running:
             parts.insert(0, f"● token {self._steps}, x stops")
+        if self._stale and not self._running:
+            parts.insert(0, self._stale)
         if self._note:
             parts.append(self._note)
         self.query_one("#figures", Static).update(" · ".join(parts))

@@ -59,7 +59,12 @@ COLUMNS = (
 
 
 class FeatureTable(DataTable[Text]):
-    """The rows."""
+    """The rows. Home and end go to the first and last one: there is no cursor for columns."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("home", "scroll_top", "First", show=False),
+        Binding("end", "scroll_bottom", "Last", show=False),
+    ]
 
 
 class Nothing(Static, can_focus=True):
@@ -200,12 +205,16 @@ share of prompts in which it fires · g: Hedges' g · seed: plain sum over posit
                 table.add_row(self._mark(row.feature), number, tokens, *cells, key=str(row.feature))
             if before is None or not self.go_to(before):
                 table.move_cursor(row=min(row_before, table.row_count - 1))
+        now = self.feature()
+        if before is not None and now is not None and now != before:
+            self.post_message(self.FeatureMoved(now))
         self._note(ranking)
 
     def _rows(self, ranking: Ranking) -> list[FeatureRow]:
         """The rows that the search lets through, each feature once."""
         wanted = self.query_one("#features-search", Input).value.strip().lower()
-        found = {row.feature: row for row in ranking.features}
+        rows = sorted(ranking.features, key=lambda row: row.feature not in self._pinned)  # pinned ones first
+        found = {row.feature: row for row in rows}
         return [row for row in found.values() if not wanted or wanted in self._searched(row)]
 
     def _searched(self, row: FeatureRow) -> str:

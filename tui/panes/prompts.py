@@ -13,6 +13,7 @@ from textual.binding import Binding, BindingType
 from textual.containers import Vertical
 from textual.content import Content
 from textual.lazy import Lazy
+from textual.markup import escape
 from textual.message import Message
 from textual.widgets import OptionList, TextArea
 from textual.widgets.option_list import Option
@@ -28,6 +29,8 @@ EMPTY = {
     "negative": "a: one that does not",
     "probes": "a: a question that measures it",
 }
+NEW = "new"
+"""The id of the line that a prompt being added takes."""
 FEW_LABELINGS = 1000
 LENGTH_RATIO = 1.5
 
@@ -69,6 +72,12 @@ class PromptEditor(TextArea):
 
         text: str | None
 
+    BINDINGS: ClassVar[list[BindingType]] = [  # for the footer: _on_key acts on them before TextArea takes them
+        Binding("enter", "nothing", "Keep"),
+        Binding("escape", "nothing", "Drop"),
+        Binding("ctrl+j", "nothing", "Line break"),
+    ]
+
     async def _on_key(self, event: events.Key) -> None:
         if event.key in ("enter", "escape"):
             event.stop()
@@ -98,7 +107,6 @@ class PromptsPane(Vertical):
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("a", "add", "Add", id="prompts.add", tooltip="Add a prompt to the set under the cursor"),
         Binding("d,delete", "delete", "Delete", id="prompts.delete", tooltip="Delete the prompt under the cursor"),
-        Binding("u", "undo", "Undo", id="prompts.undo", tooltip="Undo the last change of prompts"),
         Binding("m", "move", "Move", id="prompts.move", tooltip="Move to the other set: positive or negative"),
         Binding("i", "import", "Import", id="prompts.import", tooltip="Import prompts from a txt, jsonl or toml file"),
         Binding("c", "format", "Chat/raw", show=False, id="prompts.format", tooltip="Feed prompts as chat, or raw"),
@@ -138,10 +146,6 @@ whose answers are tracked. Enter edits in place (ctrl+j: line break); on a probe
         index: int
 
     @dataclass
-    class UndoWanted(Message):
-        """The last change is to be taken back."""
-
-    @dataclass
     class ImportWanted(Message):
         """A file is to be imported; entries without a set of their own go to this one."""
 
@@ -166,6 +170,8 @@ whose answers are tracked. Enter edits in place (ctrl+j: line break); on a probe
         super().__init__(id=id)
         self._prompts = PromptSet("new")
         self._editing: Place | None = None
+        self._line = 0
+        """The line of the list that the editor lies over."""
 
     def compose(self) -> ComposeResult:
         """The list, and the editor that lies over one of its lines."""
@@ -185,7 +191,7 @@ whose answers are tracked. Enter edits in place (ctrl+j: line break); on a probe
         count = self.rows.option_count
         self.rows.highlighted = min(at if at is not None else 1, count - 1)
         formats = {p.format for p in (*prompts.positive, *prompts.negative)}
-        self.border_title = f"1 Prompts · {prompts.name}" + (" · chat" if formats == {"chat"} else "")
+        self.border_title = escape(f"1 Prompts · {prompts.name}" + (" · chat" if formats == {"chat"} else ""))
         self.border_subtitle = caution(prompts)
 
     def _options(self, group: Group) -> list[Option]:
@@ -204,7 +210,9 @@ whose answers are tracked. Enter edits in place (ctrl+j: line break); on a probe
         """Where the cursor is."""
         at = self.rows.highlighted
         option = self.rows.get_option_at_index(at) if at is not None else None
-        return Place.of(option.id) if option is not None and option.id else Place("positive", None)
+        if option is None or option.id is None or option.id == NEW:
+            return Place("positive", None)
+        return Place.of(option.id)
 
     def go_to(self, group: Group, index: int) -> None:
         """Puts the cursor on an entry."""
@@ -228,23 +236,57 @@ whose answers are tracked. Enter edits in place (ctrl+j: line break); on a probe
         return self._prompts.positive if group == "positive" else self._prompts.negative
 
     def _edit(self, place: Place, text: str) -> None:
-        self._editing = place
+        if not self.query(PromptEditor):  # it is mounted behind the first paint
+            self.call_after_refresh(self._edit, place, text)
+            return
+        line = self.rows.highlighted or 0
+        if place.index is None:  # a new line, so that no other prompt is covered
+            line += 1
+            options = list(self.rows.options)
+            self.rows.set_options([*options[:line], Option("", id=NEW), *options[line:]])
+            self.rows.highlighted = line
+        self._editing, self._line = place, line
         editor = self.query_one(PromptEditor)
         editor.text = text
         editor.move_cursor(editor.document.end)
-        line = (self.rows.highlighted or 0) + (place.index is None)
-        editor.styles.offset = (0, max(0, min(line - round(self.rows.scroll_offset.y), self.rows.size.height - 1)))
         editor.display = True
-        editor.focus()
+        self.screen.set_focus(editor)  # now: keys that are typed already belong into it
+        self.call_after_refresh(self._place_editor)
+
+    @on(TextArea.Changed, "#prompt-editor")
+    def _place_editor(self) -> None:
+        """Over its line, or higher where the text would not fit below."""
+        editor = self.query_one(PromptEditor)
+        top = self._line - round(self.rows.scroll_offset.y)
+        room = self.rows.size.height - max(1, editor.outer_size.height)
+        editor.styles.offset = (0, max(0, min(top, room)))
+
+    def on_resize(self) -> None:
+        """The editor stays with its line."""
+        if self._editing is not None:
+            self.call_after_refresh(self._place_editor)
 
     @on(PromptEditor.Done)
     def keep(self, event: PromptEditor.Done) -> None:
         """The editor closes; what was typed is told, unless it was dropped or left empty."""
+        typed = self.close_editor()
+        if typed is not None and event.text is not None:
+            self.post_message(typed)
+
+    def close_editor(self) -> Edited | None:
+        """Closes the editor if it is open; returns what was typed, None if it is empty."""
         place, self._editing = self._editing, None
-        self.query_one(PromptEditor).display = False
-        self.rows.focus()
-        if place is not None and event.text is not None and event.text.strip():
-            self.post_message(self.Edited(place.group, place.index, event.text.strip()))
+        if place is None:
+            return None
+        editor = self.query_one(PromptEditor)
+        had_focus, text = editor.has_focus, editor.text.strip()
+        editor.display = False
+        if place.index is None:  # the line made for it goes
+            self.rows.highlighted = max(0, self._line - 1)
+            self.show(self._prompts)
+        if had_focus:
+            self.screen.set_focus(self.rows)
+        return self.Edited(place.group, place.index, text) if text else None
 
     @on(events.DescendantBlur)
     def keep_what_was_typed(self, event: events.DescendantBlur) -> None:
@@ -285,10 +327,6 @@ whose answers are tracked. Enter edits in place (ctrl+j: line break); on a probe
             self.notify("A probe is in neither set: only prompts move.", severity="warning")
             return
         self.post_message(self.MoveWanted(place.group, place.index))
-
-    def action_undo(self) -> None:
-        """Takes the last change back."""
-        self.post_message(self.UndoWanted())
 
     def action_import(self) -> None:
         """Imports a file."""

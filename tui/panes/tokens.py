@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -10,6 +11,7 @@ from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Vertical
 from textual.content import Content
+from textual.markup import escape
 from textual.message import Message
 from textual.widgets import OptionList, Static
 from textual.widgets.option_list import Option
@@ -43,7 +45,7 @@ class TokensPane(Vertical):
         Binding("n", "strongest(1)", "Next", id="tokens.next", tooltip="To the strongest token, then on"),
         Binding("N", "strongest(-1)", "Back", show=False, id="tokens.previous", tooltip="To the stronger one before"),
         Binding("t", "top", "Features", id="tokens.top", tooltip="The features that fire most on this token"),
-        Binding("full_stop", "whitespace", "White space", show=False, id="tokens.whitespace",
+        Binding("full_stop", "whitespace", "White space", show=False, key_display=".", id="tokens.whitespace",
                 tooltip="Show white space and line breaks"),
     ]  # fmt: skip
     HELP = """\
@@ -108,7 +110,7 @@ features of the token under the cursor: enter shows one, p pins it, space ablate
         )
         if self.text.cursor is not None and self._is_masked(*self.text.cursor):
             self._to_first_counted()
-        self.border_title = f"2 Tokens · {feature_in_words(shown.feature, label, tokens)}"
+        self.border_title = escape(f"2 Tokens · {feature_in_words(shown.feature, label, tokens)}")
         self.border_subtitle = f"max {shown.maximum:.2f}" if self._by_strength() else "silent on these prompts"
         self._show_legend()
 
@@ -147,6 +149,14 @@ features of the token under the cursor: enter shows one, p pins it, space ablate
         legend = self.text.legend(self._shown.maximum)
         legend.append(f"   “{token_in_words(token)}” {value + 0.0:.2f}" + ("" if counts else " · masked, not counted"))
         self.query_one("#token-legend", Static).update(legend)
+
+    def go_to_prompt(self, index: int) -> None:
+        """Puts the cursor on a prompt's first counted token, unless it is in that prompt already."""
+        if self._shown is None or not 0 <= index < len(self._shown.prompts):
+            return
+        if self.text.cursor is None or self.text.cursor[0] != index:
+            mask = self._shown.prompts[index].rank_mask
+            self.text.move_to(index, mask.index(True) if any(mask) else 0)
 
     # ---- the strongest tokens
 
@@ -189,7 +199,7 @@ features of the token under the cursor: enter shows one, p pins it, space ablate
         fed = self._shown.prompts[passage]
         self.post_message(self.TopWanted(Prompt(fed.text, fed.format), token))
 
-    def show_features(self, found: TokenFeatures, labels: dict[int, str]) -> None:
+    def show_features(self, found: TokenFeatures, name_of: Callable[[int], str]) -> None:
         """The list that `t` asked for."""
         options = self.query_one("#token-features", OptionList)
         options.set_options(
@@ -197,7 +207,7 @@ features of the token under the cursor: enter shows one, p pins it, space ablate
                 Content.assemble(
                     (f"{at.feature:>6}", "bold"),
                     f"  {at.activation:6.2f}  ",
-                    labels.get(at.feature) or tokens_in_words(at.tokens),
+                    name_of(at.feature) or tokens_in_words(at.tokens),
                 ),
                 id=str(at.feature),
             )

@@ -6,11 +6,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Generic, TypeVar
 
-from textual import on
+from textual import events, on
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Horizontal, Vertical, VerticalScroll
 from textual.content import Content
+from textual.markup import escape
 from textual.screen import ModalScreen
 from textual.widgets import Input, OptionList, Select, Static
 from textual.widgets.option_list import Option
@@ -37,11 +38,12 @@ class Dialog(ModalScreen[T | None], Generic[T]):
     def __init__(self, title: str, hint: str = "") -> None:
         super().__init__()
         self._title, self._hint = title, hint
+        self._ended = False
 
     def compose(self) -> ComposeResult:
         """The frame around the dialog's own widgets."""
         with Vertical(classes="frame") as frame:
-            frame.border_title = self._title
+            frame.border_title = escape(self._title)
             yield from self.compose_content()
             yield Static(classes="problem", markup=False)
             if self._hint:
@@ -51,6 +53,12 @@ class Dialog(ModalScreen[T | None], Generic[T]):
         """The dialog's own widgets."""
         yield from ()
 
+    def end(self, value: T | None) -> None:
+        """Closes the dialog with its result; a second enter that comes before it is gone does nothing."""
+        if self.is_current and not self._ended:
+            self._ended = True
+            self.dismiss(value)
+
     def show_problem(self, problem: str) -> None:
         """Says what is wrong; the dialog stays."""
         line = self.query_one(".problem", Static)
@@ -59,7 +67,7 @@ class Dialog(ModalScreen[T | None], Generic[T]):
 
     def action_leave(self) -> None:
         """Leaves without a change."""
-        self.dismiss(None)
+        self.end(None)
 
 
 class AskText(Dialog[str]):
@@ -75,6 +83,7 @@ class AskText(Dialog[str]):
     ) -> None:
         super().__init__(title, hint)
         self._value, self._placeholder, self._check = value, placeholder, check
+        self._early = ""
 
     def compose_content(self) -> ComposeResult:
         """The line."""
@@ -87,7 +96,23 @@ class AskText(Dialog[str]):
         if problem:
             self.show_problem(problem)
         else:
-            self.dismiss(event.value)
+            self.end(event.value)
+
+    @on(Input.Changed)
+    def forget_problem(self) -> None:
+        """What was wrong may no longer be."""
+        self.show_problem("")
+
+    def on_key(self, event: events.Key) -> None:
+        """Keeps what is typed before the line is there to take it."""
+        if self.focused is None and event.is_printable and event.character:
+            self._early += event.character
+
+    def on_mount(self) -> None:
+        """Puts it in."""
+        line = self.query_one(Input)
+        line.focus()
+        self.call_after_refresh(lambda: line.insert_text_at_cursor(self._early) if self._early else None)
 
 
 @dataclass(frozen=True)
@@ -123,7 +148,7 @@ class Choose(Dialog[str]):
     @on(OptionList.OptionSelected)
     def choose(self, event: OptionList.OptionSelected) -> None:
         """Returns the choice."""
-        self.dismiss(event.option.id)
+        self.end(event.option.id)
 
 
 @dataclass(frozen=True)
@@ -153,8 +178,8 @@ class Form(Dialog[dict[str, str]]):
     """
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("ctrl+s", "keep", "Keep", id="form.keep", priority=True),
-        Binding("down", "app.focus_next", show=False),
-        Binding("up", "app.focus_previous", show=False),
+        Binding("down", "field(1)", show=False, priority=True),
+        Binding("up", "field(-1)", show=False, priority=True),
     ]
 
     def __init__(
@@ -180,6 +205,17 @@ class Form(Dialog[dict[str, str]]):
                     else:
                         yield Input(field.value, placeholder=field.placeholder, id=f"f-{field.name}")
 
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        """An open list of choices has the arrows for itself."""
+        return action != "field" or not any(choice.expanded for choice in self.query(Select))
+
+    def action_field(self, step: int) -> None:
+        """To the next field, or the one before."""
+        if step > 0:
+            self.focus_next()
+        else:
+            self.focus_previous()
+
     def _value(self, field: Field) -> str:
         if field.choices:
             return str(self.query_one(f"#f-{field.name}", Select).value)
@@ -193,4 +229,4 @@ class Form(Dialog[dict[str, str]]):
         if problem:
             self.show_problem(problem)
         else:
-            self.dismiss(values)
+            self.end(values)

@@ -13,17 +13,18 @@ from tui.token_layout import safe
 
 def probe_table(result: ProbeTable) -> Table:
     """The table."""
-    table = Table(show_lines=True, expand=True, header_style="bold")
-    for name, ratio in (("probe", 3), ("baseline", 4), ("edited", 4), ("answer", 2), ("p base", 1), ("p edit", 1)):
-        table.add_column(
-            name, ratio=ratio, justify="right" if name.startswith("p ") else "left", no_wrap=name.startswith("p ")
-        )
+    table = Table(show_lines=True, expand=True, header_style="bold", padding=(0, 1, 0, 0))
+    for name, ratio in (("probe", 3), ("baseline", 4), ("edited", 4)):
+        table.add_column(name, ratio=ratio)
+    table.add_column("answer", no_wrap=True)
+    for name in ("base", "edit"):
+        table.add_column(name, justify="right", no_wrap=True, min_width=4)
     for row in result.rows:
         names = "\n".join(a.name + (" (unclean split)" if row.flags else "") for a in row.answers)
         table.add_row(
             Text(row.probe.text),
             *arms(row),
-            names,
+            Text(names),
             "\n".join(f"{a.baseline:.2f}" for a in row.answers),
             "\n".join(f"{a.edited:.2f}" for a in row.answers),
         )

@@ -8,6 +8,7 @@ from rich.console import RenderableType
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Vertical, VerticalScroll
+from textual.markup import escape
 from textual.screen import ModalScreen
 from textual.widgets import Static
 
@@ -36,7 +37,7 @@ class Report(ModalScreen[None]):
     def compose(self) -> ComposeResult:
         """The page."""
         with Vertical(classes="frame") as frame:
-            frame.border_title = self._title
+            frame.border_title = escape(self._title)
             with VerticalScroll():
                 yield Static(self._text, id="report-text")
             yield Static("↑↓ scroll · escape closes", classes="hint", markup=False)
@@ -48,5 +49,6 @@ class Report(ModalScreen[None]):
             self.query_one("#report-text", Static).update(text)
 
     def action_leave(self) -> None:
-        """Closes the page."""
-        self.dismiss(None)
+        """Closes the page; a second key that comes before it is gone does nothing."""
+        if self.is_current:
+            self.dismiss(None)
