@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 import sys
+import threading
 import tomllib
 from collections.abc import Iterable
 from datetime import datetime
@@ -25,6 +27,7 @@ from tui.crash import keep_details
 from tui.main_screen import MainScreen
 from tui.opening import Opening
 
+GONE_SECONDS = 5.0
 KEYMAP_FILE = "keys.toml"
 DARK = Theme(
     name="saescope-dark", dark=True,
@@ -76,7 +79,7 @@ class SaescopeApp(App[None]):
         loop = asyncio.get_running_loop()
         for number in (signal.SIGHUP, signal.SIGTERM):
             try:
-                loop.add_signal_handler(number, lambda: asyncio.create_task(self.action_quit()))
+                loop.add_signal_handler(number, self._end_by_signal)
             except (NotImplementedError, RuntimeError, ValueError):  # not in the main thread: a test's
                 return
 
@@ -138,6 +141,13 @@ class SaescopeApp(App[None]):
                     title = f"{binding.description} ({binding.key_display or binding.key})"
                     yield SystemCommand(title, binding.tooltip, partial(self._run_command, binding.action, node))
         yield from (c for c in super().get_system_commands(screen) if c.title in ("Theme", "Screenshot", "Quit"))
+
+    def _end_by_signal(self) -> None:
+        """Saves, and ends for sure: a terminal that is gone can keep the thread that writes to it for ever."""
+        end = threading.Timer(GONE_SECONDS, os._exit, (0,))
+        end.daemon = True
+        end.start()
+        self._last_task = asyncio.create_task(self.action_quit())
 
     async def _run_command(self, action: str, node: DOMNode) -> None:
         """Runs an action of the palette, or says why not."""

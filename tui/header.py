@@ -64,25 +64,29 @@ class Header(Static):
     def _draw(self) -> None:
         if not self.is_mounted:
             return
+        right = self._right()
+        room = self.size.width - 2 - right.cell_len
+        fitting = (left for left in self._lefts() if left.cell_len < room)
         grid = Table.grid(expand=True)
         grid.add_column(ratio=1, no_wrap=True, overflow="ellipsis")
         grid.add_column(justify="right", no_wrap=True)
-        grid.add_row(self._left(), self._right())
+        grid.add_row(next(fitting, self._lefts()[-1]), right)
         self.update(grid)
 
-    def _left(self) -> Text:
-        text = Text("saescope", style="bold", no_wrap=True, overflow="ellipsis")
-        if self._loaded is not None:
-            loaded = self._loaded
-            name = loaded.model.rstrip("/").split("/")[-1]
-            text.append(
-                f"  {name} · {loaded.hook} · SAE {loaded.sae.rstrip('/').split('/')[-1]} {loaded.d_sae:,}", "not bold"
-            )
-            if self.size.width >= 110:
-                text.append(f" · {loaded.dtype} {loaded.device}", "not bold dim")
-                if self._memory is not None:
-                    text.append(f" · {size_in_words(self._memory.free)} free", "not bold dim")
-        return text
+    def _lefts(self) -> list[Text]:
+        """What is loaded, from all that there is to say to the least."""
+        name = Text("saescope", style="bold", no_wrap=True, overflow="ellipsis")
+        if self._loaded is None:
+            return [name]
+        loaded = self._loaded
+        model, sae = (path.rstrip("/").split("/")[-1] for path in (loaded.model, loaded.sae))
+        name.append(f"  {model} · {loaded.hook}", "not bold")
+        with_sae = name.copy().append(f" · SAE {sae} {loaded.d_sae:,}", "not bold")
+        with_device = with_sae.copy().append(f" · {loaded.dtype} {loaded.device}", "not bold dim")
+        lefts = [with_device, with_sae, name]
+        if self._memory is not None:
+            lefts.insert(0, with_device.copy().append(f" · {size_in_words(self._memory.free)} free", "not bold dim"))
+        return lefts
 
     def _right(self) -> Text:
         if self._broken:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import threading
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,6 +26,17 @@ FILE = "file"
 DTYPES = ("automatic", "float32", "bfloat16", "float16")
 
 
+@dataclass(frozen=True)
+class Snapshot:
+    """A study as it was when it was to be stored."""
+
+    id: str
+    version: int
+    name: str
+    session: sessions.Session
+    file: str | None
+
+
 class SessionFlows:
     """Keeps the study safe, and exchanges it."""
 
@@ -32,6 +45,9 @@ class SessionFlows:
         self._kept: tuple[str, int] | None = None
         """Id and version of what the store holds."""
         self._keeping = self._failed = False
+        self._one_at_a_time = threading.Lock()
+        self._newest: dict[str, int] = {}
+        """The newest version stored of each session: a slow thread must not bring an older one back."""
         self._tried: Load | None = None
         """What the chooser was last filled in with, to be corrected if it did not load."""
 
@@ -40,33 +56,41 @@ class SessionFlows:
     def autosave(self) -> None:
         """Stores the study if it has changed, off the event loop: another process may hold the store for seconds."""
         if self._unkept() and not self._keeping:
-            self.screen.run_worker(self._keep_in_thread(), group="autosave")
+            self._keeping = True
+            self.screen.run_worker(self._keep_in_thread(self._as_it_is()), group="autosave")
 
     def keep_now(self) -> None:
         """Stores the study if it has changed, before going on."""
         if self._unkept():
-            self._kept_as(*self._keep())
+            now = self._as_it_is()
+            self._kept_as(now, self._keep(now))
 
     def _unkept(self) -> bool:
         study = self.screen.study
         return self._kept != (study.id, study.version) and not study.is_empty
 
-    async def _keep_in_thread(self) -> None:
-        self._keeping = True
+    def _as_it_is(self) -> Snapshot:
+        study = self.screen.study
+        file = str(study.file) if study.file else None
+        return Snapshot(study.id, study.version, study.name, study.session(), file)
+
+    async def _keep_in_thread(self, now: Snapshot) -> None:
         try:
-            self._kept_as(*await asyncio.to_thread(self._keep))
+            self._kept_as(now, await asyncio.to_thread(self._keep, now))
         finally:
             self._keeping = False
 
-    def _keep(self) -> tuple[tuple[str, int], SessionError | None]:
-        """Stores the study as it is now; returns which that was, and what went wrong."""
-        study = self.screen.study
-        kept = (study.id, study.version)
-        try:
-            self.store.save(study.id, study.name, study.session(), str(study.file) if study.file else None)
-        except SessionError as error:
-            return kept, error
-        return kept, None
+    def _keep(self, now: Snapshot) -> SessionError | None:
+        """Stores a snapshot, unless a newer one is stored already; returns what went wrong."""
+        with self._one_at_a_time:
+            if self._newest.get(now.id, -1) > now.version:
+                return None
+            try:
+                self.store.save(now.id, now.name, now.session, now.file)
+            except SessionError as error:
+                return error
+            self._newest[now.id] = now.version
+            return None
 
     def _tell_notice(self) -> None:
         """What the store had to work around, once."""
@@ -74,7 +98,7 @@ class SessionFlows:
         if notice:
             self.screen.report(notice, "")
 
-    def _kept_as(self, kept: tuple[str, int], error: SessionError | None) -> None:
+    def _kept_as(self, now: Snapshot, error: SessionError | None) -> None:
         if not self.screen.is_running:  # the app has ended meanwhile
             return
         self._tell_notice()
@@ -82,7 +106,7 @@ class SessionFlows:
             self.screen.report(error.message, f"{error.remedy} Until then, s saves to a file.")
         self._failed = error is not None
         if error is None:
-            self._kept = kept
+            self._kept = (now.id, now.version)
             self.screen.show_session()
 
     def save(self) -> None:

@@ -35,6 +35,8 @@ def first_study(load: Load, prompt_set: str | None, session: str | None) -> Stud
         study = Study.from_session(sessions.read(path), file=path)
         if load != Load():
             study.load = load
+        if prompt_set is not None:
+            study.set_prompts(prompt_sets.from_file(prompts.load(prompt_set)))
         return study
     return Study(load, start_workspace(prompt_sets.from_file(prompts.load(prompt_set or DEFAULT_SET))), file=path)
 

@@ -115,11 +115,11 @@ class Workbench(Screen[None]):
         self.current = "generation" if name == "edits" else name
         self._show_current()
         targets: dict[str, Callable[[], object]] = {
-            "prompts": self.prompts.rows.focus,
-            "tokens": self.tokens.text.focus,
+            "prompts": lambda: self.set_focus(self.prompts.rows),  # at once: the next key may be here already
+            "tokens": lambda: self.set_focus(self.tokens.text),
             "features": self.features.take_focus,
             "generation": self.generation.take_focus,
-            "edits": self.edits.rows.focus,
+            "edits": lambda: self.set_focus(self.edits.rows),
         }
         targets[name]()
 

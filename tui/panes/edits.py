@@ -18,7 +18,7 @@ from textual.widgets.option_list import Option
 from engine.session import EditSlot
 from tui.words import strength_in_words
 
-NOTHING = "space on a feature ablates it"
+NOTHING = "space ablates a feature"
 
 
 class EditsPane(Vertical):

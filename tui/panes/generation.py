@@ -101,7 +101,7 @@ edit shows by itself that the behaviour is gone: ask other questions too (v: all
 
     def take_focus(self) -> None:
         """Focuses the edited text: letters stay keys until enter opens the question."""
-        self.query_one("#arm-edited", ArmView).text.focus()
+        self.screen.set_focus(self.query_one("#arm-edited", ArmView).text)
 
     @property
     def _arms(self) -> tuple[ArmView, ArmView]:
@@ -230,8 +230,6 @@ edit shows by itself that the behaviour is gone: ask other questions too (v: all
             )
         if self._kl:
             parts.append(f"KL {sum(self._kl) / len(self._kl):.3f} nats a token")
-        if self._steps and self._seconds > 0:
-            parts.append(f"{self._steps / self._seconds:.0f} tokens/s")
         if self._switches:
             parts.append("edits changed at token " + ", ".join(str(at + 1) for at in self._switches))
         if self._running:
@@ -240,6 +238,8 @@ edit shows by itself that the behaviour is gone: ask other questions too (v: all
             parts.insert(0, self._stale)
         if self._note:
             parts.append(self._note)
+        if self._steps and self._seconds > 0:
+            parts.append(f"{self._steps / self._seconds:.0f} tokens/s")
         self.query_one("#figures", Static).update(" · ".join(parts))
 
     # ---- what the user does
@@ -264,7 +264,7 @@ edit shows by itself that the behaviour is gone: ask other questions too (v: all
 
     def action_ask(self) -> None:
         """Opens the question."""
-        self.question.focus()
+        self.screen.set_focus(self.question)
 
     def action_settings(self) -> None:
         """Opens the settings."""

@@ -44,7 +44,11 @@ def number(name: str, form: str = ".2f") -> Callable[[FeatureRow], str]:
     return cell
 
 
-TOKENS_WIDTH = 22
+TOKENS_WIDTH = 18
+"""At least."""
+FIXED_WIDTH = 11
+"""Of the marks and the number."""
+FALLBACK_WIDTH = 48
 COLUMNS = (
     Column("score", "score", number("score"), 7),
     Column("t", "t", number("t"), 6),
@@ -66,6 +70,17 @@ class FeatureTable(DataTable[Text]):
         Binding("end", "scroll_bottom", "Last", show=False),
     ]
 
+    class Resized(Message):
+        """There is more or less room than before."""
+
+    _width_before = 0
+
+    def on_resize(self) -> None:
+        """Tells of another width."""
+        if self.size.width != self._width_before:
+            self._width_before = self.size.width
+            self.post_message(self.Resized())
+
 
 class Nothing(Static, can_focus=True):
     """Stands in for the rows, and takes the focus, while nothing is ranked."""
@@ -76,7 +91,7 @@ class LeaderboardPane(Vertical):
 
     DEFAULT_CSS = """
     LeaderboardPane {
-        & FeatureTable { height: 1fr; background: $surface; scrollbar-size-vertical: 1; scrollbar-size-horizontal: 1; }
+        & FeatureTable { height: 1fr; background: $surface; scrollbar-size-vertical: 1; scrollbar-size-horizontal: 0; }
         & #features-empty { height: 1fr; color: $text-muted; }
         & #features-note { height: auto; max-height: 2; color: $text-muted; }
         & #features-search { display: none; }
@@ -140,7 +155,7 @@ share of prompts in which it fires · g: Hedges' g · seed: plain sum over posit
 
     def take_focus(self) -> None:
         """Focuses the rows."""
-        (self.query_one(Nothing) if self._ranking is None else self.table).focus()
+        self.screen.set_focus(self.query_one(Nothing) if self._ranking is None else self.table)
 
     def feature(self) -> int | None:
         """The feature under the cursor."""
@@ -190,7 +205,8 @@ share of prompts in which it fires · g: Hedges' g · seed: plain sum over posit
             table.clear(columns=True)
             table.add_column("", width=3, key="mark")
             table.add_column("feature ", width=8, key="feature")
-            table.add_column("fires most on", width=TOKENS_WIDTH + 1, key="tokens")
+            tokens_width = self._tokens_width()
+            table.add_column("fires most on", width=tokens_width + 1, key="tokens")
             for column in COLUMNS:
                 sorted_by = column.by == ranking.by
                 name = column.heading + ("▾" if sorted_by else "")
@@ -199,7 +215,7 @@ share of prompts in which it fires · g: Hedges' g · seed: plain sum over posit
             for row in self._rows(ranking):
                 label = self._labels.get(row.feature)
                 tokens = Text(f"“{label}”" if label else tokens_in_words(row.tokens), style="italic" if label else "")
-                tokens.truncate(TOKENS_WIDTH, overflow="ellipsis")
+                tokens.truncate(tokens_width, overflow="ellipsis")
                 cells = [Text(c.cell(row), justify="right") for c in COLUMNS]
                 number = Text(f"{row.feature:>7} ")
                 table.add_row(self._mark(row.feature), number, tokens, *cells, key=str(row.feature))
@@ -209,6 +225,21 @@ share of prompts in which it fires · g: Hedges' g · seed: plain sum over posit
         if before is not None and now is not None and now != before:
             self.post_message(self.FeatureMoved(now))
         self._note(ranking)
+
+    def _tokens_width(self) -> int:
+        """What is left for the tokens when as many whole columns are shown as fit."""
+        left = (self.table.size.width or FALLBACK_WIDTH) - FIXED_WIDTH - 1
+        for column in COLUMNS:
+            if left - column.width < TOKENS_WIDTH:
+                break
+            left -= column.width
+        return max(TOKENS_WIDTH, left)
+
+    @on(FeatureTable.Resized)
+    def fit_columns(self) -> None:
+        """Other columns fit."""
+        if self._ranking is not None:
+            self._fill(self._ranking)
 
     def _rows(self, ranking: Ranking) -> list[FeatureRow]:
         """The rows that the search lets through, each feature once."""

@@ -73,9 +73,9 @@ class PromptEditor(TextArea):
         text: str | None
 
     BINDINGS: ClassVar[list[BindingType]] = [  # for the footer: _on_key acts on them before TextArea takes them
-        Binding("enter", "nothing", "Keep"),
-        Binding("escape", "nothing", "Drop"),
-        Binding("ctrl+j", "nothing", "Line break"),
+        Binding("enter", "keep", "Keep"),
+        Binding("escape", "drop", "Drop"),
+        Binding("ctrl+j", "newline", "Line break"),
     ]
 
     async def _on_key(self, event: events.Key) -> None:

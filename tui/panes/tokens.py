@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar
 
+from rich.text import Text
 from textual import on
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
@@ -146,9 +147,10 @@ features of the token under the cursor: enter shows one, p pins it, space ablate
         if self._shown is None or here is None:
             return
         token, value, counts = here
-        legend = self.text.legend(self._shown.maximum)
-        legend.append(f"   “{token_in_words(token)}” {value + 0.0:.2f}" + ("" if counts else " · masked, not counted"))
-        self.query_one("#token-legend", Static).update(legend)
+        here_in_words = Text(f"“{token_in_words(token)}” {value + 0.0:.2f}" if counts else "masked", no_wrap=True)
+        self.query_one("#token-legend", Static).update(
+            here_in_words.append("   ").append_text(self.text.legend(self._shown.maximum))
+        )
 
     def go_to_prompt(self, index: int) -> None:
         """Puts the cursor on a prompt's first counted token, unless it is in that prompt already."""
