@@ -228,7 +228,7 @@ share of prompts in which it fires · g: Hedges' g · seed: plain sum over posit
 
     def _tokens_width(self) -> int:
         """What is left for the tokens when as many whole columns are shown as fit."""
-        left = (self.table.size.width or FALLBACK_WIDTH) - FIXED_WIDTH - 1
+        left = (self.table.size.width or FALLBACK_WIDTH) - FIXED_WIDTH - 2
         for column in COLUMNS:
             if left - column.width < TOKENS_WIDTH:
                 break
