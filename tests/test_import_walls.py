@@ -1,5 +1,6 @@
 """What may import what, seen from a fresh interpreter: import-linter cannot see the standard library's back doors."""
 
+import os
 import subprocess
 import sys
 
@@ -80,3 +81,11 @@ def test_records_errors_and_prompts_import_nothing_of_ours():
 def test_usage_errors_come_before_any_heavy_import():
     code = "from engine.cli import main\nassert main(['rank', '--prompts', 'no-such-set']) == 1"
     assert not loaded_by(code) & {"torch", "transformers", "nnsight"}
+
+
+@pytest.mark.parametrize(("given", "found"), [({}, "passive"), ({"OMP_WAIT_POLICY": "active"}, "active")])
+def test_threads_wait_passively_unless_the_user_says_otherwise(given, found):
+    environment = {name: value for name, value in os.environ.items() if name != "OMP_WAIT_POLICY"} | given
+    code = "import engine, os; print(os.environ['OMP_WAIT_POLICY'])"
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment)
+    assert out.stdout.strip() == found

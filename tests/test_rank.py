@@ -11,7 +11,7 @@ from tiny import SENTENCES
 from engine.client import ask
 from engine.demo.model import finish
 from engine.errors import UsageError
-from engine.records import FeaturesAt, Prompt, PromptSet, Rank, Ranking
+from engine.records import FeaturesAt, Prompt, PromptSet, Rank, Ranking, RankReplayed, ReplayRank
 
 POSITIVE = (*SENTENCES[:3], "a ~ sink in the middle")
 NEGATIVE = (*SENTENCES[3:], "ab ~")
@@ -205,3 +205,21 @@ def test_the_features_of_a_token_are_its_strongest_activations(explorer, acts):
         assert found.token == explorer.model.tokens.string(ids[at])
     with pytest.raises(UsageError, match="no token 999"):
         finish(explorer.features_at(FeaturesAt(Prompt(POSITIVE[1]), 999)))
+
+
+def test_a_ranking_reads_its_prompts_together_whatever_was_read_before(client, explorer, monkeypatch):
+    """In bfloat16 a vector depends a little on its batch: a result must not depend on what was looked at before."""
+    batches = []
+    capture = type(explorer.model).capture_batch
+
+    def noted(model, hook, rows):
+        batches.append(len(rows))
+        return capture(model, hook, rows)
+
+    monkeypatch.setattr(type(explorer.model), "capture_batch", noted)
+    explorer.forget()
+    finish(explorer.read([Prompt(POSITIVE[1])]))
+    ranking = ask(client, Rank(SET), Ranking)
+    assert batches == [1, len(POSITIVE) + len(NEGATIVE)]
+    ask(client, ReplayRank(ranking), RankReplayed)
+    assert batches[2:] == [len(POSITIVE) + len(NEGATIVE)]  # a replay computes it anew
