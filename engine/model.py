@@ -148,7 +148,10 @@ def load_model(source: str, display_name: str, device: torch.device, dtype: torc
     if source.startswith(("/", "~", ".")):
         source = str(Path(source).expanduser())
         if not Path(source).is_dir():
-            raise ModelError(f"There is no model folder {source}.", "Give one with config.json and safetensors files.")
+            raise ModelError(
+                f"Cannot load the model {display_name!r}: there is no such folder.",
+                "Give --model a folder with config.json and safetensors files.",
+            )
     try:
         tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
         module = AutoModelForCausalLM.from_pretrained(

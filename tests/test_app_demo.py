@@ -223,10 +223,7 @@ def question_of(terminal):
     [
         "SIGTERM",
         "SIGHUP",
-        pytest.param(
-            "window closed",
-            marks=pytest.mark.xfail(strict=True, reason="the process stays for ever: textual's writer thread is gone"),
-        ),
+        "window closed",
     ],
 )
 def test_a_signal_ends_it_with_everything_kept(terminal, how):

@@ -353,7 +353,7 @@ async def test_the_list_of_edits(b):
     assert marks(b)[101] == "" and marks(b)[100] == "▣"
     await b.press("d", "d", "d", "A")  # down to none, and on
     await b.until(lambda: b.study.work.edits == ())
-    await b.shows("space on a feature")
+    await b.shows("space ablates a feature")
 
 
 @on_app()
@@ -377,7 +377,7 @@ async def test_reading_tokens(b):
     assert b.main.tokens.text.cursor == (0, 1)  # not the leading token
     await b.until(lambda: "“Women”" in b.words("#token-legend"))
     await b.press("left")
-    await b.until(lambda: "masked, not counted" in b.words("#token-legend"))
+    await b.until(lambda: "” masked" in b.words("#token-legend"))
     found = b.main.tokens._by_strength()
     assert len(found) > 3
     await b.press("n")

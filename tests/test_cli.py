@@ -235,7 +235,7 @@ def test_replay_names_the_first_divergence_and_its_margin(cli, recorded):
     recorded.write_text(text.replace(f'"token_ids": {ids}', f'"token_ids": {wrong}'), "utf-8")
     code, out, _ = cli("replay", recorded, loads=False)
     assert code == 0
-    assert "edited first diverges at token 2" in out
+    assert "edited first diverges at token 3" in out
     assert "nats apart" in out
 
 

@@ -147,7 +147,8 @@ features of the token under the cursor: enter shows one, p pins it, space ablate
         if self._shown is None or here is None:
             return
         token, value, counts = here
-        here_in_words = Text(f"“{token_in_words(token)}” {value + 0.0:.2f}" if counts else "masked", no_wrap=True)
+        number = f"{value + 0.0:.2f}" if counts else "masked"
+        here_in_words = Text(f"“{token_in_words(token)}” {number}", no_wrap=True)
         self.query_one("#token-legend", Static).update(
             here_in_words.append("   ").append_text(self.text.legend(self._shown.maximum))
         )
