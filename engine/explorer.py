@@ -182,7 +182,7 @@ class Explorer:
         if self._table is None or self._table.key != key:
             reads = yield from self.read([*positive, *negative], together=True)
             masks = [torch.tensor(r.fed.rank_mask) | request.include_masked for r in reads]
-            pooled = yield from pool_prompts(self.sae, [r.h_TD for r in reads], masks, request.pool)
+            pooled = yield from pool_prompts(self.sae, [r.h_TD for r in reads], masks, request.pool, len(positive))
             active_F = np.asarray((pooled.value_PF > 0).any(0))
             self._table = RankTable(key, reads, self._statistics(request, pooled, len(positive)), active_F)
         return self._table
@@ -193,12 +193,13 @@ class Explorer:
         # Neutral text may never touch the behaviour's topic, so a maximum observed in the prompts counts too:
         # otherwise a feature silent on the reference would get an activation unit near zero.
         unit_F = np.maximum(self.reference.maximum_F.numpy(), pooled.maximum_F)
-        z_PF = np.divide(pooled.value_PF, unit_F, out=np.zeros_like(pooled.value_PF), where=unit_F > 0)
+        # in place: with hundreds of prompts this is the largest array there is
+        z_PF = np.divide(pooled.value_PF, unit_F, out=pooled.value_PF, where=unit_F > 0)
         weight_F = None
         if request.density_weight:
             weight_F = statistics.density_weight(density_F, self.reference.n_tokens)
         found = statistics.contrast(z_PF[:n_positive], z_PF[n_positive:], weight_F)
-        return {**vars(found), "density": density_F, "seed": pooled.sum_PF[:n_positive].mean(0)}
+        return {**vars(found), "density": density_F, "seed": pooled.sum_F / n_positive}
 
     def _names(self, features: list[int], reads: list[Read]) -> list[tuple[str, ...]]:
         """For each feature up to three distinct tokens it fires on most, in prompts and reference text."""

@@ -18,33 +18,38 @@ from engine.sae import SparseAutoencoder
 
 @dataclass(frozen=True)
 class Pooled:
-    """Per prompt and feature: the pooled value over counted tokens, and the plain sum over every token.
+    """Per prompt and feature the pooled value over counted tokens.
 
-    maximum_F is the largest activation over all counted tokens.
+    sum_F is the plain sum over every token of the positive prompts, maximum_F the largest activation over all counted
+    tokens.
     """
 
     value_PF: npt.NDArray[np.float32]
-    sum_PF: npt.NDArray[np.float32]
+    sum_F: npt.NDArray[np.float32]
     maximum_F: npt.NDArray[np.float32]
 
 
 def pool_prompts(
-    sae: SparseAutoencoder, vectors: Sequence[torch.Tensor], masks: Sequence[torch.Tensor], pool: Pool
+    sae: SparseAutoencoder, vectors: Sequence[torch.Tensor], masks: Sequence[torch.Tensor], pool: Pool, n_positive: int
 ) -> Generator[Progress, None, Pooled]:
-    """Pools h_TD of each prompt; yields progress once a block. A prompt without counted tokens pools to 0."""
+    """Pools h_TD of each prompt, positives first; yields progress once a block.
+
+    A prompt without counted tokens pools to 0.
+    """
     h_TD = torch.cat(list(vectors))
     device = h_TD.device
     ends = np.cumsum([len(h) for h in vectors]).tolist()
     keep_T1 = torch.cat(list(masks)).to(device)[:, None]
     shape = (len(vectors), sae.d_sae)
-    value_PF, sum_PF = torch.zeros(shape, device=device), torch.zeros(shape, device=device)
-    maximum_F = torch.zeros(sae.d_sae, device=device)
+    value_PF = torch.zeros(shape, device=device)
+    sum_F, maximum_F = torch.zeros(sae.d_sae, device=device), torch.zeros(sae.d_sae, device=device)
     for tokens, features, acts_TF in sae.encode_blocks(h_TD):
         yield Progress("encoding", tokens.start, len(h_TD))
         counted_TF = acts_TF * keep_T1[tokens]
         maximum_F[features] = torch.maximum(maximum_F[features], counted_TF.amax(0))
         for prompt, rows in rows_of_prompts(ends, tokens):
-            sum_PF[prompt, features] += acts_TF[rows].sum(0)
+            if prompt < n_positive:
+                sum_F[features] += acts_TF[rows].sum(0)
             here_TF, so_far_F = counted_TF[rows], value_PF[prompt, features]
             if pool == "max":
                 value_PF[prompt, features] = torch.maximum(so_far_F, here_TF.amax(0))
@@ -53,7 +58,7 @@ def pool_prompts(
     if pool in ("mean", "fraction"):
         counted_P = torch.tensor([int(mask.sum()) for mask in masks], device=device)
         value_PF /= counted_P.clamp(min=1)[:, None]
-    return Pooled(value_PF.cpu().numpy(), sum_PF.cpu().numpy(), maximum_F.cpu().numpy())
+    return Pooled(value_PF.cpu().numpy(), sum_F.cpu().numpy(), maximum_F.cpu().numpy())
 
 
 def rows_of_prompts(ends: list[int], block: slice) -> Iterator[tuple[int, slice]]:
