@@ -15,6 +15,7 @@ from engine.records import ArmReplay, Edit, Generate, Load, Rank, Replay, Replay
 from tui.screens.dialogs import AskText, Choose
 from tui.screens.report import Report
 from tui.start import first_study
+from tui.study import Study
 
 
 def running(test):
@@ -418,3 +419,19 @@ async def test_the_list_of_sessions_can_be_left(b):
     await b.press("escape")
     await b.until(lambda: b.top is b.main)
     assert b.rows()
+
+
+@on_app()
+async def test_a_session_that_is_opened_again_is_kept_from_its_first_change_on(b):
+    """Its version begins anew then: the store must not take the change for an older state."""
+    await b.press("d", "d")
+    await stored(b)
+    first = b.study.id
+    b.main.sessions.new()
+    await b.until(lambda: b.study.id != first)
+    b.main.sessions.exchange(Study.from_session(b.store.load(first), first))
+    b.study.set_question("asked after it was opened again")
+    await b.until(lambda: b.store.load(first).workspace.question == "asked after it was opened again")
+    b.main.sessions.exchange(Study.from_session(b.store.load(first), first))
+    b.study.set_question("and once more")
+    await b.until(lambda: b.store.load(first).workspace.question == "and once more")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import threading
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,6 +31,9 @@ DTYPES = ("automatic", "float32", "bfloat16", "float16")
 class Snapshot:
     """A study as it was when it was to be stored."""
 
+    order: int
+    """Grows with every snapshot; the version of a session begins anew when it is opened again."""
+    study: Study
     id: str
     version: int
     name: str
@@ -42,12 +46,13 @@ class SessionFlows:
 
     def __init__(self, screen: MainScreen, store: AutosaveStore) -> None:
         self.screen, self.store = screen, store
-        self._kept: tuple[str, int] | None = None
-        """Id and version of what the store holds."""
+        self._kept: tuple[Study, str, int] | None = None
+        """What the store holds, under which id, as it was at this version."""
         self._keeping = self._failed = False
         self._one_at_a_time = threading.Lock()
         self._newest: dict[str, int] = {}
-        """The newest version stored of each session: a slow thread must not bring an older one back."""
+        """The newest snapshot stored of each session: a slow thread must not bring an older one back."""
+        self._snapshots = itertools.count()
         self._tried: Load | None = None
         """What the chooser was last filled in with, to be corrected if it did not load."""
 
@@ -67,12 +72,12 @@ class SessionFlows:
 
     def _unkept(self) -> bool:
         study = self.screen.study
-        return self._kept != (study.id, study.version) and not study.is_empty
+        return self._kept != (study, study.id, study.version) and not study.is_empty
 
     def _as_it_is(self) -> Snapshot:
         study = self.screen.study
         file = str(study.file) if study.file else None
-        return Snapshot(study.id, study.version, study.name, study.session(), file)
+        return Snapshot(next(self._snapshots), study, study.id, study.version, study.name, study.session(), file)
 
     async def _keep_in_thread(self, now: Snapshot) -> None:
         try:
@@ -83,13 +88,13 @@ class SessionFlows:
     def _keep(self, now: Snapshot) -> SessionError | None:
         """Stores a snapshot, unless a newer one is stored already; returns what went wrong."""
         with self._one_at_a_time:
-            if self._newest.get(now.id, -1) > now.version:
+            if self._newest.get(now.id, -1) > now.order:
                 return None
             try:
                 self.store.save(now.id, now.name, now.session, now.file)
             except SessionError as error:
                 return error
-            self._newest[now.id] = now.version
+            self._newest[now.id] = now.order
             return None
 
     def _tell_notice(self) -> None:
@@ -106,7 +111,7 @@ class SessionFlows:
             self.screen.report(error.message, f"{error.remedy} Until then, s saves to a file.")
         self._failed = error is not None
         if error is None:
-            self._kept = (now.id, now.version)
+            self._kept = (now.study, now.id, now.version)
             self.screen.show_session()
 
     def save(self) -> None:
