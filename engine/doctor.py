@@ -69,7 +69,7 @@ def wiring(explorer: Explorer) -> list[Check]:
             sae.config.hook == explorer.hook.name if sae.config.hook else None,
             f"trained at {sae.config.hook}" if sae.config.hook else "the SAE's files do not name one",
         ),
-        Check("d_in", sae.d_model == model.d_model, f"SAE {sae.d_model}, model {model.d_model}"),
+        Check("d_in", sae.d_in == model.d_model, f"SAE {sae.d_in}, model {model.d_model}"),
         Check(
             "model",
             trained_on == name

@@ -257,16 +257,18 @@ class Explorer:
         if not 0 <= request.token_index < len(read.h_TD):
             raise UsageError(f"The prompt has {len(read.h_TD)} tokens, there is no token {request.token_index}.")
         at = request.token_index
-        f_F = torch.cat([acts_TF[0] for _, _, acts_TF in self.sae.encode_blocks(read.h_TD[at : at + 1])])
-        values, features = f_F.topk(min(request.top, len(f_F)))
-        found = [(int(i), float(v)) for v, i in zip(values, features, strict=True) if v > 0]
+        # one token is cheap enough for float32, in which its values are shown everywhere else
+        active = list(self.sae.encode(read.h_TD[at : at + 1].float()))
+        value_N, feature_N = torch.cat([a.value_N for a in active]), torch.cat([a.feature_N for a in active])
+        values, order = value_N.topk(min(request.top, len(value_N)))
+        found = list(zip(feature_N[order].tolist(), values.tolist(), strict=True))
         names = self._names([i for i, _ in found], [read])
         return TokenFeatures(
             prompt=request.prompt,
             token_index=at,
             token=read.fed.tokens[at],
             features=tuple(FeatureAt(i, v, tokens) for (i, v), tokens in zip(found, names, strict=True)),
-            n_active=int((f_F > 0).sum()),
+            n_active=len(value_N),
         )
 
     # ---- generation

@@ -43,10 +43,9 @@ def open_explorer(request: Load, current: Explorer | None = None) -> Generator[P
     # the SAE first: it is small, and a wrong path should not cost the loading of a model
     sae_folder = find_sae(request)
     yield Progress("reading the SAE")
-    sae = load_sae(sae_folder)
+    sae = load_sae(sae_folder, device=device)
     model = yield from _open_model(request, device, dtype, current.model if current else None)
     hook = match(model, sae, request.hook)
-    sae.to(model.device)
     reference = yield from find_reference(request, model, sae, hook, sae_folder)
     return Explorer(model, sae, hook, reference, describe(request, model, sae, hook, reference, sae_folder))
 
@@ -78,10 +77,10 @@ def _open_model(
 
 def match(model: LanguageModel, sae: SparseAutoencoder, hook_name: str | None) -> HookPoint:
     """The hook point, once SAE and model are seen to fit each other. Raises MismatchError or HookError."""
-    if sae.d_model != model.d_model:
+    if sae.d_in != model.d_model:
         trained_on = f" It was trained on {sae.config.model}." if sae.config.model else ""
         raise MismatchError(
-            f"The SAE reads vectors of width {sae.d_model}, the residual stream of {model.name} "
+            f"The SAE reads vectors of width {sae.d_in}, the residual stream of {model.name} "
             f"has width {model.d_model}.{trained_on}",
             "Give the SAE's own model with --model.",
         )

@@ -1,11 +1,11 @@
 """Pools feature activations over each prompt's tokens, block by block, so that memory stays flat.
 
-Shape suffixes: P prompts, T tokens of all prompts together, F features.
+Shape suffixes: P prompts, T tokens of all prompts together, F features, N activations above zero.
 """
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -38,34 +38,24 @@ def pool_prompts(
     """
     h_TD = torch.cat(list(vectors))
     device = h_TD.device
-    ends = np.cumsum([len(h) for h in vectors]).tolist()
-    keep_T1 = torch.cat(list(masks)).to(device)[:, None]
-    shape = (len(vectors), sae.d_sae)
-    value_PF = torch.zeros(shape, device=device)
+    lengths = torch.tensor([len(h) for h in vectors], device=device)
+    prompt_T = torch.arange(len(vectors), device=device).repeat_interleave(lengths)
+    keep_T = torch.cat(list(masks)).to(device)
+    value_PF = torch.zeros(len(vectors), sae.d_sae, device=device)
     sum_F, maximum_F = torch.zeros(sae.d_sae, device=device), torch.zeros(sae.d_sae, device=device)
-    for tokens, features, acts_TF in sae.encode_blocks(h_TD):
-        yield Progress("encoding", tokens.start, len(h_TD))
-        counted_TF = acts_TF * keep_T1[tokens]
-        maximum_F[features] = torch.maximum(maximum_F[features], counted_TF.amax(0))
-        for prompt, rows in rows_of_prompts(ends, tokens):
-            if prompt < n_positive:
-                sum_F[features] += acts_TF[rows].sum(0)
-            here_TF, so_far_F = counted_TF[rows], value_PF[prompt, features]
-            if pool == "max":
-                value_PF[prompt, features] = torch.maximum(so_far_F, here_TF.amax(0))
-            else:
-                value_PF[prompt, features] += ((here_TF > 0).float() if pool == "fraction" else here_TF).sum(0)
+    for active in sae.encode(h_TD):
+        yield Progress("encoding", active.tokens.start, len(h_TD))
+        positive_N = prompt_T[active.token_N] < n_positive
+        sum_F.index_add_(0, active.feature_N[positive_N], active.value_N[positive_N])
+        counted_N = keep_T[active.token_N]
+        feature_N, f_N = active.feature_N[counted_N], active.value_N[counted_N]
+        maximum_F.scatter_reduce_(0, feature_N, f_N, "amax")
+        cell_N = prompt_T[active.token_N[counted_N]] * sae.d_sae + feature_N
+        if pool == "max":
+            value_PF.view(-1).scatter_reduce_(0, cell_N, f_N, "amax")
+        else:
+            value_PF.view(-1).index_add_(0, cell_N, torch.ones_like(f_N) if pool == "fraction" else f_N)
     if pool in ("mean", "fraction"):
         counted_P = torch.tensor([int(mask.sum()) for mask in masks], device=device)
         value_PF /= counted_P.clamp(min=1)[:, None]
     return Pooled(value_PF.cpu().numpy(), sum_F.cpu().numpy(), maximum_F.cpu().numpy())
-
-
-def rows_of_prompts(ends: list[int], block: slice) -> Iterator[tuple[int, slice]]:
-    """(prompt, its rows within the block) for every prompt that has some there; ends are the prompts' ends."""
-    start = 0
-    for prompt, end in enumerate(ends):
-        first, last = max(start, block.start), min(end, block.stop)
-        if first < last:
-            yield prompt, slice(first - block.start, last - block.start)
-        start = end

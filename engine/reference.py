@@ -23,7 +23,7 @@ from engine.errors import SaeError, UsageError
 from engine.hooks import HookPoint
 from engine.model import LanguageModel
 from engine.records import Progress, Prompt
-from engine.sae import SparseAutoencoder
+from engine.sae import Active, SparseAutoencoder
 
 STAGE = "measuring the SAE on reference text"
 STRONGEST = 8
@@ -128,39 +128,52 @@ class _Gatherer:
         self.position_FS = torch.zeros(shape, dtype=torch.int32)
         self.scales: list[torch.Tensor] = []
         self.residue = torch.zeros((), dtype=torch.float64)
-        self.sum_D = torch.zeros(sae.d_model, dtype=torch.float64)
+        self.sum_D = torch.zeros(sae.d_in, dtype=torch.float64)
         self.square = torch.zeros((), dtype=torch.float64)
 
     def add(self, ids: list[int], h_TD: torch.Tensor) -> None:
         """Counts the tokens of a few passages in."""
-        h_TD = h_TD.float()
         allowed = torch.tensor([i not in self.special for i in ids], device=h_TD.device)
-        keep_T = allowed & (h_TD.norm(dim=-1) <= self.sink_norm)
+        keep_T = allowed & (h_TD.float().norm(dim=-1) <= self.sink_norm)
         positions_T = keep_T.nonzero()[:, 0] + len(self.ids)
         self.ids += ids
         h_TD = h_TD[keep_T]
         if len(h_TD) == 0:
             return
         self.n_tokens += len(h_TD)
-        self.scales.append(self.sae.normalise(h_TD).u_T1[:, 0].cpu())
-        # reconstruct() would encode a second time: the blocks serve both
-        h_hat_TD = self.sae.b_dec_D.repeat(len(h_TD), 1)
-        for tokens, features, acts_TF in self.sae.encode_blocks(h_TD):
-            h_hat_TD[tokens] += acts_TF @ self.sae.w_dec_FD[features].float()
-            self._merge(features, acts_TF, positions_T[tokens])
         scale = self.sae.normalise(h_TD)
+        self.scales.append(scale.u_T1[:, 0].cpu())
+        # reconstruct() would encode a second time: the parts serve both
+        h_hat_TD = self.sae.b_dec_D.repeat(len(h_TD), 1)
+        for active in self.sae.encode(h_TD):
+            self.sae.add_decoded(h_hat_TD, active)
+            self._merge(active, positions_T)
         h_hat_TD = h_hat_TD * scale.u_T1 + scale.mu_T1
+        h_TD = h_TD.float()
         self.residue += (h_TD - h_hat_TD).double().square().sum().cpu()
         self.sum_D += h_TD.double().sum(0).cpu()
         self.square += h_TD.double().square().sum().cpu()
 
-    def _merge(self, features: slice, acts_TF: torch.Tensor, positions_T: torch.Tensor) -> None:
-        self.count_F[features] += (acts_TF > 0).sum(0).int().cpu()
-        best_SF, at_SF = acts_TF.topk(min(STRONGEST, len(acts_TF)), dim=0)
-        values = torch.cat([self.strongest_FS[features], best_SF.T.cpu()], 1)
-        places = torch.cat([self.position_FS[features], positions_T[at_SF].T.int().cpu()], 1)
-        self.strongest_FS[features], order = values.topk(STRONGEST, dim=1)
-        self.position_FS[features] = places.gather(1, order)
+    def _merge(self, active: Active, positions_T: torch.Tensor) -> None:
+        """Counts activations, and keeps the strongest of every feature."""
+        size = active.features.stop - active.features.start
+        # by feature, then largest first: two stable sorts
+        order_N = active.value_N.argsort(descending=True, stable=True)
+        feature_N = active.feature_N[order_N] - active.features.start
+        order_N = order_N[feature_N.argsort(stable=True)]
+        count_F = torch.bincount(feature_N, minlength=size)
+        self.count_F[active.features] += count_F.int().cpu()
+        feature_N = active.feature_N[order_N] - active.features.start
+        place_N = torch.arange(len(order_N), device=order_N.device) - (count_F.cumsum(0) - count_F)[feature_N]
+        best = place_N < STRONGEST
+        best_FS = torch.zeros(size, STRONGEST, device=order_N.device)
+        at_FS = torch.zeros(size, STRONGEST, dtype=torch.int32, device=order_N.device)
+        best_FS[feature_N[best], place_N[best]] = active.value_N[order_N[best]]
+        at_FS[feature_N[best], place_N[best]] = positions_T[active.token_N[order_N[best]]].int()
+        values = torch.cat([self.strongest_FS[active.features], best_FS.cpu()], 1)
+        places = torch.cat([self.position_FS[active.features], at_FS.cpu()], 1)
+        self.strongest_FS[active.features], order = values.topk(STRONGEST, dim=1)
+        self.position_FS[active.features] = places.gather(1, order)
 
     def finish(self, name: str, median_norm: float) -> Reference:
         """The statistics gathered so far."""

@@ -19,10 +19,16 @@ from engine.records import Edit, Loaded, Prompt
 TEXT = "She said that the tide comes in twice, because rust forms on the sand."
 
 
+def firings(explorer, h_TD):
+    """On how many of the tokens each feature fires."""
+    fired = torch.cat([active.feature_N for active in explorer.sae.encode(h_TD)])
+    return torch.bincount(fired, minlength=explorer.sae.d_sae)
+
+
 def active_features(explorer, ids, count):
     """Features that fire on many of the prompt's tokens: an edit of them is sure to do something."""
     h_TD = explorer.model.capture_batch(explorer.hook, [ids])[0]
-    fires = sum((acts > 0).sum(0) for _, _, acts in explorer.sae.encode_blocks(h_TD))
+    fires = firings(explorer, h_TD)
     return fires.topk(count).indices.tolist()
 
 
@@ -32,7 +38,7 @@ def nnsight_logits(explorer, ids, edits):
     h_TD = explorer.model.capture_batch(hook, [ids])[0].double()
     changed = h_TD.clone()
     for t in range(1, len(ids)):  # position 0 is the leading special token: never edited
-        u = 1.0 if sae.config.normalisation == "none" else float(h_TD[t].norm() / sae.d_model**0.5)
+        u = 1.0 if sae.config.normalisation == "none" else float(h_TD[t].norm() / sae.d_in**0.5)
         for edit in edits:
             z = float(h_TD[t] / u @ sae.w_enc_DF[:, edit.feature].double() + sae.b_enc_F[edit.feature])
             f = z if z > float(sae.threshold_F[edit.feature]) else 0.0
@@ -123,7 +129,7 @@ def test_the_leading_token_and_sinks_are_left_alone(explorer):
 def test_an_edit_of_a_silent_feature_is_reported_inactive_everywhere(explorer):
     ids = explorer.model.tokens.feed(Prompt(TEXT)).ids
     h_TD = explorer.model.capture_batch(explorer.hook, [ids])[0]
-    fires = sum((acts > 0).sum(0) for _, _, acts in explorer.sae.encode_blocks(h_TD[1:]))
+    fires = firings(explorer, h_TD[1:])
     silent = int((fires == 0).nonzero()[0])
     editor = explorer.editor([Edit(silent)])
     editor.expect(torch.tensor([ids]), torch.tensor([True]), count_row=0)

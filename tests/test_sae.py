@@ -24,8 +24,9 @@ def vectors(tokens=23):
 
 def all_acts(sae, h_TD):
     found = torch.full((len(h_TD), sae.d_sae), torch.nan)
-    for tokens, features, acts_TF in sae.encode_blocks(h_TD):
-        found[tokens, features] = acts_TF
+    for active in sae.encode(h_TD):
+        found[active.tokens, active.features] = 0
+        found[active.token_N, active.feature_N] = active.value_N
     return found
 
 
@@ -63,11 +64,10 @@ def test_the_blocks_cover_every_token_and_feature_once(tmp_path, monkeypatch):
     monkeypatch.setattr(sae_module, "TOKENS_PER_BLOCK", 5)
     sae = load_sae(write_sae(tmp_path))
     times = torch.zeros(23, D_SAE)
-    for tokens, features, acts_TF in sae.encode_blocks(vectors()):
-        assert acts_TF.shape == times[tokens, features].shape
-        assert acts_TF.shape[0] <= 5
-        assert acts_TF.shape[1] <= 7
-        times[tokens, features] += 1
+    for active in sae.encode(vectors()):
+        assert times[active.tokens, active.features].shape[0] <= 5
+        assert times[active.tokens, active.features].shape[1] <= 7
+        times[active.tokens, active.features] += 1
     assert (times == 1).all()
 
 

@@ -40,9 +40,8 @@ def test_the_old_generation_names_its_hook_point(tmp_path):
 def test_an_old_file_silent_about_b_dec_means_that_it_is_subtracted(tmp_path, old, written, read):
     sae = load_sae(write_sae(tmp_path, "standard", apply_b_dec_to_input=written, old=old))
     assert sae.config.apply_b_dec_to_input is read
-    weights = sae_weights("standard")
-    moved = weights["b_enc"] - weights["b_dec"] @ weights["W_enc"]
-    torch.testing.assert_close(sae.b_enc_F, moved if read else weights["b_enc"])
+    x_TD = sae.normalise(torch.zeros(1, D_MODEL)).x_TD
+    torch.testing.assert_close(x_TD[0], -sae_weights("standard")["b_dec"] if read else torch.zeros(D_MODEL))
 
 
 @pytest.mark.parametrize("written", ["none", None, False])
@@ -64,7 +63,7 @@ def test_extra_tensors_and_keys_do_no_harm(tmp_path):
     assert load_sae(rewrite(tmp_path, reshape_activations="none", unheard_of={"a": 1})).d_sae == D_SAE
 
 
-@pytest.mark.parametrize("architecture", ["topk", "gated", "matryoshka_batchtopk", "jumprelu_transcoder"])
+@pytest.mark.parametrize("architecture", ["batchtopk", "matryoshka_batchtopk", "jumprelu_transcoder", "temporal"])
 def test_kinds_that_are_not_read_are_refused_by_name(tmp_path, architecture):
     folder = rewrite(write_sae(tmp_path), architecture=architecture)
     with pytest.raises(SaeError, match=f"'{architecture}'") as caught:
@@ -74,20 +73,22 @@ def test_kinds_that_are_not_read_are_refused_by_name(tmp_path, architecture):
 
 def test_an_old_topk_sae_is_not_taken_for_a_relu_one(tmp_path):
     folder = rewrite(write_sae(tmp_path, "standard", old=True), activation_fn_str="topk")
-    with pytest.raises(SaeError, match="topk"):
+    with pytest.raises(SaeError, match="needs k"):
         load_sae(folder)
+    rewrite(folder, activation_fn_kwargs={"k": 3})
+    assert (load_sae(folder).config.encoder, load_sae(folder).config.k) == ("topk", 3)
 
 
-@pytest.mark.parametrize("key", ["rescale_acts_by_decoder_norm", "finetuning_scaling_factor"])
-def test_settings_that_are_not_read_are_refused_by_name(tmp_path, key):
-    with pytest.raises(SaeError, match=key):
-        load_sae(rewrite(write_sae(tmp_path), **{key: True}))
-    assert load_sae(rewrite(tmp_path, **{key: False})).d_sae == D_SAE
+def test_a_finetuning_scaling_factor_is_refused_unless_it_is_one(tmp_path):
+    ones = sae_weights() | {"scaling_factor": torch.ones(D_SAE)}
+    assert load_sae(write_sae(tmp_path, weights=ones)).d_sae == D_SAE
+    with pytest.raises(SaeError, match="finetuning scaling factor"):
+        load_sae(write_sae(tmp_path, weights=ones | {"scaling_factor": torch.full((D_SAE,), 2.0)}))
 
 
 def test_an_unknown_normalisation_is_refused_by_name(tmp_path):
-    folder = write_sae(tmp_path, normalisation="expected_average_only_in")
-    with pytest.raises(SaeError, match="'expected_average_only_in'"):
+    folder = write_sae(tmp_path, normalisation="covariance_whitening")
+    with pytest.raises(SaeError, match="'covariance_whitening'"):
         load_sae(folder)
 
 
@@ -146,6 +147,6 @@ def test_a_broken_config_is_named(tmp_path, text):
 def test_config_values_of_the_wrong_type_are_refused_or_ignored_but_never_crash(tmp_path, changes):
     folder = rewrite(write_sae(tmp_path), **changes)
     try:
-        assert load_sae(folder).d_model == D_MODEL
+        assert load_sae(folder).d_in == D_MODEL
     except SaeError as error:
         assert str(tmp_path) in error.message

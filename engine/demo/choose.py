@@ -86,8 +86,8 @@ class Bench:
         h_ND = torch.cat([items.h_BTD[items.editable_BT] for items in self.dev])
         u_N1 = self.explorer.sae.normalise(h_ND).u_T1
         total_F = torch.zeros(self.explorer.sae.d_sae)
-        for tokens, block, acts_TF in self.explorer.sae.encode_blocks(h_ND):
-            total_F[block] += (acts_TF * u_N1[tokens]).sum(0)
+        for active in self.explorer.sae.encode(h_ND):
+            total_F.index_add_(0, active.feature_N, active.value_N * u_N1[active.token_N, 0])
         return total_F
 
 

@@ -164,8 +164,11 @@ class UpperBlocks:
         h_ND, g_ND = items.h_BTD[items.editable_BT], g_BTD[items.editable_BT]
         g_ND = g_ND * self.sae.normalise(h_ND).u_T1
         found_F = torch.zeros(self.sae.d_sae)
-        for tokens, block, acts_TF in self.sae.encode_blocks(h_ND):
-            found_F[block] += (acts_TF * (g_ND[tokens] @ self.sae.w_dec_FD[block].float().T)).sum(0)
+        for active in self.sae.encode(h_ND):
+            # g . D of every token and feature of the part, then only where the feature fires
+            slope_TF = g_ND[active.tokens] @ self.sae.w_dec_FD[active.features].float().T
+            at = active.token_N - active.tokens.start, active.feature_N - active.features.start
+            found_F.index_add_(0, active.feature_N, active.value_N * slope_TF[at])
         return found_F
 
 

@@ -1,0 +1,81 @@
+"""dictionary_learning folders: `config.json` (with `trainer.dict_class`) + the pickled state dict `ae.pt`.
+
+Source: https://github.com/saprmarks/dictionary_learning. BatchTopK and its Matryoshka form use their one saved
+threshold. AutoEncoder folds its decoder's norms into the activations when it is loaded, and so does this.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from engine.errors import SaeError
+from engine.formats.files import pick, present, read_config, read_pickle, transposed
+from engine.sae import Encoder, SaeConfig, SparseAutoencoder
+
+CONFIG, WEIGHTS = "config.json", "ae.pt"
+ENCODERS: dict[str, Encoder] = {
+    "AutoEncoder": "standard",
+    "AutoEncoderNew": "standard",
+    "GatedAutoEncoder": "gated",
+    "JumpReluAutoEncoder": "jumprelu",
+    "AutoEncoderTopK": "topk",
+    "BatchTopKSAE": "jumprelu",
+    "MatryoshkaBatchTopKSAE": "jumprelu",
+}
+NO_B_DEC_AT_THE_INPUT = ("JumpReluAutoEncoder", "AutoEncoderNew")
+
+
+def recognises(folder: Path) -> bool:
+    """True where both of the format's files are there."""
+    return (folder / CONFIG).is_file() and (folder / WEIGHTS).is_file()
+
+
+def load(folder: Path, name: str, device: torch.device) -> SparseAutoencoder:
+    """Reads the folder. Raises SaeError for broken files and for kinds this loader does not read."""
+    config = parse_config(read_config(folder / CONFIG), name)
+    found = read_pickle(folder / WEIGHTS, device)
+    w_enc = pick(found, "W_enc")
+    w_dec = pick(found, "W_dec")
+    weights = {
+        "W_enc": transposed(pick(found, "encoder.weight")) if w_enc is None else w_enc,
+        "W_dec": transposed(pick(found, "decoder.weight")) if w_dec is None else w_dec,
+        "b_enc": pick(found, "b_enc", "encoder.bias"),
+        "b_dec": pick(found, "b_dec", "bias", "decoder_bias", "decoder.bias"),
+        "b_gate": pick(found, "gate_bias"),
+        "b_mag": pick(found, "mag_bias"),
+        "r_mag": pick(found, "r_mag"),
+    }
+    # a topk one has a threshold too, but its encode takes each token's k largest
+    threshold = pick(found, "threshold") if config.encoder == "jumprelu" else None
+    if threshold is not None and weights["W_enc"] is not None:
+        if threshold.ndim == 0 and threshold < 0:
+            raise SaeError(f"{name}: its threshold was never set ({float(threshold)}).", "Train it to the end.")
+        weights["threshold"] = threshold.expand(weights["W_enc"].shape[-1]) if threshold.ndim == 0 else threshold
+    return SparseAutoencoder(config, present(weights))
+
+
+def parse_config(raw: dict[str, Any], name: str) -> SaeConfig:
+    """What config.json says."""
+    trainer = raw.get("trainer")
+    if not isinstance(trainer, dict):
+        raise SaeError(f"{name}: {CONFIG} has no section `trainer`.", "This is not a dictionary_learning SAE.")
+    kind, layer, k = str(trainer.get("dict_class")), trainer.get("layer"), trainer.get("k")
+    if kind not in ENCODERS:
+        raise SaeError(f"{name}: cannot read a SAE of class {kind!r}.", f"Classes read: {', '.join(ENCODERS)}.")
+    submodule = str(trainer.get("submodule_name") or "resid_post")
+    is_residual = isinstance(layer, int) and "mlp" not in submodule and "att" not in submodule
+    return SaeConfig(
+        source=name,
+        format="dictionary_learning",
+        encoder=ENCODERS[kind],
+        normalisation="none",
+        apply_b_dec_to_input=kind not in NO_B_DEC_AT_THE_INPUT,
+        hook=f"blocks.{layer}.hook_resid_post" if is_residual else "",
+        model=str(trainer.get("lm_name") or ""),
+        k=k if ENCODERS[kind] == "topk" and isinstance(k, int) else None,
+        rescale_acts_by_decoder_norm=kind == "AutoEncoder",
+        notes=() if is_residual else (f"trained at {submodule!r} of layer {layer}: give its hook point with --hook",),
+    )

@@ -1,0 +1,67 @@
+"""Gemma Scope 2 (Gemma 3): `params.safetensors` with lower-case keys, mostly beside a `config.json`.
+
+Source: https://huggingface.co/google/gemma-scope-2-4b-it. JumpReLU, no normalisation, b_dec not subtracted at the
+input, trained with a leading token. The configuration names a module of the Hugging Face model and a side of it;
+without one, the folder does: resid_post/layer_17_width_16k_l0_medium, attn_out/…, mlp_out/….
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from engine.errors import SaeError
+from engine.formats.files import pick, present, read_config, read_safetensors
+from engine.sae import SaeConfig, SparseAutoencoder
+
+CONFIG, WEIGHTS = "config.json", "params.safetensors"
+HOOKS = {
+    "resid_post": "model.layers.{}.output",
+    "attn_out": "model.layers.{}.self_attn.o_proj.input",
+    "mlp_out": "model.layers.{}.post_feedforward_layernorm.output",
+}
+
+
+def recognises(folder: Path) -> bool:
+    """True where the weights are there."""
+    return (folder / WEIGHTS).is_file()
+
+
+def load(folder: Path, name: str, device: torch.device) -> SparseAutoencoder:
+    """Reads the folder. Raises SaeError for broken files and transcoders."""
+    raw = read_config(folder / CONFIG) if (folder / CONFIG).is_file() else {}
+    config = parse_config(raw, name)
+    found = read_safetensors(folder / WEIGHTS, device)
+    weights = {
+        "W_enc": pick(found, "w_enc"),
+        "W_dec": pick(found, "w_dec"),
+        **{key: pick(found, key) for key in ("b_enc", "b_dec", "threshold")},
+    }
+    return SparseAutoencoder(config, present(weights))
+
+
+def parse_config(raw: dict[str, Any], name: str) -> SaeConfig:
+    """What config.json says, or else the names."""
+    if "transcoder" in name or "/clt" in name or raw.get("hf_hook_point_out"):
+        raise SaeError(f"{name}: a transcoder is no SAE.", "Use a SAE of a resid_post, mlp_out or attn_out folder.")
+    if raw.get("architecture", "jump_relu") != "jump_relu":
+        raise SaeError(f"{name}: cannot read a SAE of kind {raw['architecture']!r}.", "Kind read here: jump_relu.")
+    hook, model = str(raw.get("hf_hook_point_in") or ""), str(raw.get("model_name") or "")
+    part, layer = re.search("|".join(HOOKS), name), re.search(r"layer_(\d+)", name)
+    if not hook and part and layer:
+        hook = HOOKS[part[0]].format(layer[1])
+    if not model and (repository := re.search(r"gemma-scope-2-(\w+-(?:pt|it))", name)):
+        model = f"google/gemma-3-{repository[1]}"
+    return SaeConfig(
+        source=name,
+        format="Gemma Scope 2",
+        encoder="jumprelu",
+        normalisation="none",
+        apply_b_dec_to_input=False,
+        hook=hook,
+        model=model.replace("gemma-v3", "gemma-3"),
+        prepend_bos=True,
+    )
