@@ -34,18 +34,22 @@ class Contrast:
 
 
 def contrast(
-    positive_MF: npt.NDArray[np.float32], negative_NF: npt.NDArray[np.float32], weight_F: Floats | None
+    positive_MF: npt.NDArray[np.float32],
+    negative_NF: npt.NDArray[np.float32],
+    weight_F: Floats | None,
+    s0: float | None = None,
 ) -> Contrast:
     """All label-dependent columns for pooled activations in units of each feature's maximum.
 
-    weight_F multiplies t to give the score; None leaves the score equal to t.
+    weight_F multiplies t to give the score; None leaves the score equal to t. s0 is `stabiliser` of all features,
+    given where only some are contrasted.
     """
     m, n = len(positive_MF), len(negative_NF)
     positive, negative = positive_MF.astype(np.float64), negative_NF.astype(np.float64)
     diff = positive.mean(0) - negative.mean(0)
     pooled_sd = pooled_deviation(positive, negative)
     root = np.sqrt(1 / m + 1 / n)
-    s0 = stabiliser(np.concatenate([positive, negative]), root)
+    s0 = stabiliser(np.concatenate([positive, negative]), m) if s0 is None else s0
     t = np.divide(diff, pooled_sd * root + s0, out=np.zeros_like(diff), where=pooled_sd * root + s0 > 0)
     g = None
     if min(m, n) >= 4:
@@ -68,13 +72,13 @@ def pooled_deviation(positive_MF: Floats, negative_NF: Floats) -> Floats:
     return np.asarray(np.sqrt(squares / max(1, m + n - 2)))
 
 
-def stabiliser(all_PF: Floats, root: float) -> float:
-    """s0: the median standard error over features active anywhere, without looking at the labels."""
+def stabiliser(all_PF: npt.NDArray[np.floating], m: int) -> float:
+    """s0: the median standard error over features active anywhere, without looking at which m are positives."""
     active = (all_PF > 0).any(0)
     if not active.any():
         return 0.0
-    deviation = all_PF[:, active].std(0, ddof=1)
-    return float(np.median(deviation * root))
+    deviation = all_PF[:, active].std(0, ddof=1, dtype=np.float64)
+    return float(np.median(deviation * np.sqrt(1 / m + 1 / (len(all_PF) - m))))
 
 
 def auroc(positive_MF: Floats, negative_NF: Floats) -> Floats:

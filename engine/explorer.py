@@ -11,24 +11,21 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Generator, Sequence
-from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 from msgspec.structs import replace
 
 from engine import contrast as statistics
-from engine import feature_card
+from engine import feature_card, ranking
 from engine.answers import join, log_probabilities
 from engine.decode import ROWS, Decoded, DecodedArm, NewEdits, check_sampling, decode
 from engine.edits import ResidualEditor
 from engine.errors import UsageError
 from engine.hooks import HookPoint
 from engine.model import LanguageModel
-from engine.pooling import Pooled, pool_prompts
+from engine.ranking import RankTable, Read
 from engine.records import (
-    RANK_COLUMNS,
     AnswerRow,
     AnswersScored,
     Arm,
@@ -37,7 +34,6 @@ from engine.records import (
     Edit,
     Event,
     FeatureAt,
-    FeatureRow,
     FeaturesAt,
     FedPrompt,
     Format,
@@ -67,24 +63,6 @@ Key = tuple[str, Format]
 
 CACHED_TOKENS = 32_768
 """Read prompts are kept up to this many tokens, so that looking at another feature needs no forward pass."""
-
-
-@dataclass(frozen=True)
-class Read:
-    """A prompt as it was fed, and its hooked vectors."""
-
-    fed: FedPrompt
-    h_TD: torch.Tensor
-
-
-@dataclass(frozen=True)
-class RankTable:
-    """Every leaderboard column over all features, for the request it was computed for, its sorting apart."""
-
-    key: tuple[Any, ...]
-    reads: list[Read]
-    columns: dict[str, Any]
-    active_F: np.ndarray[Any, Any]
 
 
 class Explorer:
@@ -146,26 +124,27 @@ class Explorer:
     def rank(self, request: Rank) -> Events:
         """Ranks every feature by how well it tells positives from negatives. Raises UsageError."""
         positive, negative = request.prompts.positive, request.prompts.negative
-        check_rank(request)
+        ranking.check(request)
         self.sae.columns(request.also)  # raises for a feature the SAE does not have
-        table = yield from self._rank_table(request)
+        if self._table is None or self._table.key != ranking.key_of(request):
+            reads = yield from self.read([*positive, *negative], together=True)
+            self._table = yield from ranking.build(self.sae, self.reference, reads, request)
+        table = self._table
         reads = table.reads
-        active = table.active_F
-        order = np.argsort(-np.where(active, table.columns[request.by], -np.inf), kind="stable")
-        chosen = [int(i) for i in order[: request.top] if active[i]]
-        chosen += [i for i in request.also if i not in chosen]
+        rows = ranking.best(self.sae, self.reference, table, request)
+        chosen = [row.feature for row in rows]
         tokens = self._names(chosen, reads)
         count = statistics.labelings(len(positive), len(negative))
         lengths = [sum(r.fed.rank_mask) for r in reads]
         return Ranking(
-            features=tuple(feature_row(i, t, table.columns) for i, t in zip(chosen, tokens, strict=True)),
+            features=tuple(replace(row, tokens=t) for row, t in zip(rows, tokens, strict=True)),
             by=request.by,
             pool=request.pool,
             include_masked=request.include_masked,
             density_weight=request.density_weight,
             n_positive=len(positive),
             n_negative=len(negative),
-            n_active_features=int(active.sum()),
+            n_active_features=int(table.active_F.sum()),
             labelings=count,
             p_floor=1 / count,
             warnings=tuple(
@@ -173,33 +152,6 @@ class Explorer:
             ),
             prompts=tuple(r.fed for r in reads),
         )
-
-    def _rank_table(self, request: Rank) -> Generator[Progress, Any, RankTable]:
-        """The columns over all features; the last ones again where only sorting or number of rows changed."""
-        positive, negative = request.prompts.positive, request.prompts.negative
-        texts = tuple((p.text, p.format) for p in (*positive, *negative))
-        key = (texts, len(positive), request.pool, request.include_masked, request.density_weight)
-        if self._table is None or self._table.key != key:
-            reads = yield from self.read([*positive, *negative], together=True)
-            masks = [torch.tensor(r.fed.rank_mask) | request.include_masked for r in reads]
-            pooled = yield from pool_prompts(self.sae, [r.h_TD for r in reads], masks, request.pool, len(positive))
-            active_F = np.asarray((pooled.value_PF > 0).any(0))
-            self._table = RankTable(key, reads, self._statistics(request, pooled, len(positive)), active_F)
-        return self._table
-
-    def _statistics(self, request: Rank, pooled: Pooled, n_positive: int) -> dict[str, Any]:
-        """Every leaderboard column as an array over features."""
-        density_F = self.reference.density_F().numpy().astype(np.float64)
-        # Neutral text may never touch the behaviour's topic, so a maximum observed in the prompts counts too:
-        # otherwise a feature silent on the reference would get an activation unit near zero.
-        unit_F = np.maximum(self.reference.maximum_F.numpy(), pooled.maximum_F)
-        # in place: with hundreds of prompts this is the largest array there is
-        z_PF = np.divide(pooled.value_PF, unit_F, out=pooled.value_PF, where=unit_F > 0)
-        weight_F = None
-        if request.density_weight:
-            weight_F = statistics.density_weight(density_F, self.reference.n_tokens)
-        found = statistics.contrast(z_PF[:n_positive], z_PF[n_positive:], weight_F)
-        return {**vars(found), "density": density_F, "seed": pooled.sum_F / n_positive}
 
     def _names(self, features: list[int], reads: list[Read]) -> list[tuple[str, ...]]:
         """For each feature up to three distinct tokens it fires on most, in prompts and reference text."""
@@ -351,30 +303,6 @@ def of_probe(work: Events, probe: int) -> Events:
             return done.value
         if isinstance(event, TokenStep):
             yield replace(event, probe=probe)
-
-
-def check_rank(request: Rank) -> None:
-    """Raises UsageError for a request that cannot be ranked."""
-    if request.by not in RANK_COLUMNS:
-        raise UsageError(f"There is no column {request.by!r}.", f"Rank by one of {', '.join(RANK_COLUMNS)}.")
-    positive, negative = request.prompts.positive, request.prompts.negative
-    if not positive or not negative:
-        missing = "positive" if not positive else "negative"
-        raise UsageError(
-            f"The prompt set {request.prompts.name!r} has no {missing} prompts.",
-            "A contrast needs prompts that show the behaviour and prompts that do not.",
-        )
-    if request.by == "g" and min(len(positive), len(negative)) < 4:
-        raise UsageError("g needs at least four prompts in each set.", "Rank by score, or add prompts.")
-    if request.top < 1:
-        raise UsageError("--top must be at least 1.")
-
-
-def feature_row(feature: int, tokens: tuple[str, ...], table: dict[str, Any]) -> FeatureRow:
-    """One row out of the columns."""
-    g = table["g"]
-    numbers: dict[str, Any] = {name: float(table[name][feature]) for name in RANK_COLUMNS if name != "g"}
-    return FeatureRow(feature, tokens, g=None if g is None else float(g[feature]), **numbers)
 
 
 def first_difference(a: Sequence[int], b: Sequence[int]) -> int | None:

@@ -59,3 +59,31 @@ def pool_prompts(
         counted_P = torch.tensor([int(mask.sum()) for mask in masks], device=device)
         value_PF /= counted_P.clamp(min=1)[:, None]
     return Pooled(value_PF.cpu().numpy(), sum_F.cpu().numpy(), maximum_F.cpu().numpy())
+
+
+def pool_features(
+    sae: SparseAutoencoder,
+    vectors: Sequence[torch.Tensor],
+    masks: Sequence[torch.Tensor],
+    pool: Pool,
+    n_positive: int,
+    features: Sequence[int],
+) -> Pooled:
+    """The same of a few features, in float32 whatever the vectors' dtype; arrays as long as `features`."""
+    columns = sae.columns(features)
+    values, totals, maxima = [], [], []
+    for h_TD, keep_T in zip(vectors, masks, strict=True):
+        f_TK = sae.encode_features(sae.normalise(h_TD).x_TD, columns)
+        counted_TK = f_TK * keep_T.to(f_TK.device)[:, None]
+        totals.append(f_TK.sum(0))
+        maxima.append(counted_TK.amax(0))
+        if pool == "max":
+            values.append(maxima[-1])
+        else:
+            summed_K = ((counted_TK > 0).float() if pool == "fraction" else counted_TK).sum(0)
+            values.append(summed_K / (max(1, int(keep_T.sum())) if pool in ("mean", "fraction") else 1))
+    return Pooled(
+        torch.stack(values).cpu().numpy(),
+        torch.stack(totals[:n_positive]).sum(0).cpu().numpy(),
+        torch.stack(maxima).amax(0).cpu().numpy(),
+    )

@@ -6,12 +6,16 @@ from statistics import median
 import numpy as np
 import plain
 import pytest
+import torch
+from msgspec.structs import replace
 from tiny import SENTENCES
 
+from engine import ranking
 from engine.client import ask
 from engine.demo.model import finish
 from engine.errors import UsageError
-from engine.records import FeaturesAt, Prompt, PromptSet, Rank, Ranking, RankReplayed, ReplayRank
+from engine.local import LocalClient
+from engine.records import FeaturesAt, Loaded, Prompt, PromptSet, Rank, Ranking, RankReplayed, ReplayRank
 
 POSITIVE = (*SENTENCES[:3], "a ~ sink in the middle")
 NEGATIVE = (*SENTENCES[3:], "ab ~")
@@ -172,7 +176,7 @@ def test_sorting_again_neither_reads_nor_encodes_and_gives_the_same_as_a_fresh_r
     ask(client, Rank(SET), Ranking)
     with monkeypatch.context() as patch:
         patch.setattr(type(explorer.model), "capture_batch", None)
-        patch.setattr("engine.explorer.pool_prompts", None)
+        patch.setattr("engine.ranking.pool_prompts", None)
         again = ask(client, Rank(SET, by="auroc", top=7), Ranking)
     explorer._reads.clear()
     explorer._table = None
@@ -223,3 +227,21 @@ def test_a_ranking_reads_its_prompts_together_whatever_was_read_before(client, e
     assert batches == [1, len(POSITIVE) + len(NEGATIVE)]
     ask(client, ReplayRank(ranking), RankReplayed)
     assert batches[2:] == [len(POSITIVE) + len(NEGATIVE)]  # a replay computes it anew
+
+
+@pytest.mark.parametrize("pool", POOLS)
+def test_rows_read_in_half_precision_are_shown_in_float32(load, pool):
+    half = LocalClient()
+    ask(half, replace(load, dtype="bfloat16"), Loaded)
+    request = Rank(SET, top=8, pool=pool, also=(3,))
+    shown = ask(half, request, Ranking).features
+    explorer = half._explorer
+    reads = [ranking.Read(r.fed, r.h_TD.float()) for r in explorer._table.reads]
+    table = finish(ranking.build(explorer.sae, explorer.reference, reads, request))
+    assert explorer._table.reads[0].h_TD.dtype == torch.bfloat16
+    for row in shown:
+        for column in ("diff", "auroc", "g", "coverage_positive", "coverage_negative", "seed"):
+            assert getattr(row, column) == pytest.approx(float(table.columns[column][row.feature]), rel=1e-5, abs=1e-6)
+        # its stabiliser is the median over all features, of which most were encoded in half precision
+        assert row.t == pytest.approx(float(table.columns["t"][row.feature]), rel=0.02, abs=1e-3)
+    assert any(float(explorer._table.columns["diff"][r.feature]) != r.diff for r in shown)

@@ -1,0 +1,129 @@
+"""The leaderboard over one SAE: pooled activations to columns, and the rows to be shown, scored exactly.
+
+Prompts read in half precision are encoded in it for the columns over all features. Rows that are shown are scored
+again in float32, so that no number on the screen depends on half-precision rounding.
+
+Shape suffixes: P prompts, T tokens, D d_in, F features, K features scored exactly.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from engine import contrast as statistics
+from engine.errors import UsageError
+from engine.pooling import Pooled, pool_features, pool_prompts
+from engine.records import RANK_COLUMNS, FeatureRow, FedPrompt, Progress, Rank
+from engine.reference import Reference
+from engine.sae import SparseAutoencoder
+
+SPARE = 64
+"""Rows scored exactly beyond those asked for: rounding may have kept one of them out."""
+
+
+@dataclass(frozen=True)
+class Read:
+    """A prompt as it was fed, and its hooked vectors."""
+
+    fed: FedPrompt
+    h_TD: torch.Tensor
+
+
+@dataclass(frozen=True)
+class RankTable:
+    """Every leaderboard column over all features, for the request it was computed for, its sorting apart."""
+
+    key: tuple[Any, ...]
+    reads: list[Read]
+    columns: dict[str, Any]
+    active_F: np.ndarray[Any, Any]
+    s0: float
+
+
+def check(request: Rank) -> None:
+    """Raises UsageError for a request that cannot be ranked."""
+    if request.by not in RANK_COLUMNS:
+        raise UsageError(f"There is no column {request.by!r}.", f"Rank by one of {', '.join(RANK_COLUMNS)}.")
+    positive, negative = request.prompts.positive, request.prompts.negative
+    if not positive or not negative:
+        missing = "positive" if not positive else "negative"
+        raise UsageError(
+            f"The prompt set {request.prompts.name!r} has no {missing} prompts.",
+            "A contrast needs prompts that show the behaviour and prompts that do not.",
+        )
+    if request.by == "g" and min(len(positive), len(negative)) < 4:
+        raise UsageError("g needs at least four prompts in each set.", "Rank by score, or add prompts.")
+    if request.top < 1:
+        raise UsageError("--top must be at least 1.")
+
+
+def key_of(request: Rank) -> tuple[Any, ...]:
+    """What the columns depend on: everything but sorting and number of rows."""
+    positive, negative = request.prompts.positive, request.prompts.negative
+    texts = tuple((p.text, p.format) for p in (*positive, *negative))
+    return texts, len(positive), request.pool, request.include_masked, request.density_weight
+
+
+def build(
+    sae: SparseAutoencoder, reference: Reference, reads: list[Read], request: Rank
+) -> Generator[Progress, Any, RankTable]:
+    """The columns over all features."""
+    m = len(request.prompts.positive)
+    pooled = yield from pool_prompts(sae, [r.h_TD for r in reads], masks(reads, request), request.pool, m)
+    active_F = np.asarray((pooled.value_PF > 0).any(0))
+    columns, s0 = score(pooled, reference, request, np.arange(sae.d_sae))
+    return RankTable(key_of(request), reads, columns, active_F, s0)
+
+
+def masks(reads: Sequence[Read], request: Rank) -> list[torch.Tensor]:
+    """Which tokens of each prompt count."""
+    return [torch.tensor(r.fed.rank_mask) | request.include_masked for r in reads]
+
+
+def score(
+    pooled: Pooled, reference: Reference, request: Rank, features_K: np.ndarray[Any, Any], s0: float | None = None
+) -> tuple[dict[str, Any], float]:
+    """(every column of these features, s0); s0 is found from them unless given. Changes pooled.value_PF."""
+    m = len(request.prompts.positive)
+    density_K = reference.density_F().numpy().astype(np.float64)[features_K]
+    # Neutral text may never touch the behaviour's topic, so a maximum observed in the prompts counts too:
+    # otherwise a feature silent on the reference would get an activation unit near zero.
+    unit_K = np.maximum(reference.maximum_F.numpy()[features_K], pooled.maximum_F)
+    # in place: with hundreds of prompts this is the largest array there is
+    z_PK = np.divide(pooled.value_PF, unit_K, out=pooled.value_PF, where=unit_K > 0)
+    weight_K = statistics.density_weight(density_K, reference.n_tokens) if request.density_weight else None
+    s0 = statistics.stabiliser(z_PK, m) if s0 is None else s0
+    found = statistics.contrast(z_PK[:m], z_PK[m:], weight_K, s0)
+    return {**vars(found), "density": density_K, "seed": pooled.sum_F / m}, s0
+
+
+def best(sae: SparseAutoencoder, reference: Reference, table: RankTable, request: Rank) -> list[FeatureRow]:
+    """The rows to be shown, best first, then those asked for by number; their tokens are left empty."""
+    sortable = np.where(table.active_F, table.columns[request.by], -np.inf)
+    order = np.argsort(-sortable, kind="stable")[: request.top + SPARE]
+    candidates = [int(i) for i in order if table.active_F[i]]
+    wanted = [*candidates, *(i for i in request.also if i not in candidates)]
+    if not wanted:
+        return []
+    columns: dict[str, Any] = {name: None if c is None else c[wanted] for name, c in table.columns.items()}
+    vectors = [r.h_TD for r in table.reads]
+    if vectors[0].dtype != torch.float32:
+        m = len(request.prompts.positive)
+        pooled = pool_features(sae, vectors, masks(table.reads, request), request.pool, m, wanted)
+        columns = score(pooled, reference, request, np.array(wanted), table.s0)[0]
+    by_value = np.argsort(-columns[request.by][: len(candidates)], kind="stable")[: request.top].tolist()
+    shown = {wanted[k] for k in by_value}
+    by_number = [wanted.index(i) for i in dict.fromkeys(request.also) if i not in shown]
+    return [feature_row(wanted[k], k, columns) for k in [*by_value, *by_number]]
+
+
+def feature_row(feature: int, at: int, columns: dict[str, Any]) -> FeatureRow:
+    """One row out of the columns."""
+    g = columns["g"]  # None below four prompts a set
+    numbers: dict[str, Any] = {name: float(columns[name][at]) for name in RANK_COLUMNS if name != "g"}
+    return FeatureRow(feature, (), g=None if g is None else float(g[at]), **numbers)
