@@ -44,8 +44,8 @@ INPUTS = {
 u = h.norm(dim=-1, keepdim=True) / h.shape[-1] ** 0.5  # this SAE reads vectors of norm sqrt(d_model)
     x = h / u.clamp(min=1e-12)""",
     "layer_norm": """\
-u = h.std(-1, keepdim=True) + 1e-5  # this SAE reads vectors of mean 0 and standard deviation 1
-    x = (h - h.mean(-1, keepdim=True)) / u""",
+u = h.std(-1, keepdim=True)  # this SAE reads vectors of mean 0 and standard deviation 1
+    x = (h - h.mean(-1, keepdim=True)) / (u + 1e-5)""",
 }
 """How a vector h becomes the SAE's input x, per normalisation; u is the scale that was taken away."""
 
@@ -78,7 +78,7 @@ w_enc, w_dec = weights["W_enc"][:, features].float(), weights["W_dec"][features]
 bias = weights["b_enc"][features].float()
 threshold = weights["threshold"][features].float().clamp(min=0) if "threshold" in weights else 0.0
 subtracts = {{**config, **config.get("metadata", {{}})}}.get("apply_b_dec_to_input")
-if subtracts or (subtracts is None and "metadata" not in config):  # unsaid, older SAEs do
+if subtracts is None or subtracts:  # where nothing is said, it is done
     bias = bias - weights["b_dec"].float() @ w_enc  # the encoder reads x - b_dec
 
 
