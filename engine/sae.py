@@ -180,9 +180,10 @@ class SparseAutoencoder:
                 continue
             x_TD = x_TD.to(h_TD.dtype) if half else x_TD
             for features in self._blocks():
-                f_TF = self._activate(self._pre_activations(x_TD, features), features)
-                token_N, feature_N = f_TF.nonzero(as_tuple=True)
-                yield Active(token_N + t, feature_N + features.start, f_TF[token_N, feature_N], tokens, features)
+                z_TF = self._pre_activations(x_TD, features)
+                token_N, feature_N = self._fires(z_TF, features).nonzero(as_tuple=True)
+                z_N, feature_N = z_TF[token_N, feature_N], feature_N + features.start
+                yield Active(token_N + t, feature_N, self._activate(z_N, feature_N), tokens, features)
 
     def encode_features(self, x_TD: torch.Tensor, columns: FeatureColumns) -> torch.Tensor:
         """Float32 activations_TK of chosen features from normalised input; any leading dimensions."""
@@ -202,15 +203,22 @@ class SparseAutoencoder:
         w_enc_DF = self.w_enc_DF[:, features].to(x_TD.dtype)
         if x_TD.dtype == torch.float32:
             return torch.addmm(self.b_enc_F[features], x_TD, w_enc_DF)
-        return (x_TD @ w_enc_DF).float() + self.b_enc_F[features]
+        return (x_TD @ w_enc_DF).float().add_(self.b_enc_F[features])
+
+    def _fires(self, z: torch.Tensor, at: slice | torch.Tensor) -> torch.Tensor:
+        """Where f of the features `at` is not zero, from their pre-activations; a NaN fires, so that it is seen."""
+        if self.b_gate_F is not None and self.gain_F is not None and self.b_mag_F is not None:
+            return ~((z + self.b_gate_F[at] <= 0) | (z * self.gain_F[at] + self.b_mag_F[at] <= 0))
+        if self.norm_F is not None:
+            z = z * self.norm_F[at]
+        return ~(z <= self.threshold_F[at])  # a threshold of 0 makes this a plain relu
 
     def _activate(self, z: torch.Tensor, at: slice | torch.Tensor) -> torch.Tensor:
         """f of the features `at` from their pre-activations, of every encoder but topk."""
-        if self.b_gate_F is not None and self.gain_F is not None and self.b_mag_F is not None:
-            return torch.relu(z * self.gain_F[at] + self.b_mag_F[at]) * (z + self.b_gate_F[at] > 0)
-        if self.norm_F is not None:
-            z = z * self.norm_F[at]
-        return z * (z > self.threshold_F[at])  # a threshold of 0 makes this a plain relu
+        fires = self._fires(z, at)
+        if self.gain_F is not None and self.b_mag_F is not None:
+            return (z * self.gain_F[at] + self.b_mag_F[at]) * fires
+        return (z if self.norm_F is None else z * self.norm_F[at]) * fires
 
     def _top_k(self, x_TD: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """The k largest pre-activations of each token and their features, exact, merged block by block."""
