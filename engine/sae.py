@@ -38,6 +38,9 @@ TENSORS: dict[Encoder, tuple[str, ...]] = {
 }
 """What each encoder needs, by the names SAELens gave them."""
 
+DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
+AGAIN = "The file is damaged or of another format: download it again."
+
 FEATURES_PER_BLOCK = 4096
 TOKENS_PER_BLOCK = 1024
 
@@ -126,7 +129,8 @@ class SparseAutoencoder:
         self.b_gate_F = weights["b_gate"].float() if gated else None
         self.gain_F = weights["r_mag"].float().exp() if gated else None
         self.b_mag_F = weights["b_mag"].float() if gated else None
-        self.norm_F = row_norms(self.w_dec_FD) if config.rescale_acts_by_decoder_norm else None
+        # the decoder as it is applied to vectors in the model's own units: an average-norm scale is part of it
+        self.norm_F = row_norms(self.w_dec_FD) / config.scale if config.rescale_acts_by_decoder_norm else None
 
     def to(self, device: torch.device) -> SparseAutoencoder:
         """Moves the weights; returns itself."""
@@ -283,32 +287,36 @@ class SparseAutoencoder:
 
 
 def row_norms(w_dec_FD: torch.Tensor) -> torch.Tensor:
-    """Norms_F of the decoder's rows in float32, without a float32 copy of them all."""
+    """Norms_F of the decoder's rows in float32, without a float32 copy of them all; never 0, to be divided by."""
     blocks = [w_dec_FD[at : at + FEATURES_PER_BLOCK] for at in range(0, len(w_dec_FD), FEATURES_PER_BLOCK)]
-    return torch.cat([block.float().norm(dim=-1) for block in blocks])
+    return torch.cat([block.float().norm(dim=-1) for block in blocks]).clamp(min=1e-8)
 
 
 def check_weights(config: SaeConfig, weights: dict[str, torch.Tensor]) -> None:
-    """Raises SaeError where a tensor is missing or shapes do not fit each other."""
+    """Raises SaeError where a tensor is missing, is not of finite floating-point numbers, or shapes do not fit."""
     missing = [name for name in TENSORS[config.encoder] if name not in weights]
     if missing:
+        has = ", ".join(sorted(weights)[:20]) or "none"
         raise SaeError(
-            f"{config.source} has no tensor {', '.join(missing)} (it has: {', '.join(sorted(weights)) or 'none'}).",
+            f"{config.source} has no tensor {', '.join(missing)} (it has: {has}).",
             f"A SAE with a {config.encoder} encoder needs them: is this the file its configuration belongs to?",
         )
     w_enc = weights["W_enc"]
     if w_enc.ndim != 2 or 0 in w_enc.shape:
-        raise SaeError(f"{config.source}: W_enc has shape {tuple(w_enc.shape)}, not two dimensions.")
+        raise SaeError(f"{config.source}: W_enc has shape {tuple(w_enc.shape)}, not two dimensions.", AGAIN)
     d_in, d_sae = w_enc.shape
     expected = {"W_enc": (d_in, d_sae), "W_dec": (d_sae, d_in), "b_dec": (d_in,)}
     for name in TENSORS[config.encoder]:
         shape = expected.get(name, (d_sae,))
-        if tuple(weights[name].shape) != shape or not weights[name].is_floating_point():
+        if tuple(weights[name].shape) != shape or weights[name].dtype not in DTYPES:
             raise SaeError(
                 f"{config.source}: {name} is {weights[name].dtype} of shape {tuple(weights[name].shape)}, but W_enc "
                 f"{tuple(w_enc.shape)} asks for floating-point numbers of shape {shape}.",
-                "The file is damaged or of another format: download it again.",
+                AGAIN,
             )
+        # the sum is NaN or infinite as soon as one number is; float64 so that it cannot overflow by itself
+        if not torch.isfinite(weights[name].sum(dtype=torch.float64)):
+            raise SaeError(f"{config.source}: tensor {name} holds NaN or infinite numbers.", AGAIN)
     if config.encoder == "topk" and not (config.k is not None and 0 < config.k <= d_sae):
         raise SaeError(
             f"{config.source}: k is {config.k}, a topk encoder of {d_sae} features needs 1 to {d_sae}.",
