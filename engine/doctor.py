@@ -1,110 +1,210 @@
 """The doctor: is this SAE wired right to this model?
 
-Checks what can be measured on reference text. Shape suffixes: T tokens, D d_model.
+What can be measured on reference text; names and tokens are checks.py's, limits health.py's, other wirings wiring.py's.
+Shape suffixes: T tokens, D width of the hooked vector, F features of the SAE.
 """
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import torch
 
 import prompts
+from engine import health, wiring
+from engine.checks import records_say
 from engine.decode import paired_logprobs
 from engine.explorer import Events, Explorer
 from engine.records import Check, Diagnosis, Doctor, Edit, Progress, Prompt
 from engine.reference import passages_of, read_text
+from engine.wiring import Fit, Found
 
-MIN_VARIANCE_EXPLAINED = 0.5
-"""Below this a SAE hardly reads the vectors it is given: the wrong layer, model or normalisation."""
+ALIGNED = 0.05
+"""Median cosine of a feature's encoder and decoder directions, below which the two are not of one SAE (trained ones:
+0.2 to 0.8; unrelated ones: 0, give or take 1/sqrt(d_in))."""
 
 
 def diagnose(explorer: Explorer, request: Doctor) -> Events:
-    """Runs every check."""
-    passages = passages_of(explorer.model, read_text(prompts.NEUTRAL_TEXT), request.text_tokens)
-    yield Progress("reading text")
-    vectors = yield from explorer.model.capture(explorer.hook, passages, "reading text")
-    norms = torch.cat([h.float().norm(dim=-1) for h in vectors])
-    kept = [
-        h[(h.float().norm(dim=-1) <= explorer.reference.sink_norm) & ~special(explorer, ids).to(h.device)]
-        for ids, h in zip(passages, vectors, strict=True)
-    ]
-    h_TD = torch.cat(kept).float()
-    yield Progress("measuring the SAE")
-    h_hat_TD, l0_T = explorer.sae.reconstruct(h_TD)
-    residue = (h_TD - h_hat_TD).square().sum()
-    explained = float(1 - residue / (h_TD - h_TD.mean(0)).square().sum())
-    l0 = float(l0_T.mean())
-    yield Progress("running a no-op edit")
-    checks = (
-        *wiring(explorer),
-        fed_ids(explorer),
-        Check("norms", None, norms_in_words(norms, len(h_TD))),
-        Check(
-            "variance explained",
-            explained >= MIN_VARIANCE_EXPLAINED,
-            f"{explained:.3f} on {len(h_TD):,} tokens of neutral text "
-            f"(reference statistics: {explorer.reference.variance_explained:.3f}; below "
-            f"{MIN_VARIANCE_EXPLAINED} the SAE does not read what it was trained on)",
-        ),
-        Check("L0", 0 < l0 < explorer.sae.d_sae / 10, f"{l0:.1f} features fire per token"),
-        no_op(explorer),
-    )
-    return Diagnosis(checks, l0, explained, len(h_TD))
-
-
-def special(explorer: Explorer, ids: list[int]) -> torch.Tensor:
-    """True for special tokens."""
-    return torch.tensor([i in explorer.model.tokens.special for i in ids])
-
-
-def wiring(explorer: Explorer) -> list[Check]:
-    """What the records say: module, widths, names."""
+    """Runs every check. Ends early where the SAE cannot read the vectors at all."""
     sae, model = explorer.sae, explorer.model
-    trained_on, name = sae.config.model.lower().split("/")[-1], model.name.lower().rstrip("/").split("/")[-1]
-    return [
-        Check("hook", None, f"{explorer.hook.name} is the {explorer.hook.side} of {explorer.hook.path}"),
-        Check(
-            "SAE's hook",
-            sae.config.hook == explorer.hook.name if sae.config.hook else None,
-            f"trained at {sae.config.hook}" if sae.config.hook else "the SAE's files do not name one",
-        ),
-        Check("d_in", sae.d_in == model.d_model, f"SAE {sae.d_in}, model {model.d_model}"),
-        Check(
-            "model",
-            trained_on == name
-            if trained_on and not Path(model.name).exists()
-            else None,  # a folder may be called anything
-            f"the SAE was trained on {sae.config.model}, this is {model.name}"
-            if trained_on
-            else "the SAE's files do not name one",
-        ),
-        Check(
-            "SAE",
-            None,
-            f"{sae.config.encoder}, {sae.d_sae:,} features, normalisation {sae.config.normalisation}, "
-            f"b_dec {'' if sae.config.apply_b_dec_to_input else 'not '}subtracted at the input",
-        ),
+    checks = records_say(explorer)
+    texts = read_text(prompts.NEUTRAL_TEXT)
+    passages = passages_of(model, texts, request.text_tokens)
+    yield Progress("reading text")
+    vectors = yield from model.capture(explorer.hook, passages, "reading text")
+    all_TD = torch.cat(vectors)
+    checks.append(width(explorer, all_TD.shape[-1]))
+    if checks[-1].ok is False:
+        return Diagnosis(tuple(checks), 0.0, float("nan"), 0)
+    h_TD = wiring.kept(all_TD, passages, model.tokens.special, explorer.reference.sink_norm)
+    checks += [finite(explorer, all_TD), norms(all_TD, len(h_TD))]
+    fit = yield from wiring.measure(sae, h_TD, "measuring the SAE")
+
+    some_TD = wiring.sample(h_TD, wiring.sample_size(sae))
+    now = yield from wiring.measure(sae, some_TD, "trying other wirings")
+    others = yield from wiring.compare(wiring.alternatives(sae, some_TD), some_TD, "trying other wirings")
+    sparser = yield from wiring.compare(wiring.top_k_alternatives(sae, now), some_TD, "trying topk encoders")
+    rewired = wiring.best_of(others, now)
+    best = sae if rewired is None else rewired.sae
+    found = yield from wiring.layers(model, explorer.hook, passages, vectors, best)
+    blamed = [wired_otherwise(now, others, rewired), encoder(explorer, now, fit, sparser), layer(explorer, found)]
+    checks += [
+        explains(explorer, fit, len(h_TD), any(check.ok is False for check in blamed)),
+        fires(explorer, fit),
+        *blamed,
+        together(explorer, fit),
+        dead(explorer),
     ]
+    yield Progress("running a no-op edit")
+    checks.append(no_op(explorer))
+    return Diagnosis(tuple(checks), fit.l0, fit.variance_explained, len(h_TD))
 
 
-def fed_ids(explorer: Explorer) -> Check:
-    """Exactly one leading special token, as the SAE was trained."""
-    tokens = explorer.model.tokens
-    ids = tokens.feed(Prompt("The sky is blue.")).ids
-    leading = next((n for n, i in enumerate(ids) if i not in tokens.special), len(ids))
-    expected = 0 if tokens.bos is None else 1
-    shown = " ".join(f"{i}:{tokens.string(i)!r}" for i in ids)
-    trained = {True: "with one", False: "without one", None: "the files do not say how"}
-    shown += f"; leading special tokens: {leading}, the SAE was trained {trained[explorer.sae.config.prepend_bos]}"
-    return Check("fed token ids", leading == expected, f'"The sky is blue." is fed as {shown}')
+# ---- what is measured
 
 
-def norms_in_words(norms_T: torch.Tensor, kept: int) -> str:
+def width(explorer: Explorer, hooked: int) -> Check:
+    """d_in against the hooked vector's width."""
+    words = f"SAE {explorer.sae.d_in}, hooked vectors {hooked}"
+    if explorer.sae.d_in == hooked:
+        return Check("d_in", True, words)
+    return Check("d_in", False, words, "Another model, or another kind of hook point than the SAE's: check both.")
+
+
+def finite(explorer: Explorer, h_TD: torch.Tensor) -> Check:
+    """No NaN and no infinity in the vectors and in the SAE's weights."""
+    bad_T = ~torch.isfinite(h_TD.float()).all(-1)
+    sae = explorer.sae
+    weights = {"W_enc": sae.w_enc_DF, "W_dec": sae.w_dec_FD, "b_enc": sae.b_enc_F, "b_dec": sae.b_dec_D}
+    broken = [name for name, weight in weights.items() if not all_finite(weight)]
+    if bad_T.any():
+        words = f"{int(bad_T.sum()):,} of {len(h_TD):,} hooked vectors hold NaN or infinity"
+        remedy = "float16 overflows in some models: give --dtype bfloat16 or float32."
+        return Check("finite numbers", False, words, remedy)
+    if broken:
+        return Check("finite numbers", False, f"{', '.join(broken)} hold NaN or infinity", "Download the SAE again.")
+    return Check("finite numbers", True, "no NaN, no infinity in vectors and weights")
+
+
+def all_finite(weight: torch.Tensor) -> bool:
+    """Whether no number is NaN or infinite, without a mask of the whole."""
+    return all(bool(torch.isfinite(weight[at : at + 256]).all()) for at in range(0, len(weight), 256))
+
+
+def norms(h_TD: torch.Tensor, kept: int) -> Check:
     """The spread of ||h||, and how many tokens were left out as special or sinks."""
-    low, middle, high = (float(norms_T.quantile(q)) for q in (0.05, 0.5, 0.95))
-    left_out = len(norms_T) - kept
-    return f"||h|| 5 % {low:.1f}, median {middle:.1f}, 95 % {high:.1f}; {left_out} special or sink tokens left out"
+    norm_T = h_TD.float().norm(dim=-1)
+    low, middle, high = (float(norm_T.quantile(q)) for q in (0.05, 0.5, 0.95))
+    words = f"||h|| 5 % {low:.1f}, median {middle:.1f}, 95 % {high:.1f}"
+    return Check("norms", None, f"{words}; {len(norm_T) - kept} special or sink tokens left out")
+
+
+def explains(explorer: Explorer, fit: Fit, tokens: int, blamed: bool) -> Check:
+    """Variance explained against the published value."""
+    published = explorer.sae.config.published_variance_explained
+    expected = f"at least {health.MIN_VARIANCE_EXPLAINED} is to be expected"
+    if published is not None:
+        expected = f"published {published:.3f}, red from {health.SHORTFALL} below it"
+    words = f"{fit.variance_explained:.3f} on {tokens:,} tokens of neutral text ({expected})"
+    if health.variance_ok(fit.variance_explained, published):
+        return Check("variance explained", True, words)
+    trained_on = explorer.sae.config.model or "not named in its files"
+    remedy = "The checks below name a wiring that does better."
+    if not blamed:
+        remedy = (
+            "No other normalisation, bias or neighbouring layer does clearly better: another model than the SAE's "
+            f"({trained_on}), a layer further away, or damaged files?"
+        )
+    return Check("variance explained", False, words, remedy)
+
+
+def fires(explorer: Explorer, fit: Fit) -> Check:
+    """L0 against the published value."""
+    config = explorer.sae.config
+    low, high = health.l0_limits(config.published_l0, config.k, explorer.sae.d_in)
+    expected = f"published {config.published_l0:.1f}, red outside {low:.0f} to {high:.0f}" if low else ""
+    expected = expected or (f"k = {config.k}" if config.k is not None else f"sparse is below d_in / 4 = {high:.0f}")
+    words = f"{fit.l0:.1f} features fire per token ({expected})"
+    if health.l0_ok(fit.l0, config.published_l0, config.k, explorer.sae.d_in):
+        return Check("L0", True, words)
+    remedy = "Too many fire: a normalisation, threshold or k that was not applied?"
+    if fit.l0 < max(low, 1.0):
+        remedy = (
+            "Too few fire: vectors too short for the thresholds (a normalisation missing), or another layer or model?"
+        )
+    return Check("L0", False, words, remedy)
+
+
+def wired_otherwise(now: Fit, others: list[Found], best: Found | None) -> Check:
+    """Whether another normalisation or bias explains clearly more."""
+    single = [f"{f.changes[0]} {f.fit.variance_explained:.3f}" for f in others if len(f.changes) == 1]
+    words = f"as wired it explains {now.variance_explained:.3f}; " + ", ".join(single)
+    if best is None:
+        return Check("wiring", True, words)
+    how = " and ".join(best.changes)
+    words = f"with {how} it explains {best.fit.variance_explained:.3f} instead of {now.variance_explained:.3f}"
+    remedy = f"The SAE was most likely trained with {how}: correct its configuration file."
+    return Check("wiring", False, f"{words} (L0 {best.fit.l0:.0f} instead of {now.l0:.0f})", remedy)
+
+
+def encoder(explorer: Explorer, now: Fit, fit: Fit, sparser: list[Found]) -> Check:
+    """A topk encoder keeps to its k; a standard one is not a TopK SAE read as ReLU."""
+    config = explorer.sae.config
+    if config.encoder == "topk" and config.k is not None:
+        words = f"at most {fit.most} features fire on a token, k = {config.k}"
+        return Check("encoder", fit.most <= config.k, words, "" if fit.most <= config.k else "A defect: report it.")
+    best = wiring.best_of(sparser, now, wiring.TOPK_GAIN)
+    if best is not None:
+        words = (
+            f"with {best.changes[0]} it explains {best.fit.variance_explained:.3f} with {best.fit.l0:.0f} features "
+            f"instead of {now.variance_explained:.3f} with {now.l0:.0f}"
+        )
+        return Check("encoder", False, words, "A TopK SAE read as ReLU: its configuration must say topk and k.")
+    tried = ", ".join(f"{f.changes[0]} explains {f.fit.variance_explained:.3f}" for f in sparser)
+    most = f"{config.encoder}, at most {fit.most} features fire on a token"
+    return Check("encoder", True, f"{most}; {tried}" if tried else most)
+
+
+def layer(explorer: Explorer, found: list[Found]) -> Check:
+    """Whether a neighbouring layer explains clearly more."""
+    name = explorer.hook.name
+    here = next((f.fit for f in found if f.changes[0] == name), None)
+    others = [f for f in found if f.changes[0] != name]
+    if here is None or not others:
+        return Check("layer", None, "no layer of the same kind to compare with")
+    words = ", ".join(f"{f.changes[0]} {f.fit.variance_explained:.3f}" for f in others)
+    best = wiring.best_of(others, here)
+    if best is None:
+        return Check("layer", True, f"here it explains {here.variance_explained:.3f}; {words}")
+    at = best.changes[0]
+    words = f"at {at} it explains {best.fit.variance_explained:.3f}, here {here.variance_explained:.3f}: off by one?"
+    return Check("layer", False, words, f"Try --hook {at}.")
+
+
+def together(explorer: Explorer, fit: Fit) -> Check:
+    """Whether encoder and decoder are of one SAE: each feature reads about the direction it writes."""
+    sae = explorer.sae
+    index_F = torch.linspace(0, sae.d_sae - 1, min(sae.d_sae, 4096)).long().to(sae.w_enc_DF.device)
+    enc_FD, dec_FD = sae.w_enc_DF[:, index_F].float().T, sae.w_dec_FD[index_F].float()
+    cosine = float(torch.nn.functional.cosine_similarity(enc_FD, dec_FD, dim=-1).median())
+    words = f"median cosine of a feature's encoder and decoder directions {cosine:.2f}"
+    # a SAE that explains its vectors is whole, whatever its directions
+    if cosine >= ALIGNED or fit.variance_explained >= health.MIN_VARIANCE_EXPLAINED:
+        return Check("weights", True, words)
+    remedy = "Those of unrelated weights: rows in another order, or files of two SAEs? Download it again."
+    return Check("weights", False, words, remedy)
+
+
+def dead(explorer: Explorer) -> Check:
+    """How many features never fire on the reference text."""
+    reference = explorer.reference
+    share = float((reference.count_F == 0).float().mean())
+    words = f"{share:.1%} of the features never fire on {reference.n_tokens:,} tokens of {reference.text}"
+    if reference.n_tokens < health.DEAD_TOKENS:
+        return Check("dead features", None, f"{words}: too little text to judge")
+    if share <= health.MAX_DEAD:
+        return Check("dead features", True, words)
+    return Check(
+        "dead features", False, words, "The encoder does not get what it was trained on: see the checks above."
+    )
 
 
 def no_op(explorer: Explorer) -> Check:
@@ -113,5 +213,10 @@ def no_op(explorer: Explorer) -> Check:
     features = explorer.reference.count_F.topk(min(8, explorer.sae.d_sae)).indices.tolist()
     editor = explorer.editor([Edit(f, scale=1.0) for f in features])
     base_TV, edited_TV = paired_logprobs(explorer.model, editor, ids, len(ids) - 1)
-    same = bool(torch.equal(base_TV, edited_TV))
-    return Check("no-op edit exact", same, f"{len(features)} frequent features at scale 1, {base_TV.numel():,} logits")
+    words = f"{len(features)} frequent features at scale 1, {base_TV.numel():,} logits"
+    if torch.equal(base_TV, edited_TV):
+        return Check("no-op edit exact", True, words)
+    far = float((base_TV - edited_TV).abs().max())
+    return Check(
+        "no-op edit exact", False, f"{words}: up to {far:.2g} nats apart", "Do not trust edits here: report it."
+    )

@@ -22,6 +22,7 @@ from rich.text import Text
 from engine.export import edits_in_words
 from engine.records import (
     ArmReplay,
+    Check,
     Described,
     Diagnosis,
     Event,
@@ -233,9 +234,13 @@ class Printer:
         """The doctor's checks."""
         if self._record(result):
             return
+        grid = Table.grid(padding=(0, 1))
+        grid.add_column(width=1)
+        grid.add_column(width=max((len(check.name) for check in result.checks), default=0), no_wrap=True)
+        grid.add_column(overflow="fold")
         for check in result.checks:
-            mark = {True: "[green]✓[/green]", False: "[bold red]✗[/bold red]", None: "[dim]·[/dim]"}[check.ok]
-            self.out.print(f"{mark} [bold]{check.name}[/bold]  {escape(check.detail)}", soft_wrap=True)
+            grid.add_row(check_mark(check), Text(check.name, "bold"), check_in_words(check))
+        self.out.print(grid)
 
     def differences(self, recorded: Loaded, now: Loaded) -> None:
         """What is loaded now that is not what was recorded."""
@@ -281,6 +286,19 @@ class Printer:
                 "\nNext: [bold]saescope feature N[/bold], [bold]saescope generate PROMPT --ablate N --compare[/bold], "
                 "[bold]saescope --help[/bold]"
             )
+
+
+def check_mark(check: Check) -> Text:
+    """✓, ✗, · for measured, ? for a doubt."""
+    if check.ok is None:
+        return Text("?", "bold yellow") if check.remedy else Text("·", "dim")
+    return Text("✓", "green") if check.ok else Text("✗", "bold red")
+
+
+def check_in_words(check: Check) -> Text:
+    """What a check found, and what to do on lines of its own."""
+    text = Text(check.detail)
+    return text.append(f"\n→ {check.remedy}", "bold") if check.remedy else text
 
 
 def gap(arm: ArmReplay) -> str:

@@ -376,11 +376,13 @@ class ProbeTable(Record, frozen=True, tag=True):
 
 
 class Check(Record, frozen=True):
-    """One line of the doctor's report. `ok` None: measured, nothing to compare it with."""
+    """One line of the doctor's report. `ok` None: measured, nothing to compare it with; with a remedy, a doubt."""
 
     name: str
     ok: bool | None
     detail: str
+    remedy: str = ""
+    """What to do about it, where it failed or is in doubt."""
 
 
 class Diagnosis(Record, frozen=True, tag=True):

@@ -79,7 +79,7 @@ def test_doctor_reports_its_checks_and_fails_where_one_fails(cli):
     code, out, err = cli("doctor", "--json")
     found = json.loads(out)
     assert set(found) >= {"checks", "l0", "variance_explained"}
-    assert all(set(check) == {"name", "ok", "detail"} for check in found["checks"])
+    assert all(set(check) == {"name", "ok", "detail", "remedy"} for check in found["checks"])
     oks = {check["name"]: check["ok"] for check in found["checks"]}
     assert oks["variance explained"] is False  # a random SAE explains nothing
     assert oks["no-op edit exact"] is oks["fed token ids"] is oks["d_in"] is oks["SAE's hook"] is True

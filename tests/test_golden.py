@@ -141,7 +141,15 @@ RECORDS = {
     "diagnosis": (
         "diagnosis",
         Diagnosis(
-            (Check("hook", None, "blocks.1"), Check("d_in", True, "16 [ok]"), Check("L0", False, "0")), 0.0, 0.8, 100
+            (
+                Check("hook", None, "blocks.1"),
+                Check("d_in", True, "16 [ok]"),
+                Check("L0", False, "0 features fire per token, " * 6, "Too few [fire]."),
+                Check("model", None, "gemma-2-2b-it", "It was trained on gemma-2-2b."),
+            ),
+            0.0,
+            0.8,
+            100,
         ),
         (),
     ),
