@@ -1,9 +1,9 @@
-"""Edits of the residual stream: h' = h + u * sum_i (f'_i - f_i) * D_i, the SAE's error term kept.
+"""Edits of the hooked vector: h' = h + u * sum_i (f'_i - f_i) * D_i, the SAE's error term kept.
 
 f' = scale * f per edited feature; scale 0 ablates. Bit-exact where f' = f, and zero where the feature is silent.
 BOS and attention sinks are never edited. Formulas: the README's section on edits.
 
-Shape suffixes: B batch rows, T tokens, D d_model, K edited features.
+Shape suffixes: B batch rows, T tokens, D width of the hooked vector, K edited features.
 """
 
 from __future__ import annotations
@@ -85,9 +85,14 @@ class ResidualEditor:
     def _on_input(
         self, _: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        if self.hook.kind == "resid_mid":
+            # the block adds the MLP's output to the tensor that it gave the norm: both have to change
+            args[0].copy_(self.edit(args[0]))
+            return args, kwargs
         if args:
             return (self.edit(args[0]), *args[1:]), kwargs
-        return args, {**kwargs, "hidden_states": self.edit(kwargs["hidden_states"])}
+        first = next(iter(kwargs))
+        return args, {**kwargs, first: self.edit(kwargs[first])}
 
     def _on_output(self, _: Any, __: Any, output: Any) -> Any:
         if isinstance(output, tuple):

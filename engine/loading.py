@@ -77,17 +77,24 @@ def _open_model(
 
 def match(model: LanguageModel, sae: SparseAutoencoder, hook_name: str | None) -> HookPoint:
     """The hook point, once SAE and model are seen to fit each other. Raises MismatchError or HookError."""
-    if sae.d_in != model.d_model:
-        trained_on = f" It was trained on {sae.config.model}." if sae.config.model else ""
-        raise MismatchError(
-            f"The SAE reads vectors of width {sae.d_in}, the residual stream of {model.name} "
-            f"has width {model.d_model}.{trained_on}",
-            "Give the SAE's own model with --model.",
-        )
     name = hook_name or sae.config.hook
     if not name:
         raise HookError("The SAE's files do not say where it reads.", "Give --hook, e.g. blocks.15.hook_resid_pre.")
-    return resolve_hook(model.module, name)
+    hook = resolve_hook(model.module, name)
+    width = model.width(hook)
+    if sae.d_in == width:
+        return hook
+    if hook_name and sae.d_in == model.d_model:
+        raise HookError(
+            f"{hook.name} has width {width}, the SAE reads vectors of width {sae.d_in}.",
+            "Give --hook the hook point that the SAE was trained at.",
+        )
+    trained_on = f" It was trained on {sae.config.model}." if sae.config.model else ""
+    place = f"has width {width}" if width == model.d_model else f"has width {model.d_model}, its {hook.name} {width}"
+    raise MismatchError(
+        f"The SAE reads vectors of width {sae.d_in}, the residual stream of {model.name} {place}.{trained_on}",
+        "Give the SAE's own model with --model.",
+    )
 
 
 def find_reference(

@@ -1,7 +1,7 @@
-"""A language model with one hook point: loading, and capture of the residual stream that stops at the hook.
+"""A language model with one hook point: loading, and capture of the hooked vectors that stops at the hook.
 
-Shape suffixes: B batch rows, T tokens, D d_model. Loading goes through transformers, capture through nnsight's
-`trace`, which ends the forward pass at the hook. Knows nothing about SAEs.
+Shape suffixes: B batch rows, T tokens, D width of the hooked vector (d_model but for some hooks). Loading goes through
+transformers, capture through nnsight's `trace`, which ends the forward pass at the hook. Knows nothing about SAEs.
 """
 
 from __future__ import annotations
@@ -83,7 +83,10 @@ class LanguageModel:
         return [found[i] for i in range(len(sequences))]
 
     def capture_batch(self, hook: HookPoint, rows: Sequence[Sequence[int]]) -> list[torch.Tensor]:
-        """The hooked vectors h_TD of a few sequences, in one forward pass that ends at the hook."""
+        """The hooked vectors h_TD of a few sequences, in one forward pass that ends at the hook.
+
+        Raises HookError where the module has no vector per token there, or not one of the expected width.
+        """
         width = max(map(len, rows))
         # right padding: causal attention keeps it from the real tokens
         ids_BT = torch.tensor([[*row, *[0] * (width - len(row))] for row in rows], device=self.device)
@@ -94,12 +97,21 @@ class LanguageModel:
                 value = node.input if hook.side == "input" else node.output
                 hidden: torch.Tensor = (value[0] if isinstance(value, tuple) else value).save()
                 tracer.stop()
-        if not isinstance(hidden, torch.Tensor) or hidden.shape[-1] != self.d_model:
+        if not isinstance(hidden, torch.Tensor) or not self._fits(hook, hidden, ids_BT.shape):
+            wide = "" if hook.width is None else f" of width {hook.width}"
             raise HookError(
-                f"{hook.name}: the {hook.side} of {hook.path} is not a vector of width {self.d_model} per token.",
+                f"{hook.name}: the {hook.side} of {hook.path} is not a vector{wide} per token.",
                 "Give --hook a name like blocks.15.hook_resid_pre or a module path like model.layers.14.",
             )
         return [hidden[b, : len(row)] for b, row in enumerate(rows)]
+
+    @staticmethod
+    def _fits(hook: HookPoint, hidden: torch.Tensor, shape_BT: torch.Size) -> bool:
+        return hidden.ndim == 3 and hidden.shape[:2] == shape_BT and hook.width in (None, hidden.shape[-1])
+
+    def width(self, hook: HookPoint) -> int:
+        """Width of the hooked vector; where neither weights nor kind tell, measured on one token. Raises HookError."""
+        return hook.width or self.capture_batch(hook, [[0]])[0].shape[-1]
 
     def hooked_module(self, hook: HookPoint) -> nn.Module:
         """The module at the hook point."""
