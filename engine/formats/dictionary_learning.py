@@ -12,8 +12,18 @@ from typing import Any
 import torch
 
 from engine.errors import SaeError
-from engine.formats.files import pick, present, read_config, read_pickle, transposed
-from engine.sae import Encoder, SaeConfig, SparseAutoencoder
+from engine.formats.files import (
+    brief,
+    is_matrix,
+    pick,
+    present,
+    read_config,
+    read_pickle,
+    text,
+    transposed,
+    whole_number,
+)
+from engine.sae import Encoder, SaeConfig
 
 CONFIG, WEIGHTS = "config.json", "ae.pt"
 ENCODERS: dict[str, Encoder] = {
@@ -33,7 +43,7 @@ def recognises(folder: Path) -> bool:
     return (folder / CONFIG).is_file() and (folder / WEIGHTS).is_file()
 
 
-def load(folder: Path, name: str, device: torch.device) -> SparseAutoencoder:
+def load(folder: Path, name: str, device: torch.device) -> tuple[SaeConfig, dict[str, torch.Tensor]]:
     """Reads the folder. Raises SaeError for broken files and for kinds this loader does not read."""
     config = parse_config(read_config(folder / CONFIG), name)
     found = read_pickle(folder / WEIGHTS, device)
@@ -50,11 +60,12 @@ def load(folder: Path, name: str, device: torch.device) -> SparseAutoencoder:
     }
     # a topk one has a threshold too, but its encode takes each token's k largest
     threshold = pick(found, "threshold") if config.encoder == "jumprelu" else None
-    if threshold is not None and weights["W_enc"] is not None:
-        if threshold.ndim == 0 and threshold < 0:
+    if threshold is not None and threshold.ndim == 0 and is_matrix(weights["W_dec"]):
+        if threshold.is_floating_point() and threshold < 0:
             raise SaeError(f"{name}: its threshold was never set ({float(threshold)}).", "Train it to the end.")
-        weights["threshold"] = threshold.expand(weights["W_enc"].shape[-1]) if threshold.ndim == 0 else threshold
-    return SparseAutoencoder(config, present(weights))
+        threshold = threshold.expand(len(weights["W_dec"]))  # type: ignore[arg-type]
+    weights["threshold"] = threshold
+    return config, present(weights)
 
 
 def parse_config(raw: dict[str, Any], name: str) -> SaeConfig:
@@ -62,11 +73,11 @@ def parse_config(raw: dict[str, Any], name: str) -> SaeConfig:
     trainer = raw.get("trainer")
     if not isinstance(trainer, dict):
         raise SaeError(f"{name}: {CONFIG} has no section `trainer`.", "This is not a dictionary_learning SAE.")
-    kind, layer, k = str(trainer.get("dict_class")), trainer.get("layer"), trainer.get("k")
+    kind, layer = text(trainer.get("dict_class")), whole_number(trainer.get("layer"))
     if kind not in ENCODERS:
-        raise SaeError(f"{name}: cannot read a SAE of class {kind!r}.", f"Classes read: {', '.join(ENCODERS)}.")
-    submodule = str(trainer.get("submodule_name") or "resid_post")
-    is_residual = isinstance(layer, int) and "mlp" not in submodule and "att" not in submodule
+        raise SaeError(f"{name}: cannot read a SAE of class {brief(kind)}.", f"Classes read: {', '.join(ENCODERS)}.")
+    submodule = text(trainer.get("submodule_name")) or "resid_post"
+    is_residual = layer is not None and "mlp" not in submodule and "att" not in submodule
     return SaeConfig(
         source=name,
         format="dictionary_learning",
@@ -74,8 +85,8 @@ def parse_config(raw: dict[str, Any], name: str) -> SaeConfig:
         normalisation="none",
         apply_b_dec_to_input=kind not in NO_B_DEC_AT_THE_INPUT,
         hook=f"blocks.{layer}.hook_resid_post" if is_residual else "",
-        model=str(trainer.get("lm_name") or ""),
-        k=k if ENCODERS[kind] == "topk" and isinstance(k, int) else None,
+        model=text(trainer.get("lm_name")),
+        k=whole_number(trainer.get("k")) if ENCODERS[kind] == "topk" else None,
         rescale_acts_by_decoder_norm=kind == "AutoEncoder",
         notes=() if is_residual else (f"trained at {submodule!r} of layer {layer}: give its hook point with --hook",),
     )

@@ -14,10 +14,14 @@ import torch
 
 from engine.errors import SaeError
 from engine.formats.files import read_npz
-from engine.sae import SaeConfig, SparseAutoencoder
+from engine.sae import SaeConfig
 
 WEIGHTS = "params.npz"
 REPOSITORY = re.compile(r"gemma-scope-(2b|9b|27b)-(pt|it)-(res|mlp|att)(?![a-z])")
+OTHERS = {
+    re.compile(r"gemma-scope-[\w.-]*transcoder"): "a transcoder is no SAE",
+    re.compile(r"(^|/)embedding/width_"): "embedding SAEs are not read",
+}
 HOOKS = {"res": "hook_resid_post", "mlp": "hook_mlp_out", "att": "attn.hook_z"}
 
 
@@ -26,25 +30,23 @@ def recognises(folder: Path) -> bool:
     return (folder / WEIGHTS).is_file()
 
 
-def load(folder: Path, name: str, device: torch.device) -> SparseAutoencoder:
+def load(folder: Path, name: str, device: torch.device) -> tuple[SaeConfig, dict[str, torch.Tensor]]:
     """Reads the folder. Raises SaeError for broken files, transcoders and embedding SAEs."""
-    for other in ("transcoder", "embedding"):
-        if other in name:
-            raise SaeError(
-                f"{name}: {'a transcoder is no SAE' if other == 'transcoder' else 'embedding SAEs are not read'}.",
-                "Use a SAE of a -res, -mlp or -att repository, such as layer_20/width_16k/….",
-            )
-    return SparseAutoencoder(config_of(name), read_npz(folder / WEIGHTS, device))
+    for pattern, refusal in OTHERS.items():
+        if pattern.search(name):
+            raise SaeError(f"{name}: {refusal}.", "Use a SAE of a -res, -mlp or -att repository: layer_20/width_16k/….")
+    return config_of(name), read_npz(folder / WEIGHTS, device)
 
 
 def config_of(name: str) -> SaeConfig:
-    """What the names say."""
-    repository, layer, l0 = REPOSITORY.search(name), re.search(r"layer_(\d+)", name), re.search(r"_l0_(\d+)", name)
+    """What the names say; of several layers in a path the last is the SAE's own."""
+    repository = REPOSITORY.search(name)
+    layer, l0 = re.findall(r"layer_(\d{1,4})(?!\d)", name), re.findall(r"_l0_(\d{1,9})(?!\d)", name)
     model = hook = ""
     if repository:
         size, tuned, part = repository.groups()
         model = f"google/gemma-2-{size}{'-it' if tuned == 'it' else ''}"
-        hook = f"blocks.{layer[1]}.{HOOKS[part]}" if layer else ""
+        hook = f"blocks.{layer[-1]}.{HOOKS[part]}" if layer else ""
     return SaeConfig(
         source=name,
         format="Gemma Scope",
@@ -54,6 +56,6 @@ def config_of(name: str) -> SaeConfig:
         hook=hook,
         model=model,
         prepend_bos=True,
-        published_l0=float(l0[1]) if l0 else None,
+        published_l0=float(l0[-1]) if l0 else None,
         notes=() if hook else ("params.npz names neither model nor hook point, and its folders do not either",),
     )

@@ -14,8 +14,8 @@ from typing import Any
 import torch
 
 from engine.errors import SaeError
-from engine.formats.files import pick, present, read_config, read_safetensors
-from engine.sae import SaeConfig, SparseAutoencoder
+from engine.formats.files import brief, pick, present, read_config, read_safetensors, text
+from engine.sae import SaeConfig
 
 CONFIG, WEIGHTS = "config.json", "params.safetensors"
 HOOKS = {
@@ -30,31 +30,36 @@ def recognises(folder: Path) -> bool:
     return (folder / WEIGHTS).is_file()
 
 
-def load(folder: Path, name: str, device: torch.device) -> SparseAutoencoder:
+def load(folder: Path, name: str, device: torch.device) -> tuple[SaeConfig, dict[str, torch.Tensor]]:
     """Reads the folder. Raises SaeError for broken files and transcoders."""
     raw = read_config(folder / CONFIG) if (folder / CONFIG).is_file() else {}
     config = parse_config(raw, name)
     found = read_safetensors(folder / WEIGHTS, device)
+    if "affine_skip_connection" in found:
+        raise SaeError(f"{name}: a transcoder with a skip connection is no SAE.", "Use a SAE.")
     weights = {
         "W_enc": pick(found, "w_enc"),
         "W_dec": pick(found, "w_dec"),
         **{key: pick(found, key) for key in ("b_enc", "b_dec", "threshold")},
     }
-    return SparseAutoencoder(config, present(weights))
+    return config, present(weights)
 
 
 def parse_config(raw: dict[str, Any], name: str) -> SaeConfig:
-    """What config.json says, or else the names."""
-    if "transcoder" in name or "/clt" in name or raw.get("hf_hook_point_out"):
+    """What config.json says, or else the SAE's folder and the one it is in."""
+    place = "/".join(Path(name).parts[-2:])
+    if re.search(r"(^|/)(transcoder|clt)", place) or raw.get("hf_hook_point_out"):
         raise SaeError(f"{name}: a transcoder is no SAE.", "Use a SAE of a resid_post, mlp_out or attn_out folder.")
     if raw.get("architecture", "jump_relu") != "jump_relu":
-        raise SaeError(f"{name}: cannot read a SAE of kind {raw['architecture']!r}.", "Kind read here: jump_relu.")
-    hook, model = str(raw.get("hf_hook_point_in") or ""), str(raw.get("model_name") or "")
-    part, layer = re.search("|".join(HOOKS), name), re.search(r"layer_(\d+)", name)
+        raise SaeError(f"{name}: cannot read a SAE of kind {brief(raw['architecture'])}.", "Kind read here: jump_relu.")
+    hook, model = text(raw.get("hf_hook_point_in")), text(raw.get("model_name"))
+    part, layer = re.search("|".join(HOOKS), place), re.search(r"layer_(\d{1,4})(?!\d)", place)
     if not hook and part and layer:
         hook = HOOKS[part[0]].format(layer[1])
     if not model and (repository := re.search(r"gemma-scope-2-(\w+-(?:pt|it))", name)):
-        model = f"google/gemma-3-{repository[1]}"
+        model = f"gemma-3-{repository[1]}"
+    # the smallest base model alone is published without -pt
+    model = model.replace("gemma-v3", "gemma-3").replace("gemma-3-270m-pt", "gemma-3-270m")
     return SaeConfig(
         source=name,
         format="Gemma Scope 2",
@@ -62,6 +67,9 @@ def parse_config(raw: dict[str, Any], name: str) -> SaeConfig:
         normalisation="none",
         apply_b_dec_to_input=False,
         hook=hook,
-        model=model.replace("gemma-v3", "gemma-3"),
+        model=f"google/{model}" if model.startswith("gemma-") else model,
         prepend_bos=True,
+        notes=()
+        if hook
+        else ("neither a configuration nor the folder's name says at which hook point it was trained",),
     )

@@ -3,8 +3,8 @@
 Source: https://github.com/OpenMOSS/Language-Model-SAEs. Vectors are scaled so that their average norm becomes
 sqrt(d). The jump_relu_threshold was saved for vectors as the model makes them (the library folds the scale into
 biases and decoder before it sets the threshold), while biases and weights are those of scaled vectors: the threshold
-is scaled along, as SAELens does. Where sparsity_include_decoder_norm is set, f times its decoder row's norm is what
-the threshold is compared with.
+is scaled along, as SAELens does. Where sparsity_include_decoder_norm is set, as it is by default, f times its decoder
+row's norm is what the threshold is compared with, and what the k largest are chosen by.
 """
 
 from __future__ import annotations
@@ -15,10 +15,24 @@ from typing import Any
 import torch
 
 from engine.errors import SaeError
-from engine.formats.files import pick, present, read_config, read_safetensors, transposed
-from engine.sae import Normalisation, SaeConfig, SparseAutoencoder, row_norms
+from engine.formats.files import (
+    AGAIN,
+    brief,
+    flag,
+    is_matrix,
+    number,
+    pick,
+    present,
+    read_config,
+    read_safetensors,
+    text,
+    transposed,
+    whole_number,
+)
+from engine.sae import Normalisation, SaeConfig, row_norms
 
 CONFIG, WEIGHTS = "hyperparams.json", "checkpoints/final.safetensors"
+DECODER_NORM = "sparsity_include_decoder_norm"
 ENCODERS = {"jumprelu": "jumprelu", "topk": "topk", "relu": "standard"}
 NORMALISATIONS: dict[str, Normalisation] = {
     "dataset-wise": "expected_average_only_in",
@@ -32,7 +46,7 @@ def recognises(folder: Path) -> bool:
     return (folder / CONFIG).is_file() and (folder / WEIGHTS).is_file()
 
 
-def load(folder: Path, name: str, device: torch.device) -> SparseAutoencoder:
+def load(folder: Path, name: str, device: torch.device) -> tuple[SaeConfig, dict[str, torch.Tensor]]:
     """Reads the folder. Raises SaeError for broken files and for kinds this loader does not read."""
     raw = read_config(folder / CONFIG)
     config = parse_config(raw, name)
@@ -44,24 +58,25 @@ def load(folder: Path, name: str, device: torch.device) -> SparseAutoencoder:
         "b_dec": pick(found, "decoder.bias"),
     }
     w_enc, w_dec = weights["W_enc"], weights["W_dec"]
+    if w_enc is not None and w_enc.shape[:1] != (number(raw, "d_model", name),):
+        raise SaeError(f"{name}: {CONFIG} gives d_model {brief(raw['d_model'])}, W_enc is {tuple(w_enc.shape)}.", AGAIN)
     if weights["b_dec"] is None and w_enc is not None and raw.get("use_decoder_bias") is False:
         weights["b_dec"] = torch.zeros(len(w_enc), device=device)
-    if config.encoder == "jumprelu" and w_dec is not None:
+    if config.encoder == "jumprelu" and w_dec is not None and is_matrix(w_dec):
         threshold = number(raw, "jump_relu_threshold", name) * config.scale
         threshold_F = torch.full((len(w_dec),), threshold, device=device)
-        include = raw.get("sparsity_include_decoder_norm")
-        weights["threshold"] = threshold_F / row_norms(w_dec) if include else threshold_F
-    return SparseAutoencoder(config, present(weights))
+        weights["threshold"] = threshold_F / row_norms(w_dec) if flag(raw, DECODER_NORM, True, name) else threshold_F
+    return config, present(weights)
 
 
 def parse_config(raw: dict[str, Any], name: str) -> SaeConfig:
     """What hyperparams.json says."""
     if raw.get("hook_point_out", raw.get("hook_point_in")) != raw.get("hook_point_in"):
         raise SaeError(f"{name}: a transcoder is no SAE.", "Use a SAE of a repository such as Llama3_1-8B-Base-LXR-8x.")
-    kind, normalisation = str(raw.get("act_fn")), str(raw.get("norm_activation", "dataset-wise"))
+    kind, normalisation = text(raw.get("act_fn")), text(raw.get("norm_activation", "dataset-wise"))
     if kind not in ENCODERS or normalisation not in NORMALISATIONS or raw.get("use_glu_encoder"):
         raise SaeError(
-            f"{name}: cannot read act_fn {kind!r} with norm_activation {normalisation!r}"
+            f"{name}: cannot read act_fn {brief(kind)} with norm_activation {brief(normalisation)}"
             f"{' and a GLU encoder' if raw.get('use_glu_encoder') else ''}.",
             f"Read are act_fn {', '.join(ENCODERS)} and norm_activation {', '.join(NORMALISATIONS)}.",
         )
@@ -69,27 +84,19 @@ def parse_config(raw: dict[str, Any], name: str) -> SaeConfig:
     if normalisation == "dataset-wise":
         norms = raw.get("dataset_average_activation_norm")
         norm = number(norms if isinstance(norms, dict) else {}, "in", name)
-        scale = number(raw, "d_model", name) ** 0.5 / norm if norm > 0 else 0.0
-        if not 0 < scale < float("inf"):
-            raise SaeError(f"{name}: dataset_average_activation_norm is {norm}.", f"Correct {CONFIG}.")
-    k = raw.get("top_k")
+        scale = max(number(raw, "d_model", name), 0.0) ** 0.5 / norm if norm > 0 else 0.0
+        if not 1e-12 < scale < 1e12:
+            raise SaeError(f"{name}: {CONFIG} gives an average norm of {norm}, which cannot be.", AGAIN)
     return SaeConfig(
         source=name,
         format="Llama Scope",
         encoder=ENCODERS[kind],  # type: ignore[arg-type]
         normalisation=NORMALISATIONS[normalisation],
-        apply_b_dec_to_input=bool(raw.get("apply_decoder_bias_to_pre_encoder")),
-        hook=str(raw.get("hook_point_in") or ""),
+        apply_b_dec_to_input=flag(raw, "apply_decoder_bias_to_pre_encoder", False, name),
+        hook=text(raw.get("hook_point_in")),
         model="meta-llama/Llama-3.1-8B" if "llama3_1-8b" in name.lower() else "",
         prepend_bos=True,
-        k=k if kind == "topk" and isinstance(k, int) else None,
+        k=whole_number(raw.get("top_k")) if kind == "topk" else None,
+        rescale_acts_by_decoder_norm=kind == "topk" and flag(raw, DECODER_NORM, True, name),
         scale=scale,
     )
-
-
-def number(raw: dict[str, Any], key: str, name: str) -> float:
-    """A number of the configuration. Raises SaeError where there is none."""
-    value = raw.get(key)
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise SaeError(f"{name}: {CONFIG} gives {value!r} for {key}, which should be a number.", "Download it again.")
-    return float(value)

@@ -13,8 +13,8 @@ from typing import Any
 import torch
 
 from engine.errors import SaeError
-from engine.formats.files import pick, present, read_config, read_safetensors, transposed
-from engine.sae import SaeConfig, SparseAutoencoder
+from engine.formats.files import brief, pick, present, read_config, read_safetensors, text, transposed, whole_number
+from engine.sae import SaeConfig
 
 CONFIG, WEIGHTS = "cfg.json", "sae.safetensors"
 MODULE = re.compile(r"(?:[\w.]+\.)?(?:layers|h)\.\d+(?:\.\w+)*")
@@ -25,7 +25,7 @@ def recognises(folder: Path) -> bool:
     return (folder / CONFIG).is_file() and (folder / WEIGHTS).is_file()
 
 
-def load(folder: Path, name: str, device: torch.device) -> SparseAutoencoder:
+def load(folder: Path, name: str, device: torch.device) -> tuple[SaeConfig, dict[str, torch.Tensor]]:
     """Reads the folder. Raises SaeError for broken files and transcoders."""
     about = folder.parent / "config.json"  # of the whole training run; not always there
     config = parse_config(read_config(folder / CONFIG), read_config(about) if about.is_file() else {}, name)
@@ -38,7 +38,7 @@ def load(folder: Path, name: str, device: torch.device) -> SparseAutoencoder:
         "b_enc": pick(found, "encoder.bias"),
         "b_dec": pick(found, "b_dec"),
     }
-    return SparseAutoencoder(config, present(weights))
+    return config, present(weights)
 
 
 def parse_config(raw: dict[str, Any], run: dict[str, Any], name: str) -> SaeConfig:
@@ -48,8 +48,8 @@ def parse_config(raw: dict[str, Any], run: dict[str, Any], name: str) -> SaeConf
     activation = raw.get("activation", "topk")
     if activation != "topk" or raw.get("signed"):
         kind = f"signed {activation}" if raw.get("signed") else activation
-        raise SaeError(f"{name}: cannot read a SAE of activation {kind!r}.", "Activation read here: topk.")
-    k, last = raw.get("k"), Path(name).name
+        raise SaeError(f"{name}: cannot read a SAE of activation {brief(kind)}.", "Activation read here: topk.")
+    last = Path(name).name
     # upstream wrote layers_10 before it wrote layers.10
     module = re.sub(r"^(layers|h)_", r"\1.", last)
     hook = module if MODULE.fullmatch(module) else ""
@@ -60,7 +60,7 @@ def parse_config(raw: dict[str, Any], run: dict[str, Any], name: str) -> SaeConf
         normalisation="none",
         apply_b_dec_to_input=True,
         hook=hook,
-        model=str(run.get("model") or ""),
-        k=k if isinstance(k, int) and not isinstance(k, bool) else None,
+        model=text(run.get("model")),
+        k=whole_number(raw.get("k")),
         notes=() if hook else (f"the folder's name {last!r} does not say at which module it was trained",),
     )
