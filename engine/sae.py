@@ -171,6 +171,9 @@ class SparseAutoencoder:
         and so are a topk encoder's, whose choice of k needs values that can be told apart.
         """
         half = h_TD.dtype in (torch.bfloat16, torch.float16) and self.config.encoder != "topk"
+        buffer_DF = None
+        if half and self.w_enc_DF.dtype != h_TD.dtype:  # filled block by block: new memory would cost as much again
+            buffer_DF = torch.empty_like(self.w_enc_DF[:, :FEATURES_PER_BLOCK], dtype=h_TD.dtype)
         for t in range(0, len(h_TD), TOKENS_PER_BLOCK):
             tokens = slice(t, min(t + TOKENS_PER_BLOCK, len(h_TD)))
             x_TD = self.normalise(h_TD[tokens]).x_TD
@@ -184,7 +187,7 @@ class SparseAutoencoder:
                 continue
             x_TD = x_TD.to(h_TD.dtype) if half else x_TD
             for features in self._blocks():
-                z_TF = self._pre_activations(x_TD, features)
+                z_TF = self._pre_activations(x_TD, features, buffer_DF)
                 token_N, feature_N = self._fires(z_TF, features).nonzero(as_tuple=True)
                 z_N, feature_N = z_TF[token_N, feature_N], feature_N + features.start
                 yield Active(token_N + t, feature_N, self._activate(z_N, feature_N), tokens, features)
@@ -202,9 +205,14 @@ class SparseAutoencoder:
         for start in range(0, self.d_sae, FEATURES_PER_BLOCK):
             yield slice(start, min(start + FEATURES_PER_BLOCK, self.d_sae))
 
-    def _pre_activations(self, x_TD: torch.Tensor, features: slice) -> torch.Tensor:
-        """x W_enc + b_enc of a block of features, in float32; the product in x's dtype."""
-        w_enc_DF = self.w_enc_DF[:, features].to(x_TD.dtype)
+    def _pre_activations(
+        self, x_TD: torch.Tensor, features: slice, buffer_DF: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """x W_enc + b_enc of a block of features, in float32; the product in x's dtype, weights cast into a buffer."""
+        w_enc_DF = self.w_enc_DF[:, features]
+        if buffer_DF is not None:
+            w_enc_DF = buffer_DF[:, : w_enc_DF.shape[1]].copy_(w_enc_DF)
+        w_enc_DF = w_enc_DF.to(x_TD.dtype)
         if x_TD.dtype == torch.float32:
             return torch.addmm(self.b_enc_F[features], x_TD, w_enc_DF)
         return (x_TD @ w_enc_DF).float().add_(self.b_enc_F[features])
