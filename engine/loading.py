@@ -12,6 +12,7 @@ import platformdirs
 import torch
 
 import prompts
+from engine import memory, model_source
 from engine import reference as references
 from engine.demo import model as demo_model
 from engine.errors import HookError, MismatchError, SaeError, UsageError
@@ -19,13 +20,16 @@ from engine.explorer import Explorer
 from engine.formats import load_sae
 from engine.hooks import HookPoint, resolve_hook
 from engine.model import LanguageModel, choose_device, choose_dtype, ends_of_file, load_model, loaded_as
+from engine.model_source import ModelSource, fetch_model
 from engine.records import Load, Loaded, Progress
 from engine.reference import Reference
 from engine.sae import SparseAutoencoder
+from engine.sources import Located, locate
 
 log = logging.getLogger("saescope")
 DEMO_SAE = Path(__file__).parent / "demo" / "sae"
 SHIPPED_REFERENCE = "reference.safetensors"
+SAE_FILES = (".json", ".safetensors", ".npz", ".pt")
 LIBRARIES = ("torch", "transformers", "tokenizers", "nnsight", "safetensors")
 
 
@@ -41,38 +45,70 @@ def open_explorer(request: Load, current: Explorer | None = None) -> Generator[P
     device = choose_device(request.device)
     dtype = choose_dtype(request.dtype, device)
     # the SAE first: it is small, and a wrong path should not cost the loading of a model
-    sae_folder = find_sae(request)
+    located = yield from find_sae(request)
+    source, dtype = yield from find_model(request, dtype)
+    kept = current is not None and current.model.loaded_as == loaded_as(source.source, device, dtype)
+    check_memory(request, located, source, device, dtype, current, kept)
     yield Progress("reading the SAE")
-    sae = load_sae(sae_folder, device=device)
-    model = yield from _open_model(request, device, dtype, current.model if current else None)
+    sae = read_sae(located, device)
+    if current is not None and kept:
+        model = current.model
+    else:
+        yield from fetch_model(source)
+        yield Progress(f"loading {source.name}")
+        model = load_model(source.source, source.name, device, dtype, source.revision)
     hook = match(model, sae, request.hook)
-    reference = yield from find_reference(request, model, sae, hook, sae_folder)
-    return Explorer(model, sae, hook, reference, describe(request, model, sae, hook, reference, sae_folder))
+    reference = yield from find_reference(request, model, sae, hook, located.folder)
+    return Explorer(model, sae, hook, reference, describe(request, model, sae, hook, reference, located.folder))
 
 
-def find_sae(request: Load) -> Path:
-    """The SAE's folder; the demo's where the request names neither model nor SAE."""
+def find_sae(request: Load) -> Generator[Progress, None, Located]:
+    """Where the SAE is; the demo's where the request names neither model nor SAE. Raises SaeError or UsageError."""
     if request.sae is not None:
-        return Path(request.sae).expanduser()
+        located = yield from locate(request.sae)
+        return located
     if request.model is not None:
         raise UsageError(
             "Which SAE? --model names a model, and a SAE belongs to one model and one layer.",
-            "Give --sae FOLDER (with cfg.json and sae_weights.safetensors).",
+            "Give --sae: a folder, OWNER/REPOSITORY/PATH on the hub, or SAELens' RELEASE/ID; or --preset for both.",
         )
-    return DEMO_SAE
+    return Located(DEMO_SAE, "demo")
 
 
-def _open_model(
-    request: Load, device: torch.device, dtype: torch.dtype | str, current: LanguageModel | None
-) -> Generator[Progress, None, LanguageModel]:
-    source = name = request.model or demo_model.NAME
-    if request.model is None:
-        dtype = dtype if isinstance(dtype, torch.dtype) else torch.bfloat16
-        source = str((yield from demo_model.prepare(dtype)))
-    if current is not None and current.loaded_as == loaded_as(source, device, dtype):
-        return current
-    yield Progress(f"loading {name}")
-    return load_model(source, name, device, dtype)
+def find_model(
+    request: Load, dtype: torch.dtype | str
+) -> Generator[Progress, None, tuple[ModelSource, torch.dtype | str]]:
+    """Where the model is, and the dtype to load it in. Raises ModelError."""
+    if request.model is not None:
+        source = yield from model_source.find_model(request.model)
+        return source, dtype
+    dtype = dtype if isinstance(dtype, torch.dtype) else torch.bfloat16
+    folder = yield from demo_model.prepare(dtype)
+    return ModelSource(demo_model.NAME, str(folder)), dtype
+
+
+def check_memory(
+    request: Load,
+    located: Located,
+    source: ModelSource,
+    device: torch.device,
+    dtype: torch.dtype | str,
+    current: Explorer | None,
+    kept: bool,
+) -> None:
+    """Raises ModelError where model and SAE cannot fit; a model that is loaded already needs nothing more."""
+    needed = memory.sae_bytes(located.folder) + (0 if kept else source.bytes_needed(dtype))
+    held = 0 if current is None or kept or current.model.device.type != device.type else current.model.bytes
+    what = f"The SAE {located.name}" if kept else f"{source.name} and its SAE"
+    memory.check(what, needed, device, held)
+
+
+def read_sae(located: Located, device: torch.device) -> SparseAutoencoder:
+    """The SAE, with what is published about it. Raises SaeError, or ModelError where the memory is full."""
+    try:
+        return load_sae(located.folder, located.name, device, located.published)
+    except torch.OutOfMemoryError as error:
+        raise memory.too_big(f"The SAE {located.name}", device) from error
 
 
 def match(model: LanguageModel, sae: SparseAutoencoder, hook_name: str | None) -> HookPoint:
@@ -128,9 +164,10 @@ def checked(reference: Reference, sae: SparseAutoencoder, path: Path) -> Referen
 
 
 def sae_fingerprint(folder: Path) -> str:
-    """sha256 over the ends of the SAE's files, config included."""
-    files = sorted(p for p in folder.iterdir() if p.suffix in {".json", ".safetensors"} and p.name != SHIPPED_REFERENCE)
-    return references.cache_key([ends_of_file(path).hex() for path in files])
+    """sha256 over the ends of the SAE's files, config included, whatever their format."""
+    files = [*folder.iterdir(), *folder.glob("checkpoints/*.safetensors")]
+    of_sae = sorted(p for p in files if p.suffix in SAE_FILES and p.name != SHIPPED_REFERENCE)
+    return references.cache_key([ends_of_file(path).hex() for path in of_sae])
 
 
 def describe(
@@ -160,4 +197,9 @@ def describe(
         reference=reference.text,
         reference_tokens=reference.n_tokens,
         reference_fingerprint=reference.fingerprint(),
+        sae_format=sae.config.format,
+        published_l0=sae.config.published_l0,
+        published_variance_explained=sae.config.published_variance_explained,
+        neuronpedia=sae.config.neuronpedia,
+        notes=sae.config.notes,
     )

@@ -16,7 +16,8 @@ import torch
 from nnsight import NNsight
 from torch import nn
 
-from engine.errors import HookError, ModelError, UsageError
+from engine import hub, memory
+from engine.errors import HookError, ModelError, SaescopeError, UsageError
 from engine.hooks import HookPoint
 from engine.records import Progress
 from engine.tokens import Tokens
@@ -52,6 +53,11 @@ class LanguageModel:
     def d_model(self) -> int:
         """Width of the residual stream."""
         return int(self.module.config.get_text_config().hidden_size)
+
+    @property
+    def bytes(self) -> int:
+        """Memory of the weights."""
+        return sum(p.numel() * p.element_size() for p in self.module.parameters())
 
     def check_length(self, num_tokens: int) -> None:
         """Raises UsageError where a text and what is to follow it are longer than the model's context."""
@@ -150,8 +156,13 @@ def loaded_as(source: str, device: torch.device, dtype: torch.dtype | str) -> tu
     return source, str(device), str(dtype)
 
 
-def load_model(source: str, display_name: str, device: torch.device, dtype: torch.dtype | str) -> LanguageModel:
-    """Loads a model from a folder or a hub name. Raises ModelError with the reason in words."""
+def load_model(
+    source: str, display_name: str, device: torch.device, dtype: torch.dtype | str, revision: str | None = None
+) -> LanguageModel:
+    """Loads a model from a folder or a hub name. Raises ModelError with the reason in words.
+
+    `revision`: the commit of a hub model that is in the hub's cache already; without one it may be fetched.
+    """
     from transformers import AutoModelForCausalLM, AutoTokenizer
     from transformers.utils import logging
 
@@ -164,21 +175,20 @@ def load_model(source: str, display_name: str, device: torch.device, dtype: torc
                 f"Cannot load the model {display_name!r}: there is no such folder.",
                 "Give --model a folder with config.json and safetensors files.",
             )
+    where = {} if revision is None else {"revision": revision, "local_files_only": True}
     try:
-        tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
+        tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False, **where)
         module = AutoModelForCausalLM.from_pretrained(
-            source, dtype=dtype, trust_remote_code=False, device_map=None if device.type == "cpu" else device
+            source,
+            dtype=dtype,
+            trust_remote_code=False,
+            device_map=None if device.type == "cpu" else device,
+            **where,
         )
     except torch.OutOfMemoryError as error:
-        raise ModelError(
-            f"{display_name} does not fit into the memory of {device}.", "Use a smaller model or --device cpu."
-        ) from error
+        raise memory.too_big(display_name, device) from error
     except (OSError, ValueError, KeyError, RuntimeError, ImportError) as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise ModelError(
-            f"Cannot load the model {display_name!r}: {reason}",
-            "Give --model a folder with config.json and safetensors files, or the name of a hub model you can reach.",
-        ) from error
+        raise not_loaded(error, source, display_name) from error
     module.eval()
     module.requires_grad_(False)
     return LanguageModel(
@@ -188,6 +198,24 @@ def load_model(source: str, display_name: str, device: torch.device, dtype: torc
         tokens=Tokens(tokenizer),
         envoy=NNsight(module),
         loaded_as=loaded_as(source, device, dtype),
+    )
+
+
+def not_loaded(error: Exception, source: str, display_name: str) -> SaescopeError:
+    """Why a model did not load, in words: the hub's troubles, code of its own, else the library's first line."""
+    if not Path(source).is_dir():
+        found = hub.explained(error, source, "model")
+        if found is not None:
+            return found
+    reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    if "trust_remote_code" in str(error):
+        return ModelError(
+            f"{display_name} brings program code of its own, which saescope never runs.",
+            "Use a model that transformers knows by itself.",
+        )
+    return ModelError(
+        f"Cannot load the model {display_name!r}: {reason}",
+        "Give --model a folder with config.json and safetensors files, or the name of a hub model you can reach.",
     )
 
 

@@ -185,6 +185,15 @@ class Loaded(Record, frozen=True, tag=True):
     reference_tokens: int
     reference_fingerprint: str = ""
     """sha256 over the reference text's token ids and the statistics' counts."""
+    sae_format: str = ""
+    """Which loader read the SAE, such as "Gemma Scope"."""
+    published_l0: float | None = None
+    """Mean number of active features per token, as published; None where nothing is."""
+    published_variance_explained: float | None = None
+    neuronpedia: str = ""
+    """The SAE's page there, such as gpt2-small/8-res-jb; "" where it has none that is known."""
+    notes: tuple[str, ...] = ()
+    """What was decided about the SAE beyond or against its files, in words."""
 
 
 class FedPrompt(Record, frozen=True):

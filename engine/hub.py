@@ -1,0 +1,305 @@
+"""The model hub: what a repository holds, its files fetched into the hub's own cache, its errors in words.
+
+Where the hub cannot be reached, what its cache holds will do. Knows nothing of SAEs, of models or of torch.
+"""
+
+from __future__ import annotations
+
+import errno
+import glob
+import threading
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from engine.errors import ModelError, SaeError, SaescopeError
+from engine.records import Progress
+
+TIMEOUT_SECONDS = 20.0
+POLL_SECONDS = 0.25
+Kind = Literal["model", "SAE"]
+ERRORS: dict[Kind, type[SaescopeError]] = {"model": ModelError, "SAE": SaeError}
+TOKEN = "log in with `hf auth login` or set HF_TOKEN"
+TRANSPORT = ("TransportError", "ConnectionError", "TimeoutError")
+"""Errors of a network, by the names of their classes: the hub's client has changed its HTTP library before."""
+
+
+@dataclass(frozen=True)
+class Repo:
+    """A repository as the hub has it, or as the cache does."""
+
+    name: str
+    commit: str
+    sizes: Mapping[str, int]
+    """Its files, in bytes; 0 where the hub does not say."""
+    cached_only: bool = False
+    """The hub could not be reached: there is nothing but what lies in the cache."""
+    parameters: Mapping[str, int] = field(default_factory=dict)
+    """Of a model in safetensors: numbers by dtype, such as {"BF16": 7241732096}."""
+
+    @property
+    def snapshot(self) -> Path:
+        """Where its files lie once they are fetched."""
+        return cache_folder(self.name) / "snapshots" / self.commit
+
+    def missing(self, files: Iterable[str]) -> list[str]:
+        """Those of the files that are not in the cache."""
+        return [name for name in files if not (self.snapshot / name).exists()]
+
+
+def cache_folder(name: str) -> Path:
+    """Where the hub's library keeps a repository."""
+    from huggingface_hub import constants
+
+    return Path(constants.HF_HUB_CACHE).expanduser() / f"models--{name.replace('/', '--')}"
+
+
+def look_up(name: str, kind: Kind) -> Repo:
+    """What a repository holds. Raises ModelError or SaeError in words where neither hub nor cache know it."""
+    from huggingface_hub import HfApi
+    from huggingface_hub.utils import logging
+
+    logging.set_verbosity_error()  # type: ignore[no-untyped-call]
+    try:
+        info = HfApi().model_info(name, timeout=TIMEOUT_SECONDS, files_metadata=True)
+    except Exception as error:  # a network can fail in any way; what is cached will do then
+        cached = cached_repo(name)
+        if cached is None:
+            raise explained(error, name, kind) or unexplained(error, name, kind) from error
+        return cached
+    sizes = {file.rfilename: file.size or 0 for file in info.siblings or []}
+    parameters = info.safetensors.parameters if info.safetensors else {}
+    return Repo(name, str(info.sha), sizes, parameters=dict(parameters))
+
+
+def cached_repo(name: str) -> Repo | None:
+    """What the cache holds of a repository; None where that is nothing."""
+    folder = cache_folder(name)
+    try:
+        commit = (folder / "refs" / "main").read_text("utf-8").strip()
+    except OSError:
+        return None
+    snapshot = folder / "snapshots" / commit
+    files = [path for path in snapshot.rglob("*") if path.is_file()]
+    if not files:
+        return None
+    sizes = {path.relative_to(snapshot).as_posix(): path.stat().st_size for path in files}
+    return Repo(name, commit, sizes, cached_only=True)
+
+
+# ---- fetching
+
+
+class Download(threading.Thread):
+    """Fetches files of a repository in a thread of its own, which a cancelled request leaves behind, stopped."""
+
+    def __init__(self, repo: Repo, files: Sequence[str]) -> None:
+        super().__init__(name="download", daemon=True)
+        self.repo, self.files = repo, files
+        self.error: BaseException | None = None
+        self.stop = threading.Event()
+
+    def run(self) -> None:
+        """Downloads, without a progress bar of its own."""
+        from huggingface_hub import snapshot_download
+
+        patterns = [glob.escape(name) for name in self.files]
+        try:
+            snapshot_download(self.repo.name, allow_patterns=patterns, tqdm_class=quiet_bar(self.stop))
+        except BaseException as error:  # raised again where somebody waits for it
+            self.error = error
+
+
+def quiet_bar(stop: threading.Event) -> Any:
+    """A progress bar that shows nothing and ends its download once `stop` is set."""
+    from tqdm.auto import tqdm  # type: ignore[import-untyped]
+
+    class Bar(tqdm):  # type: ignore[misc]
+        def __init__(self, *args: Any, **options: Any) -> None:
+            options.pop("name", None)
+            super().__init__(*args, **{**options, "disable": True})
+
+        def update(self, n: float | None = 1) -> None:
+            if stop.is_set():
+                raise InterruptedError("the download was stopped")
+            super().update(n)
+
+    return Bar
+
+
+def fetch(repo: Repo, files: Sequence[str], kind: Kind) -> Generator[Progress, None, Path]:
+    """Fetches the files that are not cached yet; returns the repository's folder in the cache.
+
+    Raises ModelError or SaeError in words. A closed generator stops the download.
+    """
+    missing = repo.missing(files)
+    if not missing:
+        return repo.snapshot
+    if repo.cached_only:
+        raise not_cached(repo.name, missing, kind)
+    total = sum(repo.sizes.get(name, 0) for name in missing)
+    stage = f"downloading {repo.name} ({gigabytes(total)}), MB"
+    yield Progress(stage, 0, total // 10**6)
+    download = Download(repo, files)
+    before = bytes_on_disk(repo)
+    download.start()
+    try:
+        while download.is_alive():
+            download.join(POLL_SECONDS)
+            done = max(0, bytes_on_disk(repo) - before)
+            yield Progress(stage, min(done, total) // 10**6, total // 10**6)
+    finally:
+        download.stop.set()
+    if download.error is not None:
+        error = download.error
+        raise explained(error, repo.name, kind, total) or unexplained(error, repo.name, kind) from error
+    if still := repo.missing(files):
+        raise ERRORS[kind](
+            f"{repo.name} was changed on the hub while it was downloaded: {still[0]} is not there.", "Load it again."
+        )
+    return repo.snapshot
+
+
+def bytes_on_disk(repo: Repo) -> int:
+    """What the cache holds of a repository, half-fetched files included."""
+    total = 0
+    for path in (cache_folder(repo.name) / "blobs").glob("*"):
+        try:
+            total += path.stat().st_blocks * 512  # a file may be set to its full length before it is filled
+        except OSError:  # renamed meanwhile
+            continue
+    return total
+
+
+def gigabytes(size: float) -> str:
+    """Bytes as "3.2 GB"."""
+    return f"{size / 1e9:.1f} GB" if size >= 1e8 else f"{max(size, 1e5) / 1e6:.1f} MB"
+
+
+# ---- errors in words
+
+
+def explained(error: BaseException, name: str, kind: Kind, size: int = 0) -> SaescopeError | None:
+    """What went wrong with a repository and what to do; None where the error is none of the hub's.
+
+    Libraries wrap each other's errors: the whole chain is looked at, the most telling one wins.
+    """
+    chain = list(causes(error))
+    for explain in (disk, access, existence, reach):
+        for one in chain:
+            found = explain(one, name, kind, size)
+            if found is not None:
+                return ERRORS[kind](*found)
+    return None
+
+
+def unexplained(error: BaseException, name: str, kind: Kind) -> SaescopeError:
+    """Any other error, by its first line."""
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return ERRORS[kind](
+        f"{name} cannot be fetched from the hub: {lines[0][:300]}", f"Fetch it by hand: {by_hand(name, kind)}"
+    )
+
+
+def causes(error: BaseException) -> Iterator[BaseException]:
+    """An error and the ones it came from, outermost first."""
+    seen: set[int] = set()
+    one: BaseException | None = error
+    while one is not None and id(one) not in seen:
+        seen.add(id(one))
+        yield one
+        one = one.__cause__ or one.__context__
+
+
+Words = tuple[str, str] | None
+
+
+def disk(error: BaseException, name: str, kind: Kind, size: int) -> Words:
+    """A cache that cannot be written."""
+    number, folder = getattr(error, "errno", None), cache_folder(name).parent
+    if number in (errno.ENOSPC, errno.EDQUOT):
+        need = f" needs {gigabytes(size)} there" if size else " does not fit"
+        return f"The disk of {folder} is full: {name}{need}.", "Make room, or set HF_HOME to a folder on another disk."
+    if number in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return f"The hub's cache in {folder} cannot be written.", "Set HF_HOME to a folder that you may write to."
+    return None
+
+
+def access(error: BaseException, name: str, kind: Kind, size: int) -> Words:
+    """A gated repository, or a token that is missing or wrong."""
+    from huggingface_hub.errors import DisabledRepoError, GatedRepoError, RepositoryNotFoundError
+
+    if isinstance(error, GatedRepoError) or "gated repo" in str(error):
+        return (
+            f"{name} is gated: its licence has to be accepted before it can be downloaded.",
+            f"Accept it on the page huggingface.co/{name}, then {TOKEN}.",
+        )
+    if isinstance(error, DisabledRepoError):
+        return f"The hub has switched off {name}.", "Use another one."
+    status = getattr(getattr(error, "response", None), "status_code", None)
+    if status in (401, 403) and not isinstance(error, RepositoryNotFoundError):
+        return f"The hub refuses access to {name} (HTTP {status}).", f"Check your token: {TOKEN}."
+    return None
+
+
+def existence(error: BaseException, name: str, kind: Kind, size: int) -> Words:
+    """A name that is wrong."""
+    from huggingface_hub.errors import HFValidationError, RepositoryNotFoundError, RevisionNotFoundError
+
+    if isinstance(error, RepositoryNotFoundError):
+        release = (
+            " A SAELens release and its SAE are found by name once the extra is installed: pip install "
+            "'saescope[saelens]'."
+            if kind == "SAE"
+            else ""
+        )
+        return (
+            f"The hub has no repository {name}, or it is private.",
+            f"Check the spelling; for a private one {TOKEN}.{release}",
+        )
+    if isinstance(error, RevisionNotFoundError):
+        return f"{name} has no revision `main` on the hub.", "Download the one you want and give its folder."
+    if isinstance(error, HFValidationError):
+        return f"{name!r} is no name of a repository on the hub.", "Give OWNER/NAME, or a folder."
+    return None
+
+
+def reach(error: BaseException, name: str, kind: Kind, size: int) -> Words:
+    """A hub that cannot be reached, or has trouble of its own."""
+    from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError, OfflineModeIsEnabled
+
+    status = getattr(getattr(error, "response", None), "status_code", None) or 0
+    if status == 429:
+        return "The hub wants a pause: too many requests.", f"Wait some minutes, or {TOKEN}."
+    if status >= 500:
+        return f"The hub has trouble (HTTP {status}).", f"Try again in some minutes, or fetch it: {by_hand(name, kind)}"
+    is_network = any(parent.__name__ in TRANSPORT for parent in type(error).__mro__)
+    if isinstance(error, LocalEntryNotFoundError | OfflineModeIsEnabled) or is_network:
+        words = not_cached(name, [], kind)
+        return words.message, words.remedy
+    if isinstance(error, EntryNotFoundError):
+        return f"A file is missing in {name} on the hub.", f"Its files are listed on huggingface.co/{name}/tree/main."
+    return None
+
+
+def not_cached(name: str, missing: Sequence[str], kind: Kind) -> SaescopeError:
+    """The hub cannot be reached and the cache does not have it."""
+    from huggingface_hub import constants
+
+    why = "HF_HUB_OFFLINE is set" if constants.HF_HUB_OFFLINE else "the hub cannot be reached"
+    what = f"Of {name}, {missing[0]} is" if missing else f"{name} is"
+    return ERRORS[kind](
+        f"{what} not in the cache of this machine, and {why}.",
+        f"With a network, here or elsewhere: {by_hand(name, kind)}",
+    )
+
+
+def by_hand(name: str, kind: Kind) -> str:
+    """How to download without us. The folder keeps the name: by it a SAE is known."""
+    if kind == "model":
+        return f"`hf download {name} --local-dir {name}`, then give --model that folder."
+    return (
+        f"`hf download {name} --include 'PATH/*' --local-dir {name}`, then give --sae the folder {name}/PATH "
+        "(keep its name: what is published about a SAE is found by it)."
+    )
