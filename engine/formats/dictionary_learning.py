@@ -6,6 +6,7 @@ threshold. AutoEncoder folds its decoder's norms into the activations when it is
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +48,8 @@ def load(folder: Path, name: str, device: torch.device) -> tuple[SaeConfig, dict
     """Reads the folder. Raises SaeError for broken files and for kinds this loader does not read."""
     config = parse_config(read_config(folder / CONFIG), name)
     found = read_pickle(folder / WEIGHTS, device)
+    if config.encoder == "topk":
+        config = replace(config, k=agreed_k(config.k, pick(found, "k"), name))
     w_enc = pick(found, "W_enc")
     w_dec = pick(found, "W_dec")
     weights = {
@@ -90,3 +93,11 @@ def parse_config(raw: dict[str, Any], name: str) -> SaeConfig:
         rescale_acts_by_decoder_norm=kind == "AutoEncoder",
         notes=() if is_residual else (f"trained at {submodule!r} of layer {layer}: give its hook point with --hook",),
     )
+
+
+def agreed_k(configured: int | None, saved: torch.Tensor | None, name: str) -> int | None:
+    """k of a topk encoder. Raises SaeError where configuration and weights differ, as the library does."""
+    k = int(saved) if saved is not None and saved.ndim == 0 and saved.dtype in (torch.int32, torch.int64) else None
+    if configured is not None and k is not None and configured != k:
+        raise SaeError(f"{name}: k is {configured} in {CONFIG} and {k} in {WEIGHTS}.", f"Correct k in {CONFIG}.")
+    return k if configured is None else configured
