@@ -191,7 +191,7 @@ class Explorer:
             shown = yield from self.show(Show(request.feature, request.prompts))
             strongest += feature_card.prompt_tokens(shown)
         strongest.sort(key=lambda s: -s.activation)
-        promoted, suppressed = feature_card.logit_lens(self.model, self.sae, request.feature, request.top)
+        promoted, suppressed = feature_card.logit_lens(self.model, self.sae, request.feature, request.top, self.hook)
         return Described(
             feature=request.feature,
             density=float(self.reference.density_F()[request.feature]),

@@ -201,5 +201,7 @@ def describe(
         published_l0=sae.config.published_l0,
         published_variance_explained=sae.config.published_variance_explained,
         neuronpedia=sae.config.neuronpedia,
+        centered=sae.config.centered,
+        rescaled=sae.config.rescale_acts_by_decoder_norm,
         notes=sae.config.notes,
     )

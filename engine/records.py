@@ -192,6 +192,10 @@ class Loaded(Record, frozen=True, tag=True):
     published_variance_explained: float | None = None
     neuronpedia: str = ""
     """The SAE's page there, such as gpt2-small/8-res-jb; "" where it has none that is known."""
+    centered: bool = False
+    """The SAE reads vectors whose mean is taken away first."""
+    rescaled: bool = False
+    """Its activations are multiplied by the norms of their decoder rows."""
     notes: tuple[str, ...] = ()
     """What was decided about the SAE beyond or against its files, in words."""
 

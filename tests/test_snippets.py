@@ -54,6 +54,8 @@ KINDS = [
     ("blocks.1.hook_resid_post", "jumprelu", "layer_norm", True, False),
     ("model.layers.0", "standard", "none", None, False),
     ("blocks.2.hook_resid_pre", "standard", "none", None, True),
+    ("blocks.1.hook_resid_mid", "jumprelu", "none", False, False),
+    ("blocks.1.hook_mlp_out", "topk", "constant_norm_rescale", True, False),
 ]
 
 

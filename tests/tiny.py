@@ -105,6 +105,8 @@ def sae_config(
     }
     if apply_b_dec_to_input is not None:
         config["apply_b_dec_to_input"] = apply_b_dec_to_input
+    if encoder == "topk":
+        config["k"] = 4
     if old:
         return config | {"hook_point": hook, "model_name": model_name, "activation_fn_str": "relu"}
     return config | {"architecture": encoder, "metadata": {"hook_name": hook, "model_name": model_name}}
