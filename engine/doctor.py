@@ -20,6 +20,8 @@ from engine.wiring import Fit, Found
 ALIGNED = 0.05
 """Median cosine of a feature's encoder and decoder directions, below which the two are not of one SAE (trained ones:
 0.2 to 0.8; unrelated ones: 0, give or take 1/sqrt(d_in))."""
+MISTAKES = 3
+"""How many things are tried otherwise at once where the SAE is not healthy."""
 
 
 def diagnose(explorer: Explorer, request: Doctor) -> Events:
@@ -40,7 +42,11 @@ def diagnose(explorer: Explorer, request: Doctor) -> Events:
 
     some_TD = wiring.sample(h_TD, wiring.sample_size(sae))
     now = yield from wiring.measure(sae, some_TD, "trying other wirings")
-    others = yield from wiring.compare(wiring.alternatives(sae, some_TD), some_TD, "trying other wirings")
+    at_once = (
+        1 if healthy(explorer, fit) else MISTAKES
+    )  # a healthy SAE is not wrong in two ways that make up for each other
+    wirings = [w for w in wiring.alternatives(sae, some_TD) if len(w.changes) <= at_once]
+    others = yield from wiring.compare(wirings, some_TD, "trying other wirings")
     sparser = yield from wiring.compare(wiring.top_k_alternatives(sae, now), some_TD, "trying topk encoders")
     rewired = wiring.best_of(others, now)
     best = sae if rewired is None else rewired.sae
@@ -87,6 +93,14 @@ def finite(explorer: Explorer, h_TD: torch.Tensor) -> Check:
 def all_finite(weight: torch.Tensor) -> bool:
     """Whether no number is NaN or infinite, without a mask of the whole."""
     return all(bool(torch.isfinite(weight[at : at + 256]).all()) for at in range(0, len(weight), 256))
+
+
+def healthy(explorer: Explorer, fit: Fit) -> bool:
+    """Whether the two numbers are what is to be expected."""
+    config = explorer.sae.config
+    return health.variance_ok(fit.variance_explained, config.published_variance_explained) and health.l0_ok(
+        fit.l0, config.published_l0, config.k, explorer.sae.d_in
+    )
 
 
 def norms(h_TD: torch.Tensor, kept: int) -> Check:

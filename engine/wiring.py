@@ -31,7 +31,7 @@ exact to some thousandths; but more features always explain more, hence LOOSE_GA
 SAME_L0 = 1.25
 NAMED_FROM = 0.3
 """A wiring that explains less than this is no candidate: among wrong ones, some are less wrong than others."""
-TOPK = (32, 64, 128, 256)
+TOPK = (16, 32, 64, 128, 256)
 """What k usually is, where nothing is published."""
 
 
@@ -109,9 +109,10 @@ def variant(sae: SparseAutoencoder, config: SaeConfig) -> SparseAutoencoder:
     """The same weights under another config."""
     other = copy.copy(sae)
     other.config = config
-    rescaled = config.rescale_acts_by_decoder_norm
-    if rescaled != sae.config.rescale_acts_by_decoder_norm:
-        other.norm_F = row_norms(sae.w_dec_FD) if rescaled else None
+    if not config.rescale_acts_by_decoder_norm:
+        other.norm_F = None
+    elif other.norm_F is None or config.scale != sae.config.scale:
+        other.norm_F = row_norms(sae.w_dec_FD) / config.scale  # as SparseAutoencoder has it
     return other
 
 
