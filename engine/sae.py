@@ -129,8 +129,9 @@ class SparseAutoencoder:
         self.b_gate_F = weights["b_gate"].float() if gated else None
         self.gain_F = weights["r_mag"].float().exp() if gated else None
         self.b_mag_F = weights["b_mag"].float() if gated else None
-        # the decoder as it is applied to vectors in the model's own units: an average-norm scale is part of it
-        self.norm_F = row_norms(self.w_dec_FD) / config.scale if config.rescale_acts_by_decoder_norm else None
+        # of the decoder as it is applied to vectors in the model's own units: an average-norm scale is part of it
+        scale = config.scale if config.normalisation == "expected_average_only_in" else 1.0
+        self.norm_F = row_norms(self.w_dec_FD) / scale if config.rescale_acts_by_decoder_norm else None
 
     def to(self, device: torch.device) -> SparseAutoencoder:
         """Moves the weights; returns itself."""
