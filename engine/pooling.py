@@ -5,7 +5,7 @@ Shape suffixes: P prompts, T tokens of all prompts together, F features, N activ
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,7 +13,7 @@ import numpy.typing as npt
 import torch
 
 from engine.records import Pool, Progress
-from engine.sae import SparseAutoencoder
+from engine.sae import TOKENS_PER_BLOCK, SparseAutoencoder
 
 
 @dataclass(frozen=True)
@@ -36,29 +36,42 @@ def pool_prompts(
 
     A prompt without counted tokens pools to 0.
     """
-    h_TD = torch.cat(list(vectors))
-    device = h_TD.device
-    lengths = torch.tensor([len(h) for h in vectors], device=device)
-    prompt_T = torch.arange(len(vectors), device=device).repeat_interleave(lengths)
-    keep_T = torch.cat(list(masks)).to(device)
+    device = vectors[0].device
+    total, done = sum(map(len, vectors)), 0
     value_PF = torch.zeros(len(vectors), sae.d_sae, device=device)
     sum_F, maximum_F = torch.zeros(sae.d_sae, device=device), torch.zeros(sae.d_sae, device=device)
-    for active in sae.encode(h_TD):
-        yield Progress("encoding", active.tokens.start, len(h_TD))
-        positive_N = prompt_T[active.token_N] < n_positive
-        sum_F.index_add_(0, active.feature_N[positive_N], active.value_N[positive_N])
-        counted_N = keep_T[active.token_N]
-        feature_N, f_N = active.feature_N[counted_N], active.value_N[counted_N]
-        maximum_F.scatter_reduce_(0, feature_N, f_N, "amax")
-        cell_N = prompt_T[active.token_N[counted_N]] * sae.d_sae + feature_N
-        if pool == "max":
-            value_PF.view(-1).scatter_reduce_(0, cell_N, f_N, "amax")
-        else:
-            value_PF.view(-1).index_add_(0, cell_N, torch.ones_like(f_N) if pool == "fraction" else f_N)
+    for some in batches([len(h) for h in vectors]):
+        h_TD = torch.cat([vectors[p] for p in some])
+        keep_T = torch.cat([masks[p] for p in some]).to(device)
+        prompt_T = torch.tensor([p for p in some for _ in range(len(vectors[p]))], device=device)
+        for active in sae.encode(h_TD):
+            yield Progress("encoding", done + active.tokens.start, total)
+            positive_N = prompt_T[active.token_N] < n_positive
+            sum_F.index_add_(0, active.feature_N[positive_N], active.value_N[positive_N])
+            counted_N = keep_T[active.token_N]
+            feature_N, f_N = active.feature_N[counted_N], active.value_N[counted_N]
+            maximum_F.scatter_reduce_(0, feature_N, f_N, "amax")
+            cell_N = prompt_T[active.token_N[counted_N]] * sae.d_sae + feature_N
+            if pool == "max":
+                value_PF.view(-1).scatter_reduce_(0, cell_N, f_N, "amax")
+            else:
+                value_PF.view(-1).index_add_(0, cell_N, torch.ones_like(f_N) if pool == "fraction" else f_N)
+        done += len(h_TD)
     if pool in ("mean", "fraction"):
         counted_P = torch.tensor([int(mask.sum()) for mask in masks], device=device)
         value_PF /= counted_P.clamp(min=1)[:, None]
     return Pooled(value_PF.cpu().numpy(), sum_F.cpu().numpy(), maximum_F.cpu().numpy())
+
+
+def batches(lengths: Sequence[int]) -> Iterator[range]:
+    """Consecutive prompts whose tokens fill a block of the encoder: the vectors of all are never copied together."""
+    start = tokens = 0
+    for p, length in enumerate(lengths):
+        if p > start and tokens + length > TOKENS_PER_BLOCK:
+            yield range(start, p)
+            start, tokens = p, 0
+        tokens += length
+    yield range(start, len(lengths))
 
 
 def pool_features(
