@@ -19,7 +19,8 @@ def parser() -> argparse.ArgumentParser:
     main_parser = argparse.ArgumentParser(
         prog="saescope",
         description="Explore sparse-autoencoder features of language models in the terminal. Without a verb: the app "
-        "(options: --model --sae --hook --device --dtype --threads --reference --prompts FILE --session FILE).",
+        "(options: --preset --model --sae --hook --device --dtype --threads --reference --prompts FILE "
+        "--session FILE).",
     )
     verbs = main_parser.add_subparsers(dest="verb", metavar="VERB", required=True)
 
@@ -49,11 +50,15 @@ def parser() -> argparse.ArgumentParser:
     no_options = argparse.ArgumentParser(add_help=False)
     add_export_options(verb("export", "a saved session as csv, jsonl or markdown", no_options))
     verb("tour", "the whole job on the packaged demo, step by step", loads, saves)
+    verb("presets", "pairs of model and SAE that belong together: --preset NAME takes one", machine)
     return main_parser
 
 
-def app_arguments(argv: Sequence[str]) -> tuple[Load, str | None, str | None] | None:
-    """What the app is to open: what to load, a prompt set, a session file. None where a verb was given, or --help."""
+def app_arguments(argv: Sequence[str]) -> tuple[Load, str | None, str | None, str | None] | None:
+    """What the app is to open: what to load, a prompt set, a session file, a preset's name.
+
+    None where a verb was given, or --help.
+    """
     if argv and (not argv[0].startswith("-") or argv[0] in ("-h", "--help")):
         return None
     options = argparse.ArgumentParser(prog="saescope", usage="saescope [VERB] [options]", add_help=False)
@@ -61,13 +66,19 @@ def app_arguments(argv: Sequence[str]) -> tuple[Load, str | None, str | None] | 
     options.add_argument("--prompts")
     options.add_argument("--session")
     found = options.parse_args(argv)
-    return Load(**{name: getattr(found, name) for name in Load.__struct_fields__}), found.prompts, found.session
+    load = Load(**{name: getattr(found, name) for name in Load.__struct_fields__})
+    return load, found.prompts, found.session, found.preset
 
 
 def add_load_options(target: argparse.ArgumentParser) -> None:
     """What to load, of every verb that loads."""
+    target.add_argument(
+        "--preset", metavar="NAME", help="model, SAE and prompts that belong together; see `saescope presets`"
+    )
     target.add_argument("--model", help="model folder or hub name (the packaged demo)")
-    target.add_argument("--sae", help="SAE folder (the packaged demo's)")
+    target.add_argument(
+        "--sae", help="SAE folder, OWNER/REPOSITORY/PATH on the hub, or RELEASE/ID of SAELens (the packaged demo's)"
+    )
     target.add_argument("--hook", help="hook point (the one the SAE names)")
     target.add_argument("--device", help="cpu, cuda or cuda:N (the first GPU, else the CPU)")
     target.add_argument("--dtype", help="float32, bfloat16 or float16 (the file's; on a CPU bfloat16 where native)")
@@ -77,7 +88,7 @@ def add_load_options(target: argparse.ArgumentParser) -> None:
 
 def add_prompts_option(target: argparse.ArgumentParser) -> None:
     """--prompts."""
-    target.add_argument("--prompts", default=DEFAULT_SET, help=f"prompt set: a file or a name ({DEFAULT_SET})")
+    target.add_argument("--prompts", help=f"prompt set: a file or a name (the preset's, else {DEFAULT_SET})")
 
 
 def add_rank_options(target: argparse.ArgumentParser) -> None:

@@ -15,7 +15,7 @@ from typing import TypeVar
 import msgspec
 
 import prompts
-from engine import export, feature_lists, prompt_sets, session
+from engine import export, feature_lists, presets, prompt_sets, session
 from engine.arguments import DEFAULT_SET, parser
 from engine.client import EngineClient, RequestCancelled, ask
 from engine.errors import EditError, SaescopeError, SessionError, UsageError
@@ -55,7 +55,9 @@ class Command:
     def __init__(self, args: argparse.Namespace, printer: Printer, connect: Callable[[], EngineClient]) -> None:
         self.args, self.printer, self._connect = args, printer, connect
         self.client: EngineClient | None = None
-        self.load = Load(**{name: getattr(args, name, None) for name in Load.__struct_fields__})
+        load = Load(**{name: getattr(args, name, None) for name in Load.__struct_fields__})
+        self.preset = presets.find(args.preset) if getattr(args, "preset", None) else None
+        self.load = presets.applied(self.preset, load) if self.preset else load
 
     def open(self) -> Loaded:
         """Loads model and SAE."""
@@ -65,6 +67,10 @@ class Command:
         loaded = self.ask(self.load, Loaded)
         self.printer.loaded(loaded)
         return loaded
+
+    def prompts(self) -> PromptSet:
+        """The prompt set asked for, else the preset's, else the one that comes with saescope."""
+        return prompt_set(self.args.prompts or (self.preset.prompts if self.preset else DEFAULT_SET))
 
     def ask(self, request: Request, kind: type[T]) -> T:
         """Runs one request, its progress shown."""
@@ -93,7 +99,7 @@ class Command:
 def rank(command: Command) -> None:
     """saescope rank"""
     args = command.args
-    chosen = prompt_set(args.prompts)
+    chosen = command.prompts()
     loaded = command.open()
     request = Rank(
         prompts=chosen,
@@ -110,7 +116,7 @@ def rank(command: Command) -> None:
 
 def show(command: Command) -> None:
     """saescope show FEATURE"""
-    chosen = prompt_set(command.args.prompts)
+    chosen = command.prompts()
     command.open()
     result = command.ask(Show(command.args.feature, (*chosen.positive, *chosen.negative)), Shown)
     command.printer.shown(result, len(chosen.positive))
@@ -118,7 +124,7 @@ def show(command: Command) -> None:
 
 def feature(command: Command) -> None:
     """saescope feature FEATURE"""
-    chosen = prompt_set(command.args.prompts)
+    chosen = command.prompts()
     command.open()
     request = Describe(command.args.feature, (*chosen.positive, *chosen.negative), command.args.top)
     command.printer.described(command.ask(request, Described))
@@ -136,7 +142,7 @@ def generate(command: Command) -> None:
 
 def probes(command: Command) -> None:
     """saescope probes"""
-    chosen = prompt_set(command.args.prompts)
+    chosen = command.prompts()
     request = RunProbes(chosen.probes, edits(command.args), sampling(command.args))
     loaded = command.open()
     result = command.ask(request, ProbeTable)
@@ -160,7 +166,7 @@ def replay(command: Command) -> None:
     generations = [*recorded.generations, *(r.generated for t in recorded.probe_tables for r in t.rows)]
     if recorded.loaded is None or not (generations or recorded.rankings):
         raise SessionError(f"{args.file} holds no results to replay.", "Rank or generate with --session FILE first.")
-    overrides = {name: getattr(args, name) for name in ("model", "sae", "hook", "device", "dtype", "threads")}
+    overrides = {name: getattr(command.load, name) for name in ("model", "sae", "hook", "device", "dtype", "threads")}
     kept = {"dtype": recorded.loaded.dtype, "threads": recorded.loaded.threads}
     if recorded.loaded.device == "cpu":  # a GPU may have another number here, or be missing: then the default
         kept["device"] = "cpu"
@@ -213,6 +219,11 @@ def tour(command: Command) -> None:
     command.printer.tour_end()
 
 
+def list_presets(command: Command) -> None:
+    """saescope presets"""
+    command.printer.presets(presets.everyone())
+
+
 VERBS: dict[str, Callable[[Command], None]] = {
     "rank": rank,
     "show": show,
@@ -223,6 +234,7 @@ VERBS: dict[str, Callable[[Command], None]] = {
     "replay": replay,
     "export": export_session,
     "tour": tour,
+    "presets": list_presets,
 }
 
 
@@ -253,8 +265,9 @@ def edits(args: argparse.Namespace) -> tuple[Edit, ...]:
 
 def packaged_list(args: argparse.Namespace, name: str) -> list[Edit]:
     """Ablations of a packaged feature list. Raises EditError where another SAE is loaded."""
-    if args.sae is not None:
-        raise EditError(f"The list @{name} belongs to the demo SAE.", "Leave --sae out, or name features.")
+    for option, other in (("--sae", args.sae is not None), ("--preset", args.preset not in (None, "demo"))):
+        if other:
+            raise EditError(f"The list @{name} belongs to the demo SAE.", f"Leave {option} out, or name features.")
     return [Edit(number) for number in feature_lists.read(name)]
 
 

@@ -20,6 +20,8 @@ from rich.table import Table
 from rich.text import Text
 
 from engine.export import edits_in_words
+from engine.preset_table import preset_table
+from engine.presets import Preset
 from engine.records import (
     ArmReplay,
     Check,
@@ -246,7 +248,7 @@ class Printer:
         """What is loaded now that is not what was recorded."""
         before, after = msgspec.to_builtins(recorded), msgspec.to_builtins(now)
         for name, value in before.items():
-            if after[name] != value:
+            if after[name] != value and value not in (None, "", []):  # what an older session does not say
                 self.note(f"{name}: recorded {value}, now {after[name]}")
 
     def replayed(
@@ -278,6 +280,14 @@ class Printer:
                     )
         if not rankings and not generations:
             self.out.print("The session holds no results to replay.")
+
+    def presets(self, found: Sequence[Preset]) -> None:
+        """The table of presets."""
+        if self.json:
+            rows = [{**msgspec.to_builtins(p), "bytes_needed": p.bytes_needed()} for p in found]
+            sys.stdout.write(msgspec.json.encode({"presets": rows}).decode() + "\n")
+            return
+        self.out.print(preset_table(found, self.out.width))
 
     def tour_end(self) -> None:
         """Where to go from the tour."""

@@ -41,6 +41,11 @@ class Header(Static):
         self._loaded = loaded
         self._draw()
 
+    @property
+    def memory(self) -> MemoryLeft | None:
+        """Of the model's device, as last heard."""
+        return self._memory
+
     def show_memory(self, left: MemoryLeft) -> None:
         """Memory of the model's device."""
         self._memory = left

@@ -26,6 +26,7 @@ from tui.workbench import Workbench
 
 if TYPE_CHECKING:
     from tui.flows import Flows
+    from tui.model_flow import ModelFlow
     from tui.session_flows import SessionFlows
 
 AUTOSAVE_SECONDS = 0.25
@@ -51,10 +52,17 @@ class MainScreen(Workbench):
 
     @cached_property
     def sessions(self) -> SessionFlows:
-        """Sessions, and what is loaded."""
+        """Sessions."""
         from tui.session_flows import SessionFlows
 
         return SessionFlows(self, self._opening.make_store())
+
+    @cached_property
+    def models(self) -> ModelFlow:
+        """Which model and SAE."""
+        from tui.model_flow import ModelFlow
+
+        return ModelFlow(self)
 
     def on_mount(self) -> None:
         """Shows the study and starts the engine once the screen is there."""
@@ -78,8 +86,10 @@ class MainScreen(Workbench):
 
     def take_loaded(self, load: Load, loaded: Loaded, chosen: bool) -> None:
         """A model was loaded; results of another one are pointed out."""
+        before, sae_before = self.study.load, self.study.results.loaded
         others = self.study.now_loaded(load, loaded, chosen)
-        if chosen and others:
+        taken = chosen and self.models.take_over(before, sae_before, loaded)
+        if taken or (chosen and others):
             self.show_study()
         self.show_loaded()
         if self.study.foreign:
@@ -409,7 +419,7 @@ class MainScreen(Workbench):
 
     def action_choose_model(self) -> None:
         """Model, SAE, hook point."""
-        self.sessions.choose_model()
+        self.models.choose()
 
     def action_restart_engine(self) -> None:
         """A new engine with the same model and SAE."""

@@ -1,4 +1,4 @@
-"""Sessions and what is loaded: autosave, save, open, replay, another model, a new engine."""
+"""Sessions: autosave, save, open, replay, a new engine."""
 
 from __future__ import annotations
 
@@ -14,8 +14,7 @@ from rich.text import Text
 from engine import session as sessions
 from engine.autosave import AutosaveStore, StoredInfo
 from engine.errors import SessionError
-from engine.records import Load
-from tui.screens.dialogs import AskText, Choice, Choose, Field, Form
+from tui.screens.dialogs import AskText, Choice, Choose
 from tui.screens.report import Report
 from tui.study import Study, start_workspace
 from tui.words import count_in_words
@@ -24,7 +23,6 @@ if TYPE_CHECKING:
     from tui.main_screen import MainScreen
 
 FILE = "file"
-DTYPES = ("automatic", "float32", "bfloat16", "float16")
 
 
 @dataclass(frozen=True)
@@ -53,8 +51,6 @@ class SessionFlows:
         self._newest: dict[str, int] = {}
         """The newest snapshot stored of each session: a slow thread must not bring an older one back."""
         self._snapshots = itertools.count()
-        self._tried: Load | None = None
-        """What the chooser was last filled in with, to be corrected if it did not load."""
 
     # ---- keeping
 
@@ -256,29 +252,6 @@ class SessionFlows:
 
     # ---- what is loaded
 
-    def choose_model(self) -> None:
-        """Model, SAE, hook point, device and dtype; what is loaded already is used again."""
-        load = self._tried or self.screen.study.load
-        fields = (
-            Field("model", "model", load.model or "", "folder or hub name; empty: the packaged demo"),
-            Field("sae", "SAE", load.sae or "", "folder in SAELens format"),
-            Field("hook", "hook point", load.hook or "", "empty: the one the SAE names"),
-            Field("device", "device", load.device or "", "cpu or cuda:N; empty: a GPU if there is one"),
-            Field("dtype", "dtype", load.dtype or DTYPES[0], choices=DTYPES),
-        )
-
-        def chosen(values: dict[str, str] | None) -> None:
-            if values is None:
-                return
-            dtype = None if values["dtype"] == DTYPES[0] else values["dtype"]
-            given = {name: values[name].strip() or None for name in ("model", "sae", "hook", "device")}
-            wanted = Load(**given, dtype=dtype, threads=load.threads, reference=load.reference)
-            self._tried = wanted
-            self.screen.work.load(wanted, chosen=True)
-
-        title = "Model and SAE; the session so far stays under ctrl+o"
-        self.screen.app.push_screen(Form(title, fields, check_load), chosen)
-
     def restart_engine(self) -> None:
         """A new engine, with what was loaded."""
         if self.screen.work.bridge.alive:
@@ -295,17 +268,6 @@ def stored_study(info: StoredInfo, session: sessions.Session) -> Study:
     except SessionError:
         saved = False
     return Study.from_session(session, info.id, path, saved)
-
-
-def check_load(values: dict[str, str]) -> str:
-    """What is wrong with the chooser's fields, as far as can be seen without loading; "" if nothing is."""
-    model, sae = values["model"].strip(), values["sae"].strip()
-    if model and not sae:
-        return "Which SAE? It belongs to one model and one layer: give the folder with its cfg.json."
-    for what, text in (("model", model), ("SAE", sae)):
-        if text.startswith(("/", "~", ".")) and not Path(text).expanduser().is_dir():
-            return f"{what}: there is no folder {text}."
-    return ""
 
 
 def session_path(text: str, name: str) -> tuple[Path, str]:

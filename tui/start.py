@@ -6,39 +6,51 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import prompts
-from engine import prompt_sets
+from engine import presets, prompt_sets
 from engine import session as sessions
 from engine.records import Load
 from tui.app import SaescopeApp
 from tui.opening import Opening
+from tui.presets import DEFAULT_SET, packaged_set, with_pins
 from tui.study import Study, start_workspace
 
 if TYPE_CHECKING:
     from engine.autosave import AutosaveStore
     from engine.client import LiveEngine
 
-DEFAULT_SET = "gender_bias"
 
+def run(load: Load, prompt_set: str | None, session: str | None, preset: str | None = None) -> int:
+    """Runs the app to its end; returns the exit code.
 
-def run(load: Load, prompt_set: str | None, session: str | None) -> int:
-    """Runs the app to its end; returns the exit code. Raises SessionError or PromptSetError before anything opens."""
-    offer_last = load == Load() and prompt_set is None and session is None
-    app = SaescopeApp(Opening(first_study(load, prompt_set, session), engine_process, autosave_store, offer_last))
+    Raises SessionError, PromptSetError or UsageError before anything opens.
+    """
+    offer_last = load == Load() and prompt_set is None and session is None and preset is None
+    study = first_study(load, prompt_set, session, preset)
+    app = SaescopeApp(Opening(study, engine_process, autosave_store, offer_last))
     app.run()
     return app.return_code or 0
 
 
-def first_study(load: Load, prompt_set: str | None, session: str | None) -> Study:
-    """The session file asked for, or a fresh study on a prompt set. A file that is not there yet will be written."""
+def first_study(load: Load, prompt_set: str | None, session: str | None, preset: str | None = None) -> Study:
+    """The session file asked for, or a fresh study on a prompt set. A file that is not there yet will be written.
+
+    A preset fills in what `load` leaves open; a fresh study has its prompts, and its labelled features pinned.
+    """
+    chosen = presets.find(preset) if preset else None
+    load = presets.applied(chosen, load) if chosen else load
     path = None if session is None else Path(session).expanduser()
     if path is not None and path.exists():
         study = Study.from_session(sessions.read(path), file=path)
-        if load != Load():
+        if load != Load() or chosen:
             study.load = load
         if prompt_set is not None:
             study.set_prompts(prompt_sets.from_file(prompts.load(prompt_set)))
         return study
-    return Study(load, start_workspace(prompt_sets.from_file(prompts.load(prompt_set or DEFAULT_SET))), file=path)
+    name = prompt_set or (chosen.prompts if chosen else DEFAULT_SET)
+    study = Study(load, start_workspace(packaged_set(name)), file=path)
+    if chosen and presets.of_sae(load.sae) == chosen:
+        study.work = with_pins(study.work, chosen)  # no change of the user's that would have to be kept
+    return study
 
 
 def engine_process() -> LiveEngine:

@@ -212,6 +212,11 @@ class Study:
         labels = {k: v for k, v in self.work.labels.items() if k != feature}
         self._set(labels={**labels, feature: label.strip()} if label.strip() else labels)
 
+    def take_pins(self, work: Workspace) -> None:
+        """Pins, labels and the feature being read, out of another workspace."""
+        if (work.pinned, work.labels, work.feature) != (self.work.pinned, self.work.labels, self.work.feature):
+            self._set(pinned=work.pinned, labels=work.labels, feature=work.feature)
+
     # ---- edits
 
     def edits(self) -> tuple[Edit, ...]:
