@@ -114,12 +114,14 @@ def ascii_name(path: Path) -> str:
 
 def hint(folder: Path) -> str:
     """What to give instead: a SAE further down, if there is one, else which files are missing."""
+    if recognised(folder.parent):
+        return f"The SAE is the folder above: give --sae {folder.parent}."
     inside = list(saes_below(folder))
     if len(inside) == 1:
         return f"There is a SAE in {inside[0]}: give --sae that folder."
     if inside:
         return f"There are {len(inside)} SAEs in it: give --sae the folder of one, such as {inside[0]}."
-    if (folder / "config.json").is_file() and [*folder.glob("*model*.safetensors"), *folder.glob("pytorch_model*")]:
+    if [*folder.glob("model*.safetensors"), *folder.glob("pytorch_model*"), *folder.glob("*.gguf")]:
         return "This is a language model: give it with --model, and --sae a SAE trained on it."
     for files in FILES.values():
         here = [file for file in files if (folder / file).is_file()]

@@ -38,6 +38,7 @@ def read_config(path: Path) -> dict[str, Any]:
 def read_safetensors(path: Path, device: torch.device) -> dict[str, torch.Tensor]:
     """All tensors, in their dtype, straight on the device; on the CPU they stay mapped to the file."""
     try:
+        path.open("rb").close()  # what forbids it, safe_open would call a missing file
         with safe_open(path, "pt", device=str(device)) as file:
             return {name: file.get_tensor(name) for name in file.keys() if is_name(name)}  # noqa: SIM118
     except (SafetensorError, OSError, ValueError, KeyError, RuntimeError) as error:
@@ -119,6 +120,8 @@ def is_name(name: str) -> bool:
 
 def unreadable(path: Path, error: BaseException) -> SaeError:
     """Says why a file cannot be read, on one line."""
+    if isinstance(error, PermissionError):
+        return SaeError(f"{path} cannot be read: permission denied.", "Ask for the right to read it, or copy it.")
     lines = str(error).strip().splitlines() or [type(error).__name__]
     try:
         with path.open("rb") as file:

@@ -19,7 +19,6 @@ from engine.formats.files import (
     AGAIN,
     brief,
     flag,
-    is_matrix,
     number,
     pick,
     present,
@@ -62,10 +61,12 @@ def load(folder: Path, name: str, device: torch.device) -> tuple[SaeConfig, dict
         raise SaeError(f"{name}: {CONFIG} gives d_model {brief(raw['d_model'])}, W_enc is {tuple(w_enc.shape)}.", AGAIN)
     if weights["b_dec"] is None and w_enc is not None and raw.get("use_decoder_bias") is False:
         weights["b_dec"] = torch.zeros(len(w_enc), device=device)
-    if config.encoder == "jumprelu" and w_dec is not None and is_matrix(w_dec):
+    if config.encoder == "jumprelu" and w_enc is not None:
         threshold = number(raw, "jump_relu_threshold", name) * config.scale
-        threshold_F = torch.full((len(w_dec),), threshold, device=device)
-        weights["threshold"] = threshold_F / row_norms(w_dec) if flag(raw, DECODER_NORM, True, name) else threshold_F
+        threshold_F = torch.full(w_enc.shape[1:2], threshold, device=device)
+        if flag(raw, DECODER_NORM, True, name) and w_dec is not None and w_dec.shape == w_enc.T.shape:
+            threshold_F = threshold_F / row_norms(w_dec)
+        weights["threshold"] = threshold_F
     return config, present(weights)
 
 
