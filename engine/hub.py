@@ -9,7 +9,7 @@ import errno
 import glob
 import threading
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -23,6 +23,23 @@ ERRORS: dict[Kind, type[SaescopeError]] = {"model": ModelError, "SAE": SaeError}
 TOKEN = "log in with `hf auth login` or set HF_TOKEN"
 TRANSPORT = ("TransportError", "ConnectionError", "TimeoutError")
 """Errors of a network, by the names of their classes: the hub's client has changed its HTTP library before."""
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What somebody asked for, so that errors can name it."""
+
+    name: str
+    """OWNER/NAME of the repository."""
+    kind: Kind
+    place: str = ""
+    """The folder in it that a SAE has."""
+    size: int = 0
+    """Bytes to be downloaded, where that is known."""
+
+    def error(self, message: str, remedy: str) -> SaescopeError:
+        """A ModelError or a SaeError."""
+        return ERRORS[self.kind](message, remedy)
 
 
 @dataclass(frozen=True)
@@ -55,22 +72,22 @@ def cache_folder(name: str) -> Path:
     return Path(constants.HF_HUB_CACHE).expanduser() / f"models--{name.replace('/', '--')}"
 
 
-def look_up(name: str, kind: Kind) -> Repo:
+def look_up(wanted: Wanted) -> Repo:
     """What a repository holds. Raises ModelError or SaeError in words where neither hub nor cache know it."""
     from huggingface_hub import HfApi
     from huggingface_hub.utils import logging
 
     logging.set_verbosity_error()  # type: ignore[no-untyped-call]
     try:
-        info = HfApi().model_info(name, timeout=TIMEOUT_SECONDS, files_metadata=True)
+        info = HfApi().model_info(wanted.name, timeout=TIMEOUT_SECONDS, files_metadata=True)
     except Exception as error:  # a network can fail in any way; what is cached will do then
-        cached = cached_repo(name)
+        cached = cached_repo(wanted.name)
         if cached is None:
-            raise explained(error, name, kind) or unexplained(error, name, kind) from error
+            raise explained(error, wanted) or unexplained(error, wanted) from error
         return cached
     sizes = {file.rfilename: file.size or 0 for file in info.siblings or []}
     parameters = info.safetensors.parameters if info.safetensors else {}
-    return Repo(name, str(info.sha), sizes, parameters=dict(parameters))
+    return Repo(wanted.name, str(info.sha), sizes, parameters=dict(parameters))
 
 
 def cached_repo(name: str) -> Repo | None:
@@ -128,7 +145,7 @@ def quiet_bar(stop: threading.Event) -> Any:
     return Bar
 
 
-def fetch(repo: Repo, files: Sequence[str], kind: Kind) -> Generator[Progress, None, Path]:
+def fetch(repo: Repo, files: Sequence[str], wanted: Wanted) -> Generator[Progress, None, Path]:
     """Fetches the files that are not cached yet; returns the repository's folder in the cache.
 
     Raises ModelError or SaeError in words. A closed generator stops the download.
@@ -137,7 +154,7 @@ def fetch(repo: Repo, files: Sequence[str], kind: Kind) -> Generator[Progress, N
     if not missing:
         return repo.snapshot
     if repo.cached_only:
-        raise not_cached(repo.name, missing, kind)
+        raise not_cached(wanted, missing)
     total = sum(repo.sizes.get(name, 0) for name in missing)
     stage = f"downloading {repo.name} ({gigabytes(total)}), MB"
     yield Progress(stage, 0, total // 10**6)
@@ -152,10 +169,10 @@ def fetch(repo: Repo, files: Sequence[str], kind: Kind) -> Generator[Progress, N
     finally:
         download.stop.set()
     if download.error is not None:
-        error = download.error
-        raise explained(error, repo.name, kind, total) or unexplained(error, repo.name, kind) from error
+        wanted = replace(wanted, size=total)
+        raise explained(download.error, wanted) or unexplained(download.error, wanted) from download.error
     if still := repo.missing(files):
-        raise ERRORS[kind](
+        raise wanted.error(
             f"{repo.name} was changed on the hub while it was downloaded: {still[0]} is not there.", "Load it again."
         )
     return repo.snapshot
@@ -180,7 +197,7 @@ def gigabytes(size: float) -> str:
 # ---- errors in words
 
 
-def explained(error: BaseException, name: str, kind: Kind, size: int = 0) -> SaescopeError | None:
+def explained(error: BaseException, wanted: Wanted) -> SaescopeError | None:
     """What went wrong with a repository and what to do; None where the error is none of the hub's.
 
     Libraries wrap each other's errors: the whole chain is looked at, the most telling one wins.
@@ -188,17 +205,17 @@ def explained(error: BaseException, name: str, kind: Kind, size: int = 0) -> Sae
     chain = list(causes(error))
     for explain in (disk, access, existence, reach):
         for one in chain:
-            found = explain(one, name, kind, size)
+            found = explain(one, wanted)
             if found is not None:
-                return ERRORS[kind](*found)
+                return wanted.error(*found)
     return None
 
 
-def unexplained(error: BaseException, name: str, kind: Kind) -> SaescopeError:
+def unexplained(error: BaseException, wanted: Wanted) -> SaescopeError:
     """Any other error, by its first line."""
     lines = str(error).strip().splitlines() or [type(error).__name__]
-    return ERRORS[kind](
-        f"{name} cannot be fetched from the hub: {lines[0][:300]}", f"Fetch it by hand: {by_hand(name, kind)}"
+    return wanted.error(
+        f"{wanted.name} cannot be fetched from the hub: {lines[0][:300]}", f"Fetch it by hand: {by_hand(wanted)}"
     )
 
 
@@ -215,57 +232,54 @@ def causes(error: BaseException) -> Iterator[BaseException]:
 Words = tuple[str, str] | None
 
 
-def disk(error: BaseException, name: str, kind: Kind, size: int) -> Words:
+def disk(error: BaseException, wanted: Wanted) -> Words:
     """A cache that cannot be written."""
-    number, folder = getattr(error, "errno", None), cache_folder(name).parent
+    number, folder = getattr(error, "errno", None), cache_folder(wanted.name).parent
     if number in (errno.ENOSPC, errno.EDQUOT):
-        need = f" needs {gigabytes(size)} there" if size else " does not fit"
-        return f"The disk of {folder} is full: {name}{need}.", "Make room, or set HF_HOME to a folder on another disk."
+        need = f" needs {gigabytes(wanted.size)} there" if wanted.size else " does not fit"
+        return (
+            f"The disk of {folder} is full: {wanted.name}{need}.",
+            "Make room, or set HF_HOME to a folder on another disk.",
+        )
     if number in (errno.EACCES, errno.EPERM, errno.EROFS):
         return f"The hub's cache in {folder} cannot be written.", "Set HF_HOME to a folder that you may write to."
     return None
 
 
-def access(error: BaseException, name: str, kind: Kind, size: int) -> Words:
+def access(error: BaseException, wanted: Wanted) -> Words:
     """A gated repository, or a token that is missing or wrong."""
     from huggingface_hub.errors import DisabledRepoError, GatedRepoError, RepositoryNotFoundError
 
     if isinstance(error, GatedRepoError) or "gated repo" in str(error):
         return (
-            f"{name} is gated: its licence has to be accepted before it can be downloaded.",
-            f"Accept it on the page huggingface.co/{name}, then {TOKEN}.",
+            f"{wanted.name} is gated: its licence has to be accepted before it can be downloaded.",
+            f"Accept it on the page huggingface.co/{wanted.name}, then {TOKEN}.",
         )
     if isinstance(error, DisabledRepoError):
-        return f"The hub has switched off {name}.", "Use another one."
+        return f"The hub has switched off {wanted.name}.", "Use another one."
     status = getattr(getattr(error, "response", None), "status_code", None)
     if status in (401, 403) and not isinstance(error, RepositoryNotFoundError):
-        return f"The hub refuses access to {name} (HTTP {status}).", f"Check your token: {TOKEN}."
+        return f"The hub refuses access to {wanted.name} (HTTP {status}).", f"Check your token: {TOKEN}."
     return None
 
 
-def existence(error: BaseException, name: str, kind: Kind, size: int) -> Words:
+def existence(error: BaseException, wanted: Wanted) -> Words:
     """A name that is wrong."""
     from huggingface_hub.errors import HFValidationError, RepositoryNotFoundError, RevisionNotFoundError
 
     if isinstance(error, RepositoryNotFoundError):
-        release = (
-            " A SAELens release and its SAE are found by name once the extra is installed: pip install "
-            "'saescope[saelens]'."
-            if kind == "SAE"
-            else ""
-        )
         return (
-            f"The hub has no repository {name}, or it is private.",
-            f"Check the spelling; for a private one {TOKEN}.{release}",
+            f"The hub has no repository {wanted.name}, or it is private.",
+            f"Check the spelling; for a private one {TOKEN}.",
         )
     if isinstance(error, RevisionNotFoundError):
-        return f"{name} has no revision `main` on the hub.", "Download the one you want and give its folder."
+        return f"{wanted.name} has no revision `main` on the hub.", "Download the one you want and give its folder."
     if isinstance(error, HFValidationError):
-        return f"{name!r} is no name of a repository on the hub.", "Give OWNER/NAME, or a folder."
+        return f"{wanted.name!r} is no name of a repository on the hub.", "Give OWNER/NAME, or a folder."
     return None
 
 
-def reach(error: BaseException, name: str, kind: Kind, size: int) -> Words:
+def reach(error: BaseException, wanted: Wanted) -> Words:
     """A hub that cannot be reached, or has trouble of its own."""
     from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError, OfflineModeIsEnabled
 
@@ -273,33 +287,38 @@ def reach(error: BaseException, name: str, kind: Kind, size: int) -> Words:
     if status == 429:
         return "The hub wants a pause: too many requests.", f"Wait some minutes, or {TOKEN}."
     if status >= 500:
-        return f"The hub has trouble (HTTP {status}).", f"Try again in some minutes, or fetch it: {by_hand(name, kind)}"
+        return f"The hub has trouble (HTTP {status}).", f"Try again in some minutes, or fetch it: {by_hand(wanted)}"
     is_network = any(parent.__name__ in TRANSPORT for parent in type(error).__mro__)
     if isinstance(error, LocalEntryNotFoundError | OfflineModeIsEnabled) or is_network:
-        words = not_cached(name, [], kind)
+        words = not_cached(wanted, [])
         return words.message, words.remedy
     if isinstance(error, EntryNotFoundError):
-        return f"A file is missing in {name} on the hub.", f"Its files are listed on huggingface.co/{name}/tree/main."
+        return (
+            f"A file is missing in {wanted.name} on the hub.",
+            f"Its files are listed on huggingface.co/{wanted.name}/tree/main.",
+        )
     return None
 
 
-def not_cached(name: str, missing: Sequence[str], kind: Kind) -> SaescopeError:
+def not_cached(wanted: Wanted, missing: Sequence[str]) -> SaescopeError:
     """The hub cannot be reached and the cache does not have it."""
     from huggingface_hub import constants
 
     why = "HF_HUB_OFFLINE is set" if constants.HF_HUB_OFFLINE else "the hub cannot be reached"
-    what = f"Of {name}, {missing[0]} is" if missing else f"{name} is"
-    return ERRORS[kind](
+    what = f"Of {wanted.name}, {missing[0]} is" if missing else f"{wanted.name} is"
+    return wanted.error(
         f"{what} not in the cache of this machine, and {why}.",
-        f"With a network, here or elsewhere: {by_hand(name, kind)}",
+        f"With a network, here or elsewhere: {by_hand(wanted)}",
     )
 
 
-def by_hand(name: str, kind: Kind) -> str:
+def by_hand(wanted: Wanted) -> str:
     """How to download without us. The folder keeps the name: by it a SAE is known."""
-    if kind == "model":
+    name, place = wanted.name, wanted.place
+    if wanted.kind == "model":
         return f"`hf download {name} --local-dir {name}`, then give --model that folder."
+    include = f" --include '{place}/*'" if place else ""
     return (
-        f"`hf download {name} --include 'PATH/*' --local-dir {name}`, then give --sae the folder {name}/PATH "
+        f"`hf download {name}{include} --local-dir {name}`, then give --sae the folder {f'{name}/{place}'.rstrip('/')} "
         "(keep its name: what is published about a SAE is found by it)."
     )

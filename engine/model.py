@@ -204,7 +204,7 @@ def load_model(
 def not_loaded(error: Exception, source: str, display_name: str) -> SaescopeError:
     """Why a model did not load, in words: the hub's troubles, code of its own, else the library's first line."""
     if not Path(source).is_dir():
-        found = hub.explained(error, source, "model")
+        found = hub.explained(error, hub.Wanted(source, "model"))
         if found is not None:
             return found
     reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

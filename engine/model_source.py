@@ -69,13 +69,14 @@ def find_model(name: str) -> Generator[Progress, None, ModelSource]:
             "Give --model a folder with config.json and safetensors files.",
         )
     yield Progress(f"looking up {name}")
-    repo = hub.look_up(name, "model")
+    wanted = hub.Wanted(name, "model")
+    repo = hub.look_up(wanted)
     files = files_of_model(repo)
     weights = weight_files(files)
     if "config.json" not in repo.sizes or not weights:
         lacks = "weights" if "config.json" in repo.sizes else "config.json"
         if repo.cached_only:
-            raise hub.not_cached(name, [f"its {lacks}" if lacks == "weights" else lacks], "model")
+            raise hub.not_cached(wanted, [f"its {lacks}" if lacks == "weights" else lacks])
         raise ModelError(f"{name} holds no model that transformers loads: it has no {lacks}.", FOLDER)
     return ModelSource(name, name, repo, files)
 
@@ -83,7 +84,7 @@ def find_model(name: str) -> Generator[Progress, None, ModelSource]:
 def fetch_model(found: ModelSource) -> Generator[Progress, None, None]:
     """Downloads what is not there yet. Raises ModelError in words."""
     if found.repo is not None:
-        yield from hub.fetch(found.repo, found.files, "model")
+        yield from hub.fetch(found.repo, found.files, hub.Wanted(found.name, "model"))
 
 
 def files_of_model(repo: hub.Repo) -> tuple[str, ...]:

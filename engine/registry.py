@@ -5,6 +5,7 @@ The registry is read as the data file it is: importing sae_lens takes seconds. K
 
 from __future__ import annotations
 
+import difflib
 import importlib.util
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -108,6 +109,14 @@ def corrections(normalisation: str, centered: bool, source: str) -> dict[str, An
         fields["centered"] = True
         notes.append(f"trained on a residual stream without its mean: by {source}, not by the SAE's files")
     return {**fields, "notes": tuple(notes)} if notes else {}
+
+
+def hint(name: str) -> str:
+    """What to say about a name that is no repository: which release it looks like, or how to have releases."""
+    if registry_file() is None:
+        return "SAELens' releases are known once the extra is installed: pip install 'saescope[saelens]'."
+    near = difflib.get_close_matches(name.split("/")[0], list(saelens()), n=3, cutoff=0.75)
+    return f"Or is it a release of SAELens: {', '.join(near)}?" if near else ""
 
 
 # ---- SAELens' registry

@@ -59,9 +59,8 @@ def locate(text: str) -> Generator[Progress, None, Located]:
     if known is None and not NAME.fullmatch(repository):
         raise SaeError(
             f"There is no SAE folder {text}.",
-            "Give --sae a folder, OWNER/REPOSITORY/PATH on the hub, or RELEASE/ID of SAELens "
-            f"{'' if registry.registry_file() else '(which needs the extra: pip install saescope[saelens])'}".rstrip()
-            + ".",
+            "Give --sae a folder, OWNER/REPOSITORY/PATH on the hub, or RELEASE/ID of SAELens. "
+            f"{registry.hint(wanted)}".rstrip(),
         )
     located = yield from from_hub(known or registry.Known(repository, place, {}, ""))
     return located
@@ -107,12 +106,16 @@ def from_hub(known: registry.Known) -> Generator[Progress, None, Located]:
             "Read are SAEs of SAELens, Gemma Scope 1 and 2, Llama Scope, dictionary_learning and sparsify.",
         )
     yield Progress(f"looking up {known.repository}")
-    repo = hub.look_up(known.repository, "SAE")
+    wanted = hub.Wanted(known.repository, "SAE", known.path)
+    try:
+        repo = hub.look_up(wanted)
+    except SaeError as error:  # perhaps it was meant as the name of a release
+        raise SaeError(error.message, f"{error.remedy} {registry.hint(known.repository)}".rstrip()) from error
     place = known.path if known.path not in repo.sizes else folder_of_file(known.path)
     names = files_of_sae(repo.sizes, place)
     if not names:
         raise not_there(repo, place)
-    snapshot = yield from hub.fetch(repo, names, "SAE")
+    snapshot = yield from hub.fetch(repo, names, wanted)
     if place != known.path:  # a file was named: its folder is what is published
         known = registry.by_place(known.repository, place) or registry.Known(known.repository, place, {}, "")
     return Located(snapshot / place if place else snapshot, f"{repo.name}/{place}".rstrip("/"), known.published)
@@ -152,7 +155,9 @@ def not_there(repo: hub.Repo, place: str) -> SaeError:
         more = f" and {len(folders) - SHOWN} more" if len(folders) > SHOWN else ""
         return SaeError(f"{what}.", f"It has: {', '.join(f or '(its top)' for f in folders[:SHOWN])}{more}.")
     if repo.cached_only:
-        return SaeError(f"{what}.", f"With a network, here or elsewhere: {hub.by_hand(repo.name, 'SAE')}")
+        return SaeError(
+            f"{what}.", f"With a network, here or elsewhere: {hub.by_hand(hub.Wanted(repo.name, 'SAE', place))}"
+        )
     inside = sorted(name for name in repo.sizes if not place or name.startswith(f"{place}/"))
     listed = ", ".join(inside[:SHOWN]) or ", ".join(sorted(repo.sizes)[:SHOWN]) or "nothing"
     if "config.json" in repo.sizes and any(n.endswith(".safetensors") and "/" not in n for n in repo.sizes):

@@ -15,7 +15,7 @@ from engine.records import MemoryLeft
 from tui.screens.dialogs import Field, Form
 from tui.words import size_in_words
 
-HINT = "enter on a preset fills it in, enter again loads · tab: next · escape: leave"
+HINT = "enter fills in, enter again loads · tab: next field · escape: leave"
 NAME_WIDTH = 22
 
 
@@ -25,7 +25,7 @@ class ModelForm(Form):
     DEFAULT_CSS = """
     ModelForm {
         & OptionList { height: auto; max-height: 9; border: none; padding: 0; background: $surface; }
-        & #detail { height: 2; color: $text-muted; margin-bottom: 1; text-wrap: nowrap; text-overflow: ellipsis; }
+        & #detail { height: 2; color: $text-muted; text-wrap: nowrap; text-overflow: ellipsis; }
     }
     """
 
