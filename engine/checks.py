@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from engine import health
 from engine.errors import ModelError
 from engine.explorer import Explorer
@@ -61,7 +59,7 @@ def model_named(explorer: Explorer) -> Check:
     if same is None:
         remedy = "Base and tuned models of a family share most features; for exact ones use the SAE's own model."
         return Check("model", None, words, remedy)
-    if Path(name).expanduser().exists() and "models--" not in name:
+    if health.is_any_folder(name):
         return Check("model", None, f"{words}: a folder may be called anything", "Make sure that it is that model.")
     return Check("model", False, words, f"Give --model {trained_on}.")
 

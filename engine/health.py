@@ -7,6 +7,7 @@ and L0 by tens of per cent, a wrong wiring by far more (measured on the demo pai
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 MIN_VARIANCE_EXPLAINED = 0.5
 """Where nothing is published. Below it a SAE hardly reads the vectors it is given; usable ones reach 0.6 to 0.95."""
@@ -81,6 +82,11 @@ def same_model(trained_on: str, name: str) -> bool | None:
     if one == other:
         return True
     return None if family(one) == family(other) else False
+
+
+def is_any_folder(name: str) -> bool:
+    """Whether a model's name is a folder's, which may be called anything; the hub's cache names its folders well."""
+    return Path(name).expanduser().exists() and "models--" not in name
 
 
 def canonical(name: str) -> str:

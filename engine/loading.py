@@ -12,13 +12,13 @@ import platformdirs
 import torch
 
 import prompts
-from engine import memory, model_source
+from engine import health, memory, model_source
 from engine import reference as references
 from engine.demo import model as demo_model
 from engine.errors import HookError, MismatchError, SaeError, UsageError
 from engine.explorer import Explorer
 from engine.formats import load_sae
-from engine.hooks import HookPoint, resolve_hook
+from engine.hooks import HookPoint, resolve_hook, same_place
 from engine.model import LanguageModel, choose_device, choose_dtype, ends_of_file, load_model, loaded_as
 from engine.model_source import ModelSource, fetch_model
 from engine.records import Load, Loaded, Progress
@@ -204,4 +204,20 @@ def describe(
         centered=sae.config.centered,
         rescaled=sae.config.rescale_acts_by_decoder_norm,
         notes=sae.config.notes,
+        l0=reference.l0,
+        variance_explained=reference.variance_explained,
+        doubts=doubts(model, sae, hook, reference),
     )
+
+
+def doubts(model: LanguageModel, sae: SparseAutoencoder, hook: HookPoint, reference: Reference) -> tuple[str, ...]:
+    """What is known against the wiring once the reference text was read; the doctor looks further."""
+    config = sae.config
+    found = []
+    if config.model and health.same_model(config.model, model.name) is False and not health.is_any_folder(model.name):
+        found.append(f"the SAE's model is {config.model}")
+    if config.hook and not same_place(model.module, config.hook, hook.name):
+        found.append(f"the SAE's hook is {config.hook}")
+    published = config.published_variance_explained, config.published_l0
+    found += health.short_doubts(reference.variance_explained, reference.l0, *published, config.k, sae.d_in)
+    return tuple(found)

@@ -248,7 +248,7 @@ class Printer:
         """What is loaded now that is not what was recorded."""
         before, after = msgspec.to_builtins(recorded), msgspec.to_builtins(now)
         for name, value in before.items():
-            if after[name] != value and value not in (None, "", []):  # what an older session does not say
+            if after[name] != value and value not in (None, "", (), []):  # what an older session does not say
                 self.note(f"{name}: recorded {value}, now {after[name]}")
 
     def replayed(

@@ -198,6 +198,12 @@ class Loaded(Record, frozen=True, tag=True):
     """Its activations are multiplied by the norms of their decoder rows."""
     notes: tuple[str, ...] = ()
     """What was decided about the SAE beyond or against its files, in words."""
+    l0: float | None = None
+    """Mean number of features that fire per token of the reference text; None in sessions of before it was kept."""
+    variance_explained: float | None = None
+    """Of the hooked vectors on the reference text."""
+    doubts: tuple[str, ...] = ()
+    """What these numbers, hook and model say against the wiring, in a few words each; () where all is as it should."""
 
 
 class FedPrompt(Record, frozen=True):

@@ -3,7 +3,9 @@
 from dataclasses import replace
 from types import SimpleNamespace
 
+import msgspec
 import pytest
+import samples
 import torch
 from tiny import D_MODEL
 from transformers import LlamaConfig, LlamaForCausalLM
@@ -14,6 +16,7 @@ from engine.client import ask
 from engine.doctor import diagnose
 from engine.explorer import Explorer
 from engine.hooks import resolve_hook
+from engine.loading import doubts
 from engine.local import LocalClient
 from engine.model import LanguageModel
 from engine.records import Diagnosis, Doctor, Load, Loaded, Progress
@@ -384,3 +387,31 @@ def test_limits():
         "VE 0.12: wrong layer, model or normalisation?",
         "L0 0 of at most 1024",
     ]
+
+
+# ---- what loading says already
+
+
+def test_loading_keeps_the_measured_numbers_and_doubts_them(client, explorer):
+    loaded = explorer.loaded
+    assert (loaded.l0, loaded.variance_explained) == (explorer.reference.l0, explorer.reference.variance_explained)
+    assert loaded.doubts[0].startswith("VE ")  # a random SAE
+
+
+def test_loading_doubts_another_hook_and_another_model(topk):
+    def found(explorer):
+        return doubts(explorer.model, explorer.sae, explorer.hook, reference)
+
+    reference = replace(topk.reference, l0=4.0, variance_explained=0.9)
+    assert found(topk) == ()
+    assert found(rewired(topk, hook="model.layers.0")) == ()
+    assert found(rewired(topk, hook="blocks.2.hook_resid_pre")) == ("the SAE's hook is blocks.1.hook_resid_pre",)
+    other = replace(topk.model, name="google/gemma-2-9b")
+    assert found(rewired(topk, model=other, hook=topk.hook.name)) == ("the SAE's model is tiny",)
+
+
+def test_a_session_from_before_these_numbers_is_read():
+    old = msgspec.to_builtins(samples.LOADED)
+    old = {name: old[name] for name in old if name not in ("l0", "variance_explained", "doubts")}
+    read = msgspec.convert(old, Loaded)
+    assert (read.l0, read.variance_explained, read.doubts) == (None, None, ())
