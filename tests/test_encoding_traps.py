@@ -102,8 +102,8 @@ def test_a_rescaled_feature_without_a_decoder_row_is_silent_not_nan():
 @pytest.mark.parametrize("dtype", [torch.float32, *HALVES])
 def test_a_threshold_is_compared_in_float32(dtype):
     """By less than half precision can tell, three features are below, at and above their threshold."""
-    threshold = torch.full((3,), 1.0)
-    b_enc = 1 + torch.tensor([-1e-5, 0.0, 1e-5])
+    threshold = torch.full((3,), 1.003)
+    b_enc = threshold + torch.tensor([-1e-5, 0.0, 1e-5])
     sae, _ = make(
         "jumprelu",
         d=4,

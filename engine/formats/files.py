@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import pickle
+import warnings
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -89,7 +90,8 @@ def read_pickle(path: Path, device: torch.device) -> dict[str, torch.Tensor]:
     """The state dict in a torch file. Only tensors are unpickled: a file that holds code is refused."""
     try:
         check_archive(path)  # torch has written zip archives since 1.6
-        raw = torch.load(path, map_location=device, weights_only=True, mmap=True)
+        with warnings.catch_warnings(action="ignore"):  # of what a damaged file looks like to torch
+            raw = torch.load(path, map_location=device, weights_only=True, mmap=True)
         if not isinstance(raw, dict):
             raise SaeError(f"{path} holds a {type(raw).__name__}, not named tensors.", AGAIN)
         found = {str(name): tensor for name, tensor in raw.items() if isinstance(tensor, torch.Tensor)}
