@@ -156,7 +156,7 @@ def fetch(repo: Repo, files: Sequence[str], wanted: Wanted) -> Generator[Progres
     if repo.cached_only:
         raise not_cached(wanted, missing)
     total = sum(repo.sizes.get(name, 0) for name in missing)
-    stage = f"downloading {repo.name} ({gigabytes(total)}), MB"
+    stage = f"downloading {repo.name} (MB)"
     yield Progress(stage, 0, total // 10**6)
     download = Download(repo, files)
     before = bytes_on_disk(repo)
@@ -247,19 +247,16 @@ def disk(error: BaseException, wanted: Wanted) -> Words:
 
 
 def access(error: BaseException, wanted: Wanted) -> Words:
-    """A gated repository, or a token that is missing or wrong."""
-    from huggingface_hub.errors import DisabledRepoError, GatedRepoError, RepositoryNotFoundError
+    """A gated repository, or one that is switched off."""
+    from huggingface_hub.errors import DisabledRepoError, GatedRepoError
 
-    if isinstance(error, GatedRepoError) or "gated repo" in str(error):
+    if isinstance(error, GatedRepoError) or "trying to access a gated repo" in str(error):  # transformers' words
         return (
             f"{wanted.name} is gated: its licence has to be accepted before it can be downloaded.",
             f"Accept it on the page huggingface.co/{wanted.name}, then {TOKEN}.",
         )
     if isinstance(error, DisabledRepoError):
         return f"The hub has switched off {wanted.name}.", "Use another one."
-    status = getattr(getattr(error, "response", None), "status_code", None)
-    if status in (401, 403) and not isinstance(error, RepositoryNotFoundError):
-        return f"The hub refuses access to {wanted.name} (HTTP {status}).", f"Check your token: {TOKEN}."
     return None
 
 
@@ -280,10 +277,12 @@ def existence(error: BaseException, wanted: Wanted) -> Words:
 
 
 def reach(error: BaseException, wanted: Wanted) -> Words:
-    """A hub that cannot be reached, or has trouble of its own."""
+    """A hub that refuses, has trouble of its own, or cannot be reached."""
     from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError, OfflineModeIsEnabled
 
     status = getattr(getattr(error, "response", None), "status_code", None) or 0
+    if status in (401, 403):
+        return f"The hub refuses access to {wanted.name} (HTTP {status}).", f"Check your token: {TOKEN}."
     if status == 429:
         return "The hub wants a pause: too many requests.", f"Wait some minutes, or {TOKEN}."
     if status >= 500:

@@ -151,13 +151,13 @@ def not_there(repo: hub.Repo, place: str) -> SaeError:
         what += ", as far as the cache of this machine has it, and the hub cannot be reached"
     below = [folder for folder in saes_in(repo.sizes) if folder.startswith(f"{place}/")]
     folders = below or closest_first(place, saes_in(repo.sizes))
+    by_hand = f"With a network, here or elsewhere: {hub.by_hand(hub.Wanted(repo.name, 'SAE', place))}"
     if folders:
         more = f" and {len(folders) - SHOWN} more" if len(folders) > SHOWN else ""
-        return SaeError(f"{what}.", f"It has: {', '.join(f or '(its top)' for f in folders[:SHOWN])}{more}.")
+        listed = f"It has: {', '.join(f or '(its top)' for f in folders[:SHOWN])}{more}."
+        return SaeError(f"{what}.", f"{listed} {by_hand}" if repo.cached_only else listed)
     if repo.cached_only:
-        return SaeError(
-            f"{what}.", f"With a network, here or elsewhere: {hub.by_hand(hub.Wanted(repo.name, 'SAE', place))}"
-        )
+        return SaeError(f"{what}.", by_hand)
     inside = sorted(name for name in repo.sizes if not place or name.startswith(f"{place}/"))
     listed = ", ".join(inside[:SHOWN]) or ", ".join(sorted(repo.sizes)[:SHOWN]) or "nothing"
     if "config.json" in repo.sizes and any(n.endswith(".safetensors") and "/" not in n for n in repo.sizes):
