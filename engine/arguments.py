@@ -49,6 +49,7 @@ def parser() -> argparse.ArgumentParser:
     one.add_argument("file", metavar="SESSION")
     no_options = argparse.ArgumentParser(add_help=False)
     add_export_options(verb("export", "a saved session as csv, jsonl or markdown", no_options))
+    add_bench_options(verb("bench", "measure how fast this is here: rows of the scoreboard", machine))
     verb("tour", "the whole job on the packaged demo, step by step", loads, saves)
     verb("presets", "pairs of model and SAE that belong together: --preset NAME takes one", machine)
     return main_parser
@@ -118,6 +119,14 @@ def add_export_options(target: argparse.ArgumentParser) -> None:
     target.add_argument("--format", choices=("csv", "jsonl", "md"), default="md", help="(md)")
     target.add_argument("--table", choices=("features", "generations", "probes"), default="features", help="for csv")
     target.add_argument("--output", metavar="FILE", help="instead of standard output")
+
+
+def add_bench_options(target: argparse.ArgumentParser) -> None:
+    """Options of `bench`."""
+    target.add_argument("--rows", metavar="N,N", help="only these rows (all)")
+    target.add_argument("--quick", action="store_true", help="smaller shapes, not comparable with the goals")
+    target.add_argument("--device", help="cpu, cuda or cuda:N (cpu)")
+    target.add_argument("--model", help="for row 9: model folder or hub name (the packaged demo)")
 
 
 def positive_int(text: str) -> int:

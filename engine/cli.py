@@ -224,6 +224,18 @@ def list_presets(command: Command) -> None:
     command.printer.presets(presets.everyone())
 
 
+def run_bench(command: Command) -> None:
+    """saescope bench"""
+    from engine.bench import run, table  # late, for torch
+
+    args = command.args
+    report = run.run(run.chosen_rows(args.rows), args.device, args.quick, args.model, command.printer.note)
+    if args.json:
+        sys.stdout.write(table.to_json(report) + "\n")
+    else:
+        table.show(report, command.printer.out)
+
+
 VERBS: dict[str, Callable[[Command], None]] = {
     "rank": rank,
     "show": show,
@@ -234,6 +246,7 @@ VERBS: dict[str, Callable[[Command], None]] = {
     "replay": replay,
     "export": export_session,
     "tour": tour,
+    "bench": run_bench,
     "presets": list_presets,
 }
 

@@ -1,0 +1,60 @@
+"""Which rows there are, and one run of those asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from engine.bench import capture, encode, load, machine, memory, start
+from engine.bench.result import Row
+from engine.errors import UsageError
+from engine.model import choose_device
+
+Measure = Callable[[torch.device, bool, str | None], list[Row]]
+
+ROWS: dict[int, tuple[tuple[str, Measure], ...]] = {
+    7: (("encode + statistics", lambda device, quick, model: encode.measure(encode.shape(quick), device)),),
+    8: (("memory of encode + statistics", lambda device, quick, model: memory.measure(memory.shape(quick), device)),),
+    9: (("capture", lambda device, quick, model: capture.measure(capture.shape(quick), device, model)),),
+    10: (
+        ("first paint", lambda device, quick, model: start.measure(start.runs(quick))),
+        ("loading a SAE", lambda device, quick, model: load.measure("sae", load.shape(quick), device)),
+        ("loading a model", lambda device, quick, model: load.measure("model", load.shape(quick), device)),
+    ),
+}
+"""By the scoreboard's numbers: what is measured, and by what."""
+
+
+@dataclass(frozen=True)
+class Report:
+    """One run of the bench."""
+
+    machine: dict[str, Any]
+    quick: bool
+    """Smaller shapes: not comparable with the goals, so nothing is met or missed."""
+    rows: list[Row]
+
+
+def chosen_rows(text: str | None) -> list[int]:
+    """Row numbers such as "7,8"; all of them for None. Raises UsageError."""
+    if text is None:
+        return list(ROWS)
+    found = [int(part) if part.strip().isdecimal() else -1 for part in text.split(",")]
+    if not set(found) <= set(ROWS):
+        raise UsageError(f"--rows {text}: there are rows {', '.join(map(str, ROWS))}.", "For example --rows 7,8.")
+    return sorted(set(found))
+
+
+def run(rows: list[int], device: str | None, quick: bool, model: str | None, note: Callable[[str], None]) -> Report:
+    """Measures these rows, telling `note` what is under way. Raises UsageError for an unknown device."""
+    torch.set_num_threads(1)
+    chosen = torch.device("cpu") if device is None else choose_device(device)
+    found: list[Row] = []
+    for number in rows:
+        for name, measure in ROWS[number]:
+            note(f"row {number}: {name}")
+            found += measure(chosen, quick, model)
+    return Report(machine.describe(chosen), quick, found)

@@ -1,0 +1,57 @@
+"""What a report of the bench looks like on a terminal."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from engine.bench.result import Row
+from engine.bench.run import Report
+
+NOT_COMPARABLE = "--quick: smaller shapes, not comparable with the goals; no mark is given."
+
+
+def show(report: Report, out: Console) -> None:
+    """The machine, then one line a row."""
+    for line in machine_in_words(report.machine):
+        out.print(escape(line), style="dim", soft_wrap=True)
+    if report.quick:
+        out.print(NOT_COMPARABLE, style="yellow")
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for name in ("row", "what", "ours", "contender", "ratio", "goal", "met"):
+        table.add_column(name, justify="right" if name in ("row", "ratio", "goal") else "left")
+    for row in report.rows:
+        table.add_row(*cells(row, report.quick))
+    out.print(table)
+
+
+def cells(row: Row, quick: bool) -> list[str]:
+    """One line of the table."""
+    unit = " s" if row.unit == "s" else ""
+    ratio = "–" if row.ratio is None else f"{row.ratio:.3g}{unit}"
+    goal = f"{'≥' if row.at_least else '≤'} {row.goal:g}{unit}"
+    mark = "" if row.met is None or quick else "[green]✓[/green]" if row.met else "[bold red]✗[/bold red]"
+    words = (str(row.number), row.what, row.ours, row.note or row.contender, ratio, goal)
+    return [*map(escape, words), mark]
+
+
+def machine_in_words(machine: dict[str, Any]) -> list[str]:
+    """Two lines: what it is made of, and what runs on it."""
+    native = "native" if machine["bfloat16_native"] else "not native"
+    hardware = f"{machine['cpu']}, {machine['cores']} cores ({' '.join(machine['flags'])}), bfloat16 {native}"
+    if machine["gpu"]:
+        hardware += f", {machine['gpu']}"
+    versions = ", ".join(f"{name} {found or 'not installed'}" for name, found in machine["versions"].items())
+    threads = f"{machine['threads']} thread on {machine['device']}, load average {machine['load_average']}"
+    return [hardware, f"{threads} · {versions}"]
+
+
+def to_json(report: Report) -> str:
+    """One JSON object with every raw number."""
+    rows = [{**asdict(row), "met": None if report.quick else row.met} for row in report.rows]
+    return json.dumps({"machine": report.machine, "quick": report.quick, "rows": rows}, ensure_ascii=False)
