@@ -39,7 +39,7 @@ def assert_same(found_TF, expected_TF, tolerance=1e-5):
     Not of each value: where a product of d numbers nearly cancels, float32 leaves few digits of what remains.
     """
     found, expected = np.asarray(found_TF, dtype=np.float64), np.asarray(expected_TF, dtype=np.float64)
-    assert ((found > 0) == (expected > 0)).all()
+    assert ((found != 0) == (expected != 0)).all()
     largest = np.abs(expected).max(1, keepdims=True)
     assert (np.abs(found - expected) <= tolerance * np.maximum(largest, 1e-9)).all()
 

@@ -74,7 +74,7 @@ def test_every_encoder_is_its_formula_in_blocks_that_end_unevenly(kind, monkeypa
 def test_a_topk_encoder_takes_the_largest_first_and_then_what_is_above_zero():
     sae, _ = make("topk", b_enc=torch.full((F,), -100.0))
     sae.b_enc_F[:3] = 100.0
-    assert (dense(sae, vectors(d=D)) > 0).sum(1).tolist() == [3] * 23
+    assert (dense(sae, vectors(d=D)) != 0).sum(1).tolist() == [3] * 23
 
 
 def test_a_topk_encoder_rescaled_by_its_decoder_chooses_others_than_one_that_is_not():
