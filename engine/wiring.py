@@ -233,7 +233,7 @@ def layers(
     except HookError:  # blocks of a kind nobody knows
         names = ()
     for name in (hook.name, *names):
-        stage = f"reading {name}"
+        stage = "trying neighbouring layers"
         try:
             if name != hook.name:
                 vectors = yield from model.capture(resolve_hook(model.module, name), passages, stage)

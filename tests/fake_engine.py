@@ -31,8 +31,11 @@ from engine.records import (
     Arm,
     ArmReplay,
     Cancelled,
+    Check,
     Describe,
     Described,
+    Diagnosis,
+    Doctor,
     EditsFrom,
     FeatureAt,
     FeatureRow,
@@ -91,6 +94,18 @@ SMALL = PromptSet(
 )
 
 
+HEALTHY = Diagnosis(
+    (
+        Check("hook", None, "blocks.1.hook_resid_pre is the input of model.layers.1"),
+        Check("SAE's hook", True, "trained at blocks.1.hook_resid_pre"),
+        Check("variance explained", True, "0.813 on 3,878 tokens of neutral text (at least 0.5 is to be expected)"),
+        Check("L0", True, "36.9 features fire per token (sparse is below d_in / 4 = 144)"),
+    ),
+    36.9,
+    0.813,
+    3878,
+)
+
 # ---- what it answers
 
 
@@ -119,6 +134,8 @@ def loaded_of(load):
         sae_fingerprint=f"sae {sae}",
         hook=load.hook or "blocks.1.hook_resid_pre",
         d_sae=D_SAE,
+        l0=36.9,
+        variance_explained=0.813,
     )
 
 
@@ -235,6 +252,7 @@ ANSWERS = {
     FeaturesAt: features_at,
     ScoreAnswers: lambda r: AnswersScored(r.probe, r.edits, answer_rows(r.probe, r.edits)),
     RunProbes: table_of,
+    Doctor: lambda r: HEALTHY,
     Replay: lambda r: Replayed(True, True, (ArmReplay("baseline", True), ArmReplay("edited", True))),
     ReplayRank: lambda r: RankReplayed(True, None, 0.0),
 }

@@ -1,12 +1,14 @@
 """What the screen looks like. A change that is wanted: pytest tests/test_snapshots.py --snapshot-update."""
 
 import pytest
-from fake_engine import Bench, FakeEngine, small_study
+from fake_engine import Bench, FakeEngine, loaded_of, replace, small_study
+from test_app_doctor import SICK
 from textual.widgets import Input, TextArea
 
 import prompts
 from engine import prompt_sets
 from engine.autosave import AutosaveStore
+from engine.records import Doctor, Load
 from tui.app import SaescopeApp
 from tui.opening import Opening
 from tui.screens.dialogs import AskText
@@ -22,8 +24,9 @@ def looks(snap_compare, tmp_path, monkeypatch):
     monkeypatch.setattr(TextArea, "cursor_blink", False)
     monkeypatch.chdir(tmp_path)  # a report of differences goes there
 
-    def compare(size, go):
+    def compare(size, go, instead=None):
         engine, store = FakeEngine(), AutosaveStore(tmp_path / "sessions.sqlite3")
+        engine.instead = instead or {}
         study = small_study(prompt_sets.from_file(prompts.load("gender_bias")))
         app = SaescopeApp(Opening(study, lambda: engine, lambda: store))
 
@@ -127,3 +130,22 @@ def test_save(looks, size):
         await b.until(lambda: isinstance(b.top, AskText))
 
     assert looks(size, go)
+
+
+@by_size(SMALL, MEDIUM)
+def test_wired_wrong(looks, size):
+    async def go(b):
+        pass
+
+    doubts = ("the SAE's hook is blocks.2.hook_resid_pre", "VE 0.12: wrong layer, model or normalisation?")
+    instead = {Load: lambda load: replace(loaded_of(load), doubts=doubts, variance_explained=0.12)}
+    assert looks(size, go, instead)
+
+
+@by_size(SMALL, MEDIUM)
+def test_doctor(looks, size):
+    async def go(b):
+        await b.press("H")
+        await b.until(lambda: isinstance(b.top, Report))
+
+    assert looks(size, go, {Doctor: lambda request: SICK})

@@ -15,9 +15,10 @@ import prompts.writer
 from engine import prompt_sets, snippets
 from engine.errors import SaescopeError
 from engine.export import edits_in_words
-from engine.records import Answer, Described, Edit, Format, Probe, ProbeTable, Prompt, Sampling
+from engine.records import Answer, Described, Diagnosis, Edit, Format, Probe, ProbeTable, Prompt, Sampling
 from tui.help import help_text
 from tui.screens.dialogs import AskText, Choice, Choose, Field, Form
+from tui.screens.doctor import checks_page
 from tui.screens.feature import card
 from tui.screens.probes import probe_table
 from tui.screens.report import Report
@@ -159,6 +160,10 @@ class Flows:
             style="dim",
         )
         self.screen.app.push_screen(Report("All probes, baseline and edited", Group(probe_table(table), note)))
+
+    def show_diagnosis(self, diagnosis: Diagnosis) -> None:
+        """The doctor's report."""
+        self.screen.app.push_screen(Report("Is the SAE wired right?", checks_page(diagnosis)))
 
     # ---- features
 

@@ -33,6 +33,8 @@ MAIN = [
     Binding("R", "replay", "Replay", show=False, id="run.replay", tooltip="Run the session's results again"),
     Binding("E", "restart_engine", "Restart", show=False, id="run.restart", tooltip="Restart the engine"),
     Binding("M", "choose_model", "Model", show=False, id="run.model", tooltip="Choose model, SAE and hook point"),
+    Binding("H", "doctor", "Doctor", show=False, id="run.doctor",
+            tooltip="Is the SAE wired right? The doctor's checks, and what to do"),
     Binding("s", "save", "Save", show=False, id="session.save", tooltip="Save the session to its file"),
     Binding("S", "save_as", "Save as", show=False, id="session.save_as", tooltip="Save to another file"),
     Binding("ctrl+o", "open", "Open", show=False, id="session.open", tooltip="Open a session", priority=True),

@@ -12,9 +12,10 @@ from textual.binding import BindingType
 from textual.widgets import Input, TextArea
 
 from engine import feature_lists
-from engine.records import Described, Generated, Load, Loaded, ProbeTable, Ranking
+from engine.records import Described, Diagnosis, Generated, Load, Loaded, ProbeTable, Ranking
 from tui import keys
 from tui.bridge import Bridge
+from tui.health import HealthLine
 from tui.opening import Opening
 from tui.panes.edits import EditsPane
 from tui.panes.generation import GenerationPane
@@ -337,6 +338,22 @@ class MainScreen(Workbench):
             self.flows.show_probes(tables[-1])
         else:
             self.notify("No probes were run yet: v runs them.")
+
+    @on(HealthLine.Clicked)
+    def action_doctor(self) -> None:
+        """The doctor's report; it has not changed as long as the same pair is loaded."""
+        if self.health.diagnosis is None:
+            self.work.run_doctor()
+        else:
+            self.flows.show_diagnosis(self.health.diagnosis)
+
+    def take_diagnosis(self, diagnosis: Diagnosis) -> None:
+        """The doctor is done; who is typing meanwhile is not interrupted."""
+        self.health.show_diagnosis(diagnosis)
+        if self.is_current and not isinstance(self.focused, Input | TextArea):
+            self.flows.show_diagnosis(diagnosis)
+        else:
+            self.notify("The doctor is done: H shows the report.")
 
     # ---- edits
 

@@ -15,6 +15,8 @@ from engine.records import (
     AnswersScored,
     Describe,
     Described,
+    Diagnosis,
+    Doctor,
     Event,
     FeaturesAt,
     Generate,
@@ -287,6 +289,19 @@ class Work:
             self.screen.show_probes(table)
 
         self._run("probes", task)
+
+    def run_doctor(self) -> None:
+        """Examines how model and SAE are wired, and opens the report."""
+        if not self._may_ask():
+            return
+
+        async def task() -> None:
+            loads = self._loads
+            diagnosis = await self._ask(Doctor(), Diagnosis)
+            if loads == self._loads:  # another pair is being loaded otherwise
+                self.screen.take_diagnosis(diagnosis)
+
+        self._run("doctor", task)
 
     # ---- replay
 

@@ -15,6 +15,7 @@ from textual.widgets import Footer
 from engine.records import Generated, Shown, TokenFeatures
 from tui.bridge import Bridge
 from tui.header import Header
+from tui.health import HealthLine
 from tui.keys import OF_A_FEATURE
 from tui.opening import Opening
 from tui.panes.edits import EditsPane
@@ -51,7 +52,9 @@ class Workbench(Screen[None]):
     def compose(self) -> ComposeResult:
         """Header, panes, footer."""
         yield Header(id="header")
-        yield TabLine(PANES, id="tabs")
+        with Horizontal(id="second"):
+            yield TabLine(PANES, id="tabs")
+            yield HealthLine(id="health")
         with Horizontal(id="top"):
             for pane in (PromptsPane(id="prompts"), TokensPane(id="tokens"), LeaderboardPane(id="features")):
                 yield pane.add_class("pane")
@@ -64,6 +67,11 @@ class Workbench(Screen[None]):
     def header(self) -> Header:
         """The first line."""
         return self.query_one(Header)
+
+    @property
+    def health(self) -> HealthLine:
+        """Whether the SAE is wired right."""
+        return self.query_one(HealthLine)
 
     @property
     def prompts(self) -> PromptsPane:
@@ -273,6 +281,7 @@ class Workbench(Screen[None]):
         """A model was loaded."""
         self.app.clear_notifications()
         self.header.show_loaded(self.study.loaded)
+        self.health.show_loaded(self.study.loaded)
         self.header.show_engine("")
         self.show_ranking()
         self.reread()
