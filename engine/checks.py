@@ -45,7 +45,7 @@ def hook_named(explorer: Explorer) -> Check:
     if same_place(explorer.model.module, trained_at, explorer.hook.name):
         return Check(name, True, f"trained at {trained_at}, another name of the same place")
     where = f"trained at {trained_at}, used at {explorer.hook.name}"
-    return Check(name, False, where, f"Leave --hook out, or give --hook {trained_at}.")
+    return Check(name, False, where, f"Leave --hook out, or give --hook {trained_at} (in the app M).")
 
 
 def model_named(explorer: Explorer) -> Check:
@@ -61,7 +61,7 @@ def model_named(explorer: Explorer) -> Check:
         return Check("model", None, words, remedy)
     if health.is_any_folder(name):
         return Check("model", None, f"{words}: a folder may be called anything", "Make sure that it is that model.")
-    return Check("model", False, words, f"Give --model {trained_on}.")
+    return Check("model", False, words, f"Give --model {trained_on} (in the app M).")
 
 
 def fed_ids(explorer: Explorer) -> Check:

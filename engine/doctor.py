@@ -190,7 +190,7 @@ def layer(explorer: Explorer, found: list[Found]) -> Check:
         return Check("layer", True, f"here it explains {here.variance_explained:.3f}; {words}")
     at = best.changes[0]
     words = f"at {at} it explains {best.fit.variance_explained:.3f}, here {here.variance_explained:.3f}: off by one?"
-    return Check("layer", False, words, f"Try --hook {at}.")
+    return Check("layer", False, words, f"Try --hook {at} (in the app M).")
 
 
 def together(explorer: Explorer, fit: Fit) -> Check:

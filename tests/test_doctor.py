@@ -98,7 +98,7 @@ def test_a_layer_too_low_or_too_high_is_named(demo, layer):
     found = examined(rewired(demo, hook=f"blocks.{layer}.hook_resid_pre"))
     assert found.red >= {"SAE's hook", "layer"}
     assert "blocks.15.hook_resid_pre" in found.checks["SAE's hook"].remedy
-    assert found.checks["layer"].remedy == "Try --hook blocks.15.hook_resid_pre."
+    assert found.checks["layer"].remedy == "Try --hook blocks.15.hook_resid_pre (in the app M)."
 
 
 @pytest.mark.demo
