@@ -42,7 +42,7 @@ DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 AGAIN = "The file is damaged or of another format: download it again."
 
 FEATURES_PER_BLOCK = 4096
-TOKENS_PER_BLOCK = 1024
+TOKENS_PER_BLOCK = 512
 
 
 @dataclass(frozen=True)
@@ -188,10 +188,16 @@ class SparseAutoencoder:
                 continue
             x_TD = x_TD.to(h_TD.dtype) if half else x_TD
             for features in self._blocks():
-                z_TF = self._pre_activations(x_TD, features, buffer_DF)
-                token_N, feature_N = self._fires(z_TF, features).nonzero(as_tuple=True)
-                z_N, feature_N = z_TF[token_N, feature_N], feature_N + features.start
-                yield Active(token_N + t, feature_N, self._activate(z_N, feature_N), tokens, features)
+                yield self._encode_block(x_TD, tokens, features, buffer_DF)
+
+    def _encode_block(
+        self, x_TD: torch.Tensor, tokens: slice, features: slice, buffer_DF: torch.Tensor | None
+    ) -> Active:
+        """What fires of a block, for every encoder but topk; the dense block is gone on return."""
+        z_TF = self._pre_activations(x_TD, features, buffer_DF)
+        token_N, feature_N = self._fires(z_TF, features).nonzero(as_tuple=True)
+        z_N, feature_N = z_TF[token_N, feature_N], feature_N + features.start
+        return Active(token_N + tokens.start, feature_N, self._activate(z_N, feature_N), tokens, features)
 
     def encode_features(self, x_TD: torch.Tensor, columns: FeatureColumns) -> torch.Tensor:
         """Float32 activations_TK of chosen features from normalised input; any leading dimensions."""

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 
 import torch
 
-from engine.bench.encode import app_dtype
+from engine.bench.encode import app_dtype, short
 from engine.bench.result import Row, as_raw, in_turn, spread
 from engine.demo import model as demo_model
 from engine.errors import ModelError
@@ -65,10 +65,12 @@ def row_of(model: LanguageModel, sizes: Shape, what: str) -> Row:
         with torch.inference_mode():
             body(input_ids=ids_BT, attention_mask=torch.ones_like(ids_BT), use_cache=False)
 
-    settle = torch.cuda.synchronize if model.device.type == "cuda" else lambda: None
+    settle = torch.cuda.synchronize if model.device.type == "cuda" else None
     contenders = {"capture": lambda: model.capture_batch(hook, rows), "forward": forward}
     times = in_turn(contenders, sizes.rounds, settle)
     raw = {"shape": asdict(sizes), "blocks": num_blocks, "blocks_run": run, "seconds": as_raw(times)}
-    ours = f"{spread(times['capture'], 1e-3, 'ms')} for {run} of {num_blocks} blocks, {model.name}, {model.dtype}"
+    ours = (
+        f"{spread(times['capture'], 1e-3, 'ms')} for {run} of {num_blocks} blocks, {model.name}, {short(model.dtype)}"
+    )
     ratio = times["capture"].median / (times["forward"].median * run / num_blocks)
     return Row(9, what, ours, f"forward {spread(times['forward'], 1e-3, 'ms')}", ratio, 1.05, at_least=False, raw=raw)

@@ -125,7 +125,7 @@ def measure(sizes: Shape, device: torch.device) -> list[Row]:
     theirs = their_encode(data)
     if theirs is not None:
         contenders["SAELens"] = theirs
-    settle = torch.cuda.synchronize if device.type == "cuda" else lambda: None
+    settle = torch.cuda.synchronize if device.type == "cuda" else None
     times = in_turn(contenders, sizes.rounds, settle)
     return rows_of(sizes, dtype, files, times)
 

@@ -75,7 +75,7 @@ def write(kind: Kind, folder: Path, size: int, device: torch.device) -> str:
 
 def rows_of(name: str, sizes: Shape, found: dict[str, Any]) -> list[Row]:
     """The three ratios."""
-    load, read = summary(found["load"], found["load_cpu"]), summary(found["read"], found["read_cpu"])
+    load, read = summary(found["load"]), summary(found["read"])
     size = found["size"]
     times: dict[str, Times] = {"load": load, "read": read}
     raw = {"shape": asdict(sizes), **{k: found[k] for k in ("size", "resident", "peak", "dtype")}, "seconds": {}}
@@ -120,7 +120,7 @@ def compare(kind: Kind, folder: Path, device: torch.device, dtype: torch.dtype, 
     """Reads and loads in turn; seconds of each, and bytes of the first load."""
     load(kind, folder / "tiny", device, dtype)
     read_raw(folder / "large")
-    found: dict[str, Any] = {name: [] for name in ("load", "load_cpu", "read", "read_cpu")}
+    found: dict[str, Any] = {"read": [], "load": []}
     contenders: dict[str, Callable[[], object]] = {
         "read": partial(read_raw, folder / "large"),
         "load": partial(load, kind, folder / "large", device, dtype),
@@ -129,10 +129,9 @@ def compare(kind: Kind, folder: Path, device: torch.device, dtype: torch.dtype, 
         for name, work in contenders.items():
             gc.collect()
             before = reset_peak()
-            start, start_cpu = time.perf_counter(), time.process_time()
+            start = time.perf_counter()
             loaded = work()
             found[name].append(time.perf_counter() - start)
-            found[f"{name}_cpu"].append(time.process_time() - start_cpu)
             if turn == 0 and name == "load":
                 found |= {"resident": resident_bytes() - before, "peak": peak_bytes() - before}
             del loaded

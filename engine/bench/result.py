@@ -19,13 +19,13 @@ from engine.errors import SaescopeError
 
 @dataclass(frozen=True)
 class Times:
-    """Seconds of one contender over all rounds."""
+    """Seconds of one contender over all rounds; of CPU time or of wall time, as whoever took them says."""
 
     median: float
     smallest: float
     largest: float
-    cpu_median: float | None
-    """Of this process's CPU time, which other processes disturb less; None where another process works."""
+    wall_median: float
+    """The same by the clock on the wall, which stands for the user's patience and for other processes' share."""
 
 
 @dataclass(frozen=True)
@@ -53,26 +53,31 @@ class Row:
 
 
 def in_turn(
-    contenders: Mapping[str, Callable[[], object]], rounds: int, settle: Callable[[], object] = lambda: None
+    contenders: Mapping[str, Callable[[], object]], rounds: int, settle: Callable[[], object] | None = None
 ) -> dict[str, Times]:
-    """Times contenders A B C A B C …, after one round that does not count; `settle` waits for a device."""
+    """Times contenders A B C A B C …, after one round that does not count.
+
+    By this process's CPU time, which other processes disturb least; where `settle` waits for a device, by the wall.
+    """
+    clock = time.process_time if settle is None else time.perf_counter
+    settle = settle or (lambda: None)
+    taken: dict[str, list[float]] = {name: [] for name in contenders}
     wall: dict[str, list[float]] = {name: [] for name in contenders}
-    cpu: dict[str, list[float]] = {name: [] for name in contenders}
     for turn in range(rounds + 1):
         for name, work in contenders.items():
             settle()
-            start, start_cpu = time.perf_counter(), time.process_time()
+            start, start_wall = clock(), time.perf_counter()
             work()
             settle()
             if turn > 0:
-                wall[name].append(time.perf_counter() - start)
-                cpu[name].append(time.process_time() - start_cpu)
-    return {name: summary(wall[name], cpu[name]) for name in contenders}
+                taken[name].append(clock() - start)
+                wall[name].append(time.perf_counter() - start_wall)
+    return {name: summary(taken[name], wall[name]) for name in contenders}
 
 
-def summary(wall: list[float], cpu: list[float] | None = None) -> Times:
-    """Median and spread."""
-    return Times(statistics.median(wall), min(wall), max(wall), statistics.median(cpu) if cpu else None)
+def summary(taken: list[float], wall: list[float] | None = None) -> Times:
+    """Median and spread; without `wall`, what was taken is wall time."""
+    return Times(statistics.median(taken), min(taken), max(taken), statistics.median(wall or taken))
 
 
 def as_raw(times: Mapping[str, Times]) -> dict[str, Any]:

@@ -41,14 +41,15 @@ def cells(row: Row, quick: bool) -> list[str]:
 
 
 def machine_in_words(machine: dict[str, Any]) -> list[str]:
-    """Two lines: what it is made of, and what runs on it."""
+    """What it is made of, what runs on it, how times are taken."""
     native = "native" if machine["bfloat16_native"] else "not native"
     hardware = f"{machine['cpu']}, {machine['cores']} cores ({' '.join(machine['flags'])}), bfloat16 {native}"
     if machine["gpu"]:
         hardware += f", {machine['gpu']}"
     versions = ", ".join(f"{name} {found or 'not installed'}" for name, found in machine["versions"].items())
     threads = f"{machine['threads']} thread on {machine['device']}, load average {machine['load_average']}"
-    return [hardware, f"{threads} · {versions}"]
+    clocks = "times: median (fastest–slowest); on a CPU rows 7 and 9 are CPU time of one thread, row 10 is wall time"
+    return [hardware, f"{threads} · {versions}", clocks]
 
 
 def to_json(report: Report) -> str:
