@@ -167,11 +167,11 @@ class SparseAutoencoder:
     def encode(self, h_TD: torch.Tensor) -> Iterator[Active]:
         """Activations of hooked vectors, in parts small enough for memory.
 
-        Vectors in half precision are multiplied in it: that is what they are worth, and several times faster. A few
-        features close to their threshold then come out on its other side. Float32 vectors are multiplied in float32,
-        and so are a topk encoder's, whose choice of k needs values that can be told apart.
+        Vectors in bfloat16 are multiplied in it: that is what they are worth, and several times faster. A few
+        features close to their threshold then come out on its other side. All others are multiplied in float32:
+        float16's could overflow, and a topk encoder's choice of k needs values that can be told apart.
         """
-        half = h_TD.dtype in (torch.bfloat16, torch.float16) and self.config.encoder != "topk"
+        half = h_TD.dtype == torch.bfloat16 and self.config.encoder != "topk"
         buffer_DF = None
         if half and self.w_enc_DF.dtype != h_TD.dtype:  # filled block by block: new memory would cost as much again
             buffer_DF = torch.empty_like(self.w_enc_DF[:, :FEATURES_PER_BLOCK], dtype=h_TD.dtype)

@@ -18,9 +18,8 @@ def normalise(h_TD, normalisation):
         u = np.array([[np.sqrt(sum(v * v for v in h)) / np.sqrt(d)] for h in h_TD])
     elif normalisation == "layer_norm":
         mu = np.array([[sum(h) / d] for h in h_TD])
-        u = np.array(
-            [[np.sqrt(sum((v - m[0]) ** 2 for v in h) / (d - 1)) + 1e-5] for h, m in zip(h_TD, mu, strict=True)]
-        )
+        u = np.array([[np.sqrt(sum((v - m[0]) ** 2 for v in h) / (d - 1))] for h, m in zip(h_TD, mu, strict=True)])
+        return (h_TD - mu) / (u + 1e-5), u, mu
     return (h_TD - mu) / u, u, mu
 
 
