@@ -15,7 +15,7 @@ from typing import TypeVar
 import msgspec
 
 import prompts
-from engine import export, feature_lists, presets, prompt_sets, session
+from engine import export, feature_lists, prompt_sets, session
 from engine.arguments import DEFAULT_SET, parser
 from engine.client import EngineClient, RequestCancelled, ask
 from engine.errors import EditError, SaescopeError, SessionError, UsageError
@@ -45,6 +45,7 @@ from engine.records import (
     Show,
     Shown,
 )
+from engine.sources import presets
 
 T = TypeVar("T")
 

@@ -12,7 +12,7 @@ import platformdirs
 import torch
 
 import prompts
-from engine import health, memory, model_source
+from engine import health
 from engine import reference as references
 from engine.demo import model as demo_model
 from engine.errors import HookError, MismatchError, SaeError, UsageError
@@ -20,11 +20,12 @@ from engine.explorer import Explorer
 from engine.formats import load_sae
 from engine.hooks import HookPoint, resolve_hook, same_place
 from engine.model import LanguageModel, choose_device, choose_dtype, ends_of_file, load_model, loaded_as
-from engine.model_source import ModelSource, fetch_model
 from engine.records import Load, Loaded, Progress
 from engine.reference import Reference
 from engine.sae import SparseAutoencoder
-from engine.sources import Located, locate
+from engine.sources import memory, models
+from engine.sources.models import ModelSource, fetch_model
+from engine.sources.saes import Located, locate
 
 log = logging.getLogger("saescope")
 DEMO_SAE = Path(__file__).parent / "demo" / "sae"
@@ -80,7 +81,7 @@ def find_model(
 ) -> Generator[Progress, None, tuple[ModelSource, torch.dtype | str]]:
     """Where the model is, and the dtype to load it in. Raises ModelError."""
     if request.model is not None:
-        source = yield from model_source.find_model(request.model)
+        source = yield from models.find_model(request.model)
         return source, dtype
     dtype = dtype if isinstance(dtype, torch.dtype) else torch.bfloat16
     folder = yield from demo_model.prepare(dtype)

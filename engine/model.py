@@ -16,10 +16,10 @@ import torch
 from nnsight import NNsight
 from torch import nn
 
-from engine import hub, memory
 from engine.errors import HookError, ModelError, SaescopeError, UsageError
 from engine.hooks import HookPoint
 from engine.records import Progress
+from engine.sources import hub, memory
 from engine.tokens import Tokens
 
 CAPTURE_TOKENS = 4096

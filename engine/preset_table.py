@@ -8,7 +8,7 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from engine.presets import Preset
+from engine.sources.presets import Preset
 
 WIDE = 150
 NUMBERS = ("L0", "VE", "memory")

@@ -21,7 +21,6 @@ from rich.text import Text
 
 from engine.export import edits_in_words
 from engine.preset_table import preset_table
-from engine.presets import Preset
 from engine.records import (
     ArmReplay,
     Check,
@@ -40,6 +39,7 @@ from engine.records import (
     Shown,
     TokenStep,
 )
+from engine.sources.presets import Preset
 
 STEPS = 16
 LOW, HIGH = (38, 38, 38), (255, 176, 0)

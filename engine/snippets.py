@@ -130,7 +130,7 @@ from pathlib import Path
 LIBRARY_IMPORTS = """\
 {demo}from engine.demo.model import finish  # saescope's
 from engine.loading import read_sae
-from engine.sources import locate
+from engine.sources.saes import locate
 """
 
 

@@ -7,9 +7,10 @@ import pytest
 from fake_engine import QUESTION, SMALL, on_app, opened, small_study
 from textual.widgets import Input, OptionList
 
-from engine import presets, session
+from engine import session
 from engine.errors import UsageError
 from engine.records import Failed, Load
+from engine.sources import presets
 from tui.presets import packaged_set, take_over, with_pins
 from tui.screens.model import ModelForm
 from tui.start import first_study

@@ -13,16 +13,17 @@ from hub_cache import COMMIT, files_in, serving, write_cached
 from huggingface_hub import errors
 from tiny import write_model, write_sae
 
-from engine import hub, memory, sources
 from engine.client import ask
 from engine.demo.model import finish
 from engine.errors import ModelError, SaeError
 from engine.loading import read_sae, sae_fingerprint
 from engine.local import LocalClient
 from engine.model import load_model
-from engine.model_source import files_of_model, find_model
 from engine.records import Load, Loaded
-from engine.sources import locate
+from engine.sources import hub, memory
+from engine.sources import saes as sources
+from engine.sources.models import files_of_model, find_model
+from engine.sources.saes import locate
 
 CPU = torch.device("cpu")
 FOUNDING = "JoshEngels/Mistral-7B-Residual-Stream-SAEs"
@@ -39,7 +40,7 @@ def refused(text):
 
 FETCH = """
 import sys
-from engine.sources import locate
+from engine.sources.saes import locate
 for text in sys.argv[1:]:
     work, said = locate(text), []
     try:

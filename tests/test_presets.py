@@ -5,12 +5,12 @@ import json
 import pytest
 
 import prompts
-from engine import presets, registry
 from engine.arguments import app_arguments
 from engine.cli import Command, main
 from engine.errors import UsageError
 from engine.printing import Printer
 from engine.records import Load
+from engine.sources import presets, registry
 
 ALL = presets.everyone()
 ON_HUB = [preset for preset in ALL if preset.sae]

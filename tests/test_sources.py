@@ -8,11 +8,12 @@ import torch
 from hub_cache import files_in, write_cached
 from tiny import write_sae
 
-from engine import registry, sources
 from engine.demo.model import finish
 from engine.errors import SaeError
 from engine.formats import load_sae
-from engine.sources import files_of_sae, locate, saes_in
+from engine.sources import registry
+from engine.sources import saes as sources
+from engine.sources.saes import files_of_sae, locate, saes_in
 
 CPU = torch.device("cpu")
 FOUNDING = "JoshEngels/Mistral-7B-Residual-Stream-SAEs"
@@ -192,7 +193,7 @@ def test_a_wrong_id_lists_the_closest_and_a_kind_not_read_is_refused():
 @with_registry
 def test_the_registry_is_read_without_importing_saelens():
     code = (
-        "import sys; from engine import registry;"
+        "import sys; from engine.sources import registry;"
         "assert registry.by_release('gpt2-small-res-jb/blocks.8.hook_resid_pre');"
         "print('sae_lens' in sys.modules, 'torch' in sys.modules)"
     )

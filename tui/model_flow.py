@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from engine import presets
 from engine.records import Load, Loaded
+from engine.sources import presets
 from tui.presets import take_over
 from tui.screens.dialogs import Field
 from tui.screens.model import ModelForm

@@ -6,9 +6,9 @@ import msgspec
 
 import prompts
 from engine import prompt_sets
-from engine.presets import Preset
 from engine.records import PromptSet
 from engine.session import Workspace
+from engine.sources.presets import Preset
 from tui.study import Study
 
 DEFAULT_SET = "gender_bias"

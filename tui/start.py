@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import prompts
-from engine import presets, prompt_sets
+from engine import prompt_sets
 from engine import session as sessions
 from engine.records import Load
+from engine.sources import presets
 from tui.app import SaescopeApp
 from tui.opening import Opening
 from tui.presets import DEFAULT_SET, packaged_set, with_pins

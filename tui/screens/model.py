@@ -10,8 +10,8 @@ from textual.content import Content
 from textual.widgets import Input, OptionList, Static
 from textual.widgets.option_list import Option
 
-from engine.presets import Preset
 from engine.records import MemoryLeft
+from engine.sources.presets import Preset
 from tui.screens.dialogs import Field, Form
 from tui.words import size_in_words
 

@@ -11,10 +11,10 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from engine import hub, registry
 from engine.errors import SaeError
-from engine.presets import closest_first
 from engine.records import Progress
+from engine.sources import hub, registry
+from engine.sources.presets import closest_first
 
 SETS = (
     ("cfg.json", "sae_weights.safetensors"),

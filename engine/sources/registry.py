@@ -13,8 +13,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from engine import presets
 from engine.errors import SaeError
+from engine.sources import presets
 
 FILE = "pretrained_saes.yaml"
 READ = (None, "sae_lens", "gemma_2", "gemma_3", "llama_scope", "dictionary_learning_1", "sparsify")

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import torch
 
-from engine import hub, memory, presets
 from engine.errors import ModelError
 from engine.records import Progress
+from engine.sources import hub, memory, presets
 
 TEXTS = (".json", ".txt", ".model", ".jinja", ".tiktoken")
 """Configuration and tokenizer, by the ends of their names."""

@@ -94,7 +94,7 @@ class Table(Record, frozen=True):
 @cache
 def table() -> Table:
     """The whole table."""
-    return msgspec.toml.decode(files("engine").joinpath("presets.toml").read_bytes(), type=Table)
+    return msgspec.toml.decode(files("engine.sources").joinpath("presets.toml").read_bytes(), type=Table)
 
 
 def everyone() -> tuple[Preset, ...]:

@@ -11,8 +11,8 @@ import psutil  # type: ignore[import-untyped]
 import torch
 
 from engine.errors import ModelError
-from engine.hub import gigabytes
-from engine.presets import BYTES
+from engine.sources.hub import gigabytes
+from engine.sources.presets import BYTES
 
 NAMES = {torch.float32: "F32", torch.bfloat16: "BF16", torch.float16: "F16", torch.float64: "F64"}
 HEADER_BYTES = 100 << 20
