@@ -83,7 +83,7 @@ class Work:
             except Exception as error:  # a defect of ours in one task is no reason to end the app
                 self.screen.report(f"A defect of saescope: {error!r}", f"Your work is kept. {keep_details()}")
 
-        self.screen.run_worker(guarded(), group=kind, exclusive=True)
+        self.screen.run_worker(guarded, group=kind, exclusive=True)
 
     def _may_ask(self) -> bool:
         """Whether a model is there or on its way; says what to do if not."""
