@@ -6,7 +6,7 @@ to save. Panes are shown this state by the main screen; they never hold it thems
 
 from __future__ import annotations
 
-import uuid
+import os
 from pathlib import Path
 from typing import TypeVar
 
@@ -39,7 +39,7 @@ class Study:
     """One piece of work. `id` is its row in the autosave, `file` where it was last saved by name."""
 
     def __init__(self, load: Load, workspace: Workspace, id: str | None = None, file: Path | None = None) -> None:
-        self.id = id or uuid.uuid4().hex
+        self.id = id or os.urandom(16).hex()
         self.file = file
         self.load = load
         self.loaded: Loaded | None = None
@@ -300,7 +300,7 @@ class Study:
     def _begin(self) -> None:
         """A new session on what is loaded; the one so far is in the autosave."""
         self.results = sessions.new(self.load, self.loaded)
-        self.id, self.file, self.foreign = uuid.uuid4().hex, None, []
+        self.id, self.file, self.foreign = os.urandom(16).hex(), None, []
 
     def add(self, result: Ranking | Generated | ProbeTable) -> bool:
         """Keeps a result; returns whether a new session had to begin for it.

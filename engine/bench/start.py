@@ -43,7 +43,7 @@ def measure(count: int) -> list[Row]:
         first_paint(Path(folder))  # compiles and reads what later starts find ready
         for _ in range(count):
             paints.append(first_paint(Path(folder)))
-            imports.append(seconds_of([sys.executable, "-P", "-c", "import textual.app"]))
+            imports.append(seconds_of([sys.executable, "-P", "-c", "import textual.app"], environment(Path(folder))))
     times: dict[str, Times] = {"first paint": summary(paints), "import": summary(imports)}
     raw = {"seconds": as_raw(times), "runs": count}
     ours = f"{spread(times['first paint'])}, {count} starts"
@@ -51,23 +51,34 @@ def measure(count: int) -> list[Row]:
     return [Row(10, what, ours, other, times["first paint"].median, 0.30, at_least=False, unit="s", raw=raw)]
 
 
-def seconds_of(command: list[str]) -> float:
+def seconds_of(command: list[str], env: dict[str, str]) -> float:
     """Wall time of a command."""
     start = time.perf_counter()
-    subprocess.run(command, check=True, stdin=subprocess.DEVNULL)
+    subprocess.run(command, check=True, stdin=subprocess.DEVNULL, env=env)
     return time.perf_counter() - start
+
+
+def environment(folder: Path) -> dict[str, str]:
+    """State, configuration and compiled modules in a folder of their own.
+
+    An installed app finds its modules compiled; where Python is told not to write them (PYTHONDONTWRITEBYTECODE), a
+    checkout would be compiled anew at every start.
+    """
+    places = {name: str(folder) for name in ("XDG_STATE_HOME", "XDG_CONFIG_HOME", "PYTHONPYCACHEPREFIX")}
+    kept = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    return {**kept, **places, "TERM": "xterm-256color", "OMP_NUM_THREADS": "1"}
 
 
 def first_paint(folder: Path) -> float:
     """Starts the app, waits for its first pane, ends it; the seconds in between. Raises TimeoutError."""
     ours, theirs = os.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", *SIZE, 0, 0))
-    places = {name: str(folder) for name in ("XDG_STATE_HOME", "XDG_CONFIG_HOME")}
-    env = {**os.environ, **places, "TERM": "xterm-256color", "OMP_NUM_THREADS": "1"}
     start = time.perf_counter()
     # -P: a folder named engine where the user is must not be taken for ours
     command = [sys.executable, "-P", "-m", "saescope"]
-    app = subprocess.Popen(command, stdin=theirs, stdout=theirs, stderr=theirs, env=env, start_new_session=True)
+    app = subprocess.Popen(
+        command, stdin=theirs, stdout=theirs, stderr=theirs, env=environment(folder), start_new_session=True
+    )
     os.close(theirs)
     try:
         seen = b""

@@ -5,7 +5,6 @@ The table is presets.toml, which names its sources. No torch here.
 
 from __future__ import annotations
 
-import difflib
 from functools import cache
 from importlib.resources import files
 from typing import Literal
@@ -133,5 +132,7 @@ def applied(preset: Preset, load: Load) -> Load:
 
 def closest_first(word: str, names: list[str]) -> list[str]:
     """The names, those that look like the word before the others."""
+    import difflib  # only for a word that is unknown: every start would wait for it
+
     near = difflib.get_close_matches(word, names, n=5, cutoff=0.4)
     return near + [name for name in names if name not in near]
