@@ -8,6 +8,8 @@ import time
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
+from tiny import write_sae
 
 from engine import process
 from engine.client import ask
@@ -224,6 +226,21 @@ def test_a_message_that_makes_no_sense_gets_an_error_and_the_engine_lives(bench)
     failed, finished = bench.run(work())
     assert isinstance(failed, Failed)
     assert "cannot read" in failed.message
+    assert isinstance(finished, Finished)
+
+
+def test_a_broken_sae_is_an_error_and_what_was_loaded_stays(bench, load, tmp_path):
+    weights = write_sae(tmp_path) / "sae_weights.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-7])
+
+    async def work():
+        failed = await bench.heard.end(bench.engine.ask(replace(load, sae=str(tmp_path))))
+        return failed, await bench.heard.end(bench.engine.ask(SHORT))
+
+    failed, finished = bench.run(work())
+    assert isinstance(failed, Failed)
+    assert "sae_weights.safetensors cannot be read" in failed.message
+    assert failed.remedy
     assert isinstance(finished, Finished)
 
 
