@@ -83,7 +83,8 @@ class Work:
             except Exception as error:  # a defect of ours in one task is no reason to end the app
                 self.screen.report(f"A defect of saescope: {error!r}", f"Your work is kept. {keep_details()}")
 
-        self.screen.run_worker(guarded, group=kind, exclusive=True)
+        # not yet called: a task replaced before it starts is no coroutine that nobody awaits
+        self.screen.run_worker(guarded, group=kind, exclusive=True)  # type: ignore[arg-type]
 
     def _may_ask(self) -> bool:
         """Whether a model is there or on its way; says what to do if not."""
