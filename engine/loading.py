@@ -143,7 +143,8 @@ def find_reference(
         return checked(references.load(shipped), sae, shipped)
     path = Path(request.reference) if request.reference else prompts.NEUTRAL_TEXT
     texts = references.read_text(path)
-    key = references.cache_key([model.fingerprint, sae_fingerprint(sae_folder), hook.name, str(model.dtype), *texts])
+    of_sae = [sae_fingerprint(sae_folder), sae.config.equations()]
+    key = references.cache_key([model.fingerprint, *of_sae, hook.name, str(model.dtype), *texts])
     cached = Path(platformdirs.user_cache_dir("saescope")) / "reference" / f"{key}.safetensors"
     if cached.exists():
         return checked(references.load(cached), sae, cached)

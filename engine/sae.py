@@ -74,6 +74,11 @@ class SaeConfig:
     notes: tuple[str, ...] = ()
     """What was decided beyond or against the files, in words for the user."""
 
+    def equations(self) -> str:
+        """All that activations depend on besides weights and vectors; the files alone do not always tell."""
+        shape = (self.encoder, self.normalisation, self.apply_b_dec_to_input, self.k)
+        return repr((*shape, self.rescale_acts_by_decoder_norm, self.scale, self.centered))
+
 
 @dataclass(frozen=True)
 class Normalised:

@@ -17,6 +17,7 @@ from engine import sae as sae_module
 from engine.client import ask
 from engine.demo.model import finish
 from engine.errors import SaeError, UsageError
+from engine.formats import load_sae
 from engine.local import LocalClient
 from engine.records import Describe, Described, Loaded, Prompt
 from engine.reference import PASSAGE_TOKENS, STRONGEST
@@ -192,6 +193,17 @@ def test_another_text_hook_or_sae_is_not_served_from_the_cache(load, tmp_path):
     for change in changes:
         prints.add(ask(client, msgspec.structs.replace(load, **change), Loaded).reference_fingerprint)
     assert len(prints) == 5
+
+
+def test_the_same_files_wired_otherwise_are_not_served_from_the_cache(load, monkeypatch):
+    client = LocalClient()
+    as_the_files_say = ask(client, load, Loaded).reference_fingerprint
+
+    def as_a_registry_says(located, device):
+        return load_sae(located.folder, device=device, published={"centered": True})
+
+    monkeypatch.setattr("engine.loading.read_sae", as_a_registry_says)
+    assert ask(client, load, Loaded).reference_fingerprint != as_the_files_say
 
 
 def test_an_unwritable_cache_does_not_stop_a_load(load, tmp_path, monkeypatch):
