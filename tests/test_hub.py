@@ -293,3 +293,12 @@ def test_the_fingerprint_covers_every_formats_weights(tmp_path, name):
             (tmp_path / name).write_bytes(content)
         seen.add(sae_fingerprint(tmp_path))
     assert len(seen) == 3
+
+
+@pytest.mark.parametrize(
+    "header", [b"[1]", b'{"a": 3}', b'{"a": {"dtype": "F32"}}', b'{"a": {"dtype": 1, "data_offsets": 2}}']
+)
+def test_a_broken_header_counts_nothing(tmp_path, header):
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(len(header).to_bytes(8, "little") + header)
+    assert memory.parameters_of([path]) == {}

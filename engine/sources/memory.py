@@ -28,13 +28,13 @@ def parameters_of(files: Iterable[Path]) -> dict[str, int]:
             with path.open("rb") as file:
                 (length,) = struct.unpack("<Q", file.read(8))
                 header = json.loads(file.read(length)) if length < HEADER_BYTES else {}
-        except (OSError, ValueError, struct.error):  # whoever loads it says what is wrong with it
-            continue
-        for name, tensor in header.items() if isinstance(header, dict) else ():
-            if name != "__metadata__":
-                start, end = tensor["data_offsets"]
-                dtype = tensor["dtype"]
-                counts[dtype] = counts.get(dtype, 0) + (end - start) // BYTES.get(dtype, 1)
+            for name, tensor in header.items():
+                if name != "__metadata__":
+                    start, end = tensor["data_offsets"]
+                    dtype = tensor["dtype"]
+                    counts[dtype] = counts.get(dtype, 0) + (end - start) // BYTES.get(dtype, 1)
+        except (OSError, ValueError, TypeError, KeyError, AttributeError, struct.error):
+            continue  # whoever loads it says what is wrong with it
     return counts
 
 
