@@ -71,6 +71,11 @@ class Session(Record, frozen=True):
 SAME = {
     "model_fingerprint": "model",
     "sae_fingerprint": "SAE",
+    # a registry may wire the same files otherwise
+    "encoder": "encoder",
+    "normalisation": "normalisation",
+    "centered": "mean removal",
+    "rescaled": "scale of activations",
     "hook": "hook",
     "dtype": "dtype",
     "reference_fingerprint": "reference",
