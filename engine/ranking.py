@@ -1,7 +1,7 @@
 """The leaderboard over one SAE: pooled activations to columns, and the rows to be shown, scored exactly.
 
-Prompts read in half precision are encoded in it for the columns over all features. Rows that are shown are scored
-again in float32, so that no number on the screen depends on half-precision rounding.
+Prompts read in bfloat16 are encoded in it for the columns over all features. Rows that are shown are scored again in
+float32; of the half-precision pass only s0, a median over all features, is in their numbers.
 
 Shape suffixes: P prompts, T tokens, D d_in, F features, K features scored exactly.
 """
