@@ -10,8 +10,10 @@ from textual.binding import Binding
 from textual.widgets import Footer
 
 from tui.app import DARK, LIGHT
+from tui.main_screen import MainScreen
 from tui.screens.report import Report
 from tui.tabs import TabLine
+from tui.workbench import Frame
 
 SMALLEST = (80, 24)
 
@@ -278,3 +280,48 @@ def test_odd_sizes_do_no_harm(tmp_path, size):
                 await b.press(key)
 
     asyncio.run(main())
+
+
+# ---- the start
+
+
+@on_app(ready=False)
+async def test_all_panes_are_there_once_furnished(b):
+    await b.until(lambda: b.main.furnished.is_set())
+    assert not b.main.query(Frame)
+    assert panes(b) == {"prompts", "tokens", "features", "edits", "generation"}
+
+
+def test_keys_before_all_panes_are_there_wait_for_them(tmp_path, monkeypatch):
+    held, furnish = asyncio.Event(), MainScreen.furnish
+
+    async def late(screen):
+        await held.wait()
+        await furnish(screen)
+
+    async def main():
+        async with opened(tmp_path, ready=False) as b:
+            await b.until(lambda: "1 Prompts" in b.screen_text() and "Women care" in b.screen_text())
+            b.app.simulate_key("3")
+            b.app.simulate_key("r")
+            await asyncio.sleep(0.05)
+            assert b.main.current == "prompts" and b.main.query(Frame)
+            held.set()
+            await b.until(lambda: b.main.current == "features" and b.study.results.rankings)
+
+    monkeypatch.setattr(MainScreen, "furnish", late)
+    asyncio.run(main())
+
+
+def test_a_pane_that_fails_to_come_ends_the_app_with_words(tmp_path, monkeypatch):
+    async def broken(screen):
+        raise RuntimeError("no such pane")
+
+    async def main():
+        async with opened(tmp_path, ready=False) as b:
+            b.app.simulate_key("3")
+            await b.until(lambda: not b.app.is_running)
+
+    monkeypatch.setattr(MainScreen, "furnish", broken)
+    with pytest.raises(RuntimeError, match="no such pane"):
+        asyncio.run(main())

@@ -16,6 +16,7 @@ from typing import Any, ClassVar
 
 import platformdirs
 from rich.text import Text
+from textual import events
 from textual.app import App, SystemCommand
 from textual.binding import Binding, BindingType
 from textual.dom import DOMNode
@@ -102,6 +103,12 @@ class SaescopeApp(App[None]):
         if odd:
             self._keymap_problem = f'{path}: {", ".join(odd)}: not of the form "run.rank" = "k" with a known id.'
         return {name: value for name, value in found.items() if name not in odd}
+
+    async def on_event(self, event: events.Event) -> None:
+        """Keys and clicks that come before all panes are there wait for them."""
+        if isinstance(event, events.InputEvent):
+            await self.main.furnished.wait()
+        await super().on_event(event)
 
     async def action_quit(self) -> None:
         """Saves, ends the engine, and goes."""

@@ -66,12 +66,17 @@ class MainScreen(Workbench):
         return ModelFlow(self)
 
     def on_mount(self) -> None:
-        """Shows the study and starts the engine once the screen is there."""
-        self.show_study()
+        """Shows the prompts; once they are painted the rest follows."""
+        self.prompts.show(self.study.work.prompts)
         self.prompts.rows.focus()
         self.call_after_refresh(self._start)
 
-    def _start(self) -> None:
+    async def _start(self) -> None:
+        try:
+            await self.furnish()
+            self.show_study()
+        finally:
+            self.furnished.set()  # also where that failed: keys wait for it, ctrl+q among them
         gc.enable()  # the front door switches it off
         if self._opening.offer_last:
             self.sessions.offer_last()
@@ -187,7 +192,7 @@ class MainScreen(Workbench):
     @on(PromptsPane.PlaceChosen)
     def follow_prompt(self, event: PromptsPane.PlaceChosen) -> None:
         """The tokens follow the cursor in the prompts."""
-        if event.index is not None and event.group != "probes":
+        if event.index is not None and event.group != "probes" and self.furnished.is_set():
             before = 0 if event.group == "positive" else len(self.study.work.prompts.positive)
             self.tokens.go_to_prompt(before + event.index)
 

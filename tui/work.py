@@ -121,6 +121,8 @@ class Work:
         self._loads += 1
         number = self._loads
         self._no_load_runs.clear()
+        if number > 1:
+            self.screen.app.clear_notifications()  # what was said of the load before
 
         async def task() -> None:
             screen = self.screen

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from typing import Any
 
@@ -10,6 +11,7 @@ from textual.app import ComposeResult
 from textual.containers import Horizontal
 from textual.dom import DOMNode
 from textual.screen import Screen
+from textual.widget import Widget
 from textual.widgets import Footer
 
 from engine.records import Generated, Shown, TokenFeatures
@@ -33,6 +35,10 @@ SINGLE_BELOW = (100, 28)
 """Columns and lines under which one pane is shown at a time."""
 
 
+class Frame(Widget):
+    """Stands where a pane will be: the first paint waits for one pane, not for five."""
+
+
 class Workbench(Screen[None]):
     """Header, panes and footer, and the study as they show it."""
 
@@ -47,21 +53,37 @@ class Workbench(Screen[None]):
         self.current = "prompts"
         self.jump: int | None = None
         """A feature that the leaderboard goes to once it has a row."""
+        self.furnished = asyncio.Event()
+        """Set once all panes are there."""
         self.add_class("-show-prompts")  # here, for a class that changes later is a second round of styling
 
     def compose(self) -> ComposeResult:
-        """Header, panes, footer."""
+        """Header and first pane; frames where `furnish` puts the others."""
         yield Header(id="header")
         with Horizontal(id="second"):
             yield TabLine(PANES, id="tabs")
             yield HealthLine(id="health")
         with Horizontal(id="top"):
-            for pane in (PromptsPane(id="prompts"), TokensPane(id="tokens"), LeaderboardPane(id="features")):
-                yield pane.add_class("pane")
+            yield PromptsPane(id="prompts").add_class("pane")
+            yield Frame(id="tokens").add_class("pane")
+            yield Frame(id="features").add_class("pane")
         with Horizontal(id="bottom"):
-            yield EditsPane(id="edits").add_class("pane")
-            yield GenerationPane(id="generation").add_class("pane")
-        yield Footer(compact=True, show_command_palette=False)
+            yield Frame(id="edits").add_class("pane")
+            yield Frame(id="generation").add_class("pane")
+        yield Frame(id="foot")
+
+    async def furnish(self) -> None:
+        """Puts the other panes and the footer where the frames are, with no paint in between."""
+        late: dict[str, tuple[Widget, ...]] = {
+            "#top": (TokensPane(id="tokens"), LeaderboardPane(id="features")),
+            "#bottom": (EditsPane(id="edits"), GenerationPane(id="generation")),
+        }
+        with self.app.batch_update():
+            await self.query(Frame).remove()
+            for place, panes in late.items():
+                await self.query_one(place).mount(*(pane.add_class("pane") for pane in panes))
+            await self.mount(Footer(compact=True, show_command_palette=False))
+        self.refresh_bindings()  # the footer hears of keys that change, not of those there are
 
     @property
     def header(self) -> Header:
@@ -279,7 +301,6 @@ class Workbench(Screen[None]):
 
     def show_loaded(self) -> None:
         """A model was loaded."""
-        self.app.clear_notifications()
         self.header.show_loaded(self.study.loaded)
         self.health.show_loaded(self.study.loaded)
         self.header.show_engine("")
