@@ -26,7 +26,7 @@ def from_file(found: PromptSetFile) -> PromptSet:
 def from_entry(probe: ProbeEntry) -> Probe:
     """A probe of a file as the engine's record."""
     answers = tuple(Answer(name, strings) for name, strings in probe.answers.items())
-    return Probe(probe.text, probe.format, probe.prefill, answers)
+    return Probe(probe.text, probe.format, probe.prefill, answers, probe.covariate, probe.right)
 
 
 def to_file(found: PromptSet) -> PromptSetFile:
@@ -57,4 +57,4 @@ def to_entry(probe: Probe) -> ProbeEntry:
     answers = {answer.name: answer.strings for answer in probe.answers}
     if len(answers) < len(probe.answers):
         raise UsageError(f"The probe {probe.text!r} has two answers of the same name.", "Rename or delete one.")
-    return ProbeEntry(probe.text, probe.format, probe.prefill, answers)
+    return ProbeEntry(probe.text, probe.format, probe.prefill, answers, probe.covariate, probe.right)

@@ -16,11 +16,13 @@ from collections.abc import Callable, Generator
 from dataclasses import dataclass
 
 from engine.records import (
+    Attribute,
     Cancelled,
     Doctor,
     Edit,
     Event,
     Failed,
+    FindMinimalSet,
     Finished,
     Generate,
     Load,
@@ -28,6 +30,7 @@ from engine.records import (
     Progress,
     Rank,
     Replay,
+    ReplayCauses,
     ReplayRank,
     Request,
     RunProbes,
@@ -46,12 +49,15 @@ LONG: dict[type[Request], str] = {
     Generate: "the generation",
     RunProbes: "the probes",
     Doctor: "the doctor",
+    Attribute: "the attribution",
+    FindMinimalSet: "the search for a smallest set",
     Replay: "the replay",
     ReplayRank: "the replay of a ranking",
+    ReplayCauses: "the replay of an attribution",
 }
 """The kinds that run one after another, in the words "waiting for" goes with. All others are quick."""
 
-ALL_KEPT = (Replay, ReplayRank)
+ALL_KEPT = (Replay, ReplayRank, ReplayCauses)
 MEMORY_SECONDS = 2.0
 PATIENCE_SECONDS = 0.5
 """However many quick requests arrive, a long one gets one event in this time."""

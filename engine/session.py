@@ -14,7 +14,19 @@ from typing import Any
 import msgspec
 
 from engine.errors import SessionError
-from engine.records import Edit, Generated, Load, Loaded, ProbeTable, PromptSet, Ranking, Record, Sampling
+from engine.records import (
+    Attribution,
+    Edit,
+    Generated,
+    Load,
+    Loaded,
+    MinimalSet,
+    ProbeTable,
+    PromptSet,
+    Ranking,
+    Record,
+    Sampling,
+)
 
 VERSION = 1
 SUFFIX = ".saescope.json"
@@ -64,6 +76,8 @@ class Session(Record, frozen=True):
     rankings: tuple[Ranking, ...] = ()
     generations: tuple[Generated, ...] = ()
     probe_tables: tuple[ProbeTable, ...] = ()
+    attributions: tuple[Attribution, ...] = ()
+    minimal_sets: tuple[MinimalSet, ...] = ()
     workspace: Workspace | None = None
     """The app's; None in a session written by the command line."""
 
@@ -82,7 +96,7 @@ SAME = {
 }
 """What all results of one session share: `replay` loads once."""
 
-Result = Ranking | Generated | ProbeTable
+Result = Ranking | Generated | ProbeTable | Attribution | MinimalSet
 
 
 def new(load: Load, loaded: Loaded | None = None) -> Session:
@@ -102,6 +116,10 @@ def add(session: Session, result: Result, prompts: PromptSet | None = None) -> S
             return msgspec.structs.replace(session, prompt_sets=sets, generations=(*session.generations, result))
         case ProbeTable():
             return msgspec.structs.replace(session, prompt_sets=sets, probe_tables=(*session.probe_tables, result))
+        case Attribution():
+            return msgspec.structs.replace(session, prompt_sets=sets, attributions=(*session.attributions, result))
+        case MinimalSet():
+            return msgspec.structs.replace(session, prompt_sets=sets, minimal_sets=(*session.minimal_sets, result))
 
 
 def differences(one: Loaded, other: Loaded) -> list[str]:

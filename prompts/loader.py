@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import tomllib
+from math import isfinite
 from pathlib import Path
 from typing import Literal
 
@@ -43,6 +44,10 @@ class ProbeEntry(_Table, frozen=True):
     format: Format = "chat"
     prefill: str = ""
     answers: dict[str, tuple[str, ...]] = {}
+    covariate: float | None = None
+    """What the measure over several probes is regressed on, such as the logit of an occupation's share of women."""
+    right: str = ""
+    """Of a question of fact: the name of the right answer, which an edit should leave alone."""
 
 
 class Settings(_Table, frozen=True):
@@ -137,3 +142,7 @@ def check(found: PromptSetFile, path: Path) -> None:
         for answer, forms in probe.answers.items():
             if not forms or not all(forms):
                 fail(f"probe[{index}].answers.{answer}", "an answer needs at least one string", "Add one.")
+        if probe.right and probe.right not in probe.answers:
+            fail(f"probe[{index}].right", f"there is no answer {probe.right!r}", "Name one of the probe's answers.")
+        if probe.covariate is not None and not isfinite(probe.covariate):
+            fail(f"probe[{index}].covariate", f"{probe.covariate} is not a number", "Give a finite number.")

@@ -1,0 +1,141 @@
+"""What crosses the seam between a front end and the engine: requests, events and results.
+
+Frozen, typed, made of plain numbers and strings only, so that the same records serve the in-process carrier,
+the engine process and the session file. No functions, no torch. Activations are in the SAE's own units
+(after its input normalisation, before its output is scaled back).
+"""
+
+from engine.records.causes import (
+    Attribute,
+    AttributedFeature,
+    Attribution,
+    Causes,
+    Effect,
+    FindMinimalSet,
+    Measure,
+    MinimalSet,
+    ProbeMeasured,
+    SetMember,
+)
+from engine.records.events import Cancelled, Event, Failed, Finished, MemoryLeft, Progress, ResultValue, TokenStep
+from engine.records.features import (
+    RANK_COLUMNS,
+    Bin,
+    CoActive,
+    Describe,
+    Described,
+    FeatureAt,
+    FeatureRow,
+    FeaturesAt,
+    Neighbour,
+    Pool,
+    Rank,
+    Ranking,
+    Show,
+    Shown,
+    StrongToken,
+    TokenFeatures,
+    TokenLogit,
+)
+from engine.records.pair import Check, Diagnosis, Doctor, Load, Loaded
+from engine.records.replays import ArmReplay, CausesReplayed, RankReplayed, Replay, ReplayCauses, Replayed, ReplayRank
+from engine.records.texts import (
+    AnswerRow,
+    AnswersScored,
+    Arm,
+    EditsFrom,
+    Generate,
+    Generated,
+    ProbeRow,
+    ProbeTable,
+    RunProbes,
+    ScoreAnswers,
+)
+from engine.records.work import Answer, Edit, FedPrompt, Format, Probe, Prompt, PromptSet, Record, Sampling
+
+Request = (
+    Load
+    | Rank
+    | Show
+    | Describe
+    | FeaturesAt
+    | Generate
+    | ScoreAnswers
+    | RunProbes
+    | Doctor
+    | Attribute
+    | FindMinimalSet
+    | Replay
+    | ReplayRank
+    | ReplayCauses
+)
+
+__all__ = [
+    "RANK_COLUMNS",
+    "Answer",
+    "AnswerRow",
+    "AnswersScored",
+    "Arm",
+    "ArmReplay",
+    "Attribute",
+    "AttributedFeature",
+    "Attribution",
+    "Bin",
+    "Cancelled",
+    "Causes",
+    "CausesReplayed",
+    "Check",
+    "CoActive",
+    "Describe",
+    "Described",
+    "Diagnosis",
+    "Doctor",
+    "Edit",
+    "EditsFrom",
+    "Effect",
+    "Event",
+    "Failed",
+    "FeatureAt",
+    "FeatureRow",
+    "FeaturesAt",
+    "FedPrompt",
+    "FindMinimalSet",
+    "Finished",
+    "Format",
+    "Generate",
+    "Generated",
+    "Load",
+    "Loaded",
+    "Measure",
+    "MemoryLeft",
+    "MinimalSet",
+    "Neighbour",
+    "Pool",
+    "Probe",
+    "ProbeMeasured",
+    "ProbeRow",
+    "ProbeTable",
+    "Progress",
+    "Prompt",
+    "PromptSet",
+    "Rank",
+    "RankReplayed",
+    "Ranking",
+    "Record",
+    "Replay",
+    "ReplayCauses",
+    "ReplayRank",
+    "Replayed",
+    "Request",
+    "ResultValue",
+    "RunProbes",
+    "Sampling",
+    "ScoreAnswers",
+    "SetMember",
+    "Show",
+    "Shown",
+    "StrongToken",
+    "TokenFeatures",
+    "TokenLogit",
+    "TokenStep",
+]

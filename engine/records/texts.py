@@ -1,0 +1,105 @@
+"""Texts: generated, and answers scored, baseline and edited."""
+
+from __future__ import annotations
+
+from engine.records.work import Edit, FedPrompt, Probe, Prompt, Record, Sampling
+
+
+class Generate(Record, frozen=True, tag=True):
+    """Continues a prompt, baseline and edited side by side as two rows of one batch."""
+
+    prompt: Prompt
+    edits: tuple[Edit, ...] = ()
+    sampling: Sampling = Sampling()
+
+
+class ScoreAnswers(Record, frozen=True, tag=True):
+    """The tracked answers' probabilities of one probe, baseline and edited, without generating."""
+
+    probe: Probe
+    edits: tuple[Edit, ...] = ()
+
+
+class RunProbes(Record, frozen=True, tag=True):
+    """Answers every probe, baseline and edited."""
+
+    probes: tuple[Probe, ...]
+    edits: tuple[Edit, ...] = ()
+    sampling: Sampling = Sampling(max_tokens=24)
+
+
+class Arm(Record, frozen=True):
+    """One row of a generation; log-probabilities (nats) are the row's own, per generated token."""
+
+    text: str
+    token_ids: tuple[int, ...]
+    tokens: tuple[str, ...]
+    logprobs: tuple[float, ...]
+    margins: tuple[float, ...] = ()
+    """Gap in nats between the two likeliest tokens, per generated token; a tiny one can flip by rounding."""
+
+
+class EditsFrom(Record, frozen=True):
+    """These edits were in force from the generated token with this index on."""
+
+    token_index: int
+    edits: tuple[Edit, ...]
+
+
+class Generated(Record, frozen=True, tag=True):
+    """Both arms of one generation."""
+
+    prompt: FedPrompt
+    sampling: Sampling
+    edits: tuple[Edit, ...]
+    schedule: tuple[EditsFrom, ...]
+    rows: int
+    baseline: Arm
+    edited: Arm
+    first_divergence: int | None
+    """Index of the first generated token that differs; None if none does."""
+    kl: tuple[float, ...]
+    """KL(baseline || edited) in nats per baseline token, edited model teacher-forced on the baseline's tokens.
+
+    Where edits changed on the way, each token counts under the edits in force when it was generated.
+    """
+    positions: int
+    """How many positions of the edited arm the edit mask let through."""
+    inactive_positions: int
+    """Of those, the ones where every edited feature was silent: nothing changed there."""
+    tokens_per_second: float
+
+
+class AnswerRow(Record, frozen=True):
+    """A tracked answer's probability after the probe's prefill, summed over its strings."""
+
+    name: str
+    baseline: float
+    edited: float
+
+
+class ProbeRow(Record, frozen=True):
+    """One probe, both arms."""
+
+    probe: Probe
+    generated: Generated
+    answers: tuple[AnswerRow, ...]
+    flags: tuple[str, ...] = ()
+    """Answer strings whose tokens could not be told apart from the prompt's end."""
+
+
+class AnswersScored(Record, frozen=True, tag=True):
+    """Tracked answers' probabilities, both arms."""
+
+    probe: Probe
+    edits: tuple[Edit, ...]
+    answers: tuple[AnswerRow, ...]
+    flags: tuple[str, ...] = ()
+    """Answer strings whose tokens could not be told apart from the prompt's end."""
+
+
+class ProbeTable(Record, frozen=True, tag=True):
+    """Every probe × baseline/edited."""
+
+    edits: tuple[Edit, ...]
+    rows: tuple[ProbeRow, ...]

@@ -1,0 +1,81 @@
+"""What the user works with, and prompts as they are fed."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+Format = Literal["raw", "chat"]
+
+
+class Record(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Base of every record."""
+
+
+class Prompt(Record, frozen=True):
+    """One prompt; `chat` puts it through the model's chat template."""
+
+    text: str
+    format: Format = "raw"
+    breaks: str = ""
+    """For a negative prompt: the confound it rules out, such as "women without bias"."""
+
+
+class Answer(Record, frozen=True):
+    """An answer to track: a name and the strings that count as it, leading space included."""
+
+    name: str
+    strings: tuple[str, ...]
+
+
+class Probe(Record, frozen=True):
+    """A question whose answer shows whether the behaviour is there."""
+
+    text: str
+    format: Format = "chat"
+    prefill: str = ""
+    """Text put into the model's mouth before the answers are scored; not used for the free answer."""
+    answers: tuple[Answer, ...] = ()
+    covariate: float | None = None
+    """What the probes' measure is regressed on, such as the logit of an occupation's share of women."""
+    right: str = ""
+    """Of a question of fact: the name of the right answer. It is what an edit has to leave alone."""
+
+
+class PromptSet(Record, frozen=True):
+    """Positive prompts show a behaviour, negative ones do not; probes measure it."""
+
+    name: str
+    positive: tuple[Prompt, ...] = ()
+    negative: tuple[Prompt, ...] = ()
+    probes: tuple[Probe, ...] = ()
+    description: str = ""
+    settings: dict[str, bool | float | str] = msgspec.field(default_factory=dict)
+    """How a published study edited its feature; see prompts.Settings."""
+
+
+class Edit(Record, frozen=True):
+    """One feature's edit: its activation f becomes scale * f wherever the edit mask allows. 0 is ablation."""
+
+    feature: int
+    scale: float = 0.0
+
+
+class Sampling(Record, frozen=True):
+    """How tokens are chosen. Temperature 0 is greedy; the seed only matters above 0."""
+
+    max_tokens: int = 64
+    temperature: float = 0.0
+    seed: int = 0
+
+
+class FedPrompt(Record, frozen=True):
+    """The exact token ids a prompt was fed as. Masks are True where the token counts."""
+
+    text: str
+    format: Format
+    token_ids: tuple[int, ...]
+    tokens: tuple[str, ...]
+    rank_mask: tuple[bool, ...]
+    edit_mask: tuple[bool, ...]
