@@ -12,12 +12,13 @@ from collections.abc import Generator, Iterator
 
 import torch
 
-from engine import replay
+from engine import causes, replay
 from engine.doctor import diagnose
 from engine.errors import SaescopeError, UsageError
 from engine.explorer import Events, Explorer
 from engine.loading import open_explorer
 from engine.records import (
+    Attribute,
     Cancelled,
     Describe,
     Doctor,
@@ -25,6 +26,7 @@ from engine.records import (
     Event,
     Failed,
     FeaturesAt,
+    FindMinimalSet,
     Finished,
     Generate,
     Load,
@@ -126,6 +128,10 @@ def run_verb(explorer: Explorer, request: Request) -> Events:
             return explorer.score_answers(request)
         case RunProbes():
             return explorer.run_probes(request)
+        case Attribute():
+            return causes.attribute(explorer, request)
+        case FindMinimalSet():
+            return causes.find_minimal_set(explorer, request)
         case Doctor():
             return diagnose(explorer, request)
         case Replay():
