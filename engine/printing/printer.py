@@ -1,0 +1,147 @@
+"""What results look like on a terminal, and progress on standard error. With --json: one object, nothing else.
+
+What a result looks like is said by the modules beside this one, each of which knows results of one subject.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from typing import Any
+
+import msgspec
+from rich.console import Console
+from rich.markup import escape
+from rich.text import Text
+
+from engine.preset_table import preset_table
+from engine.printing import checks, features, progress, replays, texts
+from engine.records import (
+    Described,
+    Diagnosis,
+    Event,
+    Generated,
+    Loaded,
+    ProbeTable,
+    Ranking,
+    RankReplayed,
+    Record,
+    Replayed,
+    Shown,
+)
+from engine.sources.presets import Preset
+
+
+class Printer:
+    """Prints results to standard output as text or JSON, everything else to standard error."""
+
+    def __init__(self, json: bool) -> None:
+        self.json = json
+        # a pipe or a file has no width: tables there are as wide as they need to be
+        self.out = Console(highlight=False, width=None if sys.stdout.isatty() else 200)
+        self.err = Console(stderr=True, highlight=False)
+
+    def _record(self, record: Record) -> bool:
+        """Prints the record if JSON was asked for."""
+        if self.json:
+            self._json(record)
+        return self.json
+
+    def _json(self, value: Any) -> None:
+        sys.stdout.write(msgspec.json.encode(value).decode() + "\n")
+
+    def note(self, text: str) -> None:
+        """A remark beside the result."""
+        self.err.print(escape(text), style="dim", soft_wrap=True)
+
+    def error(self, message: str, remedy: str) -> None:
+        """What went wrong, and what to do."""
+        self.err.print(Text.assemble(("error: ", "bold red"), message), soft_wrap=True)
+        if remedy:
+            self.err.print(Text(remedy), soft_wrap=True)
+
+    def heading(self, text: str) -> None:
+        """A step of the tour."""
+        if not self.json:
+            self.out.print(f"\n[bold]{escape(text)}[/bold]\n")
+
+    def watching(self) -> AbstractContextManager[Callable[[Event], None]]:
+        """A sink for events: a progress bar on a terminal, one line per stage elsewhere."""
+        return progress.watching(self.err, self.note)
+
+    # ---- results
+
+    def loaded(self, loaded: Loaded) -> None:
+        """One line on standard error: what is loaded."""
+        self.note(
+            f"{loaded.model} ({loaded.dtype}, {loaded.device}) · {loaded.hook} · SAE {loaded.sae}: "
+            f"{loaded.d_sae:,} features, {loaded.encoder}"
+        )
+
+    def ranking(self, result: Ranking) -> None:
+        """The leaderboard."""
+        if not self._record(result):
+            features.ranking(self.out, result)
+
+    def shown(self, result: Shown, n_positive: int) -> None:
+        """Coloured tokens, a line a prompt, with each prompt's strongest token."""
+        if not self._record(result):
+            features.shown(self.out, result, n_positive)
+
+    def described(self, result: Described) -> None:
+        """A feature's card."""
+        if not self._record(result):
+            features.described(self.out, result)
+
+    def generated(self, result: Generated, compare: bool) -> None:
+        """Both arms side by side with differing tokens marked, or the edited text alone."""
+        if not self._record(result):
+            texts.generated(self.out, result, compare)
+
+    def probe_table(self, result: ProbeTable) -> None:
+        """Every probe × baseline/edited."""
+        if not self._record(result):
+            texts.probe_table(self.out, result)
+
+    def diagnosis(self, result: Diagnosis) -> None:
+        """The doctor's checks."""
+        if not self._record(result):
+            checks.diagnosis(self.out, result)
+
+    def differences(self, recorded: Loaded, now: Loaded) -> None:
+        """What is loaded now that is not what was recorded."""
+        before, after = msgspec.to_builtins(recorded), msgspec.to_builtins(now)
+        for name, value in before.items():
+            if after[name] != value and value not in (None, "", (), []):  # what an older session does not say
+                self.note(f"{name}: recorded {value}, now {after[name]}")
+
+    def replayed(
+        self,
+        rankings: Sequence[tuple[Ranking, RankReplayed]],
+        generations: Sequence[tuple[Generated, Replayed]],
+    ) -> None:
+        """What came out the same and where the rest first diverges."""
+        if self.json:
+            self._json({"rankings": [r for _, r in rankings], "generations": [g for _, g in generations]})
+            return
+        replays.rankings(self.out, rankings)
+        replays.generations(self.out, generations)
+        if not rankings and not generations:
+            self.out.print("The session holds no results to replay.")
+
+    def presets(self, found: Sequence[Preset]) -> None:
+        """The table of presets."""
+        if self.json:
+            rows = [{**msgspec.to_builtins(p), "bytes_needed": p.bytes_needed()} for p in found]
+            self._json({"presets": rows})
+            return
+        self.out.print(preset_table(found, self.out.width))
+
+    def tour_end(self) -> None:
+        """Where to go from the tour."""
+        if not self.json:
+            self.out.print(
+                "\nNext: [bold]saescope feature N[/bold], [bold]saescope generate PROMPT --ablate N --compare[/bold], "
+                "[bold]saescope --help[/bold]"
+            )

@@ -1,0 +1,46 @@
+"""Replays on a terminal: what came out the same and where the rest first diverges."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rich.console import Console
+from rich.markup import escape
+
+from engine.printing.signs import one_line
+from engine.records import ArmReplay, Generated, Ranking, RankReplayed, Replayed
+
+
+def rankings(out: Console, found: Sequence[tuple[Ranking, RankReplayed]]) -> None:
+    """A line a ranking."""
+    for ranking, again in found:
+        what = f"ranking of {ranking.n_positive} against {ranking.n_negative} prompts"
+        change = f"largest score change {again.largest_score_change:.2g}"
+        row = (again.first_difference or 0) + 1
+        where = "same features in the same order" if again.same else f"row {row} differs"
+        out.print(f"{verdict(again.same)}  {what}: {where}, {change}", soft_wrap=True)
+
+
+def generations(out: Console, found: Sequence[tuple[Generated, Replayed]]) -> None:
+    """A line a generation, and where its arms part."""
+    for result, again in found:
+        out.print(f"{verdict(again.same)}  {escape(one_line(result.prompt.text))}")
+        if not again.prompt_ids_same:
+            out.print("    the prompt is fed as other token ids than recorded")
+        for arm in again.arms:
+            if not arm.same:
+                out.print(
+                    f"    {arm.name} first diverges at token {(arm.first_divergence or 0) + 1}: recorded "
+                    f"{escape(repr(arm.recorded_token))}, now {escape(repr(arm.replayed_token))}{gap(arm)}",
+                    soft_wrap=True,
+                )
+
+
+def verdict(same: bool) -> str:
+    """Same, or not."""
+    return "same" if same else "DIFFERS"
+
+
+def gap(arm: ArmReplay) -> str:
+    """How close the two likeliest tokens were where the runs part."""
+    return "" if arm.margin is None else f"; the two likeliest tokens there are {arm.margin:.3g} nats apart"

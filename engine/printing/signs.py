@@ -1,0 +1,43 @@
+"""Tokens, texts and activations as they look on a terminal.
+
+The activation colour is one hue from the background up, lightness carrying the value; the number stands beside it
+wherever it matters, so nothing is lost without colour.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rich.text import Text
+
+STEPS = 16
+LOW, HIGH = (38, 38, 38), (255, 176, 0)
+
+
+def shade(value: float, maximum: float) -> str:
+    """The background for an activation, in STEPS steps; "" where the feature is silent."""
+    if value <= 0 or maximum <= 0:
+        return ""
+    share = max(1, round(min(1.0, value / maximum) * STEPS)) / STEPS
+    rgb = [round(low + (high - low) * share) for low, high in zip(LOW, HIGH, strict=True)]
+    return f"{'black' if share > 0.55 else 'white'} on rgb({rgb[0]},{rgb[1]},{rgb[2]})"
+
+
+def tokens_in_words(tokens: Sequence[str]) -> Text:
+    """Such as "gender · sex"."""
+    return Text(" · ".join(visible(token).strip() or visible(token) for token in tokens))
+
+
+def visible(token: str) -> str:
+    """A token with its line breaks shown."""
+    return token.replace("\r", "␍").replace("\n", "⏎").replace("\t", "⇥")
+
+
+def one_line(text: str) -> str:
+    """Text with its line breaks shown."""
+    return visible(text)
+
+
+def short(text: str, limit: int = 60) -> str:
+    """Text cut to a length."""
+    return text if len(text) <= limit else text[: limit - 1] + "…"
