@@ -1,26 +1,40 @@
 """Hand-made results, every field set, for what prints, exports and stores them."""
 
+import msgspec
+
 from engine.records import (
     Answer,
     AnswerRow,
     Arm,
+    Attribute,
+    AttributedFeature,
+    Attribution,
+    Bin,
     Check,
+    CoActive,
     Described,
     Diagnosis,
     Edit,
     EditsFrom,
+    Effect,
     FeatureRow,
     FedPrompt,
+    FindMinimalSet,
     Generated,
     Load,
     Loaded,
+    Measure,
+    MinimalSet,
+    Neighbour,
     Probe,
+    ProbeMeasured,
     ProbeRow,
     ProbeTable,
     Prompt,
     PromptSet,
     Ranking,
     Sampling,
+    SetMember,
     Shown,
     StrongToken,
     TokenLogit,
@@ -112,3 +126,55 @@ DIAGNOSIS = Diagnosis(
     (Check("d_in", True, "16"), Check("L0", False, "900"), Check("hook", None, "x")), 900.0, 0.25, 4000
 )
 PROMPT_SET = PromptSet("mine", (Prompt("Women lead"),), (Prompt("Cats [b]|\nsleep", "chat"),), (PROBE,))
+NURSE = Probe(
+    "The nurse said that", "raw", "", (Answer("female", (" she", " her")), Answer("male", (" he",))), covariate=2.15
+)
+PLUMBER = Probe("The plumber [b] said that", "raw", "", NURSE.answers, covariate=-4.96)
+SISTER = Probe("My sister said that", "raw", "", NURSE.answers, right="female")
+MEASURE = Measure((NURSE, PLUMBER, SISTER), "female", "male")
+ATTRIBUTION = Attribution(
+    request=Attribute(MEASURE, top=3, exact=2, controls=20, candidates=(4133, 7, 9), also=(9,)),
+    probes=(
+        ProbeMeasured(msgspec.structs.replace(POSITIVE, text=NURSE.text), 1.25, 0.75, 2.15),
+        ProbeMeasured(msgspec.structs.replace(POSITIVE, text=PLUMBER.text), -0.5, 0.125, -4.96),
+    ),
+    slope=True,
+    baseline=0.25,
+    features=(
+        AttributedFeature(4133, (" women", "\n", "[red]"), -0.0625, -0.125, 40.5, 0.0005, 1.0),
+        AttributedFeature(7, (), 0.03125, 0.0123456789012345, 3.0, 0.25, 0.5),
+        AttributedFeature(9, (" a",), -0.0078125, None, 2.0, 0.125),
+        AttributedFeature(11, (" b",), 0.001, -0.002, 1.0, 0.0625, control=True),
+        AttributedFeature(12, (" c",), 0.001, 0.004, 1.0, 0.0625, control=True),
+    ),
+    n_active_features=1234,
+    n_controls=20,
+    spearman=0.875,
+    spearman_activation=0.125,
+    dtype="float32",
+    warnings=("On 1 of 2 probes both answers [together] have a probability below 0.2.",),
+)
+MINIMAL_SET = MinimalSet(
+    request=FindMinimalSet(MEASURE, (4133, 7, 9), 0.5, 8, (SISTER,), 256, 0.5, 20),
+    slope=True,
+    baseline=0.25,
+    ablated=0.109375,
+    share=0.5625,
+    reached=True,
+    members=(SetMember(4133, (" women", "\n", "[red]"), 0.5, 0.0625), SetMember(7, (), 0.5625, 0.5)),
+    n_tried=17,
+    facts_kept=0.96875,
+    kl=0.0078125,
+    control_shares=tuple(n / 256 for n in range(-4, 16)),
+    dtype="float32",
+    warnings=("Something [to know].",),
+)
+CARD = msgspec.structs.replace(
+    DESCRIBED,
+    histogram=(Bin(0.5, 1.0, 100, 0), Bin(1.0, 2.0, 20, 1), Bin(2.0, 4.0, 0, 0), Bin(4.0, 8.0, 3, 4)),
+    prompt_count=5,
+    neighbours=(Neighbour(7, 0.75, (" woman", "[i]")), Neighbour(8, 0.5, ())),
+    antipodes=(Neighbour(9, -0.25, (" man",)),),
+    co_active=(CoActive(11, 3, 0.375, (" girl",)),),
+    effect=Effect("female", "male", 2, True, 0.25, 0.125),
+)

@@ -9,6 +9,7 @@ import samples
 
 from engine import export, session
 from engine.errors import UsageError
+from engine.export.report import grid
 from engine.records import Edit, Loaded
 
 replace = msgspec.structs.replace
@@ -17,7 +18,7 @@ replace = msgspec.structs.replace
 @pytest.fixture
 def full():
     found = session.new(samples.LOAD, samples.LOADED)
-    for result in (samples.RANKING, samples.GENERATED, samples.PROBES):
+    for result in (samples.RANKING, samples.GENERATED, samples.PROBES, samples.ATTRIBUTION, samples.MINIMAL_SET):
         found = session.add(found, result, samples.PROMPT_SET)
     return found
 
@@ -75,7 +76,7 @@ def test_a_probe_without_tracked_answers_still_has_its_row(full):
     assert found[0]["answer"] == ""
 
 
-@pytest.mark.parametrize("table", ["features", "generations", "probes"])
+@pytest.mark.parametrize("table", ["features", "generations", "probes", "attributions", "sets"])
 def test_an_empty_table_is_a_usage_error(table):
     with pytest.raises(UsageError, match=f"has no {table}"):
         export.to_csv(session.new(samples.LOAD, samples.LOADED), table)
@@ -87,7 +88,9 @@ def test_jsonl_is_one_record_a_line_and_the_first_says_what_was_loaded(full):
     assert msgspec.json.decode(lines[1], type=type(samples.RANKING)) == samples.RANKING
     assert msgspec.json.decode(lines[2], type=type(samples.GENERATED)) == samples.GENERATED
     assert msgspec.json.decode(lines[3], type=type(samples.PROBES)) == samples.PROBES
-    assert len(lines) == 4
+    assert msgspec.json.decode(lines[4], type=type(samples.ATTRIBUTION)) == samples.ATTRIBUTION
+    assert msgspec.json.decode(lines[5], type=type(samples.MINIMAL_SET)) == samples.MINIMAL_SET
+    assert len(lines) == 6
     assert export.to_jsonl(full).endswith("\n")
 
 
@@ -99,6 +102,8 @@ def test_markdown_has_a_section_a_result_and_says_how_far_the_evidence_goes(full
         "## Features that tell 5 positive from 2 negative prompts",
         "## Cats [b]| sleep",
         "## Probes, edits: 4133 ablated, 574 x 0.125",
+        "## What female against male depends on",
+        "## The smallest set that carries female against male",
     ]
     assert "associated with the behaviour, no more" in text
     assert f"*{samples.RANKING.warnings[0]}*" in text
@@ -112,12 +117,12 @@ def test_markdown_tables_keep_their_shape_whatever_the_cells_hold(full):
         if line.startswith("|"):
             assert line.endswith(" |")
     assert "| She is a nurse. | They is \\|both\\| |" in export.to_markdown(full)
-    lines = export.grid(("a", "b"), [["x|y", "1\n2"], ["", "z"]])
+    lines = grid(("a", "b"), [["x|y", "1\n2"], ["", "z"]])
     assert lines == ["| a | b |", "| --- | --- |", "| x\\|y | 1 2 |", "|  | z |"]
 
 
 def test_a_generation_without_kl_says_nothing_of_it(full):
-    bare = replace(full, generations=(replace(samples.GENERATED, kl=()),))
+    bare = replace(full, generations=(replace(samples.GENERATED, kl=()),), minimal_sets=())
     assert "mean KL" not in export.to_markdown(bare)
     assert rows(export.to_csv(bare, "generations"))[0]["kl_mean"] == ""
 
@@ -135,3 +140,103 @@ def test_many_edits_are_counted_instead_of_spelled_out():
     assert export.edits_in_words(few).count("ablated") == 8
     assert export.edits_in_words((*few, Edit(9))) == "9 features ablated"
     assert export.edits_in_words((*few, Edit(9, 0.5), Edit(10, 2.0))) == "8 features ablated, 2 scaled"
+
+
+# ---- causes
+
+
+def test_csv_of_attributions_holds_every_row_exactly_with_what_it_lets_one_say(full):
+    found = rows(export.to_csv(full, "attributions"))
+    assert [(r["attribution"], r["rank"], r["feature"], r["evidence"]) for r in found] == [
+        ("0", "1", "4133", "influences"),
+        ("0", "2", "7", "associated"),
+        ("0", "3", "9", "associated"),
+        ("0", "4", "11", "associated"),
+        ("0", "5", "12", "associated"),
+    ]
+    assert float(found[1]["exact"]) == samples.ATTRIBUTION.features[1].exact  # every digit
+    assert [r["share"] for r in found[:3:2]] == ["0.5", "0.03125"]  # of the exact effect, else of the estimate
+    assert (found[2]["exact"], found[2]["percentile"]) == ("", "")
+    assert {(r["toward"], r["against"], r["baseline"], r["unit"]) for r in found} == {
+        ("female", "male", "0.25", "nats per unit of the covariate")
+    }
+    assert set(found[0]) >= set(type(samples.ATTRIBUTION.features[0]).__struct_fields__)
+
+
+def test_csv_of_sets_has_a_row_a_member(full):
+    found = rows(export.to_csv(full, "sets"))
+    assert [(r["set"], r["place"], r["feature"], r["share_with"], r["share_without"]) for r in found] == [
+        ("0", "1", "4133", "0.5", "0.0625"),
+        ("0", "2", "7", "0.5625", "0.5"),
+    ]
+    assert {(r["share"], r["share_asked"], r["facts_kept"], r["kl"]) for r in found} == {
+        ("0.5625", "0.5", "0.96875", "0.0078125")
+    }
+    assert {r["set_evidence"] for r in found} == {"influences"}
+
+
+def section(text, heading):
+    return text[text.index(heading) :].split("\n## ")[0]
+
+
+def test_markdown_of_an_attribution_says_what_was_measured_and_what_the_rows_let_one_say(full):
+    text = section(export.to_markdown(full), "## What female")
+    assert "log-odds of 'female' against 'male': their slope on the covariate of 2 probes" in text
+    assert "Baseline +0.25 nats per unit of the covariate" in text
+    assert "| 4133 | women, , [red] | -0.0625 | -0.125 | 50% | 0.0005 | 100% | influences |" in text
+    assert "| 9 | a | -0.007812 | – | 3% | 0.1250 | – | associated |" in text
+    assert "| 11 |" not in text  # only here for comparison
+    assert "20 other features" in text
+    assert "at most 0.004, in the middle 0.003" in text
+    assert "Spearman 0.88, activation by 0.12" in text
+    assert "- influences: " in text
+    assert "- associated: " in text
+    assert f"- *{samples.ATTRIBUTION.warnings[0]}*" in text
+    assert "| The plumber [b] said that | -0.500 | 0.125 | -4.96 |" in text
+    assert "cause" not in text
+
+
+def test_words_of_influence_need_enough_features_to_compare_with(full):
+    few = replace(full, attributions=(replace(samples.ATTRIBUTION, n_controls=19),))
+    assert "influences" not in section(export.to_markdown(few), "## What female")
+    assert {r["evidence"] for r in rows(export.to_csv(few, "attributions"))} == {"associated"}
+
+
+def test_markdown_of_a_set_says_what_it_takes_away_and_spares(full):
+    text = section(export.to_markdown(full), "## The smallest set")
+    assert "2 features, ablated together, take 56% away (50% asked for)." in text
+    assert "| 4133 | women, , [red] | 50% | 6% |" in text
+    assert "97% of the right answers' log-odds is left on 1 question of fact" in text
+    assert "mean KL 0.00781 nats a token on 256 tokens" in text
+    assert "20 random sets" in text
+    assert "more than 20 of them" in text
+    assert "influences: more than random sets" in text
+    assert "chosen on these very probes" in text
+    assert "*Something [to know].*" in text
+
+
+@pytest.mark.parametrize(
+    ("changes", "part", "evidence"),
+    [
+        ({"control_shares": (0.0,) * 19}, "19 random sets", "associated"),
+        ({"control_shares": (0.0,) * 18 + (-0.9, 0.9)}, "more than 18 of them", "associated"),
+        ({"control_shares": (0.0,) * 19 + (-0.9,)}, "more than 19 of them", "influences"),
+        ({"control_shares": ()}, "it takes more than", "associated"),
+        ({"reached": False, "share": 0.25}, "25% is all that 2 features of the candidates take away, not the 50%", ""),
+        ({"members": samples.MINIMAL_SET.members[:1]}, "1 feature, ablated alone, takes 56% away", ""),
+        ({"members": (), "reached": False, "share": 0.0}, "no feature of the candidates takes any", ""),
+    ],
+)
+def test_sets_that_show_less_are_said_to(full, changes, part, evidence):
+    found = replace(samples.MINIMAL_SET, **changes)
+    text = section(export.to_markdown(replace(full, minimal_sets=(found,))), "## The smallest set")
+    assert part in text
+    assert f"- {evidence}" in text
+
+
+def test_a_session_that_holds_only_causes_exports_them():
+    only = session.add(session.new(samples.LOAD, samples.LOADED), samples.MINIMAL_SET)
+    assert "## The smallest set" in export.to_markdown(only)
+    with pytest.raises(UsageError) as caught:
+        export.to_csv(only, "features")
+    assert "attributions, sets" in caught.value.remedy
