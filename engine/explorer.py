@@ -29,8 +29,6 @@ from engine.records import (
     AnswerRow,
     AnswersScored,
     Arm,
-    Describe,
-    Described,
     Edit,
     Event,
     FeatureAt,
@@ -182,26 +180,6 @@ class Explorer:
             rows.append(tuple(f_T))
             maximum = max([maximum, *(f for f, keep in zip(f_T, read.fed.rank_mask, strict=True) if keep)])
         return Shown(request.feature, tuple(r.fed for r in reads), tuple(rows), maximum)
-
-    def describe(self, request: Describe) -> Events:
-        """Strongest tokens with their surroundings, and the logit lens."""
-        self.sae.columns([request.feature])
-        strongest = feature_card.reference_tokens(self.model.tokens, self.reference, request.feature)
-        if request.prompts:
-            shown = yield from self.show(Show(request.feature, request.prompts))
-            strongest += feature_card.prompt_tokens(shown)
-        strongest.sort(key=lambda s: -s.activation)
-        promoted, suppressed = feature_card.logit_lens(self.model, self.sae, request.feature, request.top, self.hook)
-        return Described(
-            feature=request.feature,
-            density=float(self.reference.density_F()[request.feature]),
-            reference_maximum=float(self.reference.maximum_F[request.feature]),
-            reference_count=int(self.reference.count_F[request.feature]),
-            reference_tokens=self.reference.n_tokens,
-            strongest=tuple(strongest[: request.top]),
-            promoted=promoted,
-            suppressed=suppressed,
-        )
 
     def features_at(self, request: FeaturesAt) -> Events:
         """The features that fire most on one token."""

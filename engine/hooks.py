@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from torch import nn
 
 from engine.errors import HookError
-from engine.layouts import SIDES, Kind, Layout, Place, Side, layout_of
+from engine.layouts import FINAL_NORMS, SIDES, Kind, Layout, Place, Side, layout_of
 
 BLOCK_LISTS = ("model.layers", "transformer.h", "gpt_neox.layers", "model.language_model.layers")
 BASES = ("", "model.", "transformer.", "gpt_neox.", "model.language_model.")
@@ -122,6 +122,16 @@ def route_to_residual(model: nn.Module, hook: HookPoint) -> tuple[str, ...] | No
     block = f"{path}.{hook.layer}"
     route = layout_of(model, blocks[hook.layer]).route((hook.path.removeprefix(block).lstrip("."), hook.side))
     return None if route is None else tuple(f"{block}.{module}" for module in route)
+
+
+def final_norm(model: nn.Module) -> nn.Module | None:
+    """The norm that the residual stream passes before the unembedding; None where none is known."""
+    try:
+        path, _ = find_blocks(model)
+    except HookError:
+        return None
+    beside = model.get_submodule(path.rpartition(".")[0])
+    return next((norm for name in FINAL_NORMS if isinstance(norm := getattr(beside, name, None), nn.Module)), None)
 
 
 def _resolve_block_hook(model: nn.Module, name: str) -> HookPoint:

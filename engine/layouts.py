@@ -119,6 +119,9 @@ FAMILIES: dict[str, Layout] = {
 """By `model_type` of the text model's configuration."""
 SEQUENTIAL_NEOX = family(*NEOX)
 
+FINAL_NORMS = ("norm", "ln_f", "final_layer_norm", "final_layernorm")
+"""What families call the norm between the last block and the unembedding; it stands beside the list of blocks."""
+
 
 def layout_of(model: nn.Module, block: nn.Module) -> Layout:
     """How this block of the model is built."""

@@ -140,11 +140,14 @@ def find_reference(
     """Reference statistics: shipped beside the SAE, or cached, or computed now and cached."""
     shipped = sae_folder / SHIPPED_REFERENCE
     if request.reference is None and request.model is None and shipped.exists():
-        return checked(references.load(shipped), sae, shipped)
+        try:
+            return checked(references.load(shipped), sae, shipped)
+        except references.OutdatedError as error:
+            log.warning("%s They are measured anew.", error.message)
     path = Path(request.reference) if request.reference else prompts.NEUTRAL_TEXT
     texts = references.read_text(path)
     of_sae = [sae_fingerprint(sae_folder), sae.config.equations()]
-    key = references.cache_key([model.fingerprint, *of_sae, hook.name, str(model.dtype), *texts])
+    key = references.cache_key([references.VERSION, model.fingerprint, *of_sae, hook.name, str(model.dtype), *texts])
     cached = Path(platformdirs.user_cache_dir("saescope")) / "reference" / f"{key}.safetensors"
     if cached.exists():
         return checked(references.load(cached), sae, cached)

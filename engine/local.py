@@ -13,6 +13,7 @@ from collections.abc import Generator, Iterator
 import torch
 
 from engine import causes, replay
+from engine.describe import describe
 from engine.doctor import diagnose
 from engine.errors import SaescopeError, UsageError
 from engine.explorer import Events, Explorer
@@ -119,7 +120,7 @@ def run_verb(explorer: Explorer, request: Request) -> Events:
         case Show():
             return explorer.show(request)
         case Describe():
-            return explorer.describe(request)
+            return describe(explorer, request)
         case FeaturesAt():
             return explorer.features_at(request)
         case Generate():

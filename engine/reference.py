@@ -2,7 +2,8 @@
 
 They tell rare features from common ones, give activations a unit, and say what counts as an attention sink.
 Shipped with the packaged demo, computed once and cached for any other pair of model and SAE.
-Shape suffixes: T tokens, D d_model, F features of the SAE, S strongest tokens kept.
+Shape suffixes: T tokens, D d_model, F features of the SAE, S strongest tokens kept, B bins of activations,
+N activations above zero.
 """
 
 from __future__ import annotations
@@ -31,6 +32,9 @@ PASSAGE_TOKENS = 256
 SINK_FACTOR = 10
 MIN_COUNT = 10
 """Fewer firings than this say nothing about a feature's density: counts are floored here."""
+EDGES = tuple(2.0 ** (k / 2) for k in range(-24, 41))
+"""Upper ends of the histogram's bins; the first begins at 0, the last has no end. Geometric, because activations of
+one feature span orders of magnitude, and wide, because SAEs differ in their unit: from 0.0002 to a million."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +52,10 @@ class Reference:
     """Activations of the strongest tokens, largest first, 0 where there are fewer."""
     position_FS: torch.Tensor
     """Their positions in token_ids_T."""
+    histogram_FB: torch.Tensor
+    """How many activations lie in each bin, int32; its bins are those of EDGES from `first_bin` on that any feature
+    needs."""
+    first_bin: int
     median_norm: float
     """Median of ||h|| over the first passages; masked tokens are too few to move it."""
     median_u: float
@@ -115,6 +123,12 @@ def compute(
     return gathered.finish(name, norms)
 
 
+def bins_of(value_N: torch.Tensor) -> torch.Tensor:
+    """The bin of EDGES that each activation lies in: above the edge before, up to its own."""
+    edges_B = torch.tensor(EDGES, dtype=value_N.dtype, device=value_N.device)
+    return torch.bucketize(value_N, edges_B).clamp(max=len(EDGES) - 1)
+
+
 class _Gatherer:
     """Running statistics over passages."""
 
@@ -126,6 +140,7 @@ class _Gatherer:
         self.count_F = torch.zeros(sae.d_sae, dtype=torch.int32)
         self.strongest_FS = torch.zeros(shape)
         self.position_FS = torch.zeros(shape, dtype=torch.int32)
+        self.histogram_FB = torch.zeros(sae.d_sae, len(EDGES), dtype=torch.int32)
         self.scales: list[torch.Tensor] = []
         self.residue = torch.zeros((), dtype=torch.float64)
         self.sum_D = torch.zeros(sae.d_in, dtype=torch.float64)
@@ -156,6 +171,8 @@ class _Gatherer:
 
     def _merge(self, active: Active, positions_T: torch.Tensor) -> None:
         """Counts activations, and keeps the strongest of every feature."""
+        cell_N = (active.feature_N * len(EDGES) + bins_of(active.value_N)).cpu()
+        self.histogram_FB.view(-1).index_add_(0, cell_N, torch.ones(len(cell_N), dtype=torch.int32))
         size = active.features.stop - active.features.start
         # by feature, then largest first: two stable sorts
         order_N = active.value_N.argsort(descending=True, stable=True)
@@ -172,12 +189,15 @@ class _Gatherer:
         at_FS[feature_N[best], place_N[best]] = positions_T[active.token_N[order_N[best]]].int()
         values = torch.cat([self.strongest_FS[active.features], best_FS.cpu()], 1)
         places = torch.cat([self.position_FS[active.features], at_FS.cpu()], 1)
-        self.strongest_FS[active.features], order = values.topk(STRONGEST, dim=1)
-        self.position_FS[active.features] = places.gather(1, order)
+        # of equal activations the earlier is kept, whatever the machine: topk makes no such promise
+        values, order = values.sort(dim=1, descending=True, stable=True)
+        self.strongest_FS[active.features] = values[:, :STRONGEST]
+        self.position_FS[active.features] = places.gather(1, order[:, :STRONGEST])
 
     def finish(self, name: str, median_norm: float) -> Reference:
         """The statistics gathered so far."""
         total = self.square - self.sum_D.square().sum() / max(1, self.n_tokens)
+        used = self.histogram_FB.any(0).nonzero()[:, 0].tolist() or [0]
         return Reference(
             text=name,
             token_ids_T=torch.tensor(self.ids, dtype=torch.int32),
@@ -186,6 +206,8 @@ class _Gatherer:
             maximum_F=self.strongest_FS[:, 0].clone(),
             strongest_FS=self.strongest_FS,
             position_FS=self.position_FS,
+            histogram_FB=self.histogram_FB[:, used[0] : used[-1] + 1].clone(),
+            first_bin=used[0],
             median_norm=median_norm,
             median_u=float(torch.cat(self.scales).median()) if self.scales else 1.0,
             l0=float(self.count_F.sum()) / max(1, self.n_tokens),
@@ -201,8 +223,15 @@ def cache_key(parts: list[str]) -> str:
     return digest.hexdigest()
 
 
-TENSORS = ("token_ids_T", "count_F", "maximum_F", "strongest_FS", "position_FS")
-NUMBERS = ("n_tokens", "median_norm", "median_u", "l0", "variance_explained")
+VERSION = "2"
+"""Of what is gathered and how it is stored: part of the cache's key. 2 brought the histogram."""
+TENSORS = ("token_ids_T", "count_F", "maximum_F", "strongest_FS", "position_FS", "histogram_FB")
+WHOLE = ("n_tokens", "first_bin")
+NUMBERS = (*WHOLE, "median_norm", "median_u", "l0", "variance_explained")
+
+
+class OutdatedError(SaeError):
+    """Statistics that an older version wrote: they lack something, and are to be measured anew."""
 
 
 def save(reference: Reference, path: Path) -> None:
@@ -221,14 +250,16 @@ def save(reference: Reference, path: Path) -> None:
 
 
 def load(path: Path) -> Reference:
-    """Reads statistics written by `save`. Raises SaeError."""
+    """Reads statistics written by `save`. Raises SaeError, OutdatedError where an older version wrote them."""
     try:
         with safe_open(path, "pt") as file:
             metadata = file.metadata()
-            tensors = {name: file.get_tensor(name) for name in TENSORS}
-        numbers = {name: float(metadata[name]) for name in NUMBERS[1:]}
-        n_tokens, text = int(metadata["n_tokens"]), metadata["text"]
+            tensors = {name: file.get_tensor(name) for name in TENSORS if name in file.keys()}  # noqa: SIM118
+        text = metadata["text"]
+        if "histogram_FB" not in tensors:
+            raise OutdatedError(f"The reference statistics {path} are of an older version.", "Delete the file.")
+        numbers = {name: int(metadata[name]) if name in WHOLE else float(metadata[name]) for name in NUMBERS}
+        fields: dict[str, Any] = {**{name: tensors[name] for name in TENSORS}, **numbers}
     except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
         raise SaeError(f"The reference statistics {path} are broken: {error}.", "Delete the file.") from error
-    fields: dict[str, Any] = {**tensors, **numbers}
-    return Reference(text=text, n_tokens=n_tokens, **fields)
+    return Reference(text=text, **fields)

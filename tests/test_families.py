@@ -267,10 +267,31 @@ def test_directions_at_z_reach_the_residual_stream_through_the_projection(family
         assert close(found, out)
     else:
         assert float(torch.cosine_similarity(found, norm(out), dim=0)) > 1 - 1e-5
-    promoted, _ = logit_lens(model, make_sae(hook.width, hook.name), 3, 5, hook)
-    direction = to_residual(model, make_sae(hook.width, hook.name).w_dec_FD[3], hook)
-    logits = model.module.get_output_embeddings().weight @ direction
-    assert [t.token_id for t in promoted] == logits.topk(5).indices.tolist()
+
+
+@pytest.mark.parametrize("kind", ("hook_resid_pre", "attn.hook_z"))
+def test_the_logit_lens_is_how_logits_change_along_the_direction_at_a_fixed_scale(family, kind):
+    _, model, _ = family
+    hook = resolve_hook(model.module, f"blocks.1.{kind}")
+    sae = make_sae(hook.width, hook.name)
+    vocab = model.module.get_output_embeddings().weight.shape[0]
+    promoted, suppressed = run(logit_lens(model, sae, 3, vocab, hook))
+    # independent of how the norm is written: through the model's own, for a vector that keeps its scale to first order
+    norm, head = (copy.deepcopy(part).double() for part in (parts(model.module, 1)[3], model.module.lm_head))
+    direction = to_residual(model, sae.w_dec_FD[3], hook).double()
+    h = torch.randn(D_MODEL, generator=torch.Generator().manual_seed(2), dtype=torch.float64) + 0.5
+    centred = isinstance(norm, torch.nn.LayerNorm)
+    change = direction - direction.mean() if centred else direction
+    h = h - (h @ change) / (change @ change) * change
+    scale = h.std(unbiased=False) if centred else h.square().mean().sqrt()
+    eps = 0.01  # some norms compute in float32
+    with torch.no_grad():
+        logits = (head(norm(h + eps * direction)) - head(norm(h - eps * direction))) / (2 * eps) * scale
+    logits -= logits.mean()
+    found = {t.token_id: t.logit for t in promoted}
+    assert close(torch.tensor([found[i] for i in range(vocab)]).double(), logits)
+    assert [t.token_id for t in promoted[:5]] == logits.topk(5).indices.tolist()
+    assert [t.token_id for t in suppressed] == [t.token_id for t in reversed(promoted)]
 
 
 def test_directions_are_only_read_where_they_get_to_the_residual_stream_in_a_straight_line(family):
@@ -282,7 +303,7 @@ def test_directions_are_only_read_where_they_get_to_the_residual_stream_in_a_str
     for path in (f"{blocks}.1.mlp.input", f"{blocks}.1.{'ln_1' if name == 'gpt2' else 'input_layernorm'}"):
         hook = resolve_hook(model.module, path)
         assert to_residual(model, direction, hook) is None
-        assert logit_lens(model, make_sae(D_MODEL, path), 0, 5, hook) == ((), ())
+        assert run(logit_lens(model, make_sae(D_MODEL, path), 0, 5, hook)) == ((), ())
 
 
 def test_a_sae_has_to_have_the_width_of_its_hook(family):

@@ -239,9 +239,10 @@ def test_a_card_lists_reference_and_prompt_tokens_strongest_first(client, explor
     assert found.reference_count == int((brute["f"][:, feature] > 0).sum())
 
 
-def test_the_logit_lens_is_the_centred_product_with_the_unembedding(client, model, weights):
+def test_the_logit_lens_is_the_centred_product_with_norm_and_unembedding(client, model, weights):
     found = ask(client, Describe(7, top=5), Described)
-    logits = model.module.lm_head.weight.double().numpy() @ plain.arrays(weights)["W_dec"][7]
+    gain = model.module.model.norm.weight.detach().double().numpy()
+    logits = model.module.lm_head.weight.double().numpy() @ (gain * plain.arrays(weights)["W_dec"][7])
     logits -= logits.mean()
     assert [t.token_id for t in found.promoted] == np.argsort(-logits)[:5].tolist()
     assert [t.token_id for t in found.suppressed] == np.argsort(logits)[:5].tolist()
