@@ -1,50 +1,68 @@
-"""Features on a terminal: the leaderboard, coloured tokens, one feature's card."""
+"""Features on a terminal: the leaderboard and coloured tokens."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
 from rich.text import Text
 
-from engine.printing.signs import STEPS, one_line, shade, tokens_in_words, visible
-from engine.records import Described, FedPrompt, Ranking, Shown
+from engine.printing.signs import STEPS, shade, tokens_in_words, visible
+from engine.printing.tables import Column, print_table
+from engine.records import FedPrompt, Ranking, Shown
 
-EVIDENCE = "associated: these features tell the two sets apart; only an edit shows whether they have influence"
+EVIDENCE = "associated, no more: these features tell the two sets apart; only an edit shows whether they have influence"
 
 
 def ranking(out: Console, result: Ranking) -> None:
     """The leaderboard."""
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    names = ("feature", "fires most on", "score", "diff", "auroc", "t", "g", "cover +/−", "density", "seed")
-    for name in names:
-        table.add_column(name, justify="left" if name == "fires most on" else "right", no_wrap=True)
-    for row in result.features:
-        table.add_row(
-            str(row.feature),
-            tokens_in_words(row.tokens),
-            f"{row.score:.3f}",
-            f"{row.diff:.3f}",
-            f"{row.auroc:.2f}",
-            f"{row.t:.2f}",
-            "–" if row.g is None else f"{row.g:.2f}",
-            f"{row.coverage_positive:.0%}/{row.coverage_negative:.0%}",
-            f"{row.density:.2%}",
-            f"{row.seed:.1f}",
-        )
-    out.print(table)
+    print_table(out, columns(result))
     weight = "on" if result.density_weight else "off"
     out.print(
         f"[dim]{result.n_positive} against {result.n_negative} prompts · {result.n_active_features:,} features "
         f"fire · by {result.by}, pooled by {result.pool} · density weight {weight} · "
-        f"p floor {result.p_floor:.2g} ({result.labelings:,} labelings)[/dim]"
+        f"p floor {result.p_floor:.2g} ({result.labelings:,} labelings){columns_in_words(result)}[/dim]"
     )
     tokens = "every token counted" if result.include_masked else counted(result.prompts)
     out.print(f"[dim]{tokens} · {EVIDENCE}[/dim]")
     for warning in result.warnings:
         out.print(f"[yellow]{escape(warning)}[/yellow]")
+
+
+def columns(result: Ranking) -> list[Column]:
+    """The columns; the one that the rows are sorted by stays whatever the width, p and loo come where there are any."""
+    rows = result.features
+    cover = [f"{row.coverage_positive:.0%}/{row.coverage_negative:.0%}" for row in rows]
+    found = [
+        Column("feature", [str(row.feature) for row in rows]),
+        Column("fires most on", [tokens_in_words(row.tokens) for row in rows], flexible=True),
+        Column("score", [f"{row.score:.3f}" for row in rows]),
+        Column("diff", [f"{row.diff:.3f}" for row in rows], drop=7),
+        Column("auroc", [f"{row.auroc:.2f}" for row in rows]),
+        Column("t", [f"{row.t:.2f}" for row in rows], drop=1),
+        Column("g", ["–" if row.g is None else f"{row.g:.2f}" for row in rows], drop=6),
+        Column("p", ["–" if row.p is None else f"{row.p:.3f}" for row in rows], drop=4),
+        Column("loo", ["–" if row.loo is None else str(row.loo) for row in rows], drop=5),
+        Column("cover +/−", cover, drop=3),
+        Column("density", [f"{row.density:.2%}" for row in rows], drop=2),
+        Column("seed", [f"{row.seed:.1f}" for row in rows], drop=8),
+    ]
+    sorted_by = "cover +/−" if result.by.startswith("coverage") else result.by
+    empty = {name for name in ("p", "loo") if all(getattr(row, name) is None for row in rows)}
+    kept = [column for column in found if column.name not in empty]
+    return [replace(column, drop=0) if column.name == sorted_by else column for column in kept]
+
+
+def columns_in_words(result: Ranking) -> str:
+    """What p and loo are, where there are any."""
+    said = ""
+    if result.permutations:
+        said += f" · p over {result.permutations:,} labelings, corrected for all features"
+    if any(row.loo is not None for row in result.features):
+        said += " · loo: worst rank by score when a prompt is left out"
+    return said
 
 
 def counted(prompts: Sequence[FedPrompt]) -> str:
@@ -72,24 +90,3 @@ def shown(out: Console, result: Shown, n_positive: int) -> None:
     for step in range(STEPS + 1):
         legend.append(" ", style=shade(result.maximum * step / STEPS, result.maximum))
     out.print(legend.append(f" {result.maximum:.2f}   dim: masked, not counted", style="dim"))
-
-
-def described(out: Console, result: Described) -> None:
-    """A feature's card."""
-    out.print(
-        f"[bold]feature {result.feature}[/bold]  density {result.density:.3%} "
-        f"(fires on {result.reference_count:,} of {result.reference_tokens:,} reference tokens, "
-        f"maximum {result.reference_maximum:.2f})"
-    )
-    if not result.strongest:
-        out.print("It fires nowhere in the prompts or the reference text.")
-    for strong in result.strongest:
-        line = Text(f"{strong.activation:7.2f}  {strong.source:9}  …{one_line(strong.before)}", style="dim")
-        line.append(visible(strong.token), style="bold reverse").append(one_line(strong.after) + "…")
-        out.print(line, soft_wrap=True, no_wrap=True)
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for name in ("promotes", "logit", "suppresses", "logit"):
-        table.add_column(name, justify="right" if name == "logit" else "left")
-    for up, down in zip(result.promoted, result.suppressed, strict=True):
-        table.add_row(escape(repr(up.token)), f"{up.logit:+.2f}", escape(repr(down.token)), f"{down.logit:+.2f}")
-    out.print(table)

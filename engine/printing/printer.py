@@ -16,13 +16,17 @@ from rich.markup import escape
 from rich.text import Text
 
 from engine.preset_table import preset_table
-from engine.printing import checks, features, progress, replays, texts
+from engine.printing import card, causes, checks, features, progress, replays, texts
 from engine.records import (
+    Attribution,
+    Causes,
+    CausesReplayed,
     Described,
     Diagnosis,
     Event,
     Generated,
     Loaded,
+    MinimalSet,
     ProbeTable,
     Ranking,
     RankReplayed,
@@ -89,10 +93,10 @@ class Printer:
         if not self._record(result):
             features.shown(self.out, result, n_positive)
 
-    def described(self, result: Described) -> None:
-        """A feature's card."""
+    def described(self, result: Described, page: str = "") -> None:
+        """A feature's card, with its SAE's page on Neuronpedia."""
         if not self._record(result):
-            features.described(self.out, result)
+            card.described(self.out, result, page)
 
     def generated(self, result: Generated, compare: bool) -> None:
         """Both arms side by side with differing tokens marked, or the edited text alone."""
@@ -103,6 +107,17 @@ class Printer:
         """Every probe × baseline/edited."""
         if not self._record(result):
             texts.probe_table(self.out, result)
+
+    def attribution(self, result: Attribution, rows: int | None = None) -> None:
+        """Which features a measure depends on; so many rows, or those that were ablated."""
+        if not self._record(result):
+            causes.attribution(self.out, result, rows)
+
+    def minimal_set(self, result: MinimalSet) -> None:
+        """The smallest set that carries a measure, printed below an attribution."""
+        if not self._record(result):
+            self.out.print()
+            causes.minimal_set(self.out, result)
 
     def diagnosis(self, result: Diagnosis) -> None:
         """The doctor's checks."""
@@ -120,15 +135,22 @@ class Printer:
         self,
         rankings: Sequence[tuple[Ranking, RankReplayed]],
         generations: Sequence[tuple[Generated, Replayed]],
+        causal: Sequence[tuple[Causes, CausesReplayed]] = (),
     ) -> None:
         """What came out the same and where the rest first diverges."""
         if self.json:
-            self._json({"rankings": [r for _, r in rankings], "generations": [g for _, g in generations]})
+            self._json(
+                {
+                    "rankings": [again for _, again in rankings],
+                    "generations": [again for _, again in generations],
+                    "attributions": [again for recorded, again in causal if isinstance(recorded, Attribution)],
+                    "minimal_sets": [again for recorded, again in causal if not isinstance(recorded, Attribution)],
+                }
+            )
             return
         replays.rankings(self.out, rankings)
         replays.generations(self.out, generations)
-        if not rankings and not generations:
-            self.out.print("The session holds no results to replay.")
+        replays.causal(self.out, causal)
 
     def presets(self, found: Sequence[Preset]) -> None:
         """The table of presets."""

@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from engine.printing.signs import one_line
-from engine.records import ArmReplay, Generated, Ranking, RankReplayed, Replayed
+from engine.records import ArmReplay, Attribution, Causes, CausesReplayed, Generated, Ranking, RankReplayed, Replayed
 
 
 def rankings(out: Console, found: Sequence[tuple[Ranking, RankReplayed]]) -> None:
@@ -34,6 +34,23 @@ def generations(out: Console, found: Sequence[tuple[Generated, Replayed]]) -> No
                     f"{escape(repr(arm.recorded_token))}, now {escape(repr(arm.replayed_token))}{gap(arm)}",
                     soft_wrap=True,
                 )
+
+
+def causal(out: Console, found: Sequence[tuple[Causes, CausesReplayed]]) -> None:
+    """A line an attribution or a set."""
+    for recorded, again in found:
+        measure = recorded.request.measure
+        whole = isinstance(recorded, Attribution)
+        name, item, changed = ("attribution", "row", "effect") if whole else ("minimal set", "member", "share")
+        place = (again.first_difference or 0) + 1
+        where = (
+            f"same {'features' if whole else 'members'} in the same order" if again.same else f"{item} {place} differs"
+        )
+        out.print(
+            f"{verdict(again.same)}  {name} of {escape(repr(measure.toward))} against "
+            f"{escape(repr(measure.against))}: {where}, largest {changed} change {again.largest_change:.2g}",
+            soft_wrap=True,
+        )
 
 
 def verdict(same: bool) -> str:

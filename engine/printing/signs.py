@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from rich.text import Text
 
 STEPS = 16
+BLOCKS = " ▏▎▍▌▋▊▉█"
 LOW, HIGH = (38, 38, 38), (255, 176, 0)
 
 
@@ -41,3 +42,11 @@ def one_line(text: str) -> str:
 def short(text: str, limit: int = 60) -> str:
     """Text cut to a length."""
     return text if len(text) <= limit else text[: limit - 1] + "…"
+
+
+def bar(value: float, most: float, width: int) -> str:
+    """A bar of block characters, eighths of a cell long; whatever is above 0 can be seen."""
+    if value <= 0 or most <= 0:
+        return ""
+    eighths = max(1, round(value / most * width * 8))
+    return "█" * (eighths // 8) + BLOCKS[eighths % 8].strip()
