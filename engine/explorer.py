@@ -149,6 +149,7 @@ class Explorer:
                 statistics.warnings(len(positive), len(negative), lengths[: len(positive)], lengths[len(positive) :])
             ),
             prompts=tuple(r.fed for r in reads),
+            permutations=table.permutations,
         )
 
     def _names(self, features: list[int], reads: list[Read]) -> list[tuple[str, ...]]:

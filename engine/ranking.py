@@ -1,7 +1,8 @@
 """The leaderboard over one SAE: pooled activations to columns, and the rows to be shown, scored exactly.
 
 Prompts read in bfloat16 are encoded in it for the columns over all features. Rows that are shown are scored again in
-float32; of the half-precision pass only s0, a median over all features, is in their numbers.
+float32; of the half-precision pass only s0, a median over all features, is in their numbers. What compares a row with
+all features, its p and its worst rank without a prompt, is found within the pass that scored all features alike.
 
 Shape suffixes: P prompts, T tokens, D d_in, F features, K features scored exactly.
 """
@@ -16,6 +17,8 @@ import numpy as np
 import torch
 
 from engine import contrast as statistics
+from engine import permutation
+from engine.contrast import Floats
 from engine.errors import UsageError
 from engine.pooling import Pooled, pool_features, pool_prompts
 from engine.records import RANK_COLUMNS, FeatureRow, FedPrompt, Progress, Rank
@@ -36,13 +39,18 @@ class Read:
 
 @dataclass(frozen=True)
 class RankTable:
-    """Every leaderboard column over all features, for the request it was computed for, its sorting apart."""
+    """Every leaderboard column over all features, for the request it was computed for, its sorting apart.
+
+    `columns` holds RANK_COLUMNS, p and loo; None for a column that so few prompts do not have.
+    """
 
     key: tuple[Any, ...]
     reads: list[Read]
     columns: dict[str, Any]
     active_F: np.ndarray[Any, Any]
     s0: float
+    permutations: int
+    """Labelings that p was counted over."""
 
 
 def check(request: Rank) -> None:
@@ -75,9 +83,13 @@ def build(
     """The columns over all features."""
     m = len(request.prompts.positive)
     pooled = yield from pool_prompts(sae, [r.h_TD for r in reads], masks(reads, request), request.pool, m)
-    active_F = np.asarray((pooled.value_PF > 0).any(0))
-    columns, s0 = score(pooled, reference, request, np.arange(sae.d_sae))
-    return RankTable(key_of(request), reads, columns, active_F, s0)
+    every_F = np.arange(sae.d_sae)
+    columns, s0 = score(pooled, reference, request, every_F)
+    z_PF, weight_F = pooled.value_PF, weight(reference, request, every_F)
+    active_F = np.asarray((z_PF > 0).any(0))
+    columns["loo"] = yield from permutation.leave_one_out(z_PF, m, weight_F, active_F)
+    columns["p"], count = yield from permutation.p_values(z_PF, m, columns["score"], weight_F, s0, active_F)
+    return RankTable(key_of(request), reads, columns, active_F, s0, count)
 
 
 def masks(reads: Sequence[Read], request: Rank) -> list[torch.Tensor]:
@@ -88,18 +100,30 @@ def masks(reads: Sequence[Read], request: Rank) -> list[torch.Tensor]:
 def score(
     pooled: Pooled, reference: Reference, request: Rank, features_K: np.ndarray[Any, Any], s0: float | None = None
 ) -> tuple[dict[str, Any], float]:
-    """(every column of these features, s0); s0 is found from them unless given. Changes pooled.value_PF."""
+    """(the columns of these features, s0); s0 is found from them unless given.
+
+    Divides pooled.value_PF by each feature's unit: with hundreds of prompts it is the largest array there is.
+    """
     m = len(request.prompts.positive)
-    density_K = reference.density_F().numpy().astype(np.float64)[features_K]
     # Neutral text may never touch the behaviour's topic, so a maximum observed in the prompts counts too:
     # otherwise a feature silent on the reference would get an activation unit near zero.
     unit_K = np.maximum(reference.maximum_F.numpy()[features_K], pooled.maximum_F)
-    # in place: with hundreds of prompts this is the largest array there is
     z_PK = np.divide(pooled.value_PF, unit_K, out=pooled.value_PF, where=unit_K > 0)
-    weight_K = statistics.density_weight(density_K, reference.n_tokens) if request.density_weight else None
     s0 = statistics.stabiliser(z_PK, m) if s0 is None else s0
-    found = statistics.contrast(z_PK[:m], z_PK[m:], weight_K, s0)
-    return {**vars(found), "density": density_K, "seed": pooled.sum_F / m}, s0
+    found = statistics.contrast(z_PK[:m], z_PK[m:], weight(reference, request, features_K), s0)
+    return {**vars(found), "density": density(reference, features_K), "seed": pooled.sum_F / m}, s0
+
+
+def density(reference: Reference, features_K: np.ndarray[Any, Any]) -> Floats:
+    """Share of neutral tokens on which each of these features fires."""
+    return np.asarray(reference.density_F().numpy().astype(np.float64)[features_K])
+
+
+def weight(reference: Reference, request: Rank, features_K: np.ndarray[Any, Any]) -> Floats | None:
+    """What t is multiplied by, from density alone; None where the request wants t itself."""
+    if not request.density_weight:
+        return None
+    return statistics.density_weight(density(reference, features_K), reference.n_tokens)
 
 
 def best(sae: SparseAutoencoder, reference: Reference, table: RankTable, request: Rank) -> list[FeatureRow]:
@@ -115,7 +139,8 @@ def best(sae: SparseAutoencoder, reference: Reference, table: RankTable, request
     if vectors[0].dtype != torch.float32:
         m = len(request.prompts.positive)
         pooled = pool_features(sae, vectors, masks(table.reads, request), request.pool, m, wanted)
-        columns = score(pooled, reference, request, np.array(wanted), table.s0)[0]
+        # p and loo compare with all features, so they stay those of the pass over all
+        columns |= score(pooled, reference, request, np.array(wanted), table.s0)[0]
     by_value = np.argsort(-columns[request.by][: len(candidates)], kind="stable")[: request.top].tolist()
     shown = {wanted[k] for k in by_value}
     by_number = [wanted.index(i) for i in dict.fromkeys(request.also) if i not in shown]
@@ -123,7 +148,6 @@ def best(sae: SparseAutoencoder, reference: Reference, table: RankTable, request
 
 
 def feature_row(feature: int, at: int, columns: dict[str, Any]) -> FeatureRow:
-    """One row out of the columns."""
-    g = columns["g"]  # None below four prompts a set
-    numbers: dict[str, Any] = {name: float(columns[name][at]) for name in RANK_COLUMNS if name != "g"}
-    return FeatureRow(feature, (), g=None if g is None else float(g[at]), **numbers)
+    """One row out of the columns; those that so few prompts do not have are None."""
+    found: dict[str, Any] = {name: None if c is None else c[at].item() for name, c in columns.items()}
+    return FeatureRow(feature, (), **found)

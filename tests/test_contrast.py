@@ -59,9 +59,9 @@ def test_t_is_the_sam_statistic(shape):
 def test_the_stabiliser_does_not_look_at_the_labels():
     positive, negative = pooled((4, 4))
     mixed = np.concatenate([negative[2:], positive, negative[:2]])
-    root = math.sqrt(1 / 2)
-    a = contrast.stabiliser(np.concatenate([positive, negative]).astype(float), root)
-    assert a == pytest.approx(contrast.stabiliser(mixed.astype(float), root), rel=1e-12)
+    found = contrast.stabiliser(np.concatenate([positive, negative]).astype(float), 4)
+    assert found == pytest.approx(contrast.stabiliser(mixed.astype(float), 4), rel=1e-12)
+    assert found == pytest.approx(stabiliser(columns_of(positive, negative)), rel=1e-12)
 
 
 @pytest.mark.parametrize("shape", SHAPES)

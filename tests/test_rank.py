@@ -1,6 +1,7 @@
 """The whole `rank` verb on the tiny model against transformers' hidden states and float64 numpy."""
 
 import math
+from itertools import combinations
 from statistics import median
 
 import numpy as np
@@ -39,15 +40,25 @@ def acts(model, weights):
     return found
 
 
-def brute_force(acts, reference, pool, include_masked, density_weight):
-    """Every column as a list over features, written out from the README's formulas."""
+def pooled(acts, reference, pool, include_masked):
+    """Each prompt's pooled activations in the features' units, float64."""
     counted = []
     for f_TF, h_TD, ids in acts:
         keep = [include_masked or k for k in plain.rank_mask(ids, h_TD, reference.sink_norm)]
         counted.append(f_TF[keep])
     observed = np.max([f.max(0) for f in counted], axis=0)
     unit = np.maximum(reference.maximum_F.double().numpy(), observed)
-    z = np.array([POOLS[pool](f) / unit for f in counted])
+    return np.array([POOLS[pool](f) / unit for f in counted])
+
+
+def weight_of(i, reference):
+    density = (max(10, int(reference.count_F[i])) + 0.5) / (reference.n_tokens + 1)
+    return math.log(1 / density) / math.log(2 * (reference.n_tokens + 1))
+
+
+def brute_force(acts, reference, pool, include_masked, density_weight):
+    """Every column as a list over features, written out from the README's formulas."""
+    z = pooled(acts, reference, pool, include_masked)
     p, n = z[: len(POSITIVE)], z[len(POSITIVE) :]
     root = math.sqrt(1 / len(p) + 1 / len(n))
     s0 = median(z[:, i].std(ddof=1) * root for i in range(z.shape[1]) if (z[:, i] > 0).any())
@@ -60,9 +71,8 @@ def brute_force(acts, reference, pool, include_masked, density_weight):
         diff = p[:, i].mean() - n[:, i].mean()
         t = diff / (sd * root + s0)
         density = (max(10, int(reference.count_F[i])) + 0.5) / (reference.n_tokens + 1)
-        weight = math.log(1 / density) / math.log(2 * (reference.n_tokens + 1)) if density_weight else 1.0
         rows[i] = {
-            "score": t * weight,
+            "score": t * (weight_of(i, reference) if density_weight else 1.0),
             "diff": diff,
             "auroc": sum((x > y) + (x == y) / 2 for x in p[:, i] for y in n[:, i]) / (len(p) * len(n)),
             "t": t,
@@ -88,6 +98,74 @@ def test_rank_equals_brute_force(client, explorer, acts, pool, include_masked, d
     for row in ranking.features:
         for column, value in expected[row.feature].items():
             assert getattr(row, column) == pytest.approx(value, rel=1e-4, abs=1e-5), (row.feature, column)
+
+
+def scores_of(z, positive, weights):
+    """The score of every feature, with the prompts numbered in `positive` as the positives."""
+    p, n = z[positive], np.delete(z, positive, axis=0)
+    root = math.sqrt(1 / len(p) + 1 / len(n))
+    s0 = median(z[:, i].std(ddof=1) * root for i in range(z.shape[1]) if (z[:, i] > 0).any())
+    squares = ((p - p.mean(0)) ** 2).sum(0) + ((n - n.mean(0)) ** 2).sum(0)
+    return (p.mean(0) - n.mean(0)) / (np.sqrt(squares / (len(z) - 2)) * root + s0) * weights
+
+
+def between(value, others, low, high):
+    """Whether a count over `others` of those >= `value` lies where rounding to float32 may have put it."""
+    slack = 1e-4 * np.abs(others).max()
+    return sum(others >= value + slack) + low <= high <= sum(others >= value - slack) + low
+
+
+@pytest.mark.parametrize("density_weight", [True, False])
+@pytest.mark.parametrize("pool", ["max", "fraction"])
+def test_p_and_loo_equal_brute_force(client, explorer, acts, pool, density_weight):
+    reference, m = explorer.reference, len(POSITIVE)
+    z = pooled(acts, reference, pool, False)
+    active = (z > 0).any(0)
+    weights = np.array([weight_of(i, reference) if density_weight else 1.0 for i in range(z.shape[1])])
+    maxima = [scores_of(z, list(c), weights)[active].max() for c in combinations(range(len(z)), m)]
+    reduced = []
+    for p in range(len(z)):
+        positive = list(range(m - (p < m)))
+        reduced.append(scores_of(np.delete(z, p, axis=0), positive, weights))
+    ranking = ask(client, Rank(SET, top=40, pool=pool, density_weight=density_weight), Ranking)
+    assert ranking.permutations == ranking.labelings == len(maxima)
+    observed = scores_of(z, list(range(m)), weights)
+    for row in ranking.features:
+        i = row.feature
+        assert between(observed[i], np.array(maxima), 0, round(row.p * len(maxima)))
+        lowest = max(sum(s[active] > s[i] + 1e-4) for s in reduced)
+        highest = max(sum(s[active] > s[i] - 1e-4) for s in reduced)
+        assert lowest < row.loo <= highest + 1
+    by_score = [row.p for row in ranking.features]
+    assert by_score == sorted(by_score)
+    assert by_score[0] < by_score[-1] == 1
+
+
+def test_p_and_loo_do_not_depend_on_the_sorting_and_are_the_same_again(client, explorer):
+    first = {row.feature: row for row in ask(client, Rank(SET, top=40), Ranking).features}
+    explorer.forget()
+    for row in ask(client, Rank(SET, by="seed", top=40), Ranking).features:
+        assert (row.p, row.loo) == (first[row.feature].p, first[row.feature].loo)
+
+
+def test_few_prompts_have_no_p_and_one_prompt_a_set_no_loo(client):
+    few = ask(client, Rank(PromptSet("few", SET.positive[:3], SET.negative[:2])), Ranking)
+    assert few.permutations == 0
+    assert all(row.p is None and row.loo >= 1 for row in few.features)
+    single = ask(client, Rank(PromptSet("single", SET.positive, SET.negative[:1])), Ranking)
+    assert all(row.p is None and row.loo is None for row in single.features)
+
+
+def test_a_ranking_can_be_stopped_while_labelings_are_counted(explorer):
+    explorer.forget()
+    work = explorer.rank(Rank(SET))
+    stages = set()
+    for event in work:
+        stages.add(event.stage)
+        if event.stage == "permutations":
+            work.close()
+    assert {"leaving one prompt out", "permutations"} <= stages
+    assert explorer._table is None  # nothing half done is kept
 
 
 def test_sinks_and_bos_are_masked_and_the_masks_change_the_ranking(client, acts, explorer):
@@ -244,4 +322,6 @@ def test_rows_read_in_half_precision_are_shown_in_float32(load, pool):
             assert getattr(row, column) == pytest.approx(float(table.columns[column][row.feature]), rel=1e-5, abs=1e-6)
         # its stabiliser is the median over all features, of which most were encoded in half precision
         assert row.t == pytest.approx(float(table.columns["t"][row.feature]), rel=0.02, abs=1e-3)
+        # what compares it with all features is of the pass over all
+        assert (row.p, row.loo) == tuple(explorer._table.columns[column][row.feature] for column in ("p", "loo"))
     assert any(float(explorer._table.columns["diff"][r.feature]) != r.diff for r in shown)
