@@ -8,18 +8,22 @@ Shape suffixes: B batch rows, T tokens, D width of the hooked vector, K edited f
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from math import isfinite
 from typing import Any
 
 import torch
+from torch import nn
 
 from engine.errors import EditError
 from engine.hooks import HookPoint
 from engine.model import LanguageModel
 from engine.records import Edit
 from engine.sae import SparseAutoencoder
+
+Change = Callable[[torch.Tensor], torch.Tensor]
+"""From the hooked vectors h_BTD to what is to stand in their place."""
 
 
 class ResidualEditor:
@@ -72,32 +76,37 @@ class ResidualEditor:
     @contextmanager
     def applied(self) -> Iterator[None]:
         """Inside, every forward pass of the model is edited; the hook is gone afterwards, whatever happens."""
-        module = self.model.hooked_module(self.hook)
-        if self.hook.side == "input":
-            handle = module.register_forward_pre_hook(self._on_input, with_kwargs=True)
-        else:
-            handle = module.register_forward_hook(self._on_output)
-        try:
+        with changed(self.model.hooked_module(self.hook), self.hook, self.edit):
             yield
-        finally:
-            handle.remove()
 
-    def _on_input(
-        self, _: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        if self.hook.kind == "resid_mid":
+
+@contextmanager
+def changed(module: nn.Module, hook: HookPoint, change: Change) -> Iterator[None]:
+    """Inside, what passes the hook point, which is at `module`, is put through `change`, in every forward pass."""
+
+    def on_input(_: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        if hook.kind == "resid_mid":
             # the block adds the MLP's output to the tensor that it gave the norm: both have to change
-            args[0].copy_(self.edit(args[0]))
+            args[0].copy_(change(args[0]))
             return args, kwargs
         if args:
-            return (self.edit(args[0]), *args[1:]), kwargs
+            return (change(args[0]), *args[1:]), kwargs
         first = next(iter(kwargs))
-        return args, {**kwargs, first: self.edit(kwargs[first])}
+        return args, {**kwargs, first: change(kwargs[first])}
 
-    def _on_output(self, _: Any, __: Any, output: Any) -> Any:
+    def on_output(_: Any, __: Any, output: Any) -> Any:
         if isinstance(output, tuple):
-            return (self.edit(output[0]), *output[1:])
-        return self.edit(output)
+            return (change(output[0]), *output[1:])
+        return change(output)
+
+    if hook.side == "input":
+        handle = module.register_forward_pre_hook(on_input, with_kwargs=True)
+    else:
+        handle = module.register_forward_hook(on_output)
+    try:
+        yield
+    finally:
+        handle.remove()
 
 
 def check_edits(edits: Sequence[Edit]) -> None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Generator, Sequence
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -54,6 +55,7 @@ from engine.records import (
 )
 from engine.reference import Reference
 from engine.sae import SparseAutoencoder
+from engine.upper import UpperLayers
 
 Events = Generator[Event, NewEdits, Any]
 Key = tuple[str, Format]
@@ -61,6 +63,8 @@ Key = tuple[str, Format]
 
 CACHED_TOKENS = 32_768
 """Read prompts are kept up to this many tokens, so that looking at another feature needs no forward pass."""
+
+KEPT_MEASURES = 4
 
 
 class Explorer:
@@ -72,6 +76,13 @@ class Explorer:
         self.model, self.sae, self.hook, self.reference, self.loaded = model, sae, hook, reference, loaded
         self._reads: OrderedDict[Key, Read] = OrderedDict()
         self._table: RankTable | None = None
+        self.measured: OrderedDict[Any, Any] = OrderedDict()
+        """Probes of the last few measures as causes.py has read them."""
+
+    @cached_property
+    def upper(self) -> UpperLayers:
+        """The layers above the hook; made when first asked for. Raises HookError."""
+        return UpperLayers(self.model, self.hook)
 
     # ---- reading prompts
 
@@ -79,6 +90,7 @@ class Explorer:
         """Forgets what was read and ranked, so that a replay computes everything anew."""
         self._reads.clear()
         self._table = None
+        self.measured.clear()
 
     def read(self, prompts: Sequence[Prompt], together: bool = False) -> Generator[Progress, Any, list[Read]]:
         """Feeds prompts and captures their vectors at the hook; prompts read lately come from the cache.
@@ -106,6 +118,12 @@ class Explorer:
         while sum(len(read.h_TD) for read in self._reads.values()) > CACHED_TOKENS:
             self._reads.popitem(last=False)
 
+    def keep_measured(self, key: Any, found: Any) -> None:
+        """Remembers what was read for a measure, and forgets the oldest."""
+        self.measured[key] = found
+        while len(self.measured) > KEPT_MEASURES:
+            self.measured.popitem(last=False)
+
     def _fed(self, prompt: Prompt, ids: list[int], template: list[bool], h_TD: torch.Tensor) -> FedPrompt:
         sink = (h_TD.float().norm(dim=-1) > self.reference.sink_norm).tolist()
         return FedPrompt(
@@ -131,7 +149,7 @@ class Explorer:
         reads = table.reads
         rows = ranking.best(self.sae, self.reference, table, request)
         chosen = [row.feature for row in rows]
-        tokens = self._names(chosen, reads)
+        tokens = self.names(chosen, reads)
         count = statistics.labelings(len(positive), len(negative))
         lengths = [sum(r.fed.rank_mask) for r in reads]
         return Ranking(
@@ -152,7 +170,7 @@ class Explorer:
             permutations=table.permutations,
         )
 
-    def _names(self, features: list[int], reads: list[Read]) -> list[tuple[str, ...]]:
+    def names(self, features: list[int], reads: list[Read]) -> list[tuple[str, ...]]:
         """For each feature up to three distinct tokens it fires on most, in prompts and reference text."""
         if not features:
             return []
@@ -193,7 +211,7 @@ class Explorer:
         value_N, feature_N = torch.cat([a.value_N for a in active]), torch.cat([a.feature_N for a in active])
         values, order = value_N.topk(min(request.top, len(value_N)))
         found = list(zip(feature_N[order].tolist(), values.tolist(), strict=True))
-        names = self._names([i for i, _ in found], [read])
+        names = self.names([i for i, _ in found], [read])
         return TokenFeatures(
             prompt=request.prompt,
             token_index=at,

@@ -12,7 +12,7 @@ from collections.abc import Generator, Iterator
 
 import torch
 
-from engine import causes, replay
+from engine import causes, minimal_set, replay
 from engine.describe import describe
 from engine.doctor import diagnose
 from engine.errors import SaescopeError, UsageError
@@ -33,6 +33,7 @@ from engine.records import (
     Load,
     Rank,
     Replay,
+    ReplayCauses,
     ReplayRank,
     Request,
     RunProbes,
@@ -132,12 +133,14 @@ def run_verb(explorer: Explorer, request: Request) -> Events:
         case Attribute():
             return causes.attribute(explorer, request)
         case FindMinimalSet():
-            return causes.find_minimal_set(explorer, request)
+            return minimal_set.find_minimal_set(explorer, request)
         case Doctor():
             return diagnose(explorer, request)
         case Replay():
             return replay.generation(explorer, request.recorded)
         case ReplayRank():
             return replay.ranking(explorer, request.recorded)
+        case ReplayCauses():
+            return replay.causal(explorer, request.recorded)
         case _:
             raise UsageError(f"Unknown request {type(request).__name__}.")

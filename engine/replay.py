@@ -5,14 +5,20 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal
 
+from engine import causes, minimal_set
 from engine.decode import check_sampling
 from engine.explorer import Events, Explorer, first_difference
 from engine.records import (
     Arm,
     ArmReplay,
+    AttributedFeature,
+    Attribution,
+    Causes,
+    CausesReplayed,
     EditsFrom,
     Generate,
     Generated,
+    MinimalSet,
     Prompt,
     PromptSet,
     Rank,
@@ -86,3 +92,43 @@ def ranking(explorer: Explorer, recorded: Ranking) -> Events:
     changes = [abs(row.score - scores[row.feature]) for row in recorded.features if row.feature in scores]
     at = first_difference([r.feature for r in recorded.features], [r.feature for r in again.features])
     return RankReplayed(same=at is None, first_difference=at, largest_score_change=max(changes, default=0.0))
+
+
+def causal(explorer: Explorer, recorded: Causes) -> Events:
+    """Attributes, or searches for a set, again as it was asked for; compares rows and effects, or members and shares."""
+    explorer.forget()
+    if isinstance(recorded, Attribution):
+        again: Attribution = yield from causes.attribute(explorer, recorded.request)
+        return compare_attributions(recorded, again)
+    found: MinimalSet = yield from minimal_set.find_minimal_set(explorer, recorded.request)
+    return compare_sets(recorded, found)
+
+
+def compare_attributions(old: Attribution, new: Attribution) -> CausesReplayed:
+    """Rows in order, and their exact effects where both were ablated, else estimates."""
+    rows = {row.feature: row for row in new.features}
+    changes = [change(row, rows[row.feature]) for row in old.features if row.feature in rows]
+    return _replayed([r.feature for r in old.features], [r.feature for r in new.features], changes)
+
+
+def change(old: AttributedFeature, new: AttributedFeature) -> float:
+    """By how much a feature's effect differs."""
+    if old.exact is None or new.exact is None:
+        return abs(old.estimate - new.estimate)
+    return abs(old.exact - new.exact)
+
+
+def compare_sets(old: MinimalSet, new: MinimalSet) -> CausesReplayed:
+    """Members in order, and the shares: the set's, and those with and without each member."""
+    members = {member.feature: member for member in new.members}
+    changes = [abs(old.share - new.share)]
+    for member in old.members:
+        if again := members.get(member.feature):
+            changes.append(abs(member.share_with - again.share_with))
+            changes.append(abs(member.share_without - again.share_without))
+    return _replayed([m.feature for m in old.members], [m.feature for m in new.members], changes)
+
+
+def _replayed(old: Sequence[int], new: Sequence[int], changes: Sequence[float]) -> CausesReplayed:
+    at = first_difference(old, new)
+    return CausesReplayed(same=at is None, first_difference=at, largest_change=max(changes, default=0.0))

@@ -291,6 +291,19 @@ class SparseAutoencoder:
             per_sample_weights=value_N[order_N],
         )
 
+    def add_projected(self, sum_F: torch.Tensor, active: Active, g_TD: torch.Tensor) -> None:
+        """Adds f (g . D) of these activations to sum_F; g_TD has a row for every encoded token."""
+        # of all pairs in the part, of which few fire: still faster than gathering the decoder's rows one by one
+        slope_TF = g_TD[active.tokens] @ self.w_dec_FD[active.features].to(g_TD.dtype).T
+        slope_N = slope_TF[active.token_N - active.tokens.start, active.feature_N - active.features.start]
+        value_N = active.value_N if self.norm_F is None else active.value_N / self.norm_F[active.feature_N]
+        sum_F.index_add_(0, active.feature_N, (value_N * slope_N).to(sum_F.dtype))
+
+    def decoder_norms(self) -> torch.Tensor:
+        """||D||_F in float32, of the decoder as it is applied."""
+        norm_F = row_norms(self.w_dec_FD)
+        return norm_F if self.norm_F is None else norm_F / self.norm_F
+
     def columns(self, features: Sequence[int]) -> FeatureColumns:
         """The weights of chosen features in float32. Raises EditError for a number the SAE does not have."""
         for feature in features:

@@ -27,7 +27,7 @@ class Attribute(Record, frozen=True, tag=True):
     """How many rows, those with the largest estimates."""
     exact: int = 32
     """How many of them are ablated for certain."""
-    controls: int = 64
+    controls: int = 32
     """How many other features, about as active on the probes, are ablated for comparison."""
     candidates: tuple[int, ...] = ()
     """Only these get a row; () means all features."""

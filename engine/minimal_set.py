@@ -1,0 +1,199 @@
+"""The smallest set of features that carries a share of a measure: greedy, every step checked by ablating the set.
+
+Each step runs the layers above the hook once with the set ablated: what the measure is then is exact, and its gradient
+there says which candidate promises most next. A step that does not help is taken back. At the end members that are
+not needed go, and each one's part is what is lost when it alone is left out.
+
+    objective = share - penalty * (share of the facts' log-odds lost + mean KL / 0.1 nats)
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Generator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from engine import measures
+from engine.attribution import Gradient, ablated, gradient, total
+from engine.causes import Measured, controls, measured, measured_facts, warnings
+from engine.errors import UsageError
+from engine.explorer import Events, Explorer
+from engine.neutral import NeutralText
+from engine.ranking import Read
+from engine.records import Event, FindMinimalSet, MinimalSet, Progress, SetMember
+
+KL_UNIT = 0.1
+"""Nats per token of neutral text that count like the whole measure."""
+STAGE = "looking for the smallest set"
+LITTLE = 1e-9
+
+
+@dataclass(frozen=True)
+class Value:
+    """What ablating a set comes to."""
+
+    measure: float
+    share: float
+    facts_kept: float | None
+    kl: float | None
+    objective: float
+
+
+class Search:
+    """One search: what is measured, and how often."""
+
+    def __init__(
+        self,
+        explorer: Explorer,
+        request: FindMinimalSet,
+        found: Measured,
+        facts: Measured | None,
+        text: NeutralText | None,
+    ) -> None:
+        self.explorer, self.request = explorer, request
+        self.found, self.facts, self.text = found, facts, text
+        self.n_tried = 0
+
+    def value(self, features: Sequence[int]) -> Generator[Event, Any, Value]:
+        """Ablates a set and measures all that counts."""
+        (value,) = yield from self.values([features])
+        return value
+
+    def values(self, sets: Sequence[Sequence[int]]) -> Generator[Event, Any, list[Value]]:
+        """The same of several sets, their rows run together."""
+        self.n_tried += len(sets)
+        rows = yield from self._run(self.found, sets)
+        facts = (yield from self._run(self.facts, sets)) if self.facts else None
+        kls = (yield from self.text.kl(sets)) if self.text and self.request.penalty else None
+        return [self._value(row, facts[n] if facts else None, kls[n] if kls else None) for n, row in enumerate(rows)]
+
+    def _run(self, on: Measured, sets: Sequence[Sequence[int]]) -> Generator[Event, Any, list[float]]:
+        explorer = self.explorer
+        scored = yield from ablated(explorer.sae, explorer.upper, on.items, on.values, sets, STAGE)
+        return [total(on.items, values) for values in scored]
+
+    def _value(self, measure: float, facts: float | None, kl: float | None) -> Value:
+        share = 1 - measure / self.found.baseline
+        kept = facts / self.facts.baseline if facts is not None and self.facts else None
+        lost = max(0.0, 1 - kept) if kept is not None else 0.0
+        objective = share - self.request.penalty * (lost + (kl or 0.0) / KL_UNIT)
+        return Value(measure, share, kept, kl, objective)
+
+    def promise(self, features: Sequence[int]) -> Generator[Event, Any, list[float]]:
+        """By the gradient where `features` are ablated: what ablating each candidate too adds to the objective."""
+        request, chosen = self.request, tuple(features)
+        slope = yield from self._gradient(self.found, chosen)
+        gain_F = -slope.estimate_F / self.found.baseline
+        if self.facts and request.penalty:
+            facts = yield from self._gradient(self.facts, chosen)
+            gain_F -= request.penalty * (-facts.estimate_F / self.facts.baseline).clamp(min=0)
+        return list(gain_F[list(request.candidates)].tolist())
+
+    def _gradient(self, on: Measured, features: tuple[int, ...]) -> Generator[Event, Any, Gradient]:
+        return (yield from gradient(self.explorer.sae, self.explorer.upper, on.items, features, STAGE))
+
+
+def check(explorer: Explorer, request: FindMinimalSet) -> None:
+    """Raises UsageError, or EditError for a feature the SAE does not have."""
+    if not request.candidates:
+        raise UsageError("There are no features to choose from.", "Attribute first.")
+    if not 0 < request.share <= 1:
+        raise UsageError(f"The share {request.share:g} is not between 0 and 1.", "For example 0.5.")
+    if request.most < 1:
+        raise UsageError("The set must be allowed at least one feature.")
+    explorer.sae.columns(request.candidates)
+
+
+def find_minimal_set(explorer: Explorer, request: FindMinimalSet) -> Events:
+    """Which smallest set carries the measure? Returns a MinimalSet. Raises UsageError, HookError, EditError."""
+    check(explorer, request)
+    found = yield from measured(explorer, request.measure)
+    if abs(found.baseline) < LITTLE:
+        raise UsageError("The measure is 0: there is nothing to take away.", "Choose other answers or probes.")
+    facts = (yield from measured_facts(explorer, request.facts)) if request.facts else None
+    text = (yield from NeutralText.read(explorer, request.neutral_tokens)) if request.neutral_tokens else None
+    search = Search(explorer, request, found, facts, text)
+    chosen, value = yield from grow(search)
+    chosen, value, without = yield from prune(search, chosen, value)
+    prefixes = yield from search.values([chosen[: n + 1] for n in range(len(chosen))])
+    shares = yield from control_shares(search, chosen)
+    kl = None
+    if text is not None and chosen:
+        (kl,) = yield from text.kl([chosen])
+    reads = [Read(item.fed, item.h[0][: len(item.fed.token_ids)]) for item in found.items]
+    members = tuple(
+        SetMember(feature, tokens, with_it.share, rest.share)
+        for feature, tokens, with_it, rest in zip(chosen, explorer.names(chosen, reads), prefixes, without, strict=True)
+    )
+    return MinimalSet(
+        request=request,
+        slope=measures.is_slope([item.probe for item in found.items]),
+        baseline=found.baseline,
+        ablated=value.measure,
+        share=value.share,
+        reached=value.share >= request.share,
+        members=members,
+        n_tried=search.n_tried,
+        facts_kept=value.facts_kept,
+        kl=kl,
+        control_shares=tuple(shares),
+        dtype=str(explorer.upper.dtype).removeprefix("torch."),
+        warnings=tuple(warnings(explorer, found, request.measure, len(shares)) if chosen else ()),
+    )
+
+
+def grow(search: Search) -> Generator[Event, Any, tuple[list[int], Value]]:
+    """Adds the most promising candidate until the share is reached, no candidate helps, or the set is full."""
+    request = search.request
+    chosen: list[int] = []
+    value = yield from search.value(chosen)
+    useless: set[int] = set()
+    promise: list[float] | None = None
+    while value.share < request.share and len(chosen) < request.most:
+        yield Progress(STAGE, int(100 * max(0.0, value.share)), int(100 * request.share))
+        if promise is None:
+            promise = yield from search.promise(chosen)
+        order = sorted(zip(promise, request.candidates, strict=True), reverse=True)
+        left = [f for gain, f in order if gain > 0 and f not in chosen and f not in useless]
+        if not left:
+            break
+        tried = yield from search.value([*chosen, left[0]])
+        if tried.objective > value.objective:
+            chosen, value, promise = [*chosen, left[0]], tried, None
+        else:
+            useless.add(left[0])
+    return chosen, value
+
+
+def prune(
+    search: Search, chosen: list[int], value: Value
+) -> Generator[Event, Any, tuple[list[int], Value, list[Value]]]:
+    """Drops members whose loss leaves the share reached, the least needed first; and each one's absence at the end."""
+    while True:
+        without = yield from search.values([[f for f in chosen if f != out] for out in chosen])
+        spare = [n for n, rest in enumerate(without) if rest.share >= search.request.share]
+        if not spare:
+            return chosen, value, without
+        least = max(spare, key=lambda n: without[n].objective)
+        value = without[least]
+        chosen = [f for n, f in enumerate(chosen) if n != least]
+
+
+def control_shares(search: Search, chosen: list[int]) -> Generator[Event, Any, list[float]]:
+    """What sets of other features, each about as active and as dense as the member it stands for, take away."""
+    if not chosen or not search.request.controls:
+        return []
+    slopes = yield from search._gradient(search.found, ())
+    sets = drawn_sets(search.explorer, slopes, chosen, search.request.controls)
+    shares = yield from search.values(sets)
+    return [value.share for value in shares]
+
+
+def drawn_sets(explorer: Explorer, slopes: Gradient, chosen: Sequence[int], number: int) -> list[list[int]]:
+    """Random sets of the same size, drawn without a look at estimates."""
+    rng = random.Random(0)
+    # three times as many companions as the set has members, then sets of them
+    pool = controls(explorer, slopes, chosen, 3 * len(chosen))
+    like = [pool[n :: len(chosen)] for n in range(len(chosen))]
+    return [[rng.choice(some) for some in like if some] for _ in range(number)] if pool else []

@@ -1,0 +1,163 @@
+"""The layers above a hook point, run again and again from the vectors that enter the hook's block.
+
+A twin of the model shares its weights, or holds float32 copies of those above where the model is in half precision:
+in bfloat16 a single feature's effect would drown in rounding. The blocks below are left out. Gradients flow to what
+is added at the hook point and stop there.
+
+Shape suffixes: B rows, T tokens, D d_model or width of the hooked vector, N scored positions of all rows, V vocabulary.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections import OrderedDict
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import nn
+
+from engine.edits import changed
+from engine.errors import HookError
+from engine.hooks import HookPoint, find_blocks, resolve_hook
+from engine.model import LanguageModel
+from engine.sources import memory
+
+
+class UpperLayers:
+    """Everything from the hook's block on. Raises HookError for a hook point outside the blocks."""
+
+    def __init__(self, model: LanguageModel, hook: HookPoint) -> None:
+        if hook.layer is None:
+            raise HookError(
+                f"{hook.name} is in none of the model's blocks, so there are no layers above it to run.",
+                "Give --hook a hook point inside a block, such as blocks.15.hook_resid_pre.",
+            )
+        self.hook = hook
+        self.entry = resolve_hook(model.module, f"blocks.{hook.layer}.hook_resid_pre")
+        """What enters the hook's block: where a run starts."""
+        path, blocks = find_blocks(model.module)
+        self.dtype = dtype_for(model, list(blocks)[hook.layer :])
+        self._module = twin(model.module, self.dtype, {id(block) for block in list(blocks)[: hook.layer]}, {})
+        self._block = self._module.get_submodule(f"{path}.{hook.layer}")
+        self._hooked = self._module.get_submodule(hook.path)
+        self.device = model.device
+
+    def logits(
+        self,
+        entry: Sequence[torch.Tensor],
+        delta: Sequence[torch.Tensor | None] | torch.Tensor,
+        keep: Sequence[Sequence[int]],
+    ) -> torch.Tensor:
+        """Logits_NV in float32 or better after the positions `keep` of each row, row by row.
+
+        entry: the vectors_TD that enter the block; delta: what is added to the hooked vectors_TD of each row (None:
+        nothing), or delta_BTD of all of them.
+        """
+        entry_BTD, mask_BT = padded(entry, self.dtype)
+        keep_BT = torch.zeros_like(mask_BT)
+        for b, positions in enumerate(keep):
+            keep_BT[b, list(positions)] = True
+
+        def change(h_BTD: torch.Tensor) -> torch.Tensor:
+            if isinstance(delta, torch.Tensor):
+                return h_BTD + delta.to(h_BTD.dtype)
+            if all(d is None for d in delta):
+                return h_BTD
+            changed_BTD = h_BTD.clone()
+            for b, delta_TD in enumerate(delta):
+                if delta_TD is not None:
+                    changed_BTD[b, : len(delta_TD)] += delta_TD.to(h_BTD.dtype)
+            return changed_BTD
+
+        with changed(self._block, self.entry, lambda _: entry_BTD), changed(self._hooked, self.hook, change):
+            out = self._module(
+                # only their number counts: what they come to is replaced at the block
+                input_ids=torch.zeros_like(mask_BT, dtype=torch.long),
+                attention_mask=mask_BT.long(),
+                use_cache=False,
+                logits_to_keep=keep_BT,
+            )
+        logits_NV: torch.Tensor = out.logits.to(torch.promote_types(self.dtype, torch.float32))
+        return logits_NV
+
+    @torch.inference_mode()
+    def hooked(self, entry: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+        """The hooked vectors_TD of rows, in float32."""
+        if self.hook.path == self.entry.path and self.hook.side == self.entry.side:
+            return [h_TD.float() for h_TD in entry]
+        found: list[torch.Tensor] = []
+
+        def look(h_BTD: torch.Tensor) -> torch.Tensor:
+            found.append(h_BTD.float().clone())
+            return h_BTD
+
+        entry_BTD, mask_BT = padded(entry, self.dtype)
+        with changed(self._block, self.entry, lambda _: entry_BTD), changed(self._hooked, self.hook, look):
+            ids_BT = torch.zeros_like(mask_BT, dtype=torch.long)
+            self._module(input_ids=ids_BT, attention_mask=mask_BT.long(), use_cache=False, logits_to_keep=1)
+        return [found[0][b, : len(row)] for b, row in enumerate(entry)]
+
+
+def padded(rows: Sequence[torch.Tensor], dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor]:
+    """Rows_BTD padded on the right, and mask_BT: causal attention keeps the padding from the real tokens."""
+    rows_BTD = nn.utils.rnn.pad_sequence([row.to(dtype) for row in rows], batch_first=True)
+    length_B = torch.tensor([len(row) for row in rows], device=rows_BTD.device)
+    return rows_BTD, torch.arange(rows_BTD.shape[1], device=rows_BTD.device) < length_B[:, None]
+
+
+def dtype_for(model: LanguageModel, upper: Sequence[nn.Module]) -> torch.dtype:
+    """float32, unless a copy of the upper layers in it does not fit into the memory that is free."""
+    if model.dtype == torch.float32:
+        return torch.float32
+    num = sum(p.numel() for block in upper for p in block.parameters())
+    num += sum(p.numel() for p in model.module.get_output_embeddings().parameters())
+    free = memory.free_bytes(model.device)
+    return torch.float32 if free is None or 4 * num < 0.8 * free else model.dtype
+
+
+class Skipped(nn.Module):
+    """A block that passes on what it is given; whatever else the model asks of it the block itself answers."""
+
+    def __init__(self, block: nn.Module) -> None:
+        super().__init__()
+        object.__setattr__(self, "_block", block)  # no submodule: its weights are not needed
+
+    def forward(self, hidden_states: torch.Tensor, *_: Any, **__: Any) -> torch.Tensor:
+        """What came in."""
+        return hidden_states
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(object.__getattribute__(self, "_block"), name)
+
+
+def twin(module: nn.Module, dtype: torch.dtype, skipped: set[int], known: dict[int, Any]) -> Any:
+    """A module of the same structure and weights, in another dtype, with hooks and wrappers of its own.
+
+    `skipped`: ids of blocks to be left out; `known`: what was copied already, so that tied weights stay tied.
+    """
+    if id(module) in skipped:
+        return Skipped(module)
+    if id(module) in known:
+        return known[id(module)]
+    found = known[id(module)] = copy.copy(module)
+    vars(found).pop("forward", None)  # nnsight puts one on the instance, bound to the original
+    for name, value in vars(module).items():
+        if "hooks" in name and isinstance(value, dict):
+            setattr(found, name, OrderedDict())
+    found._parameters = {name: converted(p, dtype, known) for name, p in module._parameters.items()}
+    found._buffers = dict(module._buffers)
+    found._modules = {
+        name: None if child is None else twin(child, dtype, skipped, known) for name, child in module._modules.items()
+    }
+    return found
+
+
+def converted(parameter: nn.Parameter | None, dtype: torch.dtype, known: dict[int, Any]) -> nn.Parameter | None:
+    """The parameter in another dtype; itself where it has it already."""
+    if parameter is None or parameter.dtype == dtype or not parameter.is_floating_point():
+        return parameter
+    if id(parameter) not in known:
+        known[id(parameter)] = nn.Parameter(parameter.to(dtype), requires_grad=False)
+    found: nn.Parameter = known[id(parameter)]
+    return found
