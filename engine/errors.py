@@ -8,6 +8,7 @@
     ├── SaeError          the SAE's files are missing, broken or of an unknown kind
     │   └── MismatchError the SAE does not fit the model
     ├── SessionError      a session file that cannot be read or written
+    ├── NotesError        notes on features, or explanations of them, that cannot be read or written
     └── EngineFault       anything unexpected inside the engine; the log has the details
 
 Prompt sets are their own package and raise `prompts.PromptSetError`.
@@ -55,6 +56,10 @@ class MismatchError(SaeError):
 
 class SessionError(SaescopeError):
     """A session file that cannot be read or written."""
+
+
+class NotesError(SaescopeError):
+    """Notes on features, or explanations of them, that cannot be read or written."""
 
 
 class EngineFault(SaescopeError):
