@@ -42,6 +42,7 @@ def own_state(tmp_path_factory, monkeypatch):
     folder = tmp_path_factory.mktemp("own")
     monkeypatch.setenv("XDG_STATE_HOME", str(folder / "state"))
     monkeypatch.setenv("XDG_CONFIG_HOME", str(folder / "config"))
+    monkeypatch.setenv("XDG_DATA_HOME", str(folder / "data"))
 
 
 @pytest.fixture

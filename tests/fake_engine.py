@@ -21,6 +21,7 @@ from textual.keys import _character_to_key
 from textual.pilot import Pilot
 from textual.widgets import Static
 
+from engine import measures
 from engine.autosave import AutosaveStore
 from engine.client import LiveEngine
 from engine.errors import EngineFault
@@ -30,23 +31,34 @@ from engine.records import (
     AnswersScored,
     Arm,
     ArmReplay,
+    Attribute,
+    AttributedFeature,
+    Attribution,
+    Bin,
     Cancelled,
+    CausesReplayed,
     Check,
+    CoActive,
     Describe,
     Described,
     Diagnosis,
     Doctor,
     EditsFrom,
+    Effect,
     FeatureAt,
     FeatureRow,
     FeaturesAt,
     FedPrompt,
+    FindMinimalSet,
     Finished,
     Generate,
     Generated,
     Load,
     MemoryLeft,
+    MinimalSet,
+    Neighbour,
     Probe,
+    ProbeMeasured,
     ProbeRow,
     ProbeTable,
     Prompt,
@@ -55,10 +67,12 @@ from engine.records import (
     Ranking,
     RankReplayed,
     Replay,
+    ReplayCauses,
     Replayed,
     ReplayRank,
     RunProbes,
     ScoreAnswers,
+    SetMember,
     Show,
     Shown,
     StrongToken,
@@ -139,7 +153,7 @@ def loaded_of(load):
     )
 
 
-def row_of(feature, place):
+def row_of(feature, place, labelings=0):
     return FeatureRow(
         feature,
         (f" word{feature}",),
@@ -152,15 +166,18 @@ def row_of(feature, place):
         coverage_negative=0.0,
         density=(place + 1) / 1000,
         seed=(place * 17 % 30) * 1.5,
+        p=min(1.0, 0.0002 * (place + 1) ** 2) if labelings >= 1000 else None,
+        loo=place * 2 + 1,
     )
 
 
 def ranking_of(request):
     found = request.prompts
     m, n = len(found.positive), len(found.negative)
-    rows = [row_of(feature, place) for place, feature in enumerate(FEATURES)]
+    labelings = comb(m + n, m)
+    rows = [row_of(feature, place, labelings) for place, feature in enumerate(FEATURES)]
     rows.sort(key=lambda row: -getattr(row, request.by))
-    extra = [row_of(f, 29) for f in request.also if f not in FEATURES]
+    extra = [row_of(f, 29, labelings) for f in request.also if f not in FEATURES]
     return Ranking(
         (*rows[: request.top], *extra),
         request.by,
@@ -170,10 +187,11 @@ def ranking_of(request):
         m,
         n,
         1234,
-        comb(m + n, m),
-        1 / comb(m + n, m),
+        labelings,
+        1 / labelings,
         (),
         tuple(fed(p) for p in (*found.positive, *found.negative)),
+        permutations=2000 if labelings >= 1000 else 0,
     )
 
 
@@ -184,6 +202,7 @@ def shown_of(request):
 
 
 def described_of(request):
+    measure = request.measure
     return Described(
         request.feature,
         0.00123,
@@ -193,6 +212,76 @@ def described_of(request):
         (StrongToken(6.5, " nurse", "she is a", " at the clinic", "positive"),),
         (TokenLogit(5, " her", 1.5),),
         (TokenLogit(6, " his", -2.0),),
+        histogram=tuple(Bin(i * 0.5, i * 0.5 + 0.5, 3000 // (i + 1) ** 2, max(0, 12 - 2 * i)) for i in range(14)),
+        prompt_count=91,
+        neighbours=tuple(Neighbour(request.feature + i, 0.9 - i / 10, (f" near{i}",)) for i in (1, 2, 3)),
+        antipodes=(Neighbour(request.feature + 9, -0.75, (" far",)),),
+        co_active=(CoActive(request.feature + 5, 7, 0.5, (" both",)),),
+        effect=None if measure is None else Effect(measure.toward, measure.against, 1, False, BASE, BASE * 0.9),
+    )
+
+
+BASE = 2.0
+"""The measure, in nats."""
+ATTRIBUTED = (101, 4321, 103, 104, 105)
+"""What an attribution finds among all features, most first. 4321 is in no ranking. 104 works the other way."""
+EXACT = 4
+"""How many of them are ablated."""
+CONTROLS = tuple(range(2000, 2024))
+
+
+def attributed(feature, place):
+    sign = 1 if feature == 104 else -1
+    estimate = sign * BASE * 0.4 / (place + 1)
+    exact = estimate * 0.9 if place < EXACT else None
+    percentile = None if exact is None else 1.0 - place / 20
+    return AttributedFeature(feature, (f" word{feature}",), estimate, exact, 12.5 / (place + 1), 0.004, percentile)
+
+
+def control(feature, place):
+    return AttributedFeature(feature, (f" other{feature}",), -0.001 * place, -0.002, 3.0, 0.01, None, True)
+
+
+def attribution_of(request):
+    """Raises what the engine would where nothing can be measured."""
+    probes = measures.check(request.measure)
+    among = request.candidates or ATTRIBUTED
+    rows = [attributed(f, place) for place, f in enumerate(f for f in ATTRIBUTED if f in among)]
+    extra = [f for f in dict.fromkeys((*request.also, *request.candidates)) if f not in ATTRIBUTED]
+    rows += [attributed(f, 20 + place) for place, f in enumerate(extra)]
+    return Attribution(
+        request,
+        tuple(ProbeMeasured(fed(Prompt(p.text + p.prefill, p.format)), BASE, 0.75, p.covariate) for p in probes),
+        measures.is_slope(probes),
+        BASE,
+        (*rows, *(control(f, place) for place, f in enumerate(CONTROLS))),
+        1234,
+        len(CONTROLS),
+        0.93,
+        0.12,
+        "float32",
+        (),
+    )
+
+
+def minimal_set_of(request):
+    """The first two candidates carry it, 30 % each."""
+    members = request.candidates[:2]
+    share = 0.3 * len(members)
+    return MinimalSet(
+        request,
+        False,
+        BASE,
+        BASE * (1 - share),
+        share,
+        share >= request.share,
+        tuple(SetMember(f, (f" word{f}",), 0.3 * (i + 1), share - 0.3) for i, f in enumerate(members)),
+        17,
+        0.97 if request.facts else None,
+        0.012 if request.neutral_tokens else None,
+        (-0.02, 0.01, 0.08),
+        "float32",
+        (),
     )
 
 
@@ -255,6 +344,9 @@ ANSWERS = {
     Doctor: lambda r: HEALTHY,
     Replay: lambda r: Replayed(True, True, (ArmReplay("baseline", True), ArmReplay("edited", True))),
     ReplayRank: lambda r: RankReplayed(True, None, 0.0),
+    Attribute: attribution_of,
+    FindMinimalSet: minimal_set_of,
+    ReplayCauses: lambda r: CausesReplayed(True, None, 0.0),
 }
 
 

@@ -266,6 +266,9 @@ async def test_verbs_that_fail_are_reported_and_the_app_goes_on(b):
         b.engine.failures = {kind: Failed(error, f"{kind.__name__} failed.", "Do this.")}
         await b.press(key)
         await b.until(lambda: f"{kind.__name__} failed. Do this." in reports(b))  # noqa: B023
+        if key == "f":
+            await b.shows("no answer: ! says why")
+            await b.press("escape")
     await b.shows("Show failed.")
     assert not b.main.generation.running and b.top is b.main
     assert "broken off" in b.words("#figures")
@@ -298,9 +301,8 @@ async def test_a_defect_in_showing_a_result_is_said(b):
     def broken(found):
         raise RuntimeError("odd one")
 
-    b.main.show_card = broken
-    await b.ranked()
-    await b.press("f")
+    b.main.show_probes = broken
+    await b.press("v")
     await b.until(lambda: "odd one" in reports(b))
     await b.shows("odd one")
     await b.generated()

@@ -6,6 +6,7 @@ from textual.widgets import Input, OptionList
 from engine.records import Answer, Describe, Edit, FeaturesAt, Prompt, PromptSet, Rank, RunProbes, ScoreAnswers, Show
 from engine.session import EditSlot
 from tui.screens.dialogs import AskText, Choose
+from tui.screens.feature import FeaturePage
 from tui.screens.report import Report
 
 
@@ -21,6 +22,11 @@ def marks(b):
 
 def headings(b):
     return [str(c.label).strip() for c in b.main.features.table.ordered_columns]
+
+
+def sorted_by(b):
+    """The heading with the mark."""
+    return next((heading[:-1] for heading in headings(b) if heading.endswith("▾")), None)
 
 
 async def asked(b, title, text, *, then="enter"):
@@ -90,13 +96,13 @@ async def test_sorting_by_key(b):
     assert len(b.study.results.rankings) == 1
     assert b.main.features.feature() == 100  # the cursor stays on its feature
     seen = []
-    for _ in range(7):
-        before = b.study.ranking().by
+    for _ in range(8):
+        before = sorted_by(b)
         await b.press("o")
-        await b.until(lambda: b.study.ranking().by != before)  # noqa: B023
-        seen.append(b.study.ranking().by)
+        await b.until(lambda: sorted_by(b) not in (before, None))  # noqa: B023
+        seen.append(sorted_by(b))
     # g needs four prompts a set
-    assert seen == ["auroc", "diff", "density", "coverage_positive", "coverage_negative", "seed", "score"]
+    assert seen == ["auroc", "diff", "density", "loo", "+fires", "−fires", "seed", "score"]
     await b.press("O")
     await b.until(lambda: b.study.ranking().by == "seed")
     await b.press("r")
@@ -239,7 +245,7 @@ async def test_pin(b):
     assert b.study.work.pinned == ()
 
 
-@on_app()
+@on_app(size=(200, 40))
 async def test_label(b):
     await b.ranked()
     await b.press("l")
@@ -343,15 +349,15 @@ async def test_the_list_of_edits(b):
     await b.until(lambda: b.study.edits() == (Edit(100), Edit(102)))
     await b.press("plus")  # on the one under the cursor
     await b.until(lambda: b.study.slot(101) == EditSlot(101, 0.125))
-    await b.press("A")
+    await b.press("a")
     await b.until(lambda: b.study.edits() == ())
     assert str(b.main.edits.border_title) == "Edits · 0 of 3 on"
-    await b.press("A")
+    await b.press("a")
     await b.until(lambda: len(b.study.edits()) == 3)
     await b.press("d")
     await b.until(lambda: [s.feature for s in b.study.work.edits] == [100, 102])
     assert marks(b)[101] == "" and marks(b)[100] == "▣"
-    await b.press("d", "d", "d", "A")  # down to none, and on
+    await b.press("d", "d", "d", "a")  # down to none, and on
     await b.until(lambda: b.study.work.edits == ())
     await b.shows("space ablates a feature")
 
@@ -426,12 +432,12 @@ async def test_the_features_of_a_token(b):
 async def test_a_features_card(b):
     await b.ranked()
     await b.press("down", "f")
-    await b.until(lambda: isinstance(b.top, Report))
-    assert b.engine.of(Describe) == [Describe(101, (*SMALL.positive, *SMALL.negative))]
+    await b.until(lambda: isinstance(b.top, FeaturePage))
     await b.shows("Fires on 123 of 100,000 tokens of neutral text (0.123%)")
+    assert b.engine.of(Describe) == [Describe(101, (*SMALL.positive, *SMALL.negative))]
     text = b.screen_text()
     assert "Feature #101 word101" in text and "she is a nurse at the clinic" in text
-    assert "“ her”" in text and "+1.50" in text and "“ his”" in text and "-2.00" in text
+    assert "“ her”" in text and "+1.50" in text and "“ his”" in text and "−2.00" in text
     await b.press("escape")
     await b.until(lambda: b.top is b.main)
 

@@ -114,6 +114,7 @@ class SaescopeApp(App[None]):
         """Saves, ends the engine, and goes."""
         self.main.keep_open_prompt()
         self.main.sessions.keep_now()
+        await self.main.notebook.finish()
         await self.main.work.bridge.close()
         self.exit()
 

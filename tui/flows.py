@@ -15,14 +15,12 @@ import prompts.writer
 from engine import prompt_sets, snippets
 from engine.errors import SaescopeError
 from engine.export import edits_in_words
-from engine.records import Answer, Described, Diagnosis, Edit, Format, Probe, ProbeTable, Prompt, Sampling
+from engine.records import Answer, Diagnosis, Edit, Format, Probe, ProbeTable, Prompt, Sampling
 from tui.help import help_text
 from tui.screens.dialogs import AskText, Choice, Choose, Field, Form
 from tui.screens.doctor import checks_page
-from tui.screens.feature import card
 from tui.screens.probes import probe_table
 from tui.screens.report import Report
-from tui.words import feature_in_words
 
 if TYPE_CHECKING:
     from tui.main_screen import MainScreen
@@ -40,11 +38,14 @@ class Flows:
         """A probe's form; index None makes a new one."""
         study = self.screen.study
         probe = Probe("") if index is None else study.work.prompts.probes[index]
+        covariate = "" if probe.covariate is None else f"{probe.covariate!r}"
         fields = (
             Field("text", "question", probe.text, "Which gender is a nurse most likely associated with?"),
             Field("format", "fed as", probe.format, choices=("chat", "raw")),
             Field("prefill", "prefill", probe.prefill, "put into the model's mouth before answers are scored"),
             Field("answers", "tracked answers", answers_to_text(probe.answers), ANSWERS_EXAMPLE),
+            Field("covariate", "covariate", covariate, "a number the answer may depend on; with all: a slope"),
+            Field("right", "right answer", probe.right, "its name, where this is a question of fact to be kept"),
         )
 
         def keep(values: dict[str, str] | None) -> None:
@@ -53,7 +54,10 @@ class Flows:
             format: Format = "raw" if values["format"] == "raw" else "chat"
             same = values["answers"] == answers_to_text(probe.answers)
             answers = probe.answers if same else answers_from_text(values["answers"])
-            study.put_probe(index, Probe(values["text"].strip(), format, values["prefill"], answers))
+            number = float(values["covariate"]) if values["covariate"].strip() else None
+            right = values["right"].strip()
+            changed = Probe(values["text"].strip(), format, values["prefill"], answers, number, right)
+            study.put_probe(index, changed)
             self.screen.show_prompts()
             self.screen.prompts.go_to("probes", len(study.work.prompts.probes) - 1 if index is None else index)
             self.screen.work.score_answers()
@@ -185,19 +189,6 @@ class Flows:
 
         self.screen.app.push_screen(AskText("Jump to feature", "", "its number", check=check), go)
 
-    def ask_label(self, feature: int) -> None:
-        """A name of the user's own."""
-        study = self.screen.study
-
-        def keep(text: str | None) -> None:
-            if text is not None:
-                study.set_label(feature, text)
-                self.screen.show_features()
-
-        before = study.work.labels.get(feature, "")
-        hint = "enter: keep · empty: no label · escape: leave"
-        self.screen.app.push_screen(AskText(f"Label of feature {feature}", before, "what it means to you", hint), keep)
-
     def ask_factor(self, feature: int) -> None:
         """A strength of the user's own."""
         study = self.screen.study
@@ -217,11 +208,6 @@ class Flows:
         hint = "0 ablates, 1 changes nothing, a negative factor turns it round. enter: keep · escape: leave"
         title = f"Scale feature {feature} by"
         self.screen.app.push_screen(AskText(title, f"{slot.scale:g}" if slot else "", "a factor", hint, check), keep)
-
-    def show_card(self, found: Described) -> None:
-        """A feature's card."""
-        name = feature_in_words(found.feature, self.screen.name_of(found.feature), ())
-        self.screen.app.push_screen(Report(f"Feature {name}", Group(*card(found))))
 
     def ask_copy(self, feature: int) -> None:
         """Puts a feature's number, a command line or a snippet on the clipboard."""
@@ -286,9 +272,17 @@ def check_probe(values: dict[str, str]) -> str:
     if not values["text"].strip():
         return "A probe needs a question."
     try:
-        answers_from_text(values["answers"])
+        names = [answer.name for answer in answers_from_text(values["answers"])]
     except ValueError as error:
         return f"tracked answers: {error}."
+    try:
+        if values["covariate"].strip() and not isfinite(float(values["covariate"])):
+            return "covariate: a finite number."
+    except ValueError:
+        return "covariate: a number, or nothing."
+    right = values["right"].strip()
+    if right and right not in names:
+        return f"right answer: {right!r} is no tracked answer."
     return ""
 
 

@@ -12,7 +12,8 @@ from textual.binding import BindingType
 from textual.widgets import Input, TextArea
 
 from engine import feature_lists
-from engine.records import Described, Diagnosis, Generated, Load, Loaded, ProbeTable, Ranking
+from engine.records import Diagnosis, Load, Loaded, ProbeTable
+from engine.session import Result
 from tui import keys
 from tui.bridge import Bridge
 from tui.health import HealthLine
@@ -26,6 +27,8 @@ from tui.work import Work
 from tui.workbench import Workbench
 
 if TYPE_CHECKING:
+    from tui.cause_flows import CauseFlows
+    from tui.feature_flow import FeatureFlow
     from tui.flows import Flows
     from tui.model_flow import ModelFlow
     from tui.session_flows import SessionFlows
@@ -50,6 +53,20 @@ class MainScreen(Workbench):
         from tui.flows import Flows
 
         return Flows(self)
+
+    @cached_property
+    def causes(self) -> CauseFlows:
+        """Attribution and the smallest set."""
+        from tui.cause_flows import CauseFlows
+
+        return CauseFlows(self)
+
+    @cached_property
+    def feature_page(self) -> FeatureFlow:
+        """Features' pages, labels and notes."""
+        from tui.feature_flow import FeatureFlow
+
+        return FeatureFlow(self)
 
     @cached_property
     def sessions(self) -> SessionFlows:
@@ -82,7 +99,9 @@ class MainScreen(Workbench):
             self.sessions.offer_last()
         self.work.load(self.study.load)
         self.set_interval(AUTOSAVE_SECONDS, self.autosave)
-        self.set_timer(1.0, lambda: self.flows)  # imported before the first dialog is asked for
+        self.set_timer(
+            1.0, lambda: (self.flows, self.causes, self.feature_page)
+        )  # imported before the first dialog is asked for
 
     def autosave(self) -> None:
         """Keeps the study as it is now, if it has changed."""
@@ -105,13 +124,18 @@ class MainScreen(Workbench):
                 "They stay as they are; R runs them again here, and the next new result begins a new session.",
             )
 
-    def keep_result(self, result: Ranking | Generated | ProbeTable) -> None:
+    def keep_result(self, result: Result) -> None:
         """A result goes into the session."""
         if self.study.foreign:
             self.sessions.keep_now()
         if self.study.add(result):
             self.notify("A new session begins here; the one so far is under ctrl+o.")
             self.show_session()
+
+    @property
+    def is_undisturbed(self) -> bool:
+        """Nobody types and no page lies over it: a page may open."""
+        return self.is_current and not isinstance(self.focused, Input | TextArea)
 
     # ---- running things
 
@@ -148,6 +172,14 @@ class MainScreen(Workbench):
     def action_probes(self) -> None:
         """All probes as one table."""
         self.work.run_probes()
+
+    def action_attribute(self) -> None:
+        """Which features influence an answer?"""
+        self.causes.ask_measure()
+
+    def action_causes(self) -> None:
+        """The last attribution again."""
+        self.causes.show_last()
 
     def action_stop(self) -> None:
         """Stops what runs."""
@@ -283,6 +315,11 @@ class MainScreen(Workbench):
         """Another column."""
         self.work.rank(by=event.by)
 
+    @on(LeaderboardPane.WeightWanted)
+    def change_weight(self, event: LeaderboardPane.WeightWanted) -> None:
+        """With the weight towards rare features, or without it."""
+        self.work.rank(weight=event.on)
+
     @on(TokensPane.TopWanted)
     def list_features(self, event: TokensPane.TopWanted) -> None:
         """The features of a token."""
@@ -315,23 +352,19 @@ class MainScreen(Workbench):
 
     def action_label(self) -> None:
         """A name of the user's own."""
-        self._with_feature(self.flows.ask_label)
+        self._with_feature(self.feature_page.ask_label)
 
     def action_describe(self) -> None:
-        """The feature's card."""
-        self._with_feature(self.work.describe)
+        """The feature's page."""
+        self._with_feature(self.feature_page.open)
 
     def action_copy(self) -> None:
         """Number, command line or snippet to the clipboard."""
         self._with_feature(self.flows.ask_copy)
 
-    def show_card(self, found: Described) -> None:
-        """A feature's card."""
-        self.flows.show_card(found)
-
     def show_probes(self, table: ProbeTable) -> None:
         """All probes; who is typing meanwhile is not interrupted."""
-        if self.is_current and not isinstance(self.focused, Input | TextArea):
+        if self.is_undisturbed:
             self.flows.show_probes(table)
         else:
             self.notify("The probes are done: V shows the table.")
@@ -355,7 +388,7 @@ class MainScreen(Workbench):
     def take_diagnosis(self, diagnosis: Diagnosis) -> None:
         """The doctor is done; who is typing meanwhile is not interrupted."""
         self.health.show_diagnosis(diagnosis)
-        if self.is_current and not isinstance(self.focused, Input | TextArea):
+        if self.is_undisturbed:
             self.flows.show_diagnosis(diagnosis)
         else:
             self.notify("The doctor is done: H shows the report.")

@@ -14,19 +14,19 @@ import msgspec
 
 from engine import session as sessions
 from engine.records import (
+    Attribution,
     Edit,
     Format,
-    Generated,
     Load,
     Loaded,
     Probe,
-    ProbeTable,
     Prompt,
     PromptSet,
     Ranking,
     Sampling,
 )
 from engine.session import EditSlot, Session, Workspace
+from tui.effects import Effects, is_current
 
 replace = msgspec.structs.replace
 
@@ -85,9 +85,10 @@ class Study:
 
     @property
     def has_results(self) -> bool:
-        """Whether anything was ranked or generated."""
+        """Whether the engine found anything."""
         results = self.results
-        return bool(results.rankings or results.generations or results.probe_tables)
+        texts = results.generations or results.probe_tables
+        return bool(results.rankings or texts or results.attributions or results.minimal_sets)
 
     def _set(self, **changes: object) -> None:
         self.work = replace(self.work, **changes)
@@ -302,17 +303,20 @@ class Study:
         self.results = sessions.new(self.load, self.loaded)
         self.id, self.file, self.foreign = os.urandom(16).hex(), None, []
 
-    def add(self, result: Ranking | Generated | ProbeTable) -> bool:
+    def add(self, result: sessions.Result) -> bool:
         """Keeps a result; returns whether a new session had to begin for it.
 
-        A ranking of the same prompts replaces the last one: sorting again is no new result.
+        A ranking of the same prompts replaces the last one, for sorting again is no new result; so does the same
+        attribution run again.
         """
         begun = bool(self.foreign)
         if begun:
             self._begin()
-        rankings = self.results.rankings
+        rankings, attributions = self.results.rankings, self.results.attributions
         if isinstance(result, Ranking) and rankings and rankings[-1].prompts == result.prompts:
             self.results = replace(self.results, rankings=rankings[:-1])
+        if isinstance(result, Attribution) and attributions and attributions[-1].request == result.request:
+            self.results = replace(self.results, attributions=attributions[:-1])
         # with the prompts as they are now
         self.results = sessions.add(self.results, result, self.work.prompts)
         self.version += 1
@@ -321,6 +325,17 @@ class Study:
     def ranking(self) -> Ranking | None:
         """The last ranking."""
         return self.results.rankings[-1] if self.results.rankings else None
+
+    def attribution(self) -> Attribution | None:
+        """The last attribution."""
+        return self.results.attributions[-1] if self.results.attributions else None
+
+    def effects(self) -> Effects | None:
+        """The last attribution by feature; None where there is none, or the probes no longer measure the same."""
+        found = self.attribution()
+        if found is None or not is_current(found.request.measure, self.work.prompts.probes):
+            return None
+        return Effects(found)
 
     def ranking_is_stale(self) -> bool:
         """The prompts are no longer those that were ranked."""

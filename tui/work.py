@@ -13,8 +13,9 @@ from engine.client import RequestCancelled
 from engine.errors import SaescopeError
 from engine.records import (
     AnswersScored,
-    Describe,
-    Described,
+    Attribution,
+    Causes,
+    CausesReplayed,
     Diagnosis,
     Doctor,
     Event,
@@ -29,6 +30,7 @@ from engine.records import (
     Ranking,
     RankReplayed,
     Replay,
+    ReplayCauses,
     Replayed,
     ReplayRank,
     Request,
@@ -69,7 +71,7 @@ class Work:
         """Whether a model is loaded."""
         return self.bridge.alive and self.screen.study.loaded is not None
 
-    def _run(self, kind: str, task: Callable[[], Awaitable[None]]) -> None:
+    def run(self, kind: str, task: Callable[[], Awaitable[None]]) -> None:
         """Runs a task in place of the one of its kind; what goes wrong is reported."""
 
         async def guarded() -> None:
@@ -86,7 +88,7 @@ class Work:
         # not yet called: a task replaced before it starts is no coroutine that nobody awaits
         self.screen.run_worker(guarded, group=kind, exclusive=True)  # type: ignore[arg-type]
 
-    def _may_ask(self) -> bool:
+    def may_ask(self) -> bool:
         """Whether a model is there or on its way; says what to do if not."""
         if not self._no_load_runs.is_set():
             self.screen.notify("As soon as the model is loaded.")
@@ -97,7 +99,7 @@ class Work:
             self.screen.report("No model is loaded.", "M chooses model and SAE.")
         return self.ready
 
-    async def _ask(
+    async def ask(
         self,
         request: Request,
         kind: type[T],
@@ -140,27 +142,32 @@ class Work:
                 if number == self._loads:
                     self._no_load_runs.set()
 
-        self._run("load", task)
+        self.run("load", task)
 
     # ---- features
 
-    def rank(self, by: str | None = None) -> None:
-        """Ranks all features; `by` sorts the ranking there is by another column."""
-        if not self._may_ask():
+    def rank(self, by: str | None = None, weight: bool | None = None) -> None:
+        """Ranks all features; `by` sorts the ranking there is by another column.
+
+        `weight` says whether rare features count more; None leaves it as it was.
+        """
+        if not self.may_ask():
             return
         study = self.screen.study
         before = study.ranking()
         column = by or (before.by if before is not None else "score")
         if column == "g" and min(len(study.work.prompts.positive), len(study.work.prompts.negative)) < 4:
             column = "score"
-        request = Rank(study.work.prompts, by=column, top=ROWS, also=self._rows_wanted())
+        if weight is None:
+            weight = before.density_weight if before is not None else True
+        request = Rank(study.work.prompts, by=column, top=ROWS, density_weight=weight, also=self._rows_wanted())
 
         async def task() -> None:
-            ranking = await self._ask(request, Ranking)
+            ranking = await self.ask(request, Ranking)
             self.screen.keep_result(ranking)
             self.screen.show_ranking()
 
-        self._run("rank", task)
+        self.run("rank", task)
 
     def _rows_wanted(self) -> tuple[int, ...]:
         """Features that have a row whatever their place."""
@@ -177,39 +184,27 @@ class Work:
             return
 
         async def task() -> None:
-            shown = await self._ask(Show(feature, prompts), Shown)
+            shown = await self.ask(Show(feature, prompts), Shown)
             self.screen.show_tokens(shown)
 
-        self._run("show", task)
+        self.run("show", task)
 
     def features_at(self, prompt: Prompt, token: int) -> None:
         """Lists the features of one token."""
-        if not self._may_ask():
+        if not self.may_ask():
             return
 
         async def task() -> None:
-            found = await self._ask(FeaturesAt(prompt, token), TokenFeatures)
+            found = await self.ask(FeaturesAt(prompt, token), TokenFeatures)
             self.screen.show_token_features(found)
 
-        self._run("features at", task)
-
-    def describe(self, feature: int) -> None:
-        """Opens a feature's card."""
-        if not self._may_ask():
-            return
-        prompts = self.screen.study.work.prompts
-
-        async def task() -> None:
-            found = await self._ask(Describe(feature, (*prompts.positive, *prompts.negative)), Described)
-            self.screen.show_card(found)
-
-        self._run("describe", task)
+        self.run("features at", task)
 
     # ---- generation
 
     def generate(self) -> None:
         """Generates anew from the question, with the edits that are on."""
-        if not self._may_ask():
+        if not self.may_ask():
             return
         study, pane = self.screen.study, self.screen.generation
         if not study.work.question.strip():
@@ -232,7 +227,7 @@ class Work:
 
         async def task() -> None:
             try:
-                result = await self._ask(request, Generated, on_events, on_sent)
+                result = await self.ask(request, Generated, on_events, on_sent)
             except RequestCancelled:
                 pane.stop("stopped; g runs it again")
                 self.score_answers()
@@ -244,7 +239,7 @@ class Work:
             self.screen.show_generated(result)
             self.score_answers()
 
-        self._run("generate", task)
+        self.run("generate", task)
 
     def edits_changed(self) -> None:
         """Applies a toggled edit to the running text, or starts it anew; else the text is marked as out of date."""
@@ -272,14 +267,14 @@ class Work:
             return
 
         async def task() -> None:
-            scored = await self._ask(ScoreAnswers(probe, study.edits()), AnswersScored)
+            scored = await self.ask(ScoreAnswers(probe, study.edits()), AnswersScored)
             pane.show_answers(scored)
 
-        self._run("score", task)
+        self.run("score", task)
 
     def run_probes(self) -> None:
         """Answers every probe and opens the table."""
-        if not self._may_ask():
+        if not self.may_ask():
             return
         study = self.screen.study
         if not study.work.prompts.probes:
@@ -287,24 +282,24 @@ class Work:
             return
 
         async def task() -> None:
-            table = await self._ask(RunProbes(study.work.prompts.probes, study.edits()), ProbeTable)
+            table = await self.ask(RunProbes(study.work.prompts.probes, study.edits()), ProbeTable)
             self.screen.keep_result(table)
             self.screen.show_probes(table)
 
-        self._run("probes", task)
+        self.run("probes", task)
 
     def run_doctor(self) -> None:
         """Examines how model and SAE are wired, and opens the report."""
-        if not self._may_ask():
+        if not self.may_ask():
             return
 
         async def task() -> None:
             loads = self._loads
-            diagnosis = await self._ask(Doctor(), Diagnosis)
+            diagnosis = await self.ask(Doctor(), Diagnosis)
             if loads == self._loads:  # another pair is being loaded otherwise
                 self.screen.take_diagnosis(diagnosis)
 
-        self._run("doctor", task)
+        self.run("doctor", task)
 
     # ---- replay
 
@@ -315,17 +310,29 @@ class Work:
 
         async def task() -> None:
             for ranking in results.rankings:
-                again = await self._ask(ReplayRank(ranking), RankReplayed)
+                again = await self.ask(ReplayRank(ranking), RankReplayed)
                 where = "same rows" if again.same else f"row {(again.first_difference or 0) + 1} differs"
                 change = f"largest score change {again.largest_score_change:.2g}"
                 tell(f"ranking of {ranking.n_positive} against {ranking.n_negative}: {where}, {change}", again.same)
             for recorded in generations:
-                replayed = await self._ask(Replay(recorded), Replayed)
+                replayed = await self.ask(Replay(recorded), Replayed)
                 tell(replay_in_words(recorded, replayed), replayed.same)
-            count = len(results.rankings) + len(generations)
+            causes: list[Causes] = [*results.attributions, *results.minimal_sets]
+            for found in causes:
+                redone = await self.ask(ReplayCauses(found), CausesReplayed)
+                tell(causes_in_words(found, redone), redone.same)
+            count = len(results.rankings) + len(generations) + len(causes)
             tell(f"{count_in_words(count, 'result')} run again.", None)
 
-        self._run("replay", task)
+        self.run("replay", task)
+
+
+def causes_in_words(recorded: Causes, redone: CausesReplayed) -> str:
+    """One line for an attribution or a set."""
+    measure = recorded.request.measure
+    what = "attribution" if isinstance(recorded, Attribution) else "smallest set"
+    where = "same features" if redone.same else f"place {(redone.first_difference or 0) + 1} differs"
+    return f"{what}, {measure.toward} against {measure.against}: {where}, largest change {redone.largest_change:.2g}"
 
 
 def replay_in_words(recorded: Generated, replayed: Replayed) -> str:

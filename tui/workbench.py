@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 from textual import events, on
 from textual.app import ComposeResult
+from textual.binding import ActiveBinding
 from textual.containers import Horizontal
 from textual.dom import DOMNode
 from textual.screen import Screen
 from textual.widget import Widget
 from textual.widgets import Footer
 
-from engine.records import Generated, Shown, TokenFeatures
+from engine.records import Attribution, Generated, Ranking, Shown, TokenFeatures
 from tui.bridge import Bridge
 from tui.header import Header
 from tui.health import HealthLine
 from tui.keys import OF_A_FEATURE
+from tui.notebook import Notebook
 from tui.opening import Opening
 from tui.panes.edits import EditsPane
 from tui.panes.generation import GenerationPane
@@ -35,6 +38,10 @@ SINGLE_BELOW = (100, 28)
 """Columns and lines under which one pane is shown at a time."""
 
 
+WIDE = ("run.attribute",)
+"""Keys that the footer shows where all panes are shown."""
+
+
 class Frame(Widget):
     """Stands where a pane will be: the first paint waits for one pane, not for five."""
 
@@ -48,6 +55,11 @@ class Workbench(Screen[None]):
         super().__init__()
         self._opening = opening
         self.study = opening.study
+        self.notebook = Notebook(self)
+        self._tokens: dict[int, tuple[str, ...]] = {}
+        """What features fire on most."""
+        self._tokens_from: tuple[Ranking | None, Attribution | None] = (None, None)
+        """Of which ranking and attribution."""
         self.messages: list[str] = []
         """What was reported, oldest first."""
         self.current = "prompts"
@@ -128,6 +140,7 @@ class Workbench(Screen[None]):
         """One pane at a time where there is no room for four."""
         width, height = SINGLE_BELOW
         self.set_class(event.size.width < width or event.size.height < height, "-single")
+        self.refresh_bindings()
         self._show_current()
 
     def _show_current(self) -> None:
@@ -167,6 +180,17 @@ class Workbench(Screen[None]):
             node = node.parent
         return node
 
+    @property
+    def active_bindings(self) -> dict[str, ActiveBinding]:
+        """Without what a narrow footer has no room for: the keys act all the same."""
+        found = super().active_bindings
+        if self.size.width >= SINGLE_BELOW[0]:
+            return found
+        return {
+            key: active._replace(binding=replace(active.binding, show=False)) if active.binding.id in WIDE else active
+            for key, active in found.items()
+        }
+
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
         """Hides what makes no sense where the focus is."""
         if action in OF_A_FEATURE:
@@ -204,6 +228,7 @@ class Workbench(Screen[None]):
         """The prompts have changed."""
         self.prompts.show(self.study.work.prompts)
         self._show_staleness()
+        self.features.show_effects(self.study.effects())
         self.reread()
 
     def show_question(self) -> None:
@@ -217,7 +242,7 @@ class Workbench(Screen[None]):
         """The leaderboard, with what is pinned, labelled and edited."""
         work = self.study.work
         ranking = self.study.ranking()
-        self.features.show(ranking, work.pinned, work.labels, work.edits)
+        self.features.show(ranking, work.pinned, self.labels, work.edits, self.study.effects())
         self.edits.show(work.edits, self.name_of)
         self._show_staleness()
         if self.jump is not None and self.features.go_to(self.jump):
@@ -226,7 +251,12 @@ class Workbench(Screen[None]):
             self.read(ranking.features[0].feature)
 
     def _show_staleness(self) -> None:
-        self.features.show_staleness("prompts changed: r ranks again" if self.study.ranking_is_stale() else "")
+        words = ""
+        if self.study.ranking_is_stale():
+            words = "prompts changed: r ranks again"
+        elif self.study.attribution() is not None and self.study.effects() is None:
+            words = "probes changed: A measures effects again"
+        self.features.show_staleness(words)
 
     def show_features(self) -> None:
         """Everything that names features: a label or a pin has changed."""
@@ -236,7 +266,7 @@ class Workbench(Screen[None]):
     def show_tokens(self, shown: Shown) -> None:
         """A feature's activations."""
         work = self.study.work
-        label, tokens = work.labels.get(shown.feature, ""), self.tokens_of(shown.feature)
+        label, tokens = self.labels.get(shown.feature, ""), self.tokens_of(shown.feature)
         self.tokens.show(shown, len(work.prompts.positive), label, tokens)
 
     def reread(self) -> None:
@@ -304,6 +334,8 @@ class Workbench(Screen[None]):
         self.header.show_loaded(self.study.loaded)
         self.health.show_loaded(self.study.loaded)
         self.header.show_engine("")
+        if self.study.loaded is not None:
+            self.notebook.read(self.study.loaded)
         self.show_ranking()
         self.reread()
         self.work.score_answers()
@@ -328,15 +360,24 @@ class Workbench(Screen[None]):
 
     # ---- words
 
+    @property
+    def labels(self) -> dict[int, str]:
+        """The user's own names of features: this session's, and those of other sessions with the same SAE."""
+        return self.notebook.labels | self.study.work.labels
+
     def tokens_of(self, feature: int) -> tuple[str, ...]:
-        """What a feature fires on most, where the ranking knows it."""
-        ranking = self.study.ranking()
-        rows = ranking.features if ranking is not None else ()
-        return next((row.tokens for row in rows if row.feature == feature), ())
+        """What a feature fires on most, where the ranking or the attribution knows it."""
+        ranking, attribution = self.study.ranking(), self.study.attribution()
+        if self._tokens_from[0] is not ranking or self._tokens_from[1] is not attribution:
+            self._tokens_from = ranking, attribution
+            self._tokens = {row.feature: row.tokens for row in attribution.features} if attribution else {}
+            self._tokens |= {row.feature: row.tokens for row in ranking.features} if ranking else {}
+        return self._tokens.get(feature, ())
 
     def name_of(self, feature: int) -> str:
         """A feature's own label, else what it fires on."""
-        return self.study.work.labels.get(feature) or tokens_in_words(self.tokens_of(feature))
+        label = self.study.work.labels.get(feature) or self.notebook.labels.get(feature)
+        return label or tokens_in_words(self.tokens_of(feature))
 
     def edits_in_words(self) -> str:
         """The edits that are on."""

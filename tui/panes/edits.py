@@ -33,12 +33,12 @@ class EditsPane(Vertical):
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("d,delete", "remove", "Remove", id="edits.remove", tooltip="Take the edit out of the list"),
         Binding("D", "clear", "Clear", id="edits.clear", tooltip="Empty the list of edits; u brings them back"),
-        Binding("A", "all", "All on/off", id="edits.all", tooltip="Switch all edits off, or on again"),
+        Binding("a", "all", "All on/off", id="edits.all", tooltip="Switch all edits off, or on again"),
     ]
     HELP = """\
 What is done to the residual stream wherever these features fire: ablate sets the feature to zero, × scales it (× 1
 changes nothing, a negative factor turns it round). The SAE's error term stays. space switches one edit, + and − change
-its strength, A switches all."""
+its strength, a switches all."""
 
     @dataclass
     class RemoveWanted(Message):

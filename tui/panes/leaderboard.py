@@ -1,9 +1,10 @@
-"""The leaderboard: features by how well they tell positive from negative prompts."""
+"""The leaderboard: features by how well they tell positive from negative prompts, and what ablating them does."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from math import inf
 from typing import ClassVar
 
 from rich.text import Text
@@ -14,8 +15,9 @@ from textual.containers import Vertical
 from textual.message import Message
 from textual.widgets import DataTable, Input, Static
 
-from engine.records import RANK_COLUMNS, FeatureRow, Ranking
+from engine.records import FeatureRow, Ranking
 from engine.session import EditSlot
+from tui.effects import Effects
 from tui.words import tokens_in_words
 
 NOTHING = """\
@@ -24,42 +26,56 @@ Which features tell your prompts apart?
 r ranks all of them. Then: enter reads one, space ablates it, p pins it, f tells more about it."""
 
 
+Cell = Callable[[FeatureRow, Effects | None], str]
+
+
 @dataclass(frozen=True)
 class Column:
-    """A column: its heading, what it is sorted by, and a row's cell."""
+    """A column: its heading, what it is sorted by (None: not at all), and a row's cell."""
 
     heading: str
     by: str | None
-    cell: Callable[[FeatureRow], str]
+    cell: Cell
     width: int
+    of_effects: bool = False
+    """It is there once there is an attribution."""
 
 
-def number(name: str, form: str = ".2f") -> Callable[[FeatureRow], str]:
-    """A cell with a number of the row; "–" where there is none."""
+def number(name: str, form: str = ".2f") -> Cell:
+    """A cell with a number of the row; NONE where there is none."""
 
-    def cell(row: FeatureRow) -> str:
+    def cell(row: FeatureRow, effects: Effects | None) -> str:
         value = getattr(row, name)
-        return "–" if value is None else format(value, form)
+        return NONE if value is None else format(value, form)
 
     return cell
 
 
-TOKENS_WIDTH = 18
+NONE = "–"
+TOKENS_WIDTH = 16
 """At least."""
 FIXED_WIDTH = 11
 """Of the marks and the number."""
 FALLBACK_WIDTH = 48
 COLUMNS = (
     Column("score", "score", number("score"), 7),
+    Column("effect", "effect", lambda row, effects: effects.words(row.feature) if effects else NONE, 8, True),
+    Column("evidence", None, lambda row, effects: effects.evidence(row.feature) if effects else NONE, 11, True),
+    Column("p", None, number("p", ".2g"), 8),
     Column("t", "t", number("t"), 6),
     Column("auroc", "auroc", number("auroc"), 7),
     Column("diff", "diff", number("diff"), 6),
     Column("density", "density", number("density", ".2%"), 9),
+    Column("loo", "loo", number("loo", "d"), 6),
     Column("+fires", "coverage_positive", number("coverage_positive", ".0%"), 8),
     Column("−fires", "coverage_negative", number("coverage_negative", ".0%"), 8),
     Column("g", "g", number("g"), 6),
     Column("seed", "seed", number("seed", ".1f"), 7),
 )
+"""In the order in which they are shown as far as they fit; one without any number goes last."""
+FEW_LABELINGS = 1000
+HERE = ("effect", "loo")
+"""What the rows there are get sorted by here, without ranking again."""
 
 
 class FeatureTable(DataTable[Text]):
@@ -93,7 +109,7 @@ class LeaderboardPane(Vertical):
     LeaderboardPane {
         & FeatureTable { height: 1fr; background: $surface; scrollbar-size-vertical: 1; scrollbar-size-horizontal: 0; }
         & #features-empty { height: 1fr; color: $text-muted; }
-        & #features-note { height: auto; max-height: 2; color: $text-muted; }
+        & #features-note { height: auto; max-height: 3; color: $text-muted; }
         & #features-search { display: none; }
     }
     """
@@ -102,13 +118,19 @@ class LeaderboardPane(Vertical):
         Binding("slash", "search", "Search", key_display="/", id="features.search", tooltip="Search"),
         Binding("o", "sort(1)", "Sort", id="features.sort", tooltip="Sort by the next column"),
         Binding("O", "sort(-1)", "Sort back", show=False, id="features.sort_back", tooltip="Sort by the last column"),
+        Binding("w", "weight", "Weight", show=False, id="features.weight",
+                tooltip="Rank with, or without, the weight towards rare features"),
     ]  # fmt: skip
     HELP = """\
-A feature high up is associated with the behaviour, no more: only an edit shows influence. score: t, weighted towards
-rare features · t: difference of means over its standard error · auroc: share of (positive, negative) pairs in which the
-positive is higher · diff: difference of means · density: share of neutral tokens on which it fires · +fires, −fires:
-share of prompts in which it fires · g: Hedges' g · seed: plain sum over positives, leading token included.
-▣ edited, ▢ its edit is off, • pinned. # jumps to any feature by its number."""
+A feature high up is associated with the behaviour, no more: A finds which ones influence an answer. score: t, weighted
+towards rare features (w: with or without) · effect: what ablating it does to the measure of the last attribution (−12%:
+it takes 12% of it away), ≈ where it is only estimated · evidence: influences where the exact effect is larger than that
+of 95% of features about as active, else associated · p: how often shuffled sets have any feature with such a score; –
+where too few shuffles are possible · t: difference of means over its standard error · auroc: share of (positive,
+negative) pairs in which the positive is higher · diff: difference of means · density: share of neutral tokens on which
+it fires · loo: its worst rank when one prompt is left out · +fires, −fires: share of prompts in which it fires · g:
+Hedges' g · seed: plain sum over positives, leading token included. ▣ edited, ▢ its edit is off, • pinned. # jumps to
+any feature by its number."""
 
     @dataclass
     class FeatureMoved(Message):
@@ -128,9 +150,19 @@ share of prompts in which it fires · g: Hedges' g · seed: plain sum over posit
 
         by: str
 
+    @dataclass
+    class WeightWanted(Message):
+        """The ranking is to be run with, or without, the weight towards rare features."""
+
+        on: bool
+
     def __init__(self, *, id: str | None = None) -> None:
         super().__init__(id=id)
         self._ranking: Ranking | None = None
+        self._effects: Effects | None = None
+        self._here = ""
+        """Which of HERE the rows are sorted by; "" for the ranking's own order."""
+        self._slots: tuple[EditSlot, ...] = ()
         self._marks: dict[int, str] = {}
         self._pinned: tuple[int, ...] = ()
         self._labels: dict[int, str] = {}
@@ -164,14 +196,25 @@ share of prompts in which it fires · g: Hedges' g · seed: plain sum over posit
             return None
         return int(table.ordered_rows[table.cursor_row].key.value or 0)
 
+    def shown(self) -> list[int]:
+        """The features there are rows of, top down."""
+        return [int(row.key.value or 0) for row in self.table.ordered_rows] if self.table.display else []
+
     # ---- showing
 
     def show(
-        self, ranking: Ranking | None, pinned: tuple[int, ...], labels: dict[int, str], slots: tuple[EditSlot, ...]
+        self,
+        ranking: Ranking | None,
+        pinned: tuple[int, ...],
+        labels: dict[int, str],
+        slots: tuple[EditSlot, ...],
+        effects: Effects | None,
     ) -> None:
-        """Shows a ranking (None: nothing was ranked yet). The cursor stays on its feature."""
-        self._pinned, self._labels = pinned, labels
-        self._marks = {slot.feature: "▣" if slot.on else "▢" for slot in slots}
+        """Shows a ranking (None: nothing was ranked yet) and the effects there are. The cursor stays on its feature."""
+        self._pinned, self._labels, self._effects = pinned, labels, effects
+        if effects is None and self._here == "effect":
+            self._here = ""
+        self._mark_edits(slots)
         self._ranking = ranking
         had_focus = self.table.has_focus or self.query_one(Nothing).has_focus
         self.query_one(Nothing).display = ranking is None
@@ -181,9 +224,14 @@ share of prompts in which it fires · g: Hedges' g · seed: plain sum over posit
         if had_focus:
             self.take_focus()
 
+    def show_effects(self, effects: Effects | None) -> None:
+        """Other effects than before, or none."""
+        if self._ranking is not None and (effects is None) != (self._effects is None):
+            self.show(self._ranking, self._pinned, self._labels, self._slots, effects)
+
     def show_marks(self, slots: tuple[EditSlot, ...]) -> None:
         """Which features are edited, changed in place."""
-        self._marks = {slot.feature: "▣" if slot.on else "▢" for slot in slots}
+        self._mark_edits(slots)
         for row in self.table.ordered_rows:
             feature = int(row.key.value or 0)
             self.table.update_cell(row.key, "mark", self._mark(feature))
@@ -195,6 +243,10 @@ share of prompts in which it fires · g: Hedges' g · seed: plain sum over posit
         if not words and self._ranking is not None:
             self.border_subtitle = f"{self._ranking.n_positive} vs {self._ranking.n_negative}"
 
+    def _mark_edits(self, slots: tuple[EditSlot, ...]) -> None:
+        self._slots = slots
+        self._marks = {slot.feature: "▣" if slot.on else "▢" for slot in slots}
+
     def _mark(self, feature: int) -> Text:
         return Text(self._marks.get(feature, " ") + ("•" if feature in self._pinned else " "))
 
@@ -205,10 +257,11 @@ share of prompts in which it fires · g: Hedges' g · seed: plain sum over posit
             table.clear(columns=True)
             table.add_column("", width=3, key="mark")
             table.add_column("feature ", width=8, key="feature")
-            tokens_width = self._tokens_width()
+            columns = self._columns(ranking)
+            tokens_width = self._tokens_width(columns)
             table.add_column("fires most on", width=tokens_width + 1, key="tokens")
-            for column in COLUMNS:
-                sorted_by = column.by == ranking.by
+            for column in columns:
+                sorted_by = column.by == (self._here or ranking.by)
                 name = column.heading + ("▾" if sorted_by else "")
                 heading = Text(name.rjust(column.width), style="bold" if sorted_by else "")
                 table.add_column(heading, width=column.width, key=column.heading)
@@ -216,7 +269,7 @@ share of prompts in which it fires · g: Hedges' g · seed: plain sum over posit
                 label = self._labels.get(row.feature)
                 tokens = Text(f"“{label}”" if label else tokens_in_words(row.tokens), style="italic" if label else "")
                 tokens.truncate(tokens_width, overflow="ellipsis")
-                cells = [Text(c.cell(row), justify="right") for c in COLUMNS]
+                cells = [Text(c.cell(row, self._effects), justify="right") for c in columns]
                 number = Text(f"{row.feature:>7} ")
                 table.add_row(self._mark(row.feature), number, tokens, *cells, key=str(row.feature))
             if before is None or not self.go_to(before):
@@ -226,10 +279,16 @@ share of prompts in which it fires · g: Hedges' g · seed: plain sum over posit
             self.post_message(self.FeatureMoved(now))
         self._note(ranking)
 
-    def _tokens_width(self) -> int:
+    def _columns(self, ranking: Ranking) -> list[Column]:
+        """The columns there is something to say in, then those that have no number in any row."""
+        found = [c for c in COLUMNS if self._effects is not None or not c.of_effects]
+        empty = {c for c in found if all(c.cell(row, self._effects) == NONE for row in ranking.features)}
+        return sorted(found, key=lambda c: c in empty)
+
+    def _tokens_width(self, columns: list[Column]) -> int:
         """What is left for the tokens when as many whole columns are shown as fit."""
         left = (self.table.size.width or FALLBACK_WIDTH) - FIXED_WIDTH - 2
-        for column in COLUMNS:
+        for column in columns:
             if left - column.width < TOKENS_WIDTH:
                 break
             left -= column.width
@@ -244,19 +303,34 @@ share of prompts in which it fires · g: Hedges' g · seed: plain sum over posit
     def _rows(self, ranking: Ranking) -> list[FeatureRow]:
         """The rows that the search lets through, each feature once."""
         wanted = self.query_one("#features-search", Input).value.strip().lower()
-        rows = sorted(ranking.features, key=lambda row: row.feature not in self._pinned)  # pinned ones first
+        rows = sorted(ranking.features, key=self._place)
         found = {row.feature: row for row in rows}
         return [row for row in found.values() if not wanted or wanted in self._searched(row)]
+
+    def _place(self, row: FeatureRow) -> tuple[bool, float]:
+        """Pinned ones first; equal places stay in the ranking's order."""
+        place = 0.0
+        if self._here == "effect" and self._effects is not None:
+            place = -self._effects.size(row.feature)
+        elif self._here == "loo":
+            place = inf if row.loo is None else row.loo
+        return row.feature not in self._pinned, place
 
     def _searched(self, row: FeatureRow) -> str:
         return " ".join((str(row.feature), tokens_in_words(row.tokens), self._labels.get(row.feature, ""))).lower()
 
     def _note(self, ranking: Ranking) -> None:
-        weight = "" if ranking.density_weight else " · density weight off"
-        found = [f"{ranking.n_active_features:,} features fire · associated, no more{weight}"]
-        if ranking.labelings < 1000:
-            found = [f"{ranking.labelings} labelings: no p below {ranking.p_floor:.2g}", *found]
-        self.query_one("#features-note", Static).update(" · ".join(found))
+        found = [chance_in_words(ranking), f"{ranking.n_active_features:,} features fire"]
+        if self._effects is None:
+            found.append("associated, no more")
+        else:
+            influence = self._effects.influence([row.feature for row in ranking.features])
+            found.insert(0, f"{influence} of {len(ranking.features)} shown to influence the answer")
+        if not ranking.density_weight:
+            found.append("density weight off: w")
+        # how few labelings there are is said already
+        found += [f"⚠ {words}" for words in ranking.warnings if "labelings" not in words]
+        self.query_one("#features-note", Static).update(" · ".join(filter(None, found)))
 
     def go_to(self, feature: int) -> bool:
         """Puts the cursor on a feature; False where it has no row."""
@@ -288,19 +362,38 @@ share of prompts in which it fires · g: Hedges' g · seed: plain sum over posit
         """A click on a heading sorts by it."""
         by = next((c.by for c in COLUMNS if c.heading == event.column_key.value), None)
         if by is not None:
-            self.post_message(self.SortWanted(by))
+            self._sort_by(by)
 
     def action_sort(self, step: int) -> None:
         """Sorts by the next column."""
         if self._ranking is None:
             self.notify("Nothing is ranked yet: r")
             return
-        order = [c.by for c in COLUMNS if c.by in RANK_COLUMNS]
+        order = [c.by for c in COLUMNS if c.by and (self._effects is not None or not c.of_effects)]
         if min(self._ranking.n_positive, self._ranking.n_negative) < 4:
             order.remove("g")
-        at = order.index(self._ranking.by) if self._ranking.by in order else -1
-        by = order[(at + step) % len(order)]
-        self.post_message(self.SortWanted(str(by)))
+        if all(row.loo is None for row in self._ranking.features):
+            order.remove("loo")
+        now = self._here or self._ranking.by
+        at = order.index(now) if now in order else -1
+        self._sort_by(order[(at + step) % len(order)])
+
+    def _sort_by(self, by: str) -> None:
+        ranking = self._ranking
+        if ranking is None:
+            return
+        self._here = by if by in HERE else ""
+        if by in HERE or by == ranking.by:
+            self._fill(ranking)
+        else:
+            self.post_message(self.SortWanted(by))
+
+    def action_weight(self) -> None:
+        """Ranks with the weight, or without it."""
+        if self._ranking is None:
+            self.notify("Nothing is ranked yet: r")
+        else:
+            self.post_message(self.WeightWanted(not self._ranking.density_weight))
 
     def action_search(self) -> None:
         """Opens the search line."""
@@ -332,3 +425,14 @@ share of prompts in which it fires · g: Hedges' g · seed: plain sum over posit
             search.value = ""
             search.display = False
             self.table.focus()
+
+
+def chance_in_words(ranking: Ranking) -> str:
+    """What p was counted over, or why there is none."""
+    if ranking.permutations:
+        return (
+            f"p over {ranking.permutations:,} of {ranking.labelings:,} labelings, no lower than {ranking.p_floor:.2g}"
+        )
+    if ranking.labelings < FEW_LABELINGS:
+        return f"{ranking.labelings} labelings: no p below {ranking.p_floor:.2g}"
+    return ""

@@ -1,45 +1,160 @@
-"""One feature's card: where it fires most, which tokens it promotes and suppresses, how often it fires."""
+"""A feature's page: what is known at once, then what the engine finds out; ←→ go on to the next feature."""
 
 from __future__ import annotations
 
-from rich.console import RenderableType
+from typing import TYPE_CHECKING, ClassVar
+
+from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
+from textual import events
+from textual.app import ComposeResult
+from textual.binding import Binding, BindingType
+from textual.containers import Vertical, VerticalScroll
+from textual.markup import escape
+from textual.screen import ModalScreen
+from textual.widgets import Static
 
-from engine.records import Described
+from tui.screens import card
 from tui.token_layout import safe
-from tui.words import token_in_words
+from tui.words import feature_in_words, strength_in_words
 
-AROUND = 30
-"""Characters of text shown on either side of a strong token."""
+if TYPE_CHECKING:
+    from tui.feature_flow import FeatureFlow
 
-
-def card(found: Described) -> list[RenderableType]:
-    """The card's parts: how often it fires, where most strongly, and the logit lens."""
-    fires = Text(
-        f"Fires on {found.reference_count:,} of {found.reference_tokens:,} tokens of neutral text "
-        f"({found.density:.3%}), maximum there {found.reference_maximum:.2f}.\n"
-    )
-    if not found.strongest:
-        fires.append("It fires nowhere in your prompts or the neutral text: a dead feature, or a very rare one.\n")
-    strongest = Text("Strongest tokens\n" if found.strongest else "", "bold", no_wrap=True, overflow="ellipsis")
-    for strong in found.strongest:
-        strongest.append(f"{strong.activation:6.2f} {strong.source:9} ", "not bold dim")
-        strongest.append(flat(strong.before)[-AROUND:].rjust(AROUND), "not bold dim")
-        strongest.append(token_in_words(strong.token), "bold reverse")
-        strongest.append(flat(strong.after)[:AROUND] + "\n", "not bold dim")
-    table = Table(box=None, pad_edge=False, header_style="bold", title_justify="left", title_style="bold")
-    table.title = "Logit lens: what its direction does to the next token"
-    for name in ("promotes", "", "suppresses", ""):
-        table.add_column(name, justify="left" if name else "right", min_width=18 if name else 8)
-    for up, down in zip(found.promoted, found.suppressed, strict=True):
-        table.add_row(
-            Text(f"“{token_in_words(up.token)}”"), f"{up.logit:+.2f}",
-            Text(f"“{token_in_words(down.token)}”"), f"{down.logit:+.2f}",
-        )  # fmt: skip
-    return [fires, strongest, table]
+WIDE = 150
+"""Columns from which the parts stand side by side."""
+HINT = "←→ other features · ↑↓ scroll · space ablate · l label · n note · e effect · y copy · escape closes"
 
 
-def flat(text: str) -> str:
-    """Text on one line."""
-    return safe(text).replace("\n", "⏎").replace("\t", " ")
+class FeaturePage(ModalScreen[None]):
+    """Shows one of `order` at a time."""
+
+    DEFAULT_CSS = """
+    FeaturePage {
+        align: center middle;
+        & > .frame {
+            width: 180; max-width: 96%; height: 90%; padding: 0 1; border: round $accent; background: $surface;
+        }
+        & VerticalScroll { height: 1fr; scrollbar-size-vertical: 1; }
+        & .hint { height: auto; color: $text-muted; }
+    }
+    """
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("escape,q,f,enter", "leave", "Close", id="page.leave"),
+        Binding("right", "move(1)", "Next", id="page.next", tooltip="The next feature"),
+        Binding("left", "move(-1)", "Before", id="page.before", tooltip="The feature before"),
+        Binding("down", "scroll('down')", show=False),
+        Binding("up", "scroll('up')", show=False),
+        Binding("pagedown", "scroll('page_down')", show=False),
+        Binding("pageup", "scroll('page_up')", show=False),
+        Binding("home", "scroll('home')", show=False),
+        Binding("end", "scroll('end')", show=False),
+        Binding("space", "ablate", "Ablate", id="page.ablate", tooltip="Ablate the feature; again: off, on"),
+        Binding("l", "label", "Label", id="page.label", tooltip="Give the feature a name of your own"),
+        Binding("n", "note", "Note", id="page.note", tooltip="Write down what you think of the feature"),
+        Binding("e", "effect", "Effect", id="page.effect", tooltip="Ablate it, and measure the answer"),
+        Binding("y", "copy", "Copy", id="page.copy", tooltip="Copy its address on Neuronpedia, or its number"),
+    ]
+
+    def __init__(self, flow: FeatureFlow, feature: int, order: list[int]) -> None:
+        super().__init__()
+        self.flow, self.feature, self._order = flow, feature, order
+
+    def compose(self) -> ComposeResult:
+        """The page."""
+        with Vertical(classes="frame"):
+            with VerticalScroll(can_focus=False):
+                yield Static(id="card")
+            yield Static(HINT, classes="hint", markup=False)
+
+    def on_mount(self) -> None:
+        """Shows the feature."""
+        self._show_feature()
+
+    def on_resize(self, event: events.Resize) -> None:
+        """Side by side, or not any more."""
+        self.draw()
+
+    def _show_feature(self) -> None:
+        self.draw()
+        self.flow.want(self)
+
+    def draw(self) -> None:
+        """What is known of the feature by now."""
+        if not self.is_mounted:
+            return
+        flow, feature = self.flow, self.feature
+        frame = self.query_one(".frame")
+        frame.border_title = escape(f"Feature {feature_in_words(feature, flow.screen.name_of(feature), ())}")
+        place = self._order.index(feature) + 1 if feature in self._order else 0
+        frame.border_subtitle = f"{place} of {len(self._order)}" if place else ""
+        self.query_one("#card", Static).update(Group(*self._parts()))
+
+    def _parts(self) -> list[RenderableType]:
+        flow, feature = self.flow, self.feature
+        head = Text()
+        slot = flow.screen.study.slot(feature)
+        if slot is not None:
+            head.append(f"{'▣' if slot.on else '▢'} {strength_in_words(slot.scale)}\n", "bold")
+        if flow.screen.labels.get(feature):
+            head.append(f"Fires most on {flow.tokens_in_words(feature)}\n")
+        for what, words in (("Note", flow.note(feature)), ("Explanation", flow.explanation(feature))):
+            if words:
+                head.append(f"{what}: ", "bold").append(safe(words) + "\n", "not bold")
+        if flow.address(feature):
+            head.append(f"{flow.address(feature)}\n", "dim")
+        found = flow.described(feature)
+        first = [head, card.ranked(*flow.row(feature)), card.effect(feature, flow.effects(), flow.effect(feature))]
+        if found is None:
+            return [*first, Text(flow.state(feature), "dim")]
+        names = flow.screen.labels
+        if self.size.width < WIDE:
+            parts = [card.histogram(found.histogram), card.strongest(found), card.lens(found), Text()]
+            return [*first, card.fires(found), *parts, card.related(found, names)]
+        beside = Table.grid(padding=(0, 3), expand=True)
+        beside.add_column(ratio=1)
+        beside.add_column()
+        beside.add_row(card.strongest(found), Group(card.histogram(found.histogram), card.lens(found)))
+        return [*first, card.fires(found), beside, Text(), card.related(found, names)]
+
+    # ---- keys
+
+    def action_leave(self) -> None:
+        """Closes the page; a second key that comes before it is gone does nothing."""
+        if self.is_current:
+            self.dismiss(None)
+
+    def action_move(self, step: int) -> None:
+        """Another feature, without closing."""
+        at = self._order.index(self.feature) + step
+        if 0 <= at < len(self._order):
+            self.feature = self._order[at]
+            self.query_one(VerticalScroll).scroll_home(animate=False)
+            self._show_feature()
+
+    def action_scroll(self, where: str) -> None:
+        """Further down, or up."""
+        getattr(self.query_one(VerticalScroll), f"scroll_{where}")(animate=False)
+
+    def action_ablate(self) -> None:
+        """Ablates the feature, or switches its edit."""
+        self.flow.screen.study.toggle_edit(self.feature)
+        self.flow.screen.edits_changed()
+        self.draw()
+
+    def action_label(self) -> None:
+        """A name of the user's own."""
+        self.flow.ask_label(self.feature, self.draw)
+
+    def action_note(self) -> None:
+        """What the user thinks of it."""
+        self.flow.ask_note(self.feature, self.draw)
+
+    def action_effect(self) -> None:
+        """Ablates it for certain: seconds."""
+        self.flow.want_effect(self)
+
+    def action_copy(self) -> None:
+        """Its address, else its number."""
+        self.flow.copy(self.feature)

@@ -1,0 +1,139 @@
+"""A dialog that proposes something: enter takes it as it is, ←→ turn a choice, and below stands what it comes to."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+from textual import events, on
+from textual.app import ComposeResult
+from textual.binding import Binding, BindingType
+from textual.containers import Horizontal, Vertical
+from textual.content import Content
+from textual.message import Message
+from textual.widgets import Input, Static
+
+from tui.screens.dialogs import Dialog, Field
+
+Values = dict[str, str]
+
+
+class Turn(Static, can_focus=True):
+    """One of a few values, turned by ←→ or space: unlike a list that opens, it leaves enter to the dialog."""
+
+    DEFAULT_CSS = """
+    Turn { width: 1fr; height: 1; padding: 0 1; background: $boost; text-wrap: nowrap; text-overflow: ellipsis; }
+    Turn:focus { background: $accent 30%; }
+    """
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("right,space", "turn(1)", show=False),
+        Binding("left", "turn(-1)", show=False),
+    ]
+
+    @dataclass
+    class Turned(Message):
+        """Another value."""
+
+        value: str
+
+    def __init__(self, values: Sequence[str], value: str, *, id: str) -> None:
+        super().__init__(id=id)
+        self._values, self.value = values, value
+
+    def on_mount(self) -> None:
+        """Draws it."""
+        self._draw()
+
+    def _draw(self) -> None:
+        only = len(self._values) < 2
+        self.update(Content(self.value if only else f"‹ {self.value} ›"))
+
+    def action_turn(self, step: int) -> None:
+        """The next value, or the one before."""
+        self.value = self._values[(self._values.index(self.value) + step) % len(self._values)]
+        self._draw()
+        self.post_message(self.Turned(self.value))
+
+    def on_click(self, event: events.Click) -> None:
+        """A click turns it too."""
+        self.focus()
+        self.action_turn(1)
+
+
+class Sheet(Dialog[Values]):
+    """Fields by name. `summary` says what they come to, `check` what is wrong with them ("": nothing)."""
+
+    DEFAULT_CSS = """
+    Sheet {
+        & .row { height: 1; }
+        & .label { width: 18; color: $text-muted; }
+        & Input { width: 1fr; }
+        & .summary { height: auto; padding: 1 0; }
+    }
+    """
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("enter", "run", "Run", id="sheet.run"),
+        Binding("down", "field(1)", show=False, priority=True),
+        Binding("up", "field(-1)", show=False, priority=True),
+    ]
+
+    def __init__(
+        self,
+        title: str,
+        fields: Sequence[Field],
+        summary: Callable[[Values], str],
+        check: Callable[[Values], str],
+    ) -> None:
+        super().__init__(title, "enter: run · tab, ↑↓: next field · ←→: another choice · escape: leave")
+        self._fields, self._summary, self._check = fields, summary, check
+
+    def compose_content(self) -> ComposeResult:
+        """A row a field, and what they come to."""
+        with Vertical():
+            for field in self._fields:
+                with Horizontal(classes="row"):
+                    yield Static(field.label, classes="label", markup=False)
+                    if field.choices:
+                        yield Turn(field.choices, field.value, id=f"f-{field.name}")
+                    else:
+                        yield Input(field.value, placeholder=field.placeholder, id=f"f-{field.name}")
+        yield Static(classes="summary", markup=False)
+
+    def on_mount(self) -> None:
+        """What the fields come to as they are."""
+        self.show_summary()
+
+    def values(self) -> Values:
+        """The fields as they are."""
+        found = {}
+        for field in self._fields:
+            kind: type[Turn | Input] = Turn if field.choices else Input
+            found[field.name] = self.query_one(f"#f-{field.name}", kind).value
+        return found
+
+    @on(Turn.Turned)
+    @on(Input.Changed)
+    def show_summary(self) -> None:
+        """Says what the fields come to, or what is wrong."""
+        values = self.values()
+        problem = self._check(values)
+        self.show_problem(problem)
+        line = self.query_one(".summary", Static)
+        line.display = not problem
+        if not problem:
+            line.update(self._summary(values))
+
+    def action_field(self, step: int) -> None:
+        """To the next field, or the one before."""
+        if step > 0:
+            self.focus_next()
+        else:
+            self.focus_previous()
+
+    @on(Input.Submitted)
+    def action_run(self) -> None:
+        """Takes the fields as they are."""
+        values = self.values()
+        if not self._check(values):
+            self.end(values)
