@@ -4,10 +4,18 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from math import inf
 
-from engine.records import RANK_COLUMNS, Load
+from msgspec.structs import fields
+
+from engine.records import RANK_COLUMNS, Attribute, FindMinimalSet, Load
 
 DEFAULT_SET = "gender_bias"
+TABLES = ("features", "generations", "probes", "attributions", "sets")
+CANDIDATES = "contrast: only the 200 features that tell positive from negative prompts best (all)"
+PENALTY = "how much lost facts and a KL of 0.1 count against a share taken away (0: they are only reported)"
+ATTRIBUTE, MINIMAL = ({f.name: f.default for f in fields(kind)} for kind in (Attribute, FindMinimalSet))
+"""Default values of the requests' fields."""
 
 
 def parser() -> argparse.ArgumentParser:
@@ -32,10 +40,12 @@ def parser() -> argparse.ArgumentParser:
     one = verb("show", "one feature's activation on every token, as coloured text")
     one.add_argument("feature", type=int, metavar="FEATURE")
     add_prompts_option(one)
-    one = verb("feature", "one feature: strongest tokens, promoted and suppressed tokens")
+    one = verb("feature", "one feature: strongest tokens, logit lens, histogram, neighbours, what ablating it does")
     one.add_argument("feature", type=int, metavar="FEATURE")
     one.add_argument("--top", type=positive_int, default=10, help="how many of each (10)")
     add_prompts_option(one)
+    add_measure_options(one)
+    add_attribute_options(verb("attribute", "which features an answer depends on, tested by ablation", *saved))
     one = verb("generate", "continue a prompt, baseline and edited side by side", *saved)
     one.add_argument("prompt", metavar="PROMPT")
     one.add_argument("--raw", action="store_true", help="without the model's chat template")
@@ -102,6 +112,49 @@ def add_rank_options(target: argparse.ArgumentParser) -> None:
     target.add_argument("--no-density-weight", action="store_true", help="score = t, rare features not preferred")
 
 
+def add_measure_options(target: argparse.ArgumentParser) -> None:
+    """--toward and --against."""
+    for option, default in (("--toward", "the first tracked answer"), ("--against", "the second")):
+        target.add_argument(
+            option,
+            action="append",
+            default=[],
+            metavar="ANSWER",
+            help=f"name of an answer that the probes track, or a string of your own; repeatable ({default}). A space "
+            'in front matters: " she" is a word, "she" goes on with the word before it',
+        )
+
+
+def add_attribute_options(target: argparse.ArgumentParser) -> None:
+    """Options of `attribute`."""
+    add_prompts_option(target)
+    add_measure_options(target)
+    target.add_argument("--candidates", choices=("all", "contrast"), default="all", help=CANDIDATES)
+    target.add_argument(
+        "--top", type=positive_int, metavar="N", help=f"rows ({ATTRIBUTE['top']}; those ablated are printed)"
+    )
+    target.add_argument(
+        "--exact",
+        type=count,
+        metavar="N",
+        help=f"ablate so many, those with the largest estimates ({ATTRIBUTE['exact']})",
+    )
+    target.add_argument(
+        "--controls",
+        type=count,
+        metavar="N",
+        help=f"ablate so many other features ({ATTRIBUTE['controls']}), or with --share random sets "
+        f"({MINIMAL['controls']}), for comparison",
+    )
+    smallest = target.add_argument_group("the smallest set")
+    smallest.add_argument("--share", type=share, metavar="S", help="search one that takes this share away, as 0.5")
+    smallest.add_argument(
+        "--most", type=positive_int, metavar="N", help=f"it has so many features at most ({MINIMAL['most']})"
+    )
+    smallest.add_argument("--penalty", type=penalty, metavar="P", help=PENALTY)
+    smallest.add_argument("--neutral-tokens", type=count, metavar="N", help="neutral tokens to measure KL on (0)")
+
+
 def add_edit_options(target: argparse.ArgumentParser, max_tokens: int) -> None:
     """Edits and sampling, for verbs that generate."""
     target.add_argument(
@@ -117,7 +170,7 @@ def add_export_options(target: argparse.ArgumentParser) -> None:
     """Options of `export`."""
     target.add_argument("file", metavar="SESSION")
     target.add_argument("--format", choices=("csv", "jsonl", "md"), default="md", help="(md)")
-    target.add_argument("--table", choices=("features", "generations", "probes"), default="features", help="for csv")
+    target.add_argument("--table", choices=TABLES, default="features", help="for csv (features)")
     target.add_argument("--output", metavar="FILE", help="instead of standard output")
 
 
@@ -134,4 +187,28 @@ def positive_int(text: str) -> int:
     value = int(text)
     if value < 1:
         raise argparse.ArgumentTypeError("must be at least 1")
+    return value
+
+
+def count(text: str) -> int:
+    """An argparse type: 0 or more."""
+    value = int(text)
+    if value < 0:
+        raise argparse.ArgumentTypeError("must be at least 0")
+    return value
+
+
+def share(text: str) -> float:
+    """An argparse type: above 0, up to 1."""
+    value = float(text)
+    if not 0 < value <= 1:
+        raise argparse.ArgumentTypeError("must be above 0 and at most 1")
+    return value
+
+
+def penalty(text: str) -> float:
+    """An argparse type: 0 or more, and finite."""
+    value = float(text)
+    if not 0 <= value < inf:
+        raise argparse.ArgumentTypeError("must be at least 0")
     return value

@@ -69,7 +69,7 @@ def set_evidence(found: MinimalSet) -> Evidence:
 def attribution_notes(found: Attribution) -> list[str]:
     """What a reader of the rows has to know, a sentence each."""
     rows = listed(found)
-    exact = sum(row.exact is not None for row in rows)
+    exact = sum(row.exact is not None and not row.control for row in rows)
     notes = [
         f"{found.n_active_features:,} features fire on these probes, {len(rows)} are listed, {exact} of them ablated "
         f"and rerun ({found.dtype}); the others are estimates by the gradient",

@@ -57,7 +57,7 @@ def probes(out: Console, found: Attribution) -> None:
 def features(out: Console, found: Attribution, rows: int | None) -> None:
     """The table of features."""
     every = listed(found)
-    exact = sum(row.exact is not None for row in every)
+    exact = sum(row.exact is not None and not row.control for row in every)
     shown = every[: max(ROWS_SHOWN, exact) if rows is None else rows]
     words = [measures.evidence(row, found.n_controls) for row in shown]
     columns = [

@@ -113,6 +113,10 @@ class Printer:
         if not self._record(result):
             causes.attribution(self.out, result, rows)
 
+    def attribution_with_set(self, result: Attribution, found: MinimalSet | None) -> None:
+        """Both as one JSON object: the attribution with the set in it, None where there is none."""
+        self._json({**msgspec.to_builtins(result), "minimal_set": found})
+
     def minimal_set(self, result: MinimalSet) -> None:
         """The smallest set that carries a measure, printed below an attribution."""
         if not self._record(result):
