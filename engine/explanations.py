@@ -28,6 +28,8 @@ MAX_LINE = 2**20
 """Bytes; exports hold an embedding of some thousand numbers beside each description."""
 MAX_FILE = 2**31
 """Bytes of one file, unpacked."""
+MAX_RECORDS = 2**21
+"""Lines of one file, empty ones too; exports have some thousand."""
 MAX_LIST = 2**28
 """Bytes of a .json file, which is read as a whole."""
 MAX_TEXT = 1000
@@ -183,11 +185,11 @@ def records_of(path: Path) -> Iterator[Any]:
         yield from listed if isinstance(listed, list) else [None]
         return
     with cast(BinaryIO, gzip.open(path) if path.name.endswith(".gz") else open(path, "rb")) as file:
-        read_bytes, within = 0, False
+        num_bytes, num_lines, within = 0, 0, False
         while line := file.readline(MAX_LINE + 1):
-            read_bytes += len(line)
-            if read_bytes > MAX_FILE:
-                raise OSError(f"it is longer than {MAX_FILE:,} bytes")
+            num_bytes, num_lines = num_bytes + len(line), num_lines + 1
+            if num_bytes > MAX_FILE or num_lines > MAX_RECORDS:
+                raise OSError(f"it is longer than {MAX_FILE:,} bytes or {MAX_RECORDS:,} lines")
             begins, within = not within, not line.endswith(b"\n")
             if begins and line.strip():  # of a line that is too long, the rest is passed over
                 yield decode(line, MAX_LINE)

@@ -114,20 +114,15 @@ def to_residual(model: LanguageModel, direction_D: torch.Tensor, hook: HookPoint
 def through_norm(norm: nn.Module, direction_D: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
     """What a norm makes of a float32 direction, its scale held at 1: its mean removed, if it does so, times the gain.
 
-    Both are found by what it makes of vectors of +1 and -1, so that no family's way of storing its gain matters; its
-    bias drops out. `like` has the dtype and device of the norm's input.
+    Both are found by what it makes of +1 and -1 in turn, so that no family's way of storing its gain matters; its bias
+    drops out. `like` has the dtype and device of the norm's input.
     """
-
-    def odd_part(x_D: torch.Tensor) -> torch.Tensor:
-        odd_D: torch.Tensor = norm(x_D) - norm(-x_D)
-        return odd_D.float() / 2
-
-    ones_D = torch.ones_like(direction_D, dtype=like.dtype, device=like.device)
-    signs_D = ones_D.clone()
-    signs_D[1::2] = -1  # of mean 0: no norm takes it for a constant
-    gain_D = odd_part(signs_D) * signs_D
+    signs_D = torch.ones_like(direction_D, dtype=like.dtype, device=like.device)
+    signs_D[1::2] = -1
+    out_D: torch.Tensor = norm(signs_D).float()
+    gain_D: torch.Tensor = (out_D - norm(-signs_D).float()) / 2 * signs_D
     direction_D = direction_D.to(gain_D)
-    if odd_part(ones_D).norm() < 0.01 * gain_D.norm():  # nothing is left of a constant: its mean is removed
+    if (norm(signs_D + 1).float() - out_D).norm() < 0.01 * gain_D.norm():  # the same but for its mean came out the same
         direction_D = direction_D - direction_D.mean()
     return gain_D * direction_D
 
