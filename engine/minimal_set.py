@@ -1,8 +1,8 @@
 """The smallest set of features that carries a share of a measure: greedy, every step checked by ablating the set.
 
-Each step runs the layers above the hook once with the set ablated: what the measure is then is exact, and its gradient
-there says which candidate promises most next. A step that does not help is taken back. At the end members that are
-not needed go, and each one's part is what is lost when it alone is left out.
+Each step ablates the set and the candidate that promises most, and is taken back where that does not help. Promises
+come from a gradient, taken again where the set has grown by a few, for features stand in for one another. At the end
+members that are not needed go, and each one's part is what is lost when it alone is left out.
 
     objective = share - penalty * (share of the facts' log-odds lost + mean KL / 0.1 nats)
 """
@@ -27,6 +27,8 @@ KL_UNIT = 0.1
 """Nats per token of neutral text that count like the whole measure."""
 STAGE = "looking for the smallest set"
 LITTLE = 1e-9
+STEPS_A_GRADIENT = 4
+"""A gradient costs as much as three steps; over a few steps it hardly changes."""
 
 
 @dataclass(frozen=True)
@@ -54,6 +56,8 @@ class Search:
         self.explorer, self.request = explorer, request
         self.found, self.facts, self.text = found, facts, text
         self.n_tried = 0
+        self.unedited: Gradient | None = None
+        """Of the measure with nothing ablated."""
 
     def value(self, features: Sequence[int]) -> Generator[Event, Any, Value]:
         """Ablates a set and measures all that counts."""
@@ -84,6 +88,8 @@ class Search:
         """By the gradient where `features` are ablated: what ablating each candidate too adds to the objective."""
         request, chosen = self.request, tuple(features)
         slope = yield from self._gradient(self.found, chosen)
+        if not chosen:
+            self.unedited = slope
         gain_F = -slope.estimate_F / self.found.baseline
         if self.facts and request.penalty:
             facts = yield from self._gradient(self.facts, chosen)
@@ -116,7 +122,7 @@ def find_minimal_set(explorer: Explorer, request: FindMinimalSet) -> Events:
     search = Search(explorer, request, found, facts, text)
     chosen, value = yield from grow(search)
     chosen, value, without = yield from prune(search, chosen, value)
-    prefixes = yield from search.values([chosen[: n + 1] for n in range(len(chosen))])
+    prefixes = yield from search.values([chosen[: n + 1] for n in range(len(chosen) - 1)])
     shares = yield from control_shares(search, chosen)
     kl = None
     if text is not None and chosen:
@@ -124,7 +130,9 @@ def find_minimal_set(explorer: Explorer, request: FindMinimalSet) -> Events:
     reads = [Read(item.fed, item.h[0][: len(item.fed.token_ids)]) for item in found.items]
     members = tuple(
         SetMember(feature, tokens, with_it.share, rest.share)
-        for feature, tokens, with_it, rest in zip(chosen, explorer.names(chosen, reads), prefixes, without, strict=True)
+        for feature, tokens, with_it, rest in zip(
+            chosen, explorer.names(chosen, reads), [*prefixes, value], without, strict=True
+        )
     )
     return MinimalSet(
         request=request,
@@ -149,18 +157,19 @@ def grow(search: Search) -> Generator[Event, Any, tuple[list[int], Value]]:
     chosen: list[int] = []
     value = yield from search.value(chosen)
     useless: set[int] = set()
-    promise: list[float] | None = None
+    promise: list[float] = []
+    promised_at = -1
     while value.share < request.share and len(chosen) < request.most:
         yield Progress(STAGE, int(100 * max(0.0, value.share)), int(100 * request.share))
-        if promise is None:
-            promise = yield from search.promise(chosen)
+        if len(chosen) % STEPS_A_GRADIENT == 0 and promised_at != len(chosen):
+            promise, promised_at = (yield from search.promise(chosen)), len(chosen)
         order = sorted(zip(promise, request.candidates, strict=True), reverse=True)
         left = [f for gain, f in order if gain > 0 and f not in chosen and f not in useless]
         if not left:
             break
         tried = yield from search.value([*chosen, left[0]])
         if tried.objective > value.objective:
-            chosen, value, promise = [*chosen, left[0]], tried, None
+            chosen, value = [*chosen, left[0]], tried
         else:
             useless.add(left[0])
     return chosen, value
@@ -184,8 +193,9 @@ def control_shares(search: Search, chosen: list[int]) -> Generator[Event, Any, l
     """What sets of other features, each about as active and as dense as the member it stands for, take away."""
     if not chosen or not search.request.controls:
         return []
-    slopes = yield from search._gradient(search.found, ())
-    sets = drawn_sets(search.explorer, slopes, chosen, search.request.controls)
+    if search.unedited is None:
+        raise AssertionError("a set was chosen without a gradient")
+    sets = drawn_sets(search.explorer, search.unedited, chosen, search.request.controls)
     shares = yield from search.values(sets)
     return [value.share for value in shares]
 

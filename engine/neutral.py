@@ -6,7 +6,7 @@ Shape suffixes: T tokens, D width of the hooked vector, V vocabulary.
 from __future__ import annotations
 
 from collections.abc import Generator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -28,6 +28,8 @@ class NeutralText:
     entry: list[torch.Tensor]
     h: list[torch.Tensor]
     editable: list[torch.Tensor]
+    base: dict[int, torch.Tensor] = field(default_factory=dict)
+    """Log-probabilities_TV of passages run already, with nothing ablated: 4 bytes x vocabulary a token."""
 
     @classmethod
     def read(cls, explorer: Explorer, num_tokens: int) -> Generator[Event, Any, NeutralText]:
@@ -50,7 +52,9 @@ class NeutralText:
             yield Progress(STAGE, n, len(self.entry))
             keep = [range(1, len(entry_TD))]
             with torch.inference_mode():
-                base_TV = torch.log_softmax(self.explorer.upper.logits([entry_TD], [None], keep), -1)
+                if n not in self.base:
+                    self.base[n] = torch.log_softmax(self.explorer.upper.logits([entry_TD], [None], keep), -1)
+                base_TV = self.base[n]
                 for s, features in enumerate(sets):
                     delta = ablation(self.explorer.sae, [h_TD], [editable_T], features)
                     edited_TV = torch.log_softmax(self.explorer.upper.logits([entry_TD], delta, keep), -1)
