@@ -18,6 +18,7 @@ from engine.client import ask
 from engine.demo.model import finish
 from engine.errors import SaeError, UsageError
 from engine.formats import load_sae
+from engine.loading import DEMO_SAE, SHIPPED_REFERENCE
 from engine.local import LocalClient
 from engine.records import Describe, Described, Loaded, Prompt
 from engine.reference import PASSAGE_TOKENS, STRONGEST
@@ -204,6 +205,31 @@ def test_the_same_files_wired_otherwise_are_not_served_from_the_cache(load, monk
 
     monkeypatch.setattr("engine.loading.read_sae", as_a_registry_says)
     assert ask(client, load, Loaded).reference_fingerprint != as_the_files_say
+
+
+def test_what_an_older_version_cached_is_measured_anew(load, own_cache, monkeypatch):
+    client = LocalClient()
+    ask(client, load, Loaded)
+    before = set((own_cache / "reference").glob("*.safetensors"))
+    monkeypatch.setattr(references, "VERSION", "0")
+    ask(client, load, Loaded)
+    assert len(set((own_cache / "reference").glob("*.safetensors")) - before) == 1
+
+
+def test_the_shipped_statistics_are_whole():
+    shipped = references.load(DEMO_SAE / SHIPPED_REFERENCE)
+    assert torch.equal(shipped.histogram_FB.sum(1), shipped.count_F)
+    assert torch.equal(shipped.maximum_F, shipped.strongest_FS[:, 0])
+    highest = (shipped.histogram_FB > 0).int().cumsum(1).argmax(1) + shipped.first_bin
+    fires = shipped.count_F > 0
+    assert torch.equal(highest[fires], references.bins_of(shipped.maximum_F)[fires])
+
+
+def test_of_equal_activations_the_earlier_tokens_are_kept(explorer):
+    reference = explorer.reference
+    for values, places in zip(reference.strongest_FS.tolist(), reference.position_FS.tolist(), strict=True):
+        pairs = list(zip([-v for v in values if v > 0], places, strict=False))
+        assert pairs == sorted(pairs)
 
 
 def test_an_unwritable_cache_does_not_stop_a_load(load, tmp_path, monkeypatch):
