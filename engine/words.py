@@ -54,6 +54,12 @@ def listed(attribution: Attribution) -> tuple[AttributedFeature, ...]:
     return tuple(rows)
 
 
+def ablated(attribution: Attribution, least: int = 20) -> tuple[AttributedFeature, ...]:
+    """The rows that were ablated, or the first few where those are fewer: what is shown before somebody asks."""
+    rows = listed(attribution)
+    return rows[: max(least, sum(row.exact is not None and not row.control for row in rows))]
+
+
 def beaten(found: MinimalSet) -> int:
     """How many of the random sets change the measure less than the set does, signs apart."""
     return sum(abs(share) < abs(found.share) for share in found.control_shares)

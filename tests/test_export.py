@@ -196,6 +196,25 @@ def test_markdown_of_an_attribution_says_what_was_measured_and_what_the_rows_let
     assert "cause" not in text
 
 
+def test_markdown_lists_what_was_ablated_and_counts_the_rest(full):
+    rest = samples.ATTRIBUTION.features[2]
+    many = (*samples.ATTRIBUTION.features[:2], *(replace(rest, feature=100 + n) for n in range(30)))
+    text = export.to_markdown(replace(full, attributions=(replace(samples.ATTRIBUTION, features=many),)))
+    assert text.count("| associated |") == 19
+    assert "- 12 more rows, estimates alone" in text
+    assert "32 are listed, 2 of them ablated" in text
+    assert "more rows" not in export.to_markdown(full)
+
+
+def test_a_row_that_is_also_there_for_comparison_stays_among_the_others(full):
+    first, second, third, *controls = samples.ATTRIBUTION.features
+    mixed = (first, second, replace(third, control=True, exact=0.5), replace(third, feature=10), *controls)
+    text = export.to_markdown(replace(full, attributions=(replace(samples.ATTRIBUTION, features=mixed),)))
+    assert "4 are listed, 2 of them ablated" in text
+    assert "| 9 |" in text
+    assert "| 11 |" not in text
+
+
 def test_words_of_influence_need_enough_features_to_compare_with(full):
     few = replace(full, attributions=(replace(samples.ATTRIBUTION, n_controls=19),))
     assert "influences" not in section(export.to_markdown(few), "## What female")

@@ -5,9 +5,12 @@ import json
 import msgspec
 import pytest
 import samples
+from rich.console import Console
 
 from engine.printing import Printer, shade
-from engine.records import Arm, Progress, RankReplayed, TokenStep
+from engine.printing.signs import bar
+from engine.printing.tables import Column, print_table
+from engine.records import Arm, CausesReplayed, Progress, RankReplayed, TokenStep
 
 replace = msgspec.structs.replace
 
@@ -18,6 +21,9 @@ replace = msgspec.structs.replace
         ("ranking", samples.RANKING, ()),
         ("shown", samples.SHOWN, (1,)),
         ("described", samples.DESCRIBED, ()),
+        ("described", samples.CARD, ("a/page",)),
+        ("attribution", samples.ATTRIBUTION, (3,)),
+        ("minimal_set", samples.MINIMAL_SET, ()),
         ("generated", samples.GENERATED, (False,)),
         ("probe_table", samples.PROBES, ()),
         ("diagnosis", samples.DIAGNOSIS, ()),
@@ -36,6 +42,74 @@ def test_json_prints_no_headings(capsys):
     printer.tour_end()
     printer.replayed([(samples.RANKING, RankReplayed(True, None, 0.0))], [])
     assert json.loads(capsys.readouterr().out)["rankings"][0]["same"] is True
+
+
+def test_an_attribution_with_its_set_is_one_json_object(capsys):
+    Printer(json=True).attribution_with_set(samples.ATTRIBUTION, samples.MINIMAL_SET)
+    Printer(json=True).attribution_with_set(samples.ATTRIBUTION, None)
+    with_set, without = map(json.loads, capsys.readouterr().out.splitlines())
+    assert with_set["features"][2] == {
+        "feature": 9,
+        "tokens": [" a"],
+        "estimate": -0.0078125,
+        "exact": None,
+        "activation": 2.0,
+        "density": 0.125,
+        "percentile": None,
+        "control": False,
+    }
+    smallest = with_set.pop("minimal_set")
+    assert msgspec.convert(with_set, type(samples.ATTRIBUTION)) == samples.ATTRIBUTION
+    assert msgspec.convert(smallest, type(samples.MINIMAL_SET)) == samples.MINIMAL_SET
+    assert without["minimal_set"] is None
+
+
+def test_replays_as_json_are_told_apart_by_kind(capsys):
+    found = [(samples.MINIMAL_SET, CausesReplayed(False, 0, 1.0)), (samples.ATTRIBUTION, CausesReplayed(True, None, 0))]
+    Printer(json=True).replayed([], [], found)
+    printed = json.loads(capsys.readouterr().out)
+    assert [r["same"] for r in printed["attributions"]] == [True]
+    assert [r["same"] for r in printed["minimal_sets"]] == [False]
+
+
+@pytest.mark.parametrize(("value", "cells"), [(0, ""), (1, "▏"), (500, "█" * 12), (1000, "█" * 24), (21, "▌")])
+def test_a_bar_is_as_long_as_its_share_and_never_lost(value, cells):
+    assert bar(value, 1000, 24) == cells
+
+
+def table(width, capsys, *columns):
+    print_table(Console(highlight=False, width=width), columns)
+    return [line.rstrip() for line in capsys.readouterr().out.splitlines()]
+
+
+def test_a_narrow_table_drops_columns_in_their_order_then_cuts_texts(capsys):
+    columns = [
+        Column("n", ["1234"]),
+        Column("text", ["[b] " + "x" * 26], flexible=True),
+        Column("late", ["1"], drop=1),
+        Column("soon", ["2"], drop=2),
+    ]
+    wide = table(80, capsys, *columns)
+    assert wide == ["   n  text                            late  soon", "1234  [b] " + "x" * 26 + "     1     2"]
+    first = table(30, capsys, *columns)
+    assert first[0].split() == ["n", "text", "late"]
+    assert first[1] == "1234  [b] xxxxxxxxxxxxx…     1"
+    assert first[2] == "no room for: soon (in --json)"
+    least = table(22, capsys, *columns)
+    assert least[:2] == ["   n  text", "1234  [b] xxxxxxxxxxx…"]
+    assert " ".join(least[2:]) == "no room for: late, soon (in --json)"
+
+
+@pytest.mark.parametrize(("n_controls", "rows", "bold"), [(20, None, ["4133"]), (19, None, []), (20, 1, ["4133"])])
+def test_only_what_beats_enough_other_features_is_said_to_influence(n_controls, rows, bold, capsys):
+    Printer(json=False).attribution(replace(samples.ATTRIBUTION, n_controls=n_controls), rows)
+    out = capsys.readouterr().out
+    influence = [line.split()[0] for line in out.splitlines() if line.endswith("influences")]
+    assert influence == bold
+    assert ("influences: on these probes" in out) == bool(bold)
+    assert "associated: " in out
+    assert ("2 more with estimates alone" in out) == (rows == 1)
+    assert "cause" not in out
 
 
 def test_brackets_in_messages_are_not_taken_for_markup(capsys):

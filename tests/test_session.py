@@ -18,7 +18,7 @@ from engine.session import EditSlot, Session, Workspace
 def full():
     """A session with everything in it."""
     found = session.new(samples.LOAD, samples.LOADED)
-    for result in (samples.RANKING, samples.GENERATED, samples.PROBES):
+    for result in (samples.RANKING, samples.GENERATED, samples.PROBES, samples.ATTRIBUTION, samples.MINIMAL_SET):
         found = session.add(found, result, samples.PROMPT_SET)
     return found
 
@@ -40,6 +40,8 @@ def test_results_are_added_in_their_own_lists_and_a_prompt_set_once(full):
     assert full.rankings == (samples.RANKING,)
     assert full.generations == (samples.GENERATED,)
     assert full.probe_tables == (samples.PROBES,)
+    assert full.attributions == (samples.ATTRIBUTION,)
+    assert full.minimal_sets == (samples.MINIMAL_SET,)
     assert full.prompt_sets == (samples.PROMPT_SET,)
     twice = session.add(full, samples.RANKING)
     assert twice.rankings == (samples.RANKING,) * 2
@@ -171,6 +173,36 @@ def test_one_changed_number_changes_one_line(full):
 def test_a_new_session_knows_when_it_was_made():
     created = datetime.fromisoformat(session.new(samples.LOAD, samples.LOADED).created)
     assert abs(datetime.now(UTC) - created) < timedelta(minutes=1)
+
+
+def test_one_changed_effect_changes_one_line(full):
+    before = session.layout(msgspec.to_builtins(full)).splitlines()
+    found = samples.ATTRIBUTION
+    row = msgspec.structs.replace(found.features[1], exact=0.5)
+    found = msgspec.structs.replace(found, features=(found.features[0], row, *found.features[2:]))
+    after = session.layout(msgspec.to_builtins(msgspec.structs.replace(full, attributions=(found,)))).splitlines()
+    changed = [(a, b) for a, b in zip(before, after, strict=True) if a != b]
+    assert [b.strip() for _, b in changed] == ['"exact": 0.5,']
+
+
+def test_a_file_from_before_attribution_is_still_read(full, path):
+    def as_it_was(raw):
+        del raw["attributions"], raw["minimal_sets"]
+        for ranking in raw["rankings"]:
+            del ranking["permutations"]
+            for row in ranking["features"]:
+                del row["p"], row["loo"]
+        probes = [p for s in raw["prompt_sets"] for p in s["probes"]]
+        for probe in [*probes, *(row["probe"] for t in raw["probe_tables"] for row in t["rows"])]:
+            del probe["covariate"], probe["right"]
+
+    rewritten(path, as_it_was)
+    found = session.read(path)
+    assert (found.attributions, found.minimal_sets) == ((), ())
+    assert found.prompt_sets == full.prompt_sets
+    assert found.probe_tables == full.probe_tables
+    assert [row.p for row in found.rankings[0].features] == [None, None]
+    assert found.rankings[0].permutations == 0
 
 
 # ---- the app's workspace

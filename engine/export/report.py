@@ -7,6 +7,7 @@ from engine.export.tables import generation_values
 from engine.records import Attribution, Generated, Loaded, MinimalSet, ProbeTable, Ranking
 from engine.session import Session
 from engine.words import (
+    ablated,
     attribution_notes,
     edits_in_words,
     listed,
@@ -103,8 +104,9 @@ def attribution_section(found: Attribution) -> list[str]:
             percent(row.percentile),
             measures.evidence(row, found.n_controls),
         ]
-        for row in listed(found)
+        for row in ablated(found)
     ]
+    more = len(listed(found)) - len(rows)
     probes = [
         [p.fed.text, f"{p.value:+.3f}", f"{p.mass:.3f}", "–" if p.covariate is None else f"{p.covariate:g}"]
         for p in found.probes
@@ -117,6 +119,7 @@ def attribution_section(found: Attribution) -> list[str]:
         "",
         *grid(names, rows),
         "",
+        *([f"- {more} more rows, estimates alone: in csv and jsonl"] if more else []),
         *(f"- {note}" for note in attribution_notes(found)),
         *(f"- *{warning}*" for warning in found.warnings),
         "",

@@ -13,6 +13,7 @@ from engine.printing.tables import Column, print_table
 from engine.records import Attribution, Measure, MinimalSet
 from engine.words import (
     LOW_MASS,
+    ablated,
     attribution_notes,
     listed,
     measure_in_words,
@@ -20,9 +21,6 @@ from engine.words import (
     set_notes,
     set_title,
 )
-
-ROWS_SHOWN = 20
-"""So many rows are printed at least, ablated exactly or not."""
 
 
 def attribution(out: Console, found: Attribution, rows: int | None) -> None:
@@ -57,8 +55,7 @@ def probes(out: Console, found: Attribution) -> None:
 def features(out: Console, found: Attribution, rows: int | None) -> None:
     """The table of features."""
     every = listed(found)
-    exact = sum(row.exact is not None and not row.control for row in every)
-    shown = every[: max(ROWS_SHOWN, exact) if rows is None else rows]
+    shown = ablated(found) if rows is None else every[:rows]
     words = [measures.evidence(row, found.n_controls) for row in shown]
     columns = [
         Column("feature", [str(row.feature) for row in shown]),
