@@ -8,15 +8,24 @@ from tiny import SENTENCES
 
 from engine.client import ask
 from engine.records import (
+    Answer,
+    Attribute,
+    Attribution,
+    CausesReplayed,
     Edit,
+    FindMinimalSet,
     Generate,
     Generated,
+    Measure,
+    MinimalSet,
+    Probe,
     Prompt,
     PromptSet,
     Rank,
     Ranking,
     RankReplayed,
     Replay,
+    ReplayCauses,
     Replayed,
     ReplayRank,
     Sampling,
@@ -96,3 +105,81 @@ def test_a_ranking_that_differs_names_the_row_and_the_change(client):
     rows[2], rows[3] = rows[3], rows[2]
     again = ask(client, ReplayRank(replace(ranking, features=tuple(rows))), RankReplayed)
     assert (again.same, again.first_difference) == (False, 2)
+
+
+# ---- causes
+
+ANSWERS = (Answer("she", (" she",)), Answer("he", (" he",)))
+MEASURE = Measure(
+    tuple(Probe(s, "raw", "", ANSWERS, x) for s, x in zip(SENTENCES[:3], (2.0, -1.0, 0.5), strict=True)), "she", "he"
+)
+
+
+@pytest.fixture(scope="module")
+def attribution(client):
+    return ask(client, Attribute(MEASURE, top=6, exact=3, controls=2), Attribution)
+
+
+@pytest.fixture(scope="module")
+def smallest(client, attribution):
+    candidates = tuple(row.feature for row in attribution.features if not row.control)
+    found = ask(client, FindMinimalSet(MEASURE, candidates, 0.9, most=3, controls=2), MinimalSet)
+    assert len(found.members) > 1  # else there is little to compare
+    return found
+
+
+def test_causes_replay_the_same_from_nothing_remembered(client, explorer, attribution, smallest, monkeypatch):
+    forgotten = []
+    monkeypatch.setattr(explorer, "forget", lambda: forgotten.append(True))
+    for recorded in (attribution, smallest):
+        assert ask(client, ReplayCauses(recorded), CausesReplayed) == CausesReplayed(True, None, 0.0)
+    assert len(forgotten) == 2
+
+
+def test_an_attribution_is_run_again_as_it_was_asked_for(client, attribution):
+    other = replace(attribution, request=replace(attribution.request, top=2, exact=1, controls=0))
+    again = ask(client, ReplayCauses(other), CausesReplayed)
+    assert (again.same, again.first_difference) == (False, 2)  # two rows were asked for
+
+
+def changed_row(attribution, at, **changes):
+    rows = list(attribution.features)
+    rows[at] = replace(rows[at], **changes)
+    return replace(attribution, features=tuple(rows))
+
+
+def test_the_largest_change_is_of_exact_effects_and_of_estimates_where_there_are_none(client, attribution):
+    first = attribution.features[0]
+    exact = changed_row(attribution, 0, exact=first.exact + 0.5, estimate=first.estimate + 4)
+    assert ask(client, ReplayCauses(exact), CausesReplayed).largest_change == pytest.approx(0.5)
+    at = next(n for n, row in enumerate(attribution.features) if row.exact is None)
+    estimate = changed_row(attribution, at, estimate=attribution.features[at].estimate - 0.25)
+    again = ask(client, ReplayCauses(estimate), CausesReplayed)
+    assert again.largest_change == pytest.approx(0.25)
+    assert again.same  # as with a ranking, the order decides
+
+
+def test_rows_in_another_order_are_not_the_same(client, attribution):
+    rows = list(attribution.features)
+    rows[1], rows[2] = rows[2], rows[1]
+    again = ask(client, ReplayCauses(replace(attribution, features=tuple(rows))), CausesReplayed)
+    assert again == CausesReplayed(False, 1, 0.0)
+    shorter = replace(attribution, features=attribution.features[:-1])
+    again = ask(client, ReplayCauses(shorter), CausesReplayed)
+    assert again == CausesReplayed(False, len(attribution.features) - 1, 0.0)
+
+
+@pytest.mark.parametrize("field", ["share", "share_with", "share_without"])
+def test_a_set_of_other_members_or_shares_is_noticed(client, smallest, field):
+    if field == "share":
+        changed = replace(smallest, share=smallest.share + 0.125)
+    else:
+        last = smallest.members[-1]
+        last = replace(last, **{field: getattr(last, field) - 0.125})
+        changed = replace(smallest, members=(*smallest.members[:-1], last))
+    again = ask(client, ReplayCauses(changed), CausesReplayed)
+    assert again.same
+    assert again.largest_change == pytest.approx(0.125)
+    fewer = replace(smallest, members=smallest.members[:-1])
+    again = ask(client, ReplayCauses(fewer), CausesReplayed)
+    assert (again.same, again.first_difference) == (False, len(smallest.members) - 1)
