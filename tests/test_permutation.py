@@ -105,6 +105,8 @@ def test_all_labelings_are_drawn_where_they_are_few_and_a_thousand_of_many():
     every = permutation.draw(8, 8)
     assert every.shape == (12_870, 16)
     assert len({row.tobytes() for row in every}) == 12_870
+    assert permutation.draw(1, 99).shape == (100, 100)
+    assert permutation.draw(2, 100).shape == (1_000, 102)  # 5,151 labelings, but long ones
     some = permutation.draw(9, 9)
     assert some.shape == (1_000, 18)
     for labels, m in ((every, 8), (some, 9), (permutation.draw(400, 400), 400)):
