@@ -77,6 +77,16 @@ def test_a_bar_is_as_long_as_its_share_and_never_lost(value, cells):
     assert bar(value, 1000, 24) == cells
 
 
+@pytest.mark.parametrize(
+    ("baseline", "ablated", "words"),
+    [(0.5, 0.25, "50% taken away"), (-0.5, -0.25, "50% taken away"), (0.5, 0.75, "50% more of it"), (0.0, 0.1, "0% ")],
+)
+def test_an_effect_says_whether_it_takes_away_or_adds(baseline, ablated, words, capsys):
+    effect = replace(samples.CARD.effect, baseline=baseline, ablated=ablated)
+    Printer(json=False).described(replace(samples.CARD, effect=effect))
+    assert words in capsys.readouterr().out
+
+
 def table(width, capsys, *columns):
     print_table(Console(highlight=False, width=width), columns)
     return [line.rstrip() for line in capsys.readouterr().out.splitlines()]

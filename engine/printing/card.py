@@ -93,11 +93,10 @@ def heading(what: str, index: int) -> Text:
 def effect(out: Console, found: Effect) -> None:
     """What ablating it does; one effect has nothing to be compared with, so no more is said."""
     measure = Measure((), found.toward, found.against)
-    share = percent(1 - found.ablated / found.baseline) if found.baseline else "–"
     out.print(Text(measure_in_words(measure, found.n_probes, found.slope), style="bold"))
-    out.print(
-        f"ablating the feature: {found.baseline:+.4g} → {found.ablated:+.4g} {unit(found.slope)}, {share} taken away"
-    )
+    share = 1 - found.ablated / found.baseline if found.baseline else 0.0
+    changed = f"{percent(share)} taken away" if share >= 0 else f"{percent(-share)} more of it"
+    out.print(f"ablating the feature: {found.baseline:+.4g} → {found.ablated:+.4g} {unit(found.slope)}, {changed}")
     out.print(
         Text("whether that is more than other features do: saescope attribute, with features to compare", style="dim")
     )
