@@ -226,10 +226,14 @@ def test_the_shipped_statistics_are_whole():
 
 
 def test_of_equal_activations_the_earlier_tokens_are_kept(explorer):
-    reference = explorer.reference
-    for values, places in zip(reference.strongest_FS.tolist(), reference.position_FS.tolist(), strict=True):
-        pairs = list(zip([-v for v in values if v > 0], places, strict=False))
-        assert pairs == sorted(pairs)
+    same_TD = torch.randn(1, 16, generator=torch.Generator().manual_seed(3)).repeat(40, 1)
+    gathered = references._Gatherer(explorer.sae, 1e9, special={BOS})
+    for _ in range(3):
+        gathered.add([BOS, *range(5, 44)], same_TD)
+    found = gathered.finish("same", 1.0)
+    fires = found.count_F > 0
+    assert fires.sum() > 3
+    assert found.position_FS[fires].tolist() == [list(range(1, 1 + STRONGEST))] * int(fires.sum())
 
 
 def test_an_unwritable_cache_does_not_stop_a_load(load, tmp_path, monkeypatch):
