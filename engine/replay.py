@@ -95,7 +95,7 @@ def ranking(explorer: Explorer, recorded: Ranking) -> Events:
 
 
 def causal(explorer: Explorer, recorded: Causes) -> Events:
-    """Attributes, or searches for a set, again as it was asked for; compares rows and effects, or members and shares."""
+    """Attributes, or searches for a set, again as asked; compares rows and effects, or members and shares."""
     explorer.forget()
     if isinstance(recorded, Attribution):
         again: Attribution = yield from causes.attribute(explorer, recorded.request)
