@@ -124,7 +124,7 @@ def attribute(explorer: Explorer, request: Attribute) -> Events:
         spearman=spearman([float(slopes.estimate_F[f]) for f in run], [exact[f] for f in run]),
         spearman_activation=spearman([float(slopes.strength_F[f]) for f in run], sizes),
         dtype=str(upper.dtype).removeprefix("torch."),
-        warnings=tuple(warnings(explorer, found, request.measure, len(drawn))),
+        warnings=(*warnings(explorer, found, request.measure), *few_controls(len(drawn))),
     )
 
 
@@ -183,7 +183,7 @@ def controls(explorer: Explorer, slopes: Gradient, features: Sequence[int], numb
     return drawn
 
 
-def warnings(explorer: Explorer, found: Measured, measure: Measure, n_controls: int) -> list[str]:
+def warnings(explorer: Explorer, found: Measured, measure: Measure) -> list[str]:
     """What a reader must know before believing the numbers."""
     said = []
     small = sum(mass < SMALL_MASS for mass in found.masses)
@@ -201,9 +201,14 @@ def warnings(explorer: Explorer, found: Measured, measure: Measure, n_controls: 
         said.append(f"{others} of the probes do not track both answers and are left out.")
     if explorer.upper.dtype not in (torch.float32, torch.float64):
         said.append(f"No memory for float32: exact effects are rounded as {explorer.upper.dtype} is.")
-    if n_controls < measures.MIN_CONTROLS:
-        said.append(f"With {n_controls} features to compare with, no effect can be called influence.")
     return said
+
+
+def few_controls(number: int) -> list[str]:
+    """Whether there are enough features to compare with."""
+    if number >= measures.MIN_CONTROLS:
+        return []
+    return [f"With {number} features to compare with, no effect can be called influence."]
 
 
 def exact_effect(explorer: Explorer, measure: Measure, feature: int) -> Generator[Event, Any, Effect]:

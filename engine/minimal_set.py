@@ -118,6 +118,10 @@ def find_minimal_set(explorer: Explorer, request: FindMinimalSet) -> Events:
     if abs(found.baseline) < LITTLE:
         raise UsageError("The measure is 0: there is nothing to take away.", "Choose other answers or probes.")
     facts = (yield from measured_facts(explorer, request.facts)) if request.facts else None
+    said = []
+    if facts is not None and facts.baseline <= 0:
+        said.append("The model does not know the facts, so there is nothing of them to keep: they are left out.")
+        facts = None
     text = (yield from NeutralText.read(explorer, request.neutral_tokens)) if request.neutral_tokens else None
     search = Search(explorer, request, found, facts, text)
     chosen, value = yield from grow(search)
@@ -131,7 +135,7 @@ def find_minimal_set(explorer: Explorer, request: FindMinimalSet) -> Events:
     members = tuple(
         SetMember(feature, tokens, with_it.share, rest.share)
         for feature, tokens, with_it, rest in zip(
-            chosen, explorer.names(chosen, reads), [*prefixes, value], without, strict=True
+            chosen, explorer.names(chosen, reads), [*prefixes, value][: len(chosen)], without, strict=True
         )
     )
     return MinimalSet(
@@ -147,7 +151,7 @@ def find_minimal_set(explorer: Explorer, request: FindMinimalSet) -> Events:
         kl=kl,
         control_shares=tuple(shares),
         dtype=str(explorer.upper.dtype).removeprefix("torch."),
-        warnings=tuple(warnings(explorer, found, request.measure, len(shares)) if chosen else ()),
+        warnings=(*said, *warnings(explorer, found, request.measure)),
     )
 
 

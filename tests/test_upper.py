@@ -113,7 +113,7 @@ def test_half_precision_is_run_in_float32(tmp_path):
 
 
 def test_a_hook_outside_the_blocks_has_no_layers_above_it(family):
-    name, model, _ = family
+    _, model, _ = family
     embedding = next(n for n, m in model.module.named_modules() if isinstance(m, torch.nn.Embedding))
     with pytest.raises(HookError, match="none of the model's blocks"):
         UpperLayers(model, resolve_hook(model.module, embedding))
