@@ -15,9 +15,15 @@ from math import comb, log
 import numpy as np
 import numpy.typing as npt
 
+from engine.records import Pool
+
 Floats = npt.NDArray[np.float64]
 MANY_LABELINGS = 10**18
 """More than anybody could try; hundreds of prompts have too many for a 64-bit integer."""
+
+
+GROWS: dict[Pool, str] = {"max": "maximum", "sum": "sum"}
+"""Ways of pooling whose result grows with a prompt's length."""
 
 
 @dataclass(frozen=True)
@@ -99,16 +105,17 @@ def labelings(m: int, n: int) -> int:
     return min(MANY_LABELINGS, comb(m + n, m))
 
 
-def warnings(m: int, n: int, lengths_positive: list[int], lengths_negative: list[int]) -> list[str]:
-    """What a reader must know before believing the ranking."""
+def warnings(lengths_positive: list[int], lengths_negative: list[int], pool: Pool) -> list[str]:
+    """What a reader must know before believing the ranking; lengths in counted tokens, one a prompt."""
+    m, n = len(lengths_positive), len(lengths_negative)
     found = []
     count = labelings(m, n)
     if count < 1000:
         found.append(f"{m} against {n} prompts has only {count} labelings: no p below {1 / count:.3g} is possible.")
     longer, shorter = sorted([np.mean(lengths_positive), np.mean(lengths_negative)], reverse=True)
-    if longer > 1.5 * shorter:
+    if longer > 1.5 * shorter and pool in GROWS:
         found.append(
             f"The sets differ in length ({np.mean(lengths_positive):.0f} against {np.mean(lengths_negative):.0f} "
-            "tokens on average): a maximum grows with length."
+            f"tokens on average): a {GROWS[pool]} grows with length."
         )
     return found

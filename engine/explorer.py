@@ -163,9 +163,7 @@ class Explorer:
             n_active_features=int(table.active_F.sum()),
             labelings=count,
             p_floor=1 / count,
-            warnings=tuple(
-                statistics.warnings(len(positive), len(negative), lengths[: len(positive)], lengths[len(positive) :])
-            ),
+            warnings=tuple(statistics.warnings(*split(lengths, len(positive)), request.pool)),
             prompts=tuple(r.fed for r in reads),
             permutations=table.permutations,
         )
@@ -289,6 +287,11 @@ class Explorer:
             sums[name] += torch.tensor(pair, dtype=torch.float64).exp()
         rows = tuple(AnswerRow(name, float(p[0]), float(p[1])) for name, p in sums.items())
         return rows, tuple(s for (_, s), c in zip(strings, joined, strict=True) if not c.clean)
+
+
+def split(values: list[int], n_positive: int) -> tuple[list[int], list[int]]:
+    """The positives' values and the negatives'."""
+    return values[:n_positive], values[n_positive:]
 
 
 def of_probe(work: Events, probe: int) -> Events:

@@ -135,13 +135,16 @@ def test_labelings_are_counted():
 
 
 def test_few_prompts_warn_of_the_smallest_possible_p():
-    (warning,) = contrast.warnings(5, 2, [10] * 5, [10] * 2)
+    (warning,) = contrast.warnings([10] * 5, [10] * 2, "max")
     assert "21 labelings" in warning
     assert "0.0476" in warning
-    assert contrast.warnings(8, 8, [10] * 8, [12] * 8) == []
+    assert contrast.warnings([10] * 8, [12] * 8, "max") == []
 
 
 @pytest.mark.parametrize("lengths", [([30] * 8, [10] * 8), ([10] * 8, [30] * 8)])
 def test_sets_of_different_length_warn(lengths):
-    (warning,) = contrast.warnings(8, 8, *lengths)
+    (warning,) = contrast.warnings(*lengths, "max")
+    (summed,) = contrast.warnings(*lengths, "sum")
+    assert "a maximum grows" in warning and "a sum grows" in summed
+    assert contrast.warnings(*lengths, "mean") == contrast.warnings(*lengths, "fraction") == []
     assert f"({lengths[0][0]} against {lengths[1][0]} tokens on average)" in warning
