@@ -1,12 +1,13 @@
 """Measures, gradients and exact effects: against the whole model, finite differences in float64, and brute force."""
 
 import math
+from dataclasses import replace as replace_config
 
 import numpy as np
 import pytest
 import torch
 from msgspec.structs import replace
-from tiny import write_sae
+from tiny import sae_weights, write_sae
 from transformers.models.llama.modeling_llama import LlamaRMSNorm
 
 import engine.upper
@@ -26,6 +27,7 @@ from engine.attribution import (
 from engine.errors import EditError, UsageError
 from engine.formats import load_sae
 from engine.records import Answer, Attribute, Edit, Measure, Probe, Progress, Prompt
+from engine.sae import SparseAutoencoder
 from engine.upper import UpperLayers
 
 FEMALE = Answer("female", (" she", " her", "a long answer"))
@@ -211,14 +213,37 @@ def test_estimates_where_features_are_ablated_are_taken_there(explorer, found):
     assert torch.equal(before.strength_F, after.strength_F)
 
 
-def test_strength_is_what_a_features_part_of_the_vectors_comes_to(explorer, found):
-    sae = explorer.sae
+@pytest.mark.parametrize("rescaled", [False, True])
+def test_estimates_and_strengths_are_of_the_decoder_as_it_is_applied(explorer, found, rescaled):
+    """Rows of different length, and activations multiplied by them or not."""
+    weights = sae_weights()
+    weights["W_dec"] = weights["W_dec"] * torch.linspace(0.3, 3, 40)[:, None]
+    config = replace_config(explorer.sae.config, rescale_acts_by_decoder_norm=rescaled)
+    sae = SparseAutoencoder(config, weights)
     slopes = run(gradient(sae, explorer.upper, found.items, (), ""))
-    for feature in slopes.strength_F.topk(3).indices.tolist():
+    active = (slopes.strength_F > 0).nonzero()[:, 0].tolist()
+    assert len(active) > 5
+    for feature in active:
         parts = [d for i in found.items for d in ablation(sae, i.h, i.editable, [feature]) if d is not None]
         assert float(slopes.strength_F[feature]) == pytest.approx(
             sum(float(d.norm(dim=-1).sum()) for d in parts), rel=1e-4
         )
+        with torch.inference_mode():
+            up, down = (
+                total(found.items, [float(s.value) for s in score(explorer.upper, found.items, moved)])
+                for moved in ([step * d for d in every(sae, found, feature)] for step in (0.01, -0.01))
+            )
+        assert float(slopes.estimate_F[feature]) == pytest.approx((up - down) / 0.02, rel=0.02, abs=2e-3)
+
+
+def every(sae, found, feature):
+    """What ablating the feature adds to each row of each item."""
+    deltas = [ablation(sae, item.h, item.editable, [feature]) for item in found.items]
+    return [
+        torch.zeros_like(h) if d is None else d
+        for item, own in zip(found.items, deltas, strict=True)
+        for h, d in zip(item.h, own, strict=True)
+    ]
 
 
 # ---- the verb
