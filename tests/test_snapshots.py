@@ -11,8 +11,11 @@ from engine.autosave import AutosaveStore
 from engine.records import Doctor, Load
 from tui.app import SaescopeApp
 from tui.opening import Opening
+from tui.screens.causes import CausesScreen
 from tui.screens.dialogs import AskText
+from tui.screens.minimal_set import MinimalSetScreen
 from tui.screens.report import Report
+from tui.screens.sheet import Sheet
 
 SMALL, MEDIUM, LARGE = (80, 24), (120, 40), (200, 60)
 
@@ -102,12 +105,64 @@ def test_help(looks, size):
     assert looks(size, go)
 
 
-@by_size(MEDIUM)
+@by_size(SMALL, MEDIUM, LARGE)
 def test_card(looks, size):
     async def go(b):
         await read(b)
+        b.study.set_label(102, "nurses")
+        b.main.notebook.set_note(102, "Only where somebody is paid.")
         await b.press("f")
-        await b.until(lambda: isinstance(b.top, Report))
+        await b.shows("Fires on")
+
+    assert looks(size, go)
+
+
+async def attributed(b):
+    await read(b)
+    await b.press("A")
+    await b.until(lambda: isinstance(b.top, Sheet))
+    await b.handled()
+    await b.press("enter")
+    await b.until(lambda: isinstance(b.top, CausesScreen))
+
+
+@by_size(SMALL, MEDIUM)
+def test_measure(looks, size):
+    async def go(b):
+        await read(b)
+        await b.press("A")
+        await b.until(lambda: isinstance(b.top, Sheet))
+
+    assert looks(size, go)
+
+
+@by_size(SMALL, MEDIUM)
+def test_causes(looks, size):
+    async def go(b):
+        await attributed(b)
+        await b.press("down", "space")
+
+    assert looks(size, go)
+
+
+@by_size(MEDIUM, LARGE)
+def test_effects(looks, size):
+    async def go(b):
+        await attributed(b)
+        await b.press("escape", "o")
+
+    assert looks(size, go)
+
+
+@by_size(SMALL, MEDIUM)
+def test_minimal_set(looks, size):
+    async def go(b):
+        await attributed(b)
+        await b.press("m")
+        await b.until(lambda: isinstance(b.top, Sheet))
+        await b.handled()
+        await b.press("enter")
+        await b.until(lambda: isinstance(b.top, MinimalSetScreen))
 
     assert looks(size, go)
 

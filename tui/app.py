@@ -94,9 +94,9 @@ class SaescopeApp(App[None]):
         except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
             self._keymap_problem = f"{path} cannot be read: {error}."
             return {}
-        from tui.help import PANES
+        from tui.help import PAGES, PANES
 
-        classes: tuple[type[DOMNode], ...] = (MainScreen, *(pane for _, pane in PANES))
+        classes: tuple[type[DOMNode], ...] = (MainScreen, *(pane for _, pane in (*PANES, *PAGES)))
         bindings = [binding for owner in classes for binding in owner.BINDINGS]
         known = {binding.id for binding in bindings if isinstance(binding, Binding)}
         odd = [name for name, value in found.items() if name not in known or not isinstance(value, str)]
@@ -140,6 +140,12 @@ class SaescopeApp(App[None]):
         main = self.main
         yield SystemCommand("New session", "Same prompts and model, no edits and results", main.sessions.new)
         yield SystemCommand("Open a packaged prompt set", "gender_bias, founding_5v2 and others", main.flows.open_set)
+        yield SystemCommand(
+            "Import explanations (Neuronpedia export)",
+            "What others say this SAE's features stand for; a feature's page shows it",
+            main.feature_page.import_explanations,
+        )
+        yield SystemCommand("The last smallest set", "A page on the set that was found last", main.causes.show_last_set)
         if main.study.load.model is None:
             yield SystemCommand("Ablate the list @gender", "The demo SAE's list of gender features", main.ablate_list)
         yield SystemCommand("Light or dark", "Switch between saescope's two themes", self.switch_theme)

@@ -9,7 +9,7 @@ from engine import measures
 from engine.errors import UsageError
 from engine.records import Answer, Attribute, Attribution, FindMinimalSet, Measure, MinimalSet, Probe
 from engine.words import listed
-from tui.effects import is_current, measure_in_words, strings_in_words, with_answers
+from tui.effects import is_current, measure_in_words, strings_in_words, typed_answer, with_answers
 from tui.screens.causes import CausesScreen
 from tui.screens.dialogs import Field
 from tui.screens.minimal_set import MinimalSetScreen
@@ -161,7 +161,7 @@ class CauseFlows:
             request = wanted(values)
             kept = f"{count_in_words(len(facts), 'question')} of fact to be kept" if facts else "no questions of fact"
             count = count_in_words(len(request.candidates), "candidate")
-            lines = [measure_in_words(request.measure), f"{count}, those that take some of it away · {kept}"]
+            lines = [measure_in_words(request.measure), f"{count}: those that take some of it away", kept]
             if self.is_stale(request.measure):
                 lines.append("⚠ the probes have changed since: A measures effects again")
             return "\n".join(lines)
@@ -185,7 +185,7 @@ class CauseFlows:
             if self.screen.is_undisturbed:
                 self._show_set(found)
             else:
-                self.screen.notify("The search is done: C, then M shows the set.")
+                self.screen.notify("The search is done: C, then M shows it.")
 
         work.run("minimal set", task)
 
@@ -195,7 +195,7 @@ class CauseFlows:
         if sets:
             self._show_set(sets[-1])
         else:
-            self.screen.notify("No set was searched for yet: m, in the causes (C), does.")
+            self.screen.notify("No set was searched for yet: m does, where the effects are (C).")
 
     def _show_set(self, found: MinimalSet) -> None:
         self.screen.app.push_screen(MinimalSetScreen(self, found))
@@ -233,10 +233,8 @@ def measure_of(values: Values, probes: tuple[Probe, ...]) -> Measure:
     for side in ("toward", "against"):
         strings = typed_strings(values[f"typed_{side}"])
         if strings:
-            name = "|".join(strings)
-            name = f"{name} (typed)" if name in names else name
-            typed.append(Answer(name, strings))
-            sides.append(name)
+            typed.append(typed_answer(strings, names))
+            sides.append(typed[-1].name)
         elif values.get(side):
             sides.append(values[side])
         else:

@@ -50,7 +50,9 @@ def effect_in_words(found: Attribution, row: AttributedFeature) -> str:
 
 
 def percent(share: float) -> str:
-    """With a sign, and a decimal where it is small."""
+    """With a sign, and a decimal where it is small; "0%" where that shows nothing."""
+    if abs(share) < 0.0005:
+        return "0%"
     return f"{share:+.{0 if abs(share) >= 0.0995 else 1}%}".replace("-", "−")
 
 
@@ -67,8 +69,23 @@ def again(measure: Measure, probes: Sequence[Probe]) -> Measure:
     measured = measures.measured_probes(measure)
     known = measures.answer_names(probes)
     wanted = measured[0].answers if measured else ()
-    typed = [a for a in wanted if a.name in (measure.toward, measure.against) and a.name not in known]
+    typed = [a for a in wanted if a.name in (measure.toward, measure.against) and is_typed(a) and a.name not in known]
     return Measure(with_answers(probes, typed), measure.toward, measure.against)
+
+
+TYPED = " (typed)"
+"""Marks a typed answer whose strings are the name of another one."""
+
+
+def typed_answer(strings: tuple[str, ...], names: Sequence[str]) -> Answer:
+    """An answer that is called what it consists of; `names` are taken."""
+    name = "|".join(strings)
+    return Answer(name + TYPED if name in names else name, strings)
+
+
+def is_typed(answer: Answer) -> bool:
+    """Whether it was typed for a measure."""
+    return answer.name.removesuffix(TYPED) == "|".join(answer.strings)
 
 
 def with_answers(probes: Sequence[Probe], answers: Sequence[Answer]) -> tuple[Probe, ...]:

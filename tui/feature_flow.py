@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from engine import measures
 from engine.errors import SaescopeError, UsageError
+from engine.explanations import address
 from engine.records import Describe, Described, Effect, FeatureRow, Measure
 from tui.effects import Effects
 from tui.screens.dialogs import AskText
@@ -17,7 +19,6 @@ from tui.words import tokens_in_words
 if TYPE_CHECKING:
     from tui.main_screen import MainScreen
 
-NEURONPEDIA = "https://www.neuronpedia.org"
 ASKS, NO_ANSWER, NO_ENGINE = "the engine looks it up…", "no answer: ! says why", "no model is loaded: M chooses one"
 Context = tuple[object, ...]
 
@@ -55,7 +56,7 @@ class FeatureFlow:
     def address(self, feature: int) -> str:
         """Its page on Neuronpedia; "" where the SAE has none that is known."""
         loaded = self.screen.study.loaded
-        return f"{NEURONPEDIA}/{loaded.neuronpedia}/{feature}" if loaded and loaded.neuronpedia else ""
+        return (address(loaded, feature) or "") if loaded else ""
 
     def row(self, feature: int) -> tuple[FeatureRow | None, int, int]:
         """(its row in the leaderboard, its place there, how many rows there are)."""
@@ -171,6 +172,19 @@ class FeatureFlow:
                 then()
 
         self.screen.app.push_screen(AskNote(f"Note on feature {feature}", self.note(feature)), keep)
+
+    def import_explanations(self) -> None:
+        """What others say about this SAE's features, out of an export of Neuronpedia."""
+
+        def read(path: str | None) -> None:
+            if path is not None:
+                self.screen.notebook.import_explanations(Path(path).expanduser())
+
+        def check(path: str) -> str:
+            return "" if path.strip() and Path(path).expanduser().exists() else "There is no such file or folder."
+
+        hint = "a .jsonl or .jsonl.gz file, or the folder of them, with lines of index and description"
+        self.screen.app.push_screen(AskText("Import explanations", "", "path", hint, check), read)
 
     def copy(self, feature: int) -> None:
         """Its address where it has one, else its number."""

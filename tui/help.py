@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from rich.text import Text
 from textual.binding import Binding
+from textual.screen import Screen
 from textual.widget import Widget
 
 from tui.panes.edits import EditsPane
@@ -13,6 +14,9 @@ from tui.panes.generation import GenerationPane
 from tui.panes.leaderboard import LeaderboardPane
 from tui.panes.prompts import PromptsPane
 from tui.panes.tokens import TokensPane
+from tui.screens.causes import CausesScreen
+from tui.screens.feature import FeaturePage
+from tui.screens.minimal_set import MinimalSetScreen
 
 if TYPE_CHECKING:
     from tui.main_screen import MainScreen
@@ -24,11 +28,17 @@ PANES: tuple[tuple[str, type[Widget]], ...] = (
     ("Edits", EditsPane),
     ("4 Generate", GenerationPane),
 )
+PAGES: tuple[tuple[str, type[Screen[None]]], ...] = (
+    ("A, C Which features influence the answer?", CausesScreen),
+    ("m The smallest set", MinimalSetScreen),
+    ("f A feature's page", FeaturePage),
+)
 FIRST_STEPS = """\
 r ranks the features that tell your positive from your negative prompts. Move through them: the tokens show where
 each one fires. space ablates the feature, g generates baseline and edited text side by side; toggle again while they
-stream. v answers every probe. s saves to a file that `saescope replay` runs again. Everything is kept as you go: q asks
-nothing.
+stream. A ablates features one by one and says which ones influence an answer; there m finds the smallest set that
+carries it, and enter takes it for g to generate with. v answers every probe. s saves to a file that `saescope replay`
+runs again. Everything is kept as you go: q asks nothing.
 """
 
 
@@ -44,6 +54,9 @@ def help_text(screen: MainScreen) -> Text:
         heading(text, name)
         text.append(flowing(getattr(pane, "HELP", "")), "dim")
         keys(text, [b for b in pane.BINDINGS if isinstance(b, Binding)])
+    for name, page in PAGES:
+        heading(text, name)
+        keys(text, [b for b in page.BINDINGS if isinstance(b, Binding)])
     return text
 
 

@@ -7,14 +7,18 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
 
 from engine.errors import SaescopeError
 from engine.records import Loaded
 
 if TYPE_CHECKING:
+    from engine.explanations import Explanations
     from engine.notes import Note, Notes
     from tui.workbench import Workbench
+
+T = TypeVar("T")
 
 
 class Notebook:
@@ -26,8 +30,9 @@ class Notebook:
         """Whose labels and notes these are: a SAE's fingerprint."""
         self.labels: dict[int, str] = {}
         self._notes: dict[int, str] = {}
+        self._explanations: dict[int, str] = {}
         self._files = asyncio.Lock()
-        """One change at a time, in the order in which they were made."""
+        """One reads or writes at a time, in the order in which that was wanted."""
 
     def note(self, feature: int) -> str:
         """The user's own text about a feature; "" where there is none."""
@@ -35,21 +40,33 @@ class Notebook:
 
     def explanation(self, feature: int) -> str:
         """What others say it stands for; "" where nothing is known."""
-        return ""
+        return self._explanations.get(feature, "")
 
     def read(self, loaded: Loaded) -> None:
         """Reads what is known of this SAE; another SAE's labels go at once."""
-        if loaded.sae_fingerprint != self._sae:
-            self._sae, self.labels, self._notes = loaded.sae_fingerprint, {}, {}
+        sae = loaded.sae_fingerprint
+        if sae != self._sae:
+            self._sae, self.labels, self._notes, self._explanations = sae, {}, {}, {}
 
-        def take(found: dict[int, Note]) -> None:
-            if self._sae == loaded.sae_fingerprint:
-                self.labels = {feature: note.label for feature, note in found.items() if note.label}
-                self._notes = {feature: note.notes for feature, note in found.items() if note.notes}
-                if found:
-                    self.screen.show_features()
+        def read_notes() -> tuple[dict[int, Note], tuple[str, ...]]:
+            notes = open_notes()
+            return notes.of(sae), notes.problems
 
-        self._work(lambda notes: notes.of(loaded.sae_fingerprint), take)
+        def take_notes(found: tuple[dict[int, Note], tuple[str, ...]]) -> None:
+            notes, problems = found
+            if self._sae == sae and notes:
+                self.labels = {feature: note.label for feature, note in notes.items() if note.label}
+                self._notes = {feature: note.notes for feature, note in notes.items() if note.notes}
+                self.screen.show_features()
+            if problems:
+                self.screen.report(f"Some notes cannot be read: {problems[0]}", "Mend the line in the file.")
+
+        def take_explanations(found: dict[int, str]) -> None:
+            if self._sae == sae:
+                self._explanations = found
+
+        self._work(read_notes, take_notes)
+        self._work(lambda: open_explanations().of(sae), take_explanations)
 
     def set_label(self, feature: int, label: str) -> None:
         """Keeps a label; "" takes it away."""
@@ -68,29 +85,58 @@ class Notebook:
         loaded = self.screen.study.loaded
         if loaded is not None:  # else whose feature is it?
             sae, name = loaded.sae_fingerprint, loaded.sae
-            self._work(lambda kept: kept.put(sae, name, feature, label, notes), lambda _: None)
+            self._work(lambda: open_notes().put(sae, name, feature, label, notes), lambda nothing: None)
 
-    def _work(self, task: Callable[[Notes], object], then: Callable[[dict[int, Note]], None]) -> None:
-        """Does something with the file in a thread, and goes on with what came of it; errors are reported."""
+    def import_explanations(self, path: Path) -> None:
+        """Takes in an export of Neuronpedia, and says how many features it explains."""
+        loaded = self.screen.study.loaded
+        if loaded is None:
+            self.screen.report("No model is loaded.", "Explanations belong to a SAE: M chooses model and SAE.")
+            return
+
+        def add() -> tuple[str, dict[int, str]]:
+            explanations = open_explanations()
+            added = explanations.add(loaded, path)
+            left_out = f", {added.skipped:,} lines left out" if added.skipped else ""
+            return f"{added.count:,} features explained{left_out}: f shows it.", explanations.of(loaded.sae_fingerprint)
+
+        def take(found: tuple[str, dict[int, str]]) -> None:
+            if self._sae == loaded.sae_fingerprint:
+                self._explanations = found[1]
+            self.screen.notify(found[0])
+
+        self._work(add, take)
+
+    def _work(self, task: Callable[[], T], then: Callable[[T], None]) -> None:
+        """Does something with the files in a thread, and goes on with what came of it; errors are reported."""
 
         async def work() -> None:
             async with self._files:
                 try:
-                    found = await asyncio.to_thread(self._in_thread, task)
+                    found = await asyncio.to_thread(task)
                 except SaescopeError as error:
                     self.screen.report(error.message, error.remedy)
                     return
-            if isinstance(found, dict):
-                then(found)
+            then(found)
 
         self.screen.run_worker(work, group="notes")  # type: ignore[arg-type]
 
-    def _in_thread(self, task: Callable[[Notes], object]) -> object:
-        from engine.notes import Notes  # behind the first paint
-
-        return task(Notes())
-
     async def finish(self) -> None:
         """Waits for what is still to be written."""
+        await asyncio.sleep(0)  # what was just wanted begins
         async with self._files:
             pass
+
+
+def open_notes() -> Notes:
+    """The user's file of notes; imported behind the first paint."""
+    from engine.notes import Notes
+
+    return Notes()
+
+
+def open_explanations() -> Explanations:
+    """The explanations that were imported."""
+    from engine.explanations import Explanations
+
+    return Explanations()

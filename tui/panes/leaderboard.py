@@ -23,7 +23,9 @@ from tui.words import tokens_in_words
 NOTHING = """\
 Which features tell your prompts apart?
 
-r ranks all of them. Then: enter reads one, space ablates it, p pins it, f tells more about it."""
+r ranks all of them. Then: enter reads one, space ablates it, p pins it, f tells more about it.
+
+A finds which ones influence an answer."""
 
 
 Cell = Callable[[FeatureRow, Effects | None], str]
@@ -269,7 +271,7 @@ any feature by its number."""
                 label = self._labels.get(row.feature)
                 tokens = Text(f"“{label}”" if label else tokens_in_words(row.tokens), style="italic" if label else "")
                 tokens.truncate(tokens_width, overflow="ellipsis")
-                cells = [Text(c.cell(row, self._effects), justify="right") for c in columns]
+                cells = [Text(c.cell(row, self._effects), self._style(row, c), justify="right") for c in columns]
                 number = Text(f"{row.feature:>7} ")
                 table.add_row(self._mark(row.feature), number, tokens, *cells, key=str(row.feature))
             if before is None or not self.go_to(before):
@@ -278,6 +280,11 @@ any feature by its number."""
         if before is not None and now is not None and now != before:
             self.post_message(self.FeatureMoved(now))
         self._note(ranking)
+
+    def _style(self, row: FeatureRow, column: Column) -> str:
+        """Influence is bold, also where there is no room for the column that says so."""
+        effects = self._effects if column.of_effects else None
+        return "bold" if effects is not None and effects.evidence(row.feature) == "influences" else ""
 
     def _columns(self, ranking: Ranking) -> list[Column]:
         """The columns there is something to say in, then those that have no number in any row."""
@@ -320,12 +327,11 @@ any feature by its number."""
         return " ".join((str(row.feature), tokens_in_words(row.tokens), self._labels.get(row.feature, ""))).lower()
 
     def _note(self, ranking: Ranking) -> None:
-        found = [chance_in_words(ranking), f"{ranking.n_active_features:,} features fire"]
-        if self._effects is None:
-            found.append("associated, no more")
-        else:
+        said = "associated, no more"
+        if self._effects is not None:
             influence = self._effects.influence([row.feature for row in ranking.features])
-            found.insert(0, f"{influence} of {len(ranking.features)} shown to influence the answer")
+            said = f"{influence} of {len(ranking.features)} shown to influence the answer"
+        found = [said, chance_in_words(ranking), f"{ranking.n_active_features:,} features fire"]
         if not ranking.density_weight:
             found.append("density weight off: w")
         # how few labelings there are is said already
@@ -430,9 +436,8 @@ any feature by its number."""
 def chance_in_words(ranking: Ranking) -> str:
     """What p was counted over, or why there is none."""
     if ranking.permutations:
-        return (
-            f"p over {ranking.permutations:,} of {ranking.labelings:,} labelings, no lower than {ranking.p_floor:.2g}"
-        )
+        every = "all " if ranking.permutations == ranking.labelings else ""
+        return f"p: {every}{ranking.permutations:,} labelings, {1 / ranking.permutations:.1g} at least"
     if ranking.labelings < FEW_LABELINGS:
         return f"{ranking.labelings} labelings: no p below {ranking.p_floor:.2g}"
     return ""

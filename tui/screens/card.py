@@ -125,9 +125,9 @@ def lens(found: Described) -> RenderableType:
 def related(found: Described, name_of: dict[int, str]) -> RenderableType:
     """Features that point the same way, or the other, and those that fire on the same tokens of the prompts."""
     lists = (
-        ("closest direction (cosine)", [neighbour(n, name_of) for n in found.neighbours]),
-        ("opposite direction", [neighbour(n, name_of) for n in found.antipodes]),
-        ("fires on the same tokens", [companion(c, name_of) for c in found.co_active]),
+        ("closest (cosine)", [neighbour(n, name_of) for n in found.neighbours]),
+        ("opposite", [neighbour(n, name_of) for n in found.antipodes]),
+        ("fires with it (tokens)", [companion(c, name_of) for c in found.co_active]),
     )
     shown = [(heading, lines[:RELATED]) for heading, lines in lists if lines]
     if not shown:

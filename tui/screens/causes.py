@@ -22,16 +22,20 @@ from tui.words import count_in_words
 if TYPE_CHECKING:
     from tui.cause_flows import CauseFlows
 
-NAME_WIDTH = 18
+BEFORE = (("mark", "", -2), ("feature", "feature", 8))
 COLUMNS = (
-    ("mark", "", -2), ("feature", "feature", 8), ("name", " fires most on", -NAME_WIDTH), ("share", "effect", 8),
-    ("evidence", "evidence", 12), ("exact", "exact", 9), ("estimate", "estimate", 10), ("percentile", "beats", 7),
-    ("activation", "activation", 12), ("density", "density", 9),
-)  # fmt: skip
-HINT = (
-    "enter read it · space ablate · f its page · m the smallest set · M the last one · p probes · ←→ more columns\n"
-    "effect: −12% takes 12% of the measure away · beats: share of the controls · influences: beats 95% · escape closes"
+    ("share", "effect", 8),
+    ("evidence", "evidence", 12),
+    ("exact", "exact", 9),
+    ("estimate", "estimate", 10),
+    ("percentile", "beats", 7),
+    ("activation", "activation", 12),
+    ("density", "density", 9),
 )
+ALWAYS = 5
+"""So many of them are seen without scrolling."""
+HINT = "enter read it · space ablate · f its page · m smallest set · M the last set · p probes · ←→ columns · esc"
+LEGEND = "effect: −12% takes 12% of the measure away · beats: share of the controls · influences: it beats 95% of them"
 
 
 class CausesScreen(TablePage):
@@ -47,7 +51,7 @@ class CausesScreen(TablePage):
 
     def __init__(self, flows: CauseFlows, found: Attribution) -> None:
         self.flows, self.found = flows, found
-        super().__init__("Which features influence the answer?", about(found, self._stale()), HINT)
+        super().__init__("Which features influence the answer?", about(found, self._stale()), HINT, LEGEND)
 
     def _stale(self) -> str:
         return "probes changed: A measures again" if self.flows.is_stale(self.found.request.measure) else ""
@@ -55,7 +59,8 @@ class CausesScreen(TablePage):
     def on_mount(self) -> None:
         """Fills the table."""
         effects = Effects(self.found)
-        self.add_columns(COLUMNS)
+        self._name_width = self.name_width((*BEFORE, *COLUMNS), (*BEFORE, *COLUMNS[:ALWAYS]))
+        self.add_columns((*BEFORE, ("name", " fires most on", -self._name_width), *COLUMNS))
         self._listed = {row.feature for row in listed(self.found)}
         for row in self.found.features:
             self.table.add_row(*self._cells(row, effects), key=str(row.feature))
@@ -68,7 +73,7 @@ class CausesScreen(TablePage):
         return [
             self._mark(row.feature),
             right(f"{row.feature} "),
-            name_cell(name, NAME_WIDTH),
+            name_cell(name, self._name_width),
             right(("≈" if row.exact is None else "") + effect_in_words(self.found, row)),
             Text(evidence.rjust(12), "bold" if evidence == "influences" else ""),
             right("–" if row.exact is None else number(row.exact, 4)),
@@ -133,10 +138,10 @@ def about(found: Attribution, stale: str) -> Text:
     text.append(f"\nBaseline {number(found.baseline, 3)} {measures.unit(found.slope)}")
     if found.probes:
         values, masses = [p.value for p in found.probes], [p.mass for p in found.probes]
-        text.append(f" · probes {span(values, number)} · both answers' probability {span(masses, plain)} (p: each)\n")
+        text.append(f" · probes {span(values, number)} · mass of both answers {span(masses, plain)}\n")
     exact = sum(row.exact is not None for row in found.features)
     text.append(f"{exact} ablated for certain, {count_in_words(found.n_controls, 'control')} among them")
-    text.append(f" · rank correlation with the exact effect: estimate {correlation(found.spearman)}")
+    text.append(f" · Spearman with the exact effect: estimate {correlation(found.spearman)}")
     text.append(f", activation {correlation(found.spearman_activation)} · {found.dtype}")
     for warning in (*found.warnings, *filter(None, [stale])):
         text.append(f"\n⚠ {safe(warning)}", "bold")

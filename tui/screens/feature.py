@@ -105,18 +105,20 @@ class FeaturePage(ModalScreen[None]):
         if flow.address(feature):
             head.append(f"{flow.address(feature)}\n", "dim")
         found = flow.described(feature)
-        first = [head, card.ranked(*flow.row(feature)), card.effect(feature, flow.effects(), flow.effect(feature))]
+        head.append_text(card.ranked(*flow.row(feature)))
+        head.append_text(card.effect(feature, flow.effects(), flow.effect(feature)))
         if found is None:
-            return [*first, Text(flow.state(feature), "dim")]
+            return [head, Text(flow.state(feature), "dim")]
+        head.append_text(card.fires(found))
         names = flow.screen.labels
         if self.size.width < WIDE:
             parts = [card.histogram(found.histogram), card.strongest(found), card.lens(found), Text()]
-            return [*first, card.fires(found), *parts, card.related(found, names)]
+            return [head, *parts, card.related(found, names)]
         beside = Table.grid(padding=(0, 3), expand=True)
         beside.add_column(ratio=1)
         beside.add_column()
         beside.add_row(card.strongest(found), Group(card.histogram(found.histogram), card.lens(found)))
-        return [*first, card.fires(found), beside, Text(), card.related(found, names)]
+        return [head, beside, Text(), card.related(found, names)]
 
     # ---- keys
 

@@ -20,15 +20,12 @@ from tui.words import count_in_words
 if TYPE_CHECKING:
     from tui.cause_flows import CauseFlows
 
-NAME_WIDTH = 28
-COLUMNS = (
-    ("place", "", 3), ("feature", "feature", 8), ("name", " fires most on", -NAME_WIDTH), ("with", "with", 9),
-    ("added", "added", 9), ("without", "without", 10), ("carries", "carries", 9),
-)  # fmt: skip
-HINT = (
-    "enter, space ablate the whole set: then g generates with it · f the feature's page · escape closes\n"
-    "with: share taken away up to this feature · without: by the whole set but this one · carries: the difference"
-)
+FACTS_KEPT = 0.9
+"""Of the right answers' log-odds; below that an edit does not only what it should."""
+BEFORE = (("place", "", 3), ("feature", "feature", 8))
+COLUMNS = (("with", "with", 9), ("added", "added", 9), ("without", "without", 10), ("carries", "carries", 9))
+HINT = "enter ablates the whole set: then g generates with it · f the feature's page · esc"
+LEGEND = "with: share taken away up to this feature · without: by the whole set but this one · carries: the difference"
 
 
 class MinimalSetScreen(TablePage):
@@ -41,18 +38,19 @@ class MinimalSetScreen(TablePage):
 
     def __init__(self, flows: CauseFlows, found: MinimalSet) -> None:
         self.flows, self.found = flows, found
-        super().__init__("The smallest set that carries the answer", about(found), HINT)
+        super().__init__("The smallest set that carries the answer", about(found), HINT, LEGEND)
 
     def on_mount(self) -> None:
         """Fills the table."""
-        self.add_columns(COLUMNS)
+        width = self.name_width((*BEFORE, *COLUMNS))
+        self.add_columns((*BEFORE, ("name", " fires most on", -width), *COLUMNS))
         before = 0.0
         for place, member in enumerate(self.found.members, 1):
             name = self.flows.screen.name_of(member.feature) or " · ".join(member.tokens)
             self.table.add_row(
                 right(f"{place}"),
                 right(f"{member.feature} "),
-                name_cell(name, NAME_WIDTH),
+                name_cell(name, width),
                 right(f"{member.share_with:.1%}"),
                 right(f"{member.share_with - before:.1%}"),
                 right(f"{member.share_without:.1%}"),
@@ -88,7 +86,11 @@ def about(found: MinimalSet) -> Text:
     text.append(f"\n{harm(found)} · {found.n_tried:,} sets tried, each by running the layers above the hook")
     text.append(f" in {found.dtype}\n")
     text.append(controls(found))
-    for warning in found.warnings:
+    text.append("\nChosen on these very probes: whether it holds on others is not shown.", "dim")
+    warnings = list(found.warnings)
+    if found.facts_kept is not None and found.facts_kept < FACTS_KEPT:
+        warnings.append("Facts suffer: a penalty for harm (m again) looks for another set.")
+    for warning in warnings:
         text.append(f"\n⚠ {safe(warning)}", "bold")
     return text
 

@@ -66,6 +66,7 @@ class Sheet(Dialog[Values]):
 
     DEFAULT_CSS = """
     Sheet {
+        & .fields { height: auto; }
         & .row { height: 1; }
         & .label { width: 18; color: $text-muted; }
         & Input { width: 1fr; }
@@ -90,7 +91,7 @@ class Sheet(Dialog[Values]):
 
     def compose_content(self) -> ComposeResult:
         """A row a field, and what they come to."""
-        with Vertical():
+        with Vertical(classes="fields"):
             for field in self._fields:
                 with Horizontal(classes="row"):
                     yield Static(field.label, classes="label", markup=False)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import ClassVar
 
 from rich.text import Text
+from textual import events
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Vertical
@@ -14,6 +15,13 @@ from textual.screen import ModalScreen
 from textual.widgets import DataTable, Static
 
 from tui.words import token_in_words
+
+FRAME, BORDERS = 130, 5
+"""Columns that a page takes at most; of them for border, padding and scrollbar."""
+NAMES = (15, 36)
+"""Columns for a feature's words, at least and at most."""
+LOW = 30
+"""Lines below which there is no room for a legend."""
 
 
 class TablePage(ModalScreen[None]):
@@ -32,9 +40,9 @@ class TablePage(ModalScreen[None]):
     """
     BINDINGS: ClassVar[list[BindingType]] = [Binding("escape,q", "leave", "Close", id="page.leave")]
 
-    def __init__(self, title: str, about: Text, hint: str) -> None:
+    def __init__(self, title: str, about: Text, hint: str, legend: str) -> None:
         super().__init__()
-        self._title, self._about, self._hint = title, about, hint
+        self._title, self._about, self._hint, self._legend = title, about, hint, legend
 
     def compose(self) -> ComposeResult:
         """What it is about, the table, the keys."""
@@ -43,11 +51,22 @@ class TablePage(ModalScreen[None]):
             yield Static(self._about, classes="about")
             yield DataTable[Text](cursor_type="row", cell_padding=0, fixed_columns=2)
             yield Static(self._hint, classes="hint", markup=False)
+            yield Static(self._legend, classes="hint legend", markup=False)
+
+    def on_resize(self, event: events.Resize) -> None:
+        """On a low screen the rows need the legend's room."""
+        self.query_one(".legend").display = event.size.height >= LOW
 
     @property
     def table(self) -> DataTable[Text]:
         """The rows."""
         return self.query_one(DataTable)
+
+    def name_width(self, *columns: Sequence[tuple[str, str, int]]) -> int:
+        """What is left for a feature's words beside the first of these lists of columns that leaves enough."""
+        frame = min(FRAME, int(self.app.size.width * 0.96)) - BORDERS
+        left = [frame - sum(abs(width) for _, _, width in some) for some in columns]
+        return min(NAMES[1], next((room for room in left if room >= NAMES[0]), NAMES[0]))
 
     def add_columns(self, columns: Sequence[tuple[str, str, int]]) -> None:
         """(key, heading, width) each; a negative width is that of words, which stand to the left."""
