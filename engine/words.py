@@ -101,7 +101,8 @@ def set_title(found: MinimalSet) -> str:
     if not number:
         return "no feature of the candidates takes any of the measure away"
     if not found.reached:
-        return f"{share} is all that {count(number, 'feature')} of the candidates take away, not the {asked} asked for"
+        full = " (as many as were allowed)" if number >= found.request.most else ""
+        return f"{share} is all that {count(number, 'feature')}{full} take away, not the {asked} asked for"
     if number == 1:
         return f"1 feature, ablated alone, takes {share} away ({asked} asked for)"
     return f"{number} features, ablated together, take {share} away ({asked} asked for)"
@@ -115,6 +116,8 @@ def set_notes(found: MinimalSet) -> list[str]:
         f"{found.n_tried:,} sets of {len(request.candidates)} candidates tried",
         "share with: taken away by the set up to this feature; without: by the whole set but for this feature",
     ]
+    if request.penalty:
+        notes.append(f"penalty {request.penalty:g}: lost facts and predictions counted against a feature in the search")
     if found.facts_kept is not None:
         asked = count(len(request.facts), "question")
         notes.append(f"{percent(found.facts_kept)} of the right answers' log-odds is left on {asked} of fact")

@@ -226,6 +226,7 @@ def test_markdown_of_a_set_says_what_it_takes_away_and_spares(full):
     assert "2 features, ablated together, take 56% away (50% asked for)." in text
     assert "| 4133 | women, , [red] | 50% | 6% |" in text
     assert "97% of the right answers' log-odds is left on 1 question of fact" in text
+    assert "penalty 0.5: lost facts and predictions counted against a feature in the search" in text
     assert "mean KL 0.00781 nats a token on 256 tokens" in text
     assert "20 random sets" in text
     assert "more than 20 of them" in text
@@ -241,7 +242,12 @@ def test_markdown_of_a_set_says_what_it_takes_away_and_spares(full):
         ({"control_shares": (0.0,) * 18 + (-0.9, 0.9)}, "more than 18 of them", "associated"),
         ({"control_shares": (0.0,) * 19 + (-0.9,)}, "more than 19 of them", "influences"),
         ({"control_shares": ()}, "it takes more than", "associated"),
-        ({"reached": False, "share": 0.25}, "25% is all that 2 features of the candidates take away, not the 50%", ""),
+        ({"reached": False, "share": 0.25}, "25% is all that 2 features take away, not the 50% asked for", ""),
+        (
+            {"reached": False, "share": 0.25, "request": replace(samples.MINIMAL_SET.request, most=2, penalty=0.0)},
+            "25% is all that 2 features (as many as were allowed) take away",
+            "",
+        ),
         ({"members": samples.MINIMAL_SET.members[:1]}, "1 feature, ablated alone, takes 56% away", ""),
         ({"members": (), "reached": False, "share": 0.0}, "no feature of the candidates takes any", ""),
     ],
