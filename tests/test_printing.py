@@ -169,3 +169,11 @@ def test_without_compare_the_edited_text_alone_is_printed_and_without_edits_the_
     Printer(json=False).generated(samples.GENERATED, compare=False)
     Printer(json=False).generated(replace(samples.GENERATED, edits=()), compare=False)
     assert capsys.readouterr().out == f"{samples.GENERATED.edited.text}\n{samples.GENERATED.baseline.text}\n"
+
+
+def test_the_command_that_shows_a_set_is_whole_however_many_members_it_has(capsys):
+    member = samples.MINIMAL_SET.members[0]
+    members = tuple(replace(member, feature=60_000 + n) for n in range(64))
+    Printer(json=False).minimal_set(replace(samples.MINIMAL_SET, members=members))
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if "saescope generate" in line]
+    assert line.endswith(" ".join(f"--ablate {m.feature}" for m in members))

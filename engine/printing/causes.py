@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.text import Text
 
 from engine import measures
-from engine.printing.signs import one_line, short, tokens_in_words
+from engine.printing.signs import one_line, tokens_in_words
 from engine.printing.tables import Column, print_table
 from engine.records import Attribution, Measure, MinimalSet
 from engine.words import (
@@ -86,9 +86,7 @@ def minimal_set(out: Console, found: MinimalSet) -> None:
         ]
         print_table(out, columns)
         edit = " ".join(f"--ablate {m.feature}" for m in members)
-        out.print(
-            Text(f"to see it: saescope generate PROMPT --compare {short(edit, 400)}", style="dim"), soft_wrap=True
-        )
+        out.print(Text(f"to see it: saescope generate PROMPT --compare {edit}", style="dim"), soft_wrap=True)
     notes(out, set_notes(found), found.warnings)
 
 
