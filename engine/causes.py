@@ -13,8 +13,10 @@ from typing import Any
 import torch
 
 from engine import measures
-from engine.attribution import Gradient, Item, ablated, gradient, read_items, run_units, total
+from engine.attribution import Gradient, ablated, gradient
 from engine.explorer import Events, Explorer
+from engine.items import Item, read_items
+from engine.measuring import Unit, run_units, total
 from engine.ranking import Read
 from engine.records import (
     Attribute,
@@ -72,7 +74,8 @@ def read_sides(explorer: Explorer, probes: Sequence[Probe], sides: list[Sides]) 
     key = (tuple(probes), tuple((tuple(a), tuple(b)) for a, b in sides))
     if key not in explorer.measured:
         items = yield from read_items(explorer, explorer.upper, probes, sides)
-        scored = yield from run_units(explorer.sae, explorer.upper, [(item, ()) for item in items], "measuring")
+        units = [Unit(item, (), item.scored_from) for item in items]
+        scored = yield from run_units(explorer.sae, explorer.upper, units, "measuring")
         found = Measured(items, [float(s.value) for s in scored], [float(s.mass) for s in scored])
         explorer.keep_measured(key, found)
     kept: Measured = explorer.measured[key]

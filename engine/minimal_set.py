@@ -15,10 +15,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from engine import measures
-from engine.attribution import Gradient, ablated, gradient, total
+from engine.attribution import Gradient, ablated, gradient
 from engine.causes import Measured, controls, measured, measured_facts, warnings
 from engine.errors import UsageError
 from engine.explorer import Events, Explorer
+from engine.measuring import total
 from engine.neutral import NeutralText
 from engine.ranking import Read
 from engine.records import Event, FindMinimalSet, MinimalSet, Progress, SetMember

@@ -11,8 +11,8 @@ from typing import Any
 
 import torch
 
-from engine.attribution import ablation
 from engine.explorer import Explorer
+from engine.measuring import ablation
 from engine.records import Event, Progress
 
 PASSAGE_TOKENS = 128

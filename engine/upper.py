@@ -12,16 +12,25 @@ from __future__ import annotations
 import copy
 from collections import OrderedDict
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import nn
+from transformers import Cache, DynamicCache
 
 from engine.edits import changed
 from engine.errors import HookError
 from engine.hooks import HookPoint, find_blocks, resolve_hook
 from engine.model import LanguageModel
 from engine.sources import memory
+
+
+@dataclass(frozen=True)
+class Past:
+    """A row's keys and values_HTK of every layer from the hook's block on, with nothing added: H heads, K width."""
+
+    layers: list[tuple[torch.Tensor, torch.Tensor]]
 
 
 class UpperLayers:
@@ -38,7 +47,8 @@ class UpperLayers:
         """What enters the hook's block: where a run starts."""
         path, blocks = find_blocks(model.module)
         self.dtype = dtype_for(model, list(blocks)[hook.layer :])
-        self._module = twin(model.module, self.dtype, {id(block) for block in list(blocks)[: hook.layer]}, {})
+        self._first = hook.layer
+        self._module = twin(model.module, self.dtype, {id(b): n for n, b in enumerate(list(blocks)[: hook.layer])}, {})
         self._block = self._module.get_submodule(f"{path}.{hook.layer}")
         self._hooked = self._module.get_submodule(hook.path)
         self.device = model.device
@@ -48,13 +58,17 @@ class UpperLayers:
         entry: Sequence[torch.Tensor],
         delta: Sequence[torch.Tensor | None] | torch.Tensor,
         keep: Sequence[Sequence[int]],
+        past: Sequence[Past] = (),
+        start: int = 0,
     ) -> torch.Tensor:
         """Logits_NV in float32 or better after the positions `keep` of each row, row by row.
 
         entry: the vectors_TD that enter the block; delta: what is added to the hooked vectors_TD of each row (None:
-        nothing), or delta_BTD of all of them.
+        nothing), or delta_BTD of all of them. Where nothing is added or kept before position `start`, what the rows
+        are before it can be taken from their `past`: only the rest is run then.
         """
         entry_BTD, mask_BT = padded(entry, self.dtype)
+        entry_BTD = entry_BTD[:, start:]
         keep_BT = torch.zeros_like(mask_BT)
         for b, positions in enumerate(keep):
             keep_BT[b, list(positions)] = True
@@ -67,19 +81,40 @@ class UpperLayers:
             changed_BTD = h_BTD.clone()
             for b, delta_TD in enumerate(delta):
                 if delta_TD is not None:
-                    changed_BTD[b, : len(delta_TD)] += delta_TD.to(h_BTD.dtype)
+                    changed_BTD[b, : len(delta_TD) - start] += delta_TD[start:].to(h_BTD.dtype)
             return changed_BTD
 
         with changed(self._block, self.entry, lambda _: entry_BTD), changed(self._hooked, self.hook, change):
             out = self._module(
                 # only their number counts: what they come to is replaced at the block
-                input_ids=torch.zeros_like(mask_BT, dtype=torch.long),
+                input_ids=torch.zeros_like(mask_BT[:, start:], dtype=torch.long),
                 attention_mask=mask_BT.long(),
-                use_cache=False,
-                logits_to_keep=keep_BT,
+                past_key_values=self._cache(past, start) if start else None,
+                use_cache=start > 0,
+                logits_to_keep=keep_BT[:, start:],
             )
         logits_NV: torch.Tensor = out.logits.to(torch.promote_types(self.dtype, torch.float32))
         return logits_NV
+
+    def _cache(self, past: Sequence[Past], start: int) -> DynamicCache:
+        """The rows' past, cut to what is before `start`, for a run that goes on from there."""
+        cache = DynamicCache()  # without the model's configuration: layers with a window would forget what is cut
+        nothing = torch.zeros(len(past), 1, start, 1, device=self.device)
+        for layer in range(self._first):
+            cache.update(nothing, nothing, layer)
+        for n in range(len(past[0].layers)):
+            keys, values = (torch.stack([row.layers[n][side][:, :start] for row in past]) for side in (0, 1))
+            cache.update(keys, values, self._first + n)
+        return cache
+
+    @torch.inference_mode()
+    def remember(self, entry_TD: torch.Tensor) -> Past:
+        """A row's past, with nothing added."""
+        cache = DynamicCache()
+        ids_BT = torch.zeros(1, len(entry_TD), dtype=torch.long, device=self.device)
+        with changed(self._block, self.entry, lambda _: entry_TD[None].to(self.dtype)):
+            self._module(input_ids=ids_BT, past_key_values=cache, use_cache=True, logits_to_keep=1)
+        return Past([(layer.keys[0], layer.values[0]) for layer in cache.layers[self._first :]])
 
     @torch.inference_mode()
     def hooked(self, entry: Sequence[torch.Tensor]) -> list[torch.Tensor]:
@@ -119,25 +154,31 @@ def dtype_for(model: LanguageModel, upper: Sequence[nn.Module]) -> torch.dtype:
 class Skipped(nn.Module):
     """A block that passes on what it is given; whatever else the model asks of it the block itself answers."""
 
-    def __init__(self, block: nn.Module) -> None:
+    def __init__(self, block: nn.Module, layer: int) -> None:
         super().__init__()
         object.__setattr__(self, "_block", block)  # no submodule: its weights are not needed
+        self._layer = layer
 
-    def forward(self, hidden_states: torch.Tensor, *_: Any, **__: Any) -> torch.Tensor:
-        """What came in."""
+    def forward(self, hidden_states: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
+        """What came in. A cache is told how much that was, for it counts tokens by its first layer."""
+        for value in (*args, *kwargs.values()):
+            if isinstance(value, Cache):
+                nothing = hidden_states.new_zeros(len(hidden_states), 1, hidden_states.shape[1], 1)
+                value.update(nothing, nothing, self._layer)
         return hidden_states
 
     def __getattr__(self, name: str) -> Any:
         return getattr(object.__getattribute__(self, "_block"), name)
 
 
-def twin(module: nn.Module, dtype: torch.dtype, skipped: set[int], known: dict[int, Any]) -> Any:
+def twin(module: nn.Module, dtype: torch.dtype, skipped: dict[int, int], known: dict[int, Any]) -> Any:
     """A module of the same structure and weights, in another dtype, with hooks and wrappers of its own.
 
-    `skipped`: ids of blocks to be left out; `known`: what was copied already, so that tied weights stay tied.
+    `skipped`: the layer of each block that is left out, by id; `known`: what was copied already, so that tied weights
+    stay tied.
     """
     if id(module) in skipped:
-        return Skipped(module)
+        return Skipped(module, skipped[id(module)])
     if id(module) in known:
         return known[id(module)]
     found = known[id(module)] = copy.copy(module)

@@ -12,20 +12,11 @@ from transformers.models.llama.modeling_llama import LlamaRMSNorm
 
 import engine.upper
 from engine import causes, measures
-from engine.attribution import (
-    ablated,
-    ablation,
-    activations,
-    batches,
-    gradient,
-    read_items,
-    run_units,
-    score,
-    total,
-    weights,
-)
+from engine.attribution import ablated, gradient
 from engine.errors import EditError, UsageError
 from engine.formats import load_sae
+from engine.items import read_items, weights
+from engine.measuring import Unit, ablation, activations, batches, run_units, score, total
 from engine.records import Answer, Attribute, Edit, Measure, Probe, Progress, Prompt
 from engine.sae import SparseAutoencoder
 from engine.upper import UpperLayers
@@ -95,19 +86,21 @@ def test_strings_that_go_on_from_one_another_share_a_row(found):
 
 def test_a_value_does_not_depend_on_what_else_is_in_its_run(explorer, found):
     for item, value in zip(found.items, found.values, strict=True):
-        (alone,) = run(run_units(explorer.sae, explorer.upper, [(item, ())], ""))
+        (alone,) = run(run_units(explorer.sae, explorer.upper, [Unit(item, (), 0)], ""))
         assert float(alone.value) == pytest.approx(value, abs=1e-5)
 
 
 def test_batches_hold_every_unit_once_and_no_more_than_the_limit(found, monkeypatch):
-    monkeypatch.setattr("engine.attribution.BATCH_TOKENS", {"cpu": 60})
-    units = [(item, (n,)) for n, item in enumerate(found.items * 3)]
+    monkeypatch.setattr("engine.measuring.BATCH_TOKENS", {"cpu": 60})
+    units = [Unit(item, (n,), n % 3) for n, item in enumerate(found.items * 3)]
     made = list(batches(units, torch.device("cpu")))
     assert len(made) > 2
     assert sorted(id(u) for batch in made for u in batch) == sorted(map(id, units))
     for batch in made:
-        rows = sum(len(item.entry) for item, _ in batch)
-        assert len(batch) == 1 or rows * max(len(e) for item, _ in batch for e in item.entry) <= 60
+        rows = sum(len(unit.item.entry) for unit in batch)
+        start = min(unit.start for unit in batch)
+        assert batch[0].start == start  # where a run starts, nothing has been added yet in any of its rows
+        assert len(batch) == 1 or rows * (max(unit.length for unit in batch) - start) <= 60
 
 
 def test_weights_make_a_slope_or_a_mean(explorer, found):
@@ -156,7 +149,7 @@ def test_where_a_feature_is_silent_nothing_is_run(explorer, found, monkeypatch):
     def never(*_):
         raise AssertionError("was run")
 
-    monkeypatch.setattr("engine.attribution.score", never)
+    monkeypatch.setattr("engine.measuring.score", never)
     (values,) = run(ablated(explorer.sae, explorer.upper, [item], found.values[:1], [[silent]], ""))
     assert values == found.values[:1]
     with pytest.raises(AssertionError, match="was run"):

@@ -8,8 +8,9 @@ from msgspec.structs import replace
 from test_attribution import FEMALE, MALE, MEASURE, PROBES, by_hand, run
 
 from engine import causes
-from engine.attribution import ablated, total
+from engine.attribution import ablated
 from engine.errors import UsageError
+from engine.measuring import total
 from engine.minimal_set import find_minimal_set
 from engine.neutral import NeutralText, passages
 from engine.records import Attribute, Edit, FindMinimalSet, Measure, Probe

@@ -65,6 +65,25 @@ def test_logits_are_the_whole_models_with_and_without_a_change(family):
             assert close(some, torch.cat([plain[0][[1, 3]], plain[1][-1:]]))
 
 
+def test_what_comes_before_a_change_can_be_taken_from_the_past(family):
+    name, model, rows = family
+    for point in points(name):
+        hook = resolve_hook(model.module, point)
+        upper = UpperLayers(model, hook)
+        entry = model.capture_batch(upper.entry, rows)
+        past = [upper.remember(row) for row in entry]
+        generator = torch.Generator().manual_seed(0)
+        for start in (1, 5, 11):  # the window of those that have one holds 8
+            deltas = [torch.randn(len(i), hook.width or D_MODEL, generator=generator) for i in rows]
+            for delta in deltas:
+                delta[:start] = 0
+            keep = [[start, len(ids) - 1] for ids in rows]
+            with torch.inference_mode():
+                whole_rows = upper.logits(entry, [deltas[0], None], keep)
+                rest = upper.logits(entry, [deltas[0], None], keep, past, start)
+            assert close(rest, whole_rows), (point, start)
+
+
 def test_the_model_itself_is_left_alone(family):
     _, model, rows = family
     hook = resolve_hook(model.module, "blocks.1.hook_resid_pre")
