@@ -2,6 +2,7 @@
 
 import json
 
+import pytest
 from fake_engine import (
     ATTRIBUTED,
     CONTROLS,
@@ -37,7 +38,7 @@ from engine.records import (
     Rank,
     ReplayCauses,
 )
-from tui.cause_flows import ESTIMATED, EXACT, LISTED, MEASURED, candidates
+from tui.cause_flows import ESTIMATED, EXACT, LISTED, MEASURED, candidates, share_of
 from tui.effects import again, is_current, percent
 from tui.screens.causes import CausesScreen
 from tui.screens.feature import FeaturePage
@@ -433,7 +434,17 @@ def test_candidates_take_some_of_it_away():
     assert candidates(found, False) == (101, 4321, 103)  # 104 adds to it, 105 was not ablated
     assert candidates(found, True) == (101, 4321, 103, 105)
     none = replace(found, features=tuple(replace(row, exact=None) for row in found.features))
+    assert share_of(found, (101, 103)) == pytest.approx(0.48)
     assert candidates(none, False) == () and candidates(none, True) == (101, 4321, 103, 105)
+
+
+@on_app()
+async def test_where_the_ablated_ones_are_too_little_the_others_are_proposed_too(b):
+    b.engine.instead[Attribute] = lambda r: replace(found := attribution_of(r), baseline=2 * found.baseline)
+    await attributed(b)
+    await b.press("m")
+    await sheet(b)
+    assert fields(b)["among"] == ESTIMATED
 
 
 @on_app()

@@ -24,6 +24,8 @@ EXACT = "those ablated one by one"
 ESTIMATED = "estimated ones too"
 UNMEASURED, MEASURED = "not measured", "1,000 tokens"
 NEUTRAL_TOKENS = 1000
+SHARE = 0.5
+"""Proposed; a share is of 1."""
 
 
 @dataclass(frozen=True)
@@ -138,10 +140,12 @@ class CauseFlows:
         probes = self.screen.study.work.prompts.probes
         facts = measures.facts(probes)
         choices = tuple(words for words, some in ((EXACT, exact), (ESTIMATED, len(estimated) > len(exact))) if some)
+        # those that were ablated come first, unless even all of them together are too little
+        among = choices[0 if share_of(found, exact) >= SHARE else -1]
         fields = (
-            Field("share", "share wanted, %", "50"),
+            Field("share", "share wanted, %", f"{SHARE:.0%}".rstrip("%")),
             Field("most", "most features", "32"),
-            Field("among", "candidates", choices[0], choices=choices),
+            Field("among", "candidates", among, choices=choices),
             Field("penalty", "penalty for harm", "0", "0: harm is only reported"),
             Field("neutral", "neutral text", UNMEASURED, choices=(UNMEASURED, MEASURED)),
         )
@@ -269,6 +273,11 @@ def candidates(found: Attribution, estimated: bool) -> tuple[int, ...]:
     rows = [row for row in listed(found) if (measures.share(found, row) or 0) > 0]
     rows.sort(key=lambda row: (row.exact is None, -(measures.share(found, row) or 0)))
     return tuple(row.feature for row in rows if estimated or row.exact is not None)
+
+
+def share_of(found: Attribution, features: tuple[int, ...]) -> float:
+    """What these features take away if each one's share counts by itself."""
+    return sum(measures.share(found, row) or 0 for row in found.features if row.feature in features)
 
 
 def check_set(values: Values) -> str:
