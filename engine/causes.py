@@ -29,8 +29,6 @@ from engine.records import (
     ProbeMeasured,
 )
 
-SMALL_MASS = 0.2
-"""Where both answers together are less probable than this, what is measured is hardly what the model would say."""
 NEAR = 16
 """A control is drawn among so many features that are most like the one it stands for."""
 
@@ -189,11 +187,11 @@ def controls(explorer: Explorer, slopes: Gradient, features: Sequence[int], numb
 def warnings(explorer: Explorer, found: Measured, measure: Measure) -> list[str]:
     """What a reader must know before believing the numbers."""
     said = []
-    small = sum(mass < SMALL_MASS for mass in found.masses)
+    small = sum(mass < measures.LOW_MASS for mass in found.masses)
     if small:
         said.append(
-            f"On {small} of {len(found.items)} probes both answers together have a probability below {SMALL_MASS}: "
-            "the model would say something else."
+            f"On {small} of {len(found.items)} probes both answers together have a probability below "
+            f"{measures.LOW_MASS}: the model would say something else."
         )
     unclean = {string for item in found.items for string in item.unclean}
     if unclean:

@@ -15,6 +15,8 @@ Evidence = Literal["associated", "influences"]
 """What may be said of a feature. "mitigates" takes an evaluation on test items, which no attribution is."""
 
 MIN_CONTROLS = 20
+LOW_MASS = 0.2
+"""Where both answers together are less probable than this, what is measured is hardly what the model would say."""
 INFLUENCE_PERCENTILE = 0.95
 """An exact effect larger than this share of at least MIN_CONTROLS features about as active is influence."""
 

@@ -28,6 +28,8 @@ KL_UNIT = 0.1
 """Nats per token of neutral text that count like the whole measure."""
 STAGE = "looking for the smallest set"
 LITTLE = 1e-9
+LEAST_GAIN = 0.002
+"""A feature that promises or adds less than this share of the measure only pads the set."""
 STEPS_A_GRADIENT = 4
 """A gradient costs as much as three steps; over a few steps it hardly changes."""
 
@@ -169,11 +171,11 @@ def grow(search: Search) -> Generator[Event, Any, tuple[list[int], Value]]:
         if len(chosen) % STEPS_A_GRADIENT == 0 and promised_at != len(chosen):
             promise, promised_at = (yield from search.promise(chosen)), len(chosen)
         order = sorted(zip(promise, request.candidates, strict=True), reverse=True)
-        left = [f for gain, f in order if gain > 0 and f not in chosen and f not in useless]
+        left = [f for gain, f in order if gain > LEAST_GAIN and f not in chosen and f not in useless]
         if not left:
             break
         tried = yield from search.value([*chosen, left[0]])
-        if tried.objective > value.objective:
+        if tried.objective > value.objective + LEAST_GAIN:
             chosen, value = [*chosen, left[0]], tried
         else:
             useless.add(left[0])

@@ -8,8 +8,6 @@ from engine.measures import INFLUENCE_PERCENTILE, MIN_CONTROLS, Evidence, eviden
 from engine.records import AttributedFeature, Attribution, Edit, Measure, MinimalSet
 
 EDITS_SPELLED_OUT = 8
-LOW_MASS = 0.2
-"""Where both answers together are less probable than this, the model would say something else."""
 SIGNS = "effect: how ablating the feature changes the measure; share: how much of the measure it takes away"
 MEANING: dict[Evidence, str] = {
     "influences": "influences: on these probes, ablating it changes the measure more than ablating "

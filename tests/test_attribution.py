@@ -279,7 +279,7 @@ def test_controls_are_alike_and_drawn_without_a_look_at_effects(explorer, found)
     assert len(set(drawn)) == 4 and not set(drawn) & set(active[:3]) and set(drawn) <= set(active)
     other = type(slopes)(slopes.estimate_F.flip(0), slopes.strength_F)
     assert causes.controls(explorer, other, active[:3], 4) == drawn
-    assert len(causes.controls(explorer, slopes, active[:3], 1000)) == len(active) - 3
+    assert sorted(causes.controls(explorer, slopes, active[:3], 1000)) == sorted(set(active) - set(active[:3]))
 
 
 def test_questions_of_fact_and_probes_without_both_answers_are_left_out(explorer):

@@ -12,7 +12,6 @@ from engine.printing.signs import one_line, tokens_in_words
 from engine.printing.tables import Column, print_table
 from engine.records import Attribution, Measure, MinimalSet
 from engine.words import (
-    LOW_MASS,
     ablated,
     attribution_notes,
     listed,
@@ -40,8 +39,8 @@ def title(out: Console, measure: Measure, n_probes: int, slope: bool) -> None:
 def probes(out: Console, found: Attribution) -> None:
     """The measure on each probe; where both answers are improbable, the probability is marked."""
     texts = [one_line(p.fed.text) for p in found.probes]
-    masses = [Text(f"{p.mass:.3f}", style="yellow" if p.mass < LOW_MASS else "") for p in found.probes]
-    marks = ["low" if p.mass < LOW_MASS else "" for p in found.probes]
+    masses = [Text(f"{p.mass:.3f}", style="yellow" if p.mass < measures.LOW_MASS else "") for p in found.probes]
+    marks = ["low" if p.mass < measures.LOW_MASS else "" for p in found.probes]
     columns = [
         Column("nats", [f"{p.value:+.2f}" for p in found.probes]),
         Column("p of both", masses),

@@ -12,7 +12,7 @@ from textual.widgets import DataTable
 
 from engine import measures
 from engine.records import AttributedFeature, Attribution
-from engine.words import LOW_MASS, listed
+from engine.words import listed
 from tui.effects import Effects, effect_in_words, measure_in_words, number
 from tui.screens.report import Report
 from tui.screens.table_page import TablePage, name_cell, right
@@ -172,7 +172,7 @@ def probes_page(found: Attribution) -> Table:
         table.add_column(name, justify="right")
     table.add_column("probe, with what is put into the model's mouth", overflow="fold")
     for probe in found.probes:
-        mass = f"{probe.mass:.3f}" + (" ⚠" if probe.mass < LOW_MASS else "")
+        mass = f"{probe.mass:.3f}" + (" ⚠" if probe.mass < measures.LOW_MASS else "")
         covariate = "–" if probe.covariate is None else number(probe.covariate)
         table.add_row(number(probe.value, 3), mass, covariate, Text(safe(probe.fed.text).replace("\n", "⏎")))
     return table
