@@ -1,6 +1,6 @@
 """The smallest set: against the app's own edits, and brute force over all sets."""
 
-from itertools import combinations
+from itertools import combinations, pairwise
 
 import pytest
 import torch
@@ -89,6 +89,19 @@ def test_what_cannot_be_reached_is_said(explorer, candidates):
     assert not got.reached and got.share < 1 and len(got.members) == 1
     capped = run(find_minimal_set(explorer, FindMinimalSet(MEASURE, candidates, 1.0, most=2, controls=0)))
     assert len(capped.members) <= 2
+
+
+def test_a_set_out_of_reach_is_not_padded(explorer, candidates, monkeypatch):
+    """No member adds less than the least gain, which is raised here so that it matters."""
+    request = FindMinimalSet(MEASURE, candidates, 1.0, controls=0)
+    whole = run(find_minimal_set(explorer, request))
+    added = [b - a for a, b in pairwise([0.0, *(m.share_with for m in whole.members)])]
+    least = sorted(added)[len(added) // 2]
+    monkeypatch.setattr("engine.minimal_set.LEAST_GAIN", least)
+    found = run(find_minimal_set(explorer, request))
+    shares = [0.0, *(m.share_with for m in found.members)]
+    assert 0 < len(found.members) < len(whole.members)
+    assert all(b - a > least for a, b in pairwise(shares))
 
 
 def test_features_that_only_add_to_the_measure_are_never_chosen(explorer):
