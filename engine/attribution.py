@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from engine.items import Item
-from engine.measuring import Unit, ablation, activations, batches, run_units, score
+from engine.measuring import GRADIENT_TOKENS, Unit, ablation, activations, batches, run_units, score
 from engine.records import Progress
 from engine.sae import SparseAutoencoder
 from engine.upper import UpperLayers
@@ -38,7 +38,7 @@ def gradient(
     sum_F = torch.zeros(sae.d_sae, device=upper.device)
     strength_F = torch.zeros_like(sum_F)
     done = 0
-    for batch in batches([Unit(item, features, 0) for item in items], upper.device):
+    for batch in batches([Unit(item, features, 0) for item in items], upper.device, GRADIENT_TOKENS):
         yield Progress(stage, done, len(items))
         some = [unit.item for unit in batch]
         rows = [(item, row) for item in some for row in range(len(item.entry))]

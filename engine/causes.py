@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from msgspec.structs import replace
 
 from engine import measures
 from engine.attribution import Gradient, ablated, gradient
@@ -60,7 +61,10 @@ def measured_facts(explorer: Explorer, facts: Sequence[Probe]) -> Generator[Even
         wrong = [s for answer in probe.answers if answer.name != probe.right for s in answer.strings]
         right = [s for answer in probe.answers if answer.name == probe.right for s in answer.strings]
         sides.append((right, wrong))
-    usable = [(p, s) for p, s in zip(facts, sides, strict=True) if s[0] and s[1]]
+    # their measure is a mean, whatever else they are regressed on elsewhere
+    usable = [(replace(p, covariate=None), s) for p, s in zip(facts, sides, strict=True) if s[0] and s[1]]
+    if not usable:
+        return Measured([], [], [])
     return (yield from read_sides(explorer, [p for p, _ in usable], [s for _, s in usable]))
 
 

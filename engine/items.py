@@ -110,7 +110,9 @@ def _rows(
         row = next((r for r, ids in enumerate(rows) if ids[: len(read)] == read), len(rows))
         if row == len(rows):
             rows.append(read)
-        targets.append(Target(row, found.start - 1, tuple(found.ids[found.start :]), side))
+        target = Target(row, found.start - 1, tuple(found.ids[found.start :]), side)
+        if target not in targets:  # the same string twice is no likelier for it
+            targets.append(target)
     return rows, tuple(targets), tuple(string for string, _, found in joined if not found.clean)
 
 

@@ -21,6 +21,12 @@ from engine.upper import UpperLayers
 
 BATCH_TOKENS = {"cpu": 1024, "cuda": 16_384}
 """Padded tokens of one run of the upper layers: bounds memory, and is how often the work can be stopped."""
+GRADIENT_TOKENS = {"cpu": 1024, "cuda": 2048}
+"""The same where everything is kept for the way back: some 4 MB a token in 14 layers of a 7B model."""
+WITH_PAST = 4
+"""Tokens run and tokens taken from the past together are so many times the limit at most."""
+BATCH_ROWS = {"cpu": 64, "cuda": 512}
+"""Each row has logits over the whole vocabulary."""
 
 
 @dataclass(frozen=True)
@@ -76,14 +82,18 @@ class Unit:
         return max(map(len, self.item.entry))
 
 
-def batches(units: Iterable[Unit], device: torch.device) -> Iterator[list[Unit]]:
+def batches(units: Iterable[Unit], device: torch.device, tokens: dict[str, int] | None = None) -> Iterator[list[Unit]]:
     """Units in batches of about BATCH_TOKENS padded tokens to run, those that start and end alike together."""
-    limit = BATCH_TOKENS.get(device.type, BATCH_TOKENS["cpu"])
+    limits = tokens or BATCH_TOKENS
+    limit = limits.get(device.type, limits["cpu"])
+    most = BATCH_ROWS.get(device.type, BATCH_ROWS["cpu"])
     batch: list[Unit] = []
     rows = longest = 0
     for unit in sorted(units, key=lambda u: (u.start, u.length)):
         first = batch[0].start if batch else unit.start
-        if batch and (rows + len(unit.item.entry)) * (max(longest, unit.length) - first) > limit:
+        new_rows, new_longest = rows + len(unit.item.entry), max(longest, unit.length)
+        full = new_rows * (new_longest - first) > limit or new_rows * new_longest > WITH_PAST * limit
+        if batch and (full or new_rows > most):
             yield batch
             batch, rows, longest = [], 0, 0
         batch.append(unit)

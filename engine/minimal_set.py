@@ -122,7 +122,7 @@ def find_minimal_set(explorer: Explorer, request: FindMinimalSet) -> Events:
         raise UsageError("The measure is 0: there is nothing to take away.", "Choose other answers or probes.")
     facts = (yield from measured_facts(explorer, request.facts)) if request.facts else None
     said = []
-    if facts is not None and facts.baseline <= 0:
+    if facts is not None and (not facts.items or facts.baseline <= 0):
         said.append("The model does not know the facts, so there is nothing of them to keep: they are left out.")
         facts = None
     text = (yield from NeutralText.read(explorer, request.neutral_tokens)) if request.neutral_tokens else None
@@ -172,6 +172,9 @@ def grow(search: Search) -> Generator[Event, Any, tuple[list[int], Value]]:
             promise, promised_at = (yield from search.promise(chosen)), len(chosen)
         order = sorted(zip(promise, request.candidates, strict=True), reverse=True)
         left = [f for gain, f in order if gain > LEAST_GAIN and f not in chosen and f not in useless]
+        if not left and promised_at != len(chosen):  # what was promised before the set grew is no reason to give up
+            promise, promised_at, useless = (yield from search.promise(chosen)), len(chosen), set()
+            continue
         if not left:
             break
         tried = yield from search.value([*chosen, left[0]])
@@ -208,9 +211,11 @@ def control_shares(search: Search, chosen: list[int]) -> Generator[Event, Any, l
 
 
 def drawn_sets(explorer: Explorer, slopes: Gradient, chosen: Sequence[int], number: int) -> list[list[int]]:
-    """Random sets of the same size, drawn without a look at estimates."""
+    """Different random sets of the same size, drawn without a look at estimates; fewer where there are no more."""
     rng = random.Random(0)
-    # three times as many companions as the set has members, then sets of them
-    pool = controls(explorer, slopes, chosen, 3 * len(chosen))
+    pool = controls(explorer, slopes, chosen, max(3 * len(chosen), number))
     like = [pool[n :: len(chosen)] for n in range(len(chosen))]
-    return [[rng.choice(some) for some in like if some] for _ in range(number)] if pool else []
+    if not all(like):  # too few features fire here for a set of this size
+        return []
+    drawn = {tuple(rng.choice(some) for some in like): None for _ in range(20 * number)}
+    return [list(features) for features in list(drawn)[:number]]

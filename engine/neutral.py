@@ -64,13 +64,19 @@ class NeutralText:
 
 
 def passages(explorer: Explorer, num_tokens: int) -> list[list[int]]:
-    """Token ids of passages of the reference text as it was fed, cut short, spread over all of it."""
+    """Token ids of passages of the reference text as it was fed, cut short: `num_tokens`, spread over it."""
     ids = explorer.reference.token_ids_T.tolist()
     bos = explorer.model.tokens.bos
     starts = [at for at, i in enumerate(ids) if i == bos] if bos is not None else list(range(0, len(ids), 256))
     starts = starts or [0]
     ends = [*starts[1:], len(ids)]
     found = [ids[a : min(b, a + PASSAGE_TOKENS)] for a, b in zip(starts, ends, strict=True) if b - a > 1]
-    wanted = max(1, num_tokens // PASSAGE_TOKENS)
-    stride = max(1, len(found) // wanted)
-    return found[::stride][:wanted]
+    # passages differ in length: every so many of them, until the tokens are there
+    stride = max(1, sum(map(len, found)) // max(1, num_tokens))
+    taken, count = [], 0
+    for passage in found[::stride] or found[:1]:
+        if count >= num_tokens:
+            break
+        taken.append(passage)
+        count += len(passage)
+    return taken

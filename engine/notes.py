@@ -88,6 +88,10 @@ class Contents:
         return b"".join(raw + b"\n" for raw in (*readable, *self.broken))
 
 
+LAST = datetime(9999, 1, 1, tzinfo=UTC)
+"""Behind it there is no later moment to be had: what is written last could not count."""
+
+
 class Notes:
     """The notes of one file. Every change reads it again first, under a lock: several apps may have it open."""
 
@@ -174,7 +178,10 @@ def parse(data: bytes, name: str) -> Contents:
         try:
             if len(raw) > MAX_LINE:
                 raise ValueError("it is too long")
-            found.take(msgspec.json.decode(raw, type=Line), raw)
+            line = msgspec.json.decode(raw, type=Line)
+            if line.changed >= LAST:
+                raise ValueError("its date is too far ahead")
+            found.take(line, raw)
         except (ValueError, RecursionError) as error:  # msgspec's errors are ValueErrors
             found.broken[raw] = None
             if len(found.problems) < MAX_PROBLEMS:

@@ -11,8 +11,8 @@ EDITS_SPELLED_OUT = 8
 SIGNS = "effect: how ablating the feature changes the measure; share: how much of the measure it takes away"
 MEANING: dict[Evidence, str] = {
     "influences": "influences: on these probes, ablating it changes the measure more than ablating "
-    f"{INFLUENCE_PERCENTILE:.0%} of the features that are about as active does",
-    "associated": "associated: an estimate, or an effect no larger than that of features about as active; no more",
+    f"{INFLUENCE_PERCENTILE:.0%} of the features drawn for comparison, which are about as active as those tested, does",
+    "associated": "associated: an estimate, or an effect that features drawn for comparison reach too; no more",
 }
 
 
@@ -82,8 +82,8 @@ def attribution_notes(found: Attribution) -> list[str]:
     sizes = [abs(row.exact) for row in found.features if row.control and row.exact is not None]
     if sizes:
         notes.append(
-            f"{found.n_controls} other features, about as active, were ablated for comparison: their effects are at "
-            f"most {max(sizes):.3g}, in the middle {median(sizes):.3g}"
+            f"{found.n_controls} other features, together as active, were ablated for comparison: their effects are "
+            f"at most {max(sizes):.3g}, in the middle {median(sizes):.3g}"
         )
     if found.spearman is not None:
         by_activation = "" if found.spearman_activation is None else f", activation by {found.spearman_activation:.2f}"

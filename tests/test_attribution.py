@@ -84,6 +84,19 @@ def test_strings_that_go_on_from_one_another_share_a_row(found):
     assert max(tokens) > 3  # an answer of many tokens is an answer like any other
 
 
+def test_the_same_string_twice_is_no_likelier(explorer, found):
+    twice = Probe(PROBES[0].text, "raw", answers=(FEMALE, Answer("male", (*MALE.strings, MALE.strings[0]))))
+    got = run(causes.measured(explorer, Measure((twice,), "female", "male")))
+    assert got.values[0] == pytest.approx(found.values[0], abs=1e-5)
+
+
+def test_rows_of_one_run_are_bounded(found, monkeypatch):
+    monkeypatch.setattr("engine.measuring.BATCH_ROWS", {"cpu": 8})
+    last = found.items[0].scored_from
+    made = list(batches([Unit(found.items[0], (), last)] * 20, torch.device("cpu")))
+    assert max(sum(len(unit.item.entry) for unit in batch) for batch in made) <= 8
+
+
 def test_a_value_does_not_depend_on_what_else_is_in_its_run(explorer, found):
     for item, value in zip(found.items, found.values, strict=True):
         (alone,) = run(run_units(explorer.sae, explorer.upper, [Unit(item, (), 0)], ""))
@@ -100,6 +113,7 @@ def test_batches_hold_every_unit_once_and_no_more_than_the_limit(found, monkeypa
         rows = sum(len(unit.item.entry) for unit in batch)
         start = min(unit.start for unit in batch)
         assert batch[0].start == start  # where a run starts, nothing has been added yet in any of its rows
+        assert len(batch) == 1 or rows * max(unit.length for unit in batch) <= 4 * 60  # the past takes memory too
         assert len(batch) == 1 or rows * (max(unit.length for unit in batch) - start) <= 60
 
 
