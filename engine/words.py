@@ -97,7 +97,7 @@ def set_title(found: MinimalSet) -> str:
     number = len(found.members)
     share, asked = percent(found.share), percent(found.request.share)
     if not number:
-        return "no feature of the candidates takes any of the measure away"
+        return "no candidate was worth ablating: none takes enough of the measure away for what it costs"
     if not found.reached:
         full = " (as many as were allowed)" if number >= found.request.most else ""
         return f"{share} is all that {count(number, 'feature')}{full} take away, not the {asked} asked for"
