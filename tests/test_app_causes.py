@@ -310,6 +310,26 @@ async def test_changed_probes_make_it_stale(b):
     assert str(b.main.features.border_subtitle) == "2 vs 2"
 
 
+@on_app()
+async def test_no_set_is_searched_among_another_saes_features(b):
+    await b.ranked()
+    await attributed(b)
+    await b.press("escape")
+    await b.until(lambda: "effect" in headings(b))
+    b.main.work.load(Load(sae="another"))  # as where a session is opened elsewhere: the results stay
+    await b.until(lambda: b.study.foreign == ["SAE"])
+    await b.until(lambda: "effect" not in headings(b))
+    assert str(b.main.features.border_subtitle) == "effects of another pair: A measures again"
+    await b.press("C")
+    await b.shows("These effects are of another SAE: A attributes again")
+    await b.press("m")
+    await b.until(lambda: any("effects are of another SAE" in error for error in b.errors()))
+    assert isinstance(b.top, CausesScreen)
+    b.main.causes.find_set(FindMinimalSet(b.top.found.request.measure, (100,)), b.top.pair)
+    await b.settle()
+    assert not b.engine.of(FindMinimalSet)
+
+
 def test_what_makes_a_measure_stale():
     measure = Measure(SMALL.probes, "female", "male")
     assert is_current(measure, SMALL.probes)

@@ -407,3 +407,17 @@ def test_a_session_without_results_belongs_to_no_pair(study):
     assert found.now_loaded(OTHER_LOAD, OTHER_SAE, chosen=False) == ["SAE"]
     assert found.foreign == [] and found.id == "i"
     assert not found.add(samples.GENERATED) and found.session().loaded == OTHER_SAE
+
+
+def test_effects_of_another_sae_are_none_of_the_loaded_one(study):
+    study.now_loaded(samples.LOAD, samples.LOADED, chosen=False)
+    study.set_prompts(replace(SET, probes=samples.MEASURE.probes))
+    study.add(samples.ATTRIBUTION)
+    found = Study.from_session(study.session(), id="i")
+    assert found.effects() is not None
+    found.now_loaded(OTHER_LOAD, OTHER_SAE, chosen=False)
+    assert found.foreign == ["SAE"] and found.effects() is None and found.attribution() is not None
+    found.now_loaded(samples.LOAD, replace(samples.LOADED, dtype="bfloat16"), chosen=False)
+    assert found.foreign == ["dtype"] and found.effects() is not None  # the same features, less exactly
+    found.now_loaded(samples.LOAD, samples.LOADED, chosen=False)
+    assert found.foreign == [] and found.effects() is not None

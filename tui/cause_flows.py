@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from engine import measures
 from engine.errors import UsageError
-from engine.records import Answer, Attribute, Attribution, FindMinimalSet, Measure, MinimalSet, Probe
+from engine.records import Answer, Attribute, Attribution, FindMinimalSet, Loaded, Measure, MinimalSet, Probe
 from engine.words import listed
 from tui.effects import is_current, measure_in_words, strings_in_words, typed_answer, with_answers
 from tui.screens.causes import CausesScreen
@@ -125,14 +125,22 @@ class CauseFlows:
     def _show(self, found: Attribution) -> None:
         self.screen.app.push_screen(CausesScreen(self, found))
 
-    def is_stale(self, measure: Measure) -> bool:
-        """The probes no longer measure this."""
-        return not is_current(measure, self.screen.study.work.prompts.probes)
+    def of_another(self, pair: Loaded | None) -> str:
+        """Why effects that this pair has are none of the loaded one; "" where they are."""
+        other = self.screen.study.other_than(pair)
+        return f"These effects are of another {other}: A attributes again" if other else ""
+
+    def stale(self, measure: Measure, pair: Loaded | None) -> str:
+        """Why what was measured with this pair no longer holds; "" where it does."""
+        current = is_current(measure, self.screen.study.work.prompts.probes)
+        return self.of_another(pair) or ("" if current else "probes changed: A measures again")
 
     # ---- the smallest set
 
     def ask_set(self, found: Attribution, leave: CausesScreen) -> None:
         """How much it should carry, and at what cost; enter runs the search."""
+        if self._refuses(leave.pair):
+            return
         exact, estimated = candidates(found, False), candidates(found, True)
         if not estimated:
             self.screen.report("No feature here takes any of the measure away.", "A with another measure, or probes.")
@@ -166,24 +174,34 @@ class CauseFlows:
             kept = f"{count_in_words(len(facts), 'question')} of fact to be kept" if facts else "no questions of fact"
             count = count_in_words(len(request.candidates), "candidate")
             lines = [measure_in_words(request.measure), f"{count}: those that take some of it away", kept]
-            if self.is_stale(request.measure):
+            if self.stale(request.measure, leave.pair):
                 lines.append("⚠ the probes have changed since: A measures effects again")
             return "\n".join(lines)
 
         def run(values: Values | None) -> None:
             if values is not None:
                 leave.action_leave()  # the main screen's header shows how far the search is
-                self.find_set(wanted(values))
+                self.find_set(wanted(values), leave.pair)
 
         self.screen.app.push_screen(Sheet("The smallest set that carries it", fields, summary, check_set), run)
 
-    def find_set(self, request: FindMinimalSet) -> None:
-        """Runs the search."""
+    def _refuses(self, pair: Loaded | None) -> bool:
+        """Says why these features' set cannot be searched for, if it cannot."""
+        why = self.of_another(pair)
+        if why:
+            self.screen.report(f"{why}.", "Then m searches among the loaded one's.")
+        return bool(why)
+
+    def find_set(self, request: FindMinimalSet, pair: Loaded | None) -> None:
+        """Runs the search among features of this pair."""
         work = self.screen.work
         if not work.may_ask():
             return
 
         async def task() -> None:
+            await work.no_load_runs()  # it may end with another pair
+            if self._refuses(pair):
+                return
             found = await work.ask(request, MinimalSet)
             self.screen.keep_result(found)
             if self.screen.is_undisturbed:

@@ -117,6 +117,8 @@ class MainScreen(Workbench):
         if taken or (chosen and others):
             self.show_study()
         self.show_loaded()
+        if self.study.attribution() is not None:
+            self.show_ranking()  # its effects may be another SAE's, or hold again
         if self.study.foreign:
             what = ", ".join(others)
             self.report(

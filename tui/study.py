@@ -33,6 +33,8 @@ replace = msgspec.structs.replace
 SCALES = (-1.0, -0.5, 0.0, 0.125, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 5.0)
 """Strengths that + and - step through; 0 ablates, 1 changes nothing."""
 UNDO_STEPS = 100
+SAME_FEATURES = ("dtype", "reference")
+"""In what the pair may differ without its features' effects being those of other features."""
 
 
 class Study:
@@ -331,11 +333,17 @@ class Study:
         return self.results.attributions[-1] if self.results.attributions else None
 
     def effects(self) -> Effects | None:
-        """The last attribution by feature; None where there is none, or the probes no longer measure the same."""
+        """The last attribution by feature; None where there is none, or of other probes or another SAE."""
         found = self.attribution()
-        if found is None or not is_current(found.request.measure, self.work.prompts.probes):
+        if found is None or self.other_than(self.results.loaded):
             return None
-        return Effects(found)
+        return Effects(found) if is_current(found.request.measure, self.work.prompts.probes) else None
+
+    def other_than(self, pair: Loaded | None) -> str:
+        """In what the pair that is loaded differs from one whose features' effects are known; "" where they hold."""
+        if pair is None or self.loaded is None:
+            return ""
+        return ", ".join(what for what in sessions.differences(pair, self.loaded) if what not in SAME_FEATURES)
 
     def ranking_is_stale(self) -> bool:
         """The prompts are no longer those that were ranked."""

@@ -99,6 +99,10 @@ class Work:
             self.screen.report("No model is loaded.", "M chooses model and SAE.")
         return self.ready
 
+    async def no_load_runs(self) -> None:
+        """Waits until no load runs."""
+        await self._no_load_runs.wait()
+
     async def ask(
         self,
         request: Request,

@@ -254,6 +254,8 @@ class Workbench(Screen[None]):
         words = ""
         if self.study.ranking_is_stale():
             words = "prompts changed: r ranks again"
+        elif self.study.attribution() is not None and self.study.other_than(self.study.results.loaded):
+            words = "effects of another pair: A measures again"
         elif self.study.attribution() is not None and self.study.effects() is None:
             words = "probes changed: A measures effects again"
         self.features.show_staleness(words)

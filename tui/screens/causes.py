@@ -51,10 +51,12 @@ class CausesScreen(TablePage):
 
     def __init__(self, flows: CauseFlows, found: Attribution) -> None:
         self.flows, self.found = flows, found
+        self.pair = flows.screen.study.results.loaded
+        """What the effects were found with; another one may be loaded while they are read."""
         super().__init__("Which features influence the answer?", about(found, self._stale()), HINT, LEGEND)
 
     def _stale(self) -> str:
-        return "probes changed: A measures again" if self.flows.is_stale(self.found.request.measure) else ""
+        return self.flows.stale(self.found.request.measure, self.pair)
 
     def on_mount(self) -> None:
         """Fills the table."""
