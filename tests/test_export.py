@@ -249,7 +249,7 @@ def test_markdown_of_a_set_says_what_it_takes_away_and_spares(full):
             "",
         ),
         ({"members": samples.MINIMAL_SET.members[:1]}, "1 feature, ablated alone, takes 56% away", ""),
-        ({"members": (), "reached": False, "share": 0.0}, "no feature of the candidates takes any", ""),
+        ({"members": (), "reached": False, "share": 0.0}, "no candidate was worth ablating", ""),
     ],
 )
 def test_sets_that_show_less_are_said_to(full, changes, part, evidence):
