@@ -167,8 +167,12 @@ def read(source: Path, loaded: Loaded) -> Export:
 
 def files_of(source: Path) -> list[Path]:
     """The files to read. Raises NotesError."""
-    if source.is_dir():
-        found = sorted(path for path in source.iterdir() if path.name.endswith(SUFFIXES))
+    try:
+        inside = list(source.iterdir()) if source.is_dir() else None
+    except OSError as error:
+        raise NotesError(f"{source} cannot be read: {error.strerror}.", "Check its permissions.") from error
+    if inside is not None:
+        found = sorted(path for path in inside if path.name.endswith(SUFFIXES))
         if not found:
             raise NotesError(f"{source} holds no {', '.join(SUFFIXES)} file.", "Give the folder `explanations`.")
         return found

@@ -232,6 +232,15 @@ def test_an_import_by_another_app_is_seen(kept, tmp_path):
     assert kept.of(LOADED.sae_fingerprint) == EXPECTED
 
 
+def test_a_folder_that_may_not_be_listed_is_an_error_in_words(kept, tmp_path, monkeypatch):
+    def refused(path):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(module.Path, "iterdir", refused)
+    with pytest.raises(NotesError, match=r"cannot be read: Permission denied\."):
+        kept.add(LOADED, tmp_path)
+
+
 def test_the_address_of_a_feature():
     assert address(LOADED, 7) == "https://www.neuronpedia.org/gpt2-small/8-res-jb/7"
     assert address(msgspec.structs.replace(LOADED, neuronpedia=""), 7) is None

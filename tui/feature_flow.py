@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from engine import measures
 from engine.errors import SaescopeError, UsageError
 from engine.explanations import address
 from engine.records import Describe, Described, Effect, FeatureRow, Measure
+from tui import paths
 from tui.effects import Effects
 from tui.screens.dialogs import AskText
 from tui.screens.feature import FeaturePage
@@ -178,10 +178,11 @@ class FeatureFlow:
 
         def read(path: str | None) -> None:
             if path is not None:
-                self.screen.notebook.import_explanations(Path(path).expanduser())
+                self.screen.notebook.import_explanations(paths.typed(path))
 
         def check(path: str) -> str:
-            return "" if path.strip() and Path(path).expanduser().exists() else "There is no such file or folder."
+            there = path.strip() and not paths.problem(path) and paths.typed(path).exists()
+            return "" if there else paths.problem(path) or "There is no such file or folder."
 
         hint = "a .jsonl or .jsonl.gz file, or the folder of them, with lines of index and description"
         self.screen.app.push_screen(AskText("Import explanations", "", "path", hint, check), read)

@@ -16,6 +16,7 @@ from engine import prompt_sets, snippets
 from engine.errors import SaescopeError
 from engine.export import edits_in_words
 from engine.records import Answer, Diagnosis, Edit, Format, Probe, ProbeTable, Prompt, Sampling
+from tui import paths
 from tui.help import help_text
 from tui.screens.dialogs import AskText, Choice, Choose, Field, Form
 from tui.screens.doctor import checks_page
@@ -72,7 +73,7 @@ class Flows:
         def read(path: str | None) -> None:
             if path is None:
                 return
-            found = prompts.importer.read_prompts(Path(path).expanduser())
+            found = prompts.importer.read_prompts(paths.typed(path))
             study = self.screen.study
             format: Format = found.whole.format if found.whole else study.format()
             loose = [Prompt(e.text, format, e.breaks) for e in found.entries]
@@ -87,8 +88,8 @@ class Flows:
 
         def check(path: str) -> str:
             try:
-                prompts.importer.read_prompts(Path(path).expanduser())
-            except prompts.PromptSetError as error:
+                prompts.importer.read_prompts(paths.typed(path))
+            except (prompts.PromptSetError, SaescopeError) as error:
                 return f"{error.message} {error.remedy}"
             return ""
 
@@ -121,9 +122,11 @@ class Flows:
                 self.screen.notify(f"Prompts saved to {path}: --prompts {path} uses them.")
 
         def write(path: str) -> str:
-            place = Path(path).expanduser()
-            place = place if place.suffix == ".toml" else place.with_name(place.name + ".toml")
             try:
+                place = paths.typed(path)
+                if not place.name:
+                    return "A file needs a name."
+                place = place if place.suffix == ".toml" else paths.typed(f"{place}.toml")
                 prompts.writer.write(prompt_sets.to_file(now), place)
             except (prompts.PromptSetError, SaescopeError) as error:
                 return f"{error.message} {error.remedy}"

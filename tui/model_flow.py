@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from engine.records import Load, Loaded
 from engine.sources import presets
+from tui import paths
 from tui.presets import take_over
 from tui.screens.dialogs import Field
 from tui.screens.model import ModelForm
@@ -14,6 +14,8 @@ from tui.screens.model import ModelForm
 if TYPE_CHECKING:
     from tui.main_screen import MainScreen
 
+LOCAL = ("/", "~", ".")
+"""What a path begins with, and no name on the hub."""
 DTYPES = ("automatic", "float32", "bfloat16", "float16")
 
 
@@ -74,8 +76,11 @@ def check_load(values: dict[str, str]) -> str:
     model, sae = values["model"].strip(), values["sae"].strip()
     if model and not sae:
         return "Which SAE? It belongs to one model and one layer: give its folder, or its place on the hub."
-    if model.startswith(("/", "~", ".")) and not Path(model).expanduser().is_dir():
+    for name, text in (("model", model), ("SAE", sae)):
+        if text.startswith(LOCAL) and paths.problem(text):
+            return f"{name}: {paths.problem(text)}"
+    if model.startswith(LOCAL) and not paths.typed(model).is_dir():
         return f"model: there is no folder {model}."
-    if sae.startswith(("/", "~", ".")) and not Path(sae).expanduser().exists():
+    if sae.startswith(LOCAL) and not paths.typed(sae).exists():
         return f"SAE: there is no folder {sae}."
     return ""

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from engine.errors import SaescopeError
 from engine.records import Loaded
+from tui.crash import keep_details
 
 if TYPE_CHECKING:
     from engine.explanations import Explanations
@@ -116,6 +117,9 @@ class Notebook:
                     found = await asyncio.to_thread(task)
                 except SaescopeError as error:
                     self.screen.report(error.message, error.remedy)
+                    return
+                except Exception as error:  # a defect of ours is no reason to end the app
+                    self.screen.report(f"A defect of saescope: {error!r}", f"Your work is kept. {keep_details()}")
                     return
             then(found)
 

@@ -13,7 +13,8 @@ from rich.text import Text
 
 from engine import session as sessions
 from engine.autosave import AutosaveStore, StoredInfo
-from engine.errors import SessionError
+from engine.errors import SessionError, UsageError
+from tui import paths
 from tui.screens.dialogs import AskText, Choice, Choose
 from tui.screens.report import Report
 from tui.study import Study, start_workspace
@@ -199,14 +200,14 @@ class SessionFlows:
 
         def check(text: str) -> str:
             try:
-                sessions.read(Path(text).expanduser())
-            except SessionError as error:
+                sessions.read(paths.typed(text))
+            except (SessionError, UsageError) as error:
                 return f"{error.message} {error.remedy}"
             return ""
 
         def read(text: str | None) -> None:
             if text is not None:
-                path = Path(text).expanduser()
+                path = paths.typed(text)
                 self.exchange(Study.from_session(sessions.read(path), file=path))
 
         self.screen.app.push_screen(AskText("Open a session file", "", f"…{sessions.SUFFIX}", check=check), read)
@@ -275,13 +276,16 @@ def session_path(text: str, name: str) -> tuple[Path, str]:
 
     A folder takes a file of the session's name. A file that holds anything but a session is never replaced.
     """
-    path = Path(text.strip()).expanduser()
     if not text.strip():
-        return path, "A file needs a name."
-    if path.is_dir():
-        path = path / f"{name}{sessions.SUFFIX}"
-    elif path.suffix != ".json":
-        path = path.with_name(path.name + sessions.SUFFIX)
+        return Path(), "A file needs a name."
+    try:
+        path = paths.typed(text.strip())
+        if path.is_dir():
+            path = path / f"{name}{sessions.SUFFIX}"
+        elif path.suffix != ".json":
+            path = paths.typed(str(path.with_name(path.name + sessions.SUFFIX)))
+    except UsageError as error:
+        return Path(), f"{error.message} {error.remedy}"
     if not path.parent.is_dir():
         return path, f"There is no folder {path.parent}."
     if path.exists():

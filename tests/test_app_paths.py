@@ -1,0 +1,62 @@
+"""Paths that the user types and nothing can have: said in words, and the app goes on."""
+
+import pytest
+from fake_engine import on_app
+from textual.widgets import Input
+
+from engine.errors import UsageError
+from tui import paths
+from tui.model_flow import check_load
+from tui.screens.dialogs import AskText
+from tui.session_flows import session_path
+
+NOBODYS, LONG = "~nosuchuser/x", "/tmp/" + "n" * 300
+BAD = (NOBODYS, LONG, "/tmp/a\0b")
+
+
+@pytest.mark.parametrize("text", BAD)
+def test_what_no_path_can_be_is_a_usage_error(text):
+    with pytest.raises(UsageError) as error:
+        paths.typed(text)
+    assert error.value.message and len(error.value.message) < 150 and paths.problem(text)
+    assert check_load({"model": text, "sae": "x/y"}).startswith("model: ")
+    assert check_load({"model": "x/y", "sae": text}).startswith("SAE: ")
+    assert session_path(text, "mine")[1]
+
+
+def test_a_path_is_one_whether_or_not_anything_is_there(tmp_path):
+    assert paths.typed(str(tmp_path / "nothing")) == tmp_path / "nothing"
+    assert paths.problem(str(tmp_path / "nothing")) == ""
+
+
+@on_app()
+async def test_every_dialog_says_so(b):
+    sets = (
+        b.main.feature_page.import_explanations,
+        lambda: b.main.flows.import_prompts("positive"),
+        b.main.flows.write_set,
+        b.main.sessions.open_file,
+        b.main.sessions.save_as,
+    )
+    for ask in sets:
+        ask()
+        await b.until(lambda: isinstance(b.top, AskText))
+        await b.handled()
+        for text in (NOBODYS, LONG):
+            b.top.query_one(Input).value = text
+            await b.until(lambda: not b.words(".problem"))
+            await b.press("enter")
+            await b.until(lambda: b.words(".problem"))
+        await b.press("escape")
+        await b.until(lambda: b.top is b.main)
+
+
+@on_app()
+async def test_a_defect_in_a_thread_of_the_notebook_is_reported(b):
+    def breaks():
+        raise ZeroDivisionError("no")
+
+    b.main.notebook._work(breaks, lambda nothing: None)
+    await b.until(lambda: any("A defect of saescope: ZeroDivisionError" in error for error in b.errors()))
+    await b.main.notebook.finish()
+    await b.ranked()
