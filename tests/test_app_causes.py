@@ -673,6 +673,29 @@ def test_labels_of_other_sessions_appear_and_the_sessions_own_win(tmp_path):
 
 
 @on_app()
+async def test_what_is_put_while_a_read_waits_is_not_overwritten(b):
+    book, sae = b.main.notebook, labelled(b)
+    for feature in (1, 2, 3):
+        book.set_label(feature, "old")
+        book.set_note(feature, "old")
+    await book.finish()
+    await b.settle()
+    async with book._files:  # another app holds the lock
+        book.read(b.study.loaded)
+        await b.settle()
+        book.set_note(1, "new")
+        book.set_label(2, "")
+    await book.finish()
+    await b.until(lambda: Notes().of(sae)[2].label == "")
+    await b.settle()
+    assert book.note(1) == "new" and book.labels == {1: "old", 3: "old"}
+    for feature in (1, 2, 3):  # deleted by another app
+        Notes().put(sae, "demo", feature, "", "")
+    book.read(b.study.loaded)
+    await b.until(lambda: book.labels == {} and not book.note(1))
+
+
+@on_app()
 async def test_a_file_of_notes_that_cannot_be_written_is_reported(b):
     path = Notes().path
     path.parent.mkdir(parents=True)

@@ -6,6 +6,7 @@ The files are read and written in threads: another app may hold their lock for s
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
@@ -32,6 +33,8 @@ class Notebook:
         self.labels: dict[int, str] = {}
         self._notes: dict[int, str] = {}
         self._explanations: dict[int, str] = {}
+        self._puts: Counter[tuple[str, int]] = Counter()
+        """How often a feature's label or note was put: what was read before is older."""
         self._files = asyncio.Lock()
         """One reads or writes at a time, in the order in which that was wanted."""
 
@@ -49,16 +52,25 @@ class Notebook:
         if sae != self._sae:
             self._sae, self.labels, self._notes, self._explanations = sae, {}, {}, {}
 
+        puts = self._puts.copy()
+
+        def merged(kind: str, found: dict[int, str], here: dict[int, str]) -> dict[int, str]:
+            later = {feature for (what, feature), n in self._puts.items() if what == kind and n != puts[what, feature]}
+            read = {feature: text for feature, text in found.items() if text and feature not in later}
+            return read | {feature: text for feature, text in here.items() if feature in later}
+
         def read_notes() -> tuple[dict[int, Note], tuple[str, ...]]:
             notes = open_notes()
             return notes.of(sae), notes.problems
 
         def take_notes(found: tuple[dict[int, Note], tuple[str, ...]]) -> None:
             notes, problems = found
-            if self._sae == sae and notes:
-                self.labels = {feature: note.label for feature, note in notes.items() if note.label}
-                self._notes = {feature: note.notes for feature, note in notes.items() if note.notes}
-                self.screen.show_features()
+            if self._sae == sae:
+                before = self.labels, self._notes
+                self.labels = merged("label", {f: note.label for f, note in notes.items()}, self.labels)
+                self._notes = merged("note", {f: note.notes for f, note in notes.items()}, self._notes)
+                if (self.labels, self._notes) != before:
+                    self.screen.show_features()
             if problems:
                 self.screen.report(f"Some notes cannot be read: {problems[0]}", "Mend the line in the file.")
 
@@ -75,11 +87,13 @@ class Notebook:
             self.labels[feature] = label
         else:
             self.labels.pop(feature, None)
+        self._puts["label", feature] += 1
         self._put(feature, label=label)
 
     def set_note(self, feature: int, note: str) -> None:
         """Keeps a note; "" takes it away."""
         self._notes[feature] = note
+        self._puts["note", feature] += 1
         self._put(feature, notes=note)
 
     def _put(self, feature: int, label: str | None = None, notes: str | None = None) -> None:
@@ -112,16 +126,14 @@ class Notebook:
         """Does something with the files in a thread, and goes on with what came of it; errors are reported."""
 
         async def work() -> None:
-            async with self._files:
-                try:
+            try:
+                async with self._files:
                     found = await asyncio.to_thread(task)
-                except SaescopeError as error:
-                    self.screen.report(error.message, error.remedy)
-                    return
-                except Exception as error:  # a defect of ours is no reason to end the app
-                    self.screen.report(f"A defect of saescope: {error!r}", f"Your work is kept. {keep_details()}")
-                    return
-            then(found)
+                then(found)
+            except SaescopeError as error:
+                self.screen.report(error.message, error.remedy)
+            except Exception as error:  # a defect of ours is no reason to end the app
+                self.screen.report(f"A defect of saescope: {error!r}", f"Your work is kept. {keep_details()}")
 
         self.screen.run_worker(work, group="notes")  # type: ignore[arg-type]
 
