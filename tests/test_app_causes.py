@@ -576,6 +576,23 @@ async def test_the_effect_on_demand(b):
 
 
 @on_app()
+async def test_what_is_known_is_forgotten_with_another_dtype_reference_or_wiring(b):
+    await b.ranked()
+    await b.press("f")
+    await b.shows("e: ablates it for certain")
+    await b.press("e")
+    await b.shows("Ablated: −10%")
+    page, loaded = b.main.feature_page, b.study.loaded
+    described, effect = page.described(100), page.effect(100)
+    assert described is not None and effect is not None
+    others = {"dtype": "float16", "reference_fingerprint": "other", "normalisation": "other", "rescaled": 2.0}
+    for field, value in others.items():
+        page._found, page._effects = {100: described}, {100: effect}
+        b.study.loaded = replace(loaded, **{field: value})
+        assert page.effect(100) is None and page.described(100) is None, field
+
+
+@on_app()
 async def test_an_exact_effect_is_there_at_once(b):
     await b.ranked()
     await attributed(b)

@@ -86,11 +86,10 @@ class FeatureFlow:
         return ASKS if self.screen.work.ready else NO_ENGINE
 
     def _check_context(self) -> None:
-        """Forgets everything once prompts, probes or SAE are others."""
+        """Forgets everything once prompts, probes or what is loaded are others."""
         study = self.screen.study
-        prompts, loaded = study.work.prompts, study.loaded
-        pair = (loaded.model_fingerprint, loaded.sae_fingerprint, loaded.hook) if loaded else ()
-        now: Context = (prompts.positive, prompts.negative, self._measure(), *pair)
+        prompts = study.work.prompts
+        now: Context = (prompts.positive, prompts.negative, self._measure(), study.loaded)
         if now != self._context:
             self._context = now
             self._found, self._effects, self._failed = {}, {}, set()
