@@ -5,10 +5,12 @@ from fake_engine import on_app
 from textual.widgets import Input
 
 from engine.errors import UsageError
+from engine.records import Load
 from tui import paths
 from tui.model_flow import check_load
 from tui.screens.dialogs import AskText
 from tui.session_flows import session_path
+from tui.start import first_study
 
 NOBODYS, LONG = "~nosuchuser/x", "/tmp/" + "n" * 300
 BAD = (NOBODYS, LONG, "/tmp/a\0b")
@@ -60,3 +62,9 @@ async def test_a_defect_in_a_thread_of_the_notebook_is_reported(b):
     await b.until(lambda: any("A defect of saescope: ZeroDivisionError" in error for error in b.errors()))
     await b.main.notebook.finish()
     await b.ranked()
+
+
+@pytest.mark.parametrize("text", BAD)
+def test_a_session_on_the_command_line_that_can_be_no_path_is_refused(text):
+    with pytest.raises(UsageError):
+        first_study(Load(), None, text)

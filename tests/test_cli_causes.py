@@ -5,6 +5,7 @@ import json
 import msgspec
 import pytest
 import samples
+from test_cli import parsed
 from tiny import D_SAE, SENTENCES
 
 from engine import session
@@ -42,13 +43,6 @@ def cli(files, tmp_path, capsys):
         return code, printed.out, printed.err
 
     return run
-
-
-def parsed(result):
-    code, out, _ = result
-    assert code == 0
-    assert out.count("\n") == 1
-    return json.loads(out)
 
 
 def test_attribute_prints_the_documented_keys(cli):

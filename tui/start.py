@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import prompts
@@ -12,6 +11,7 @@ from engine.records import Load
 from engine.sources import presets
 from tui.app import SaescopeApp
 from tui.opening import Opening
+from tui.paths import typed
 from tui.presets import DEFAULT_SET, packaged_set, with_pins
 from tui.study import Study, start_workspace
 
@@ -39,7 +39,7 @@ def first_study(load: Load, prompt_set: str | None, session: str | None, preset:
     """
     chosen = presets.find(preset) if preset else None
     load = presets.applied(chosen, load) if chosen else load
-    path = None if session is None else Path(session).expanduser()
+    path = None if session is None else typed(session)
     if path is not None and path.exists():
         study = Study.from_session(sessions.read(path), file=path)
         if load != Load() or chosen:
