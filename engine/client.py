@@ -68,6 +68,10 @@ class LiveEngine(Protocol):
         """Puts the running generation under these edits from its next token on."""
         ...
 
+    def stop(self, request_id: int) -> None:
+        """Ends the running generation at its next token; what there is of it becomes its result."""
+        ...
+
     async def close(self) -> None:
         """Ends the engine and frees its memory."""
         ...

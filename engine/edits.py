@@ -46,7 +46,7 @@ class ResidualEditor:
         """Puts other edits in force from the next pass on; positions counted so far stay counted. Raises EditError."""
         check_edits(edits)
         self.columns = self.sae.columns([edit.feature for edit in edits])
-        self.gain_K = torch.tensor([edit.scale - 1 for edit in edits], device=self.model.device)
+        self.gain_K = torch.tensor([edit.strength - 1 for edit in edits], device=self.model.device)
         self.edits = tuple(edits)
 
     def expect(self, ids_BT: torch.Tensor, rows_B: torch.Tensor, count_row: int | None = None) -> None:
@@ -115,6 +115,8 @@ def check_edits(edits: Sequence[Edit]) -> None:
     for edit in edits:
         if edit.feature in seen:
             raise EditError(f"Feature {edit.feature} is edited twice.", "Give each feature one edit.")
-        if not isfinite(edit.scale):
-            raise EditError(f"Feature {edit.feature}: the scale {edit.scale} is not a number.", "Give a finite number.")
+        if not isfinite(edit.strength):
+            raise EditError(
+                f"Feature {edit.feature}: the scale {edit.strength} is not a number.", "Give a finite number."
+            )
         seen.add(edit.feature)

@@ -25,7 +25,7 @@ import platformdirs
 from engine.client import Listener, LiveEngine
 from engine.errors import EngineFault
 from engine.records import Edit, Failed, Request
-from engine.wire import HEADER, Answer, Ask, Cancel, Hello, SetEdits, ToEngine, body_length, frame, own_hello
+from engine.wire import HEADER, Answer, Ask, Cancel, Hello, SetEdits, Stop, ToEngine, body_length, frame, own_hello
 
 log = logging.getLogger("saescope")
 
@@ -55,7 +55,7 @@ class Running:
 class EngineProcess(LiveEngine):
     """A LiveEngine in a child process, whose stdout and stderr go to a log file; the last run's log is kept as .1.
 
-    `ask`, `cancel` and `set_edits` never wait and never raise: what is sent to an engine that is gone is lost with it.
+    `ask`, `cancel`, `set_edits` and `stop` never wait and never raise: what is sent to an engine that is gone is lost.
     """
 
     def __init__(self, log_path: Path | None = None) -> None:
@@ -97,6 +97,10 @@ class EngineProcess(LiveEngine):
     def set_edits(self, request_id: int, edits: tuple[Edit, ...]) -> None:
         """Puts the running generation under these edits from its next token on."""
         self._send(SetEdits(request_id, edits))
+
+    def stop(self, request_id: int) -> None:
+        """Ends the running generation at its next token; what there is of it becomes its result."""
+        self._send(Stop(request_id))
 
     async def close(self) -> None:
         """Ends the engine: the end of its socket tells it to go; after 2 s it is killed. Nothing is heard of it."""

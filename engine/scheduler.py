@@ -32,16 +32,17 @@ from engine.records import (
     Replay,
     ReplayCauses,
     ReplayRank,
+    Reply,
     Request,
     RunProbes,
     TokenStep,
 )
-from engine.wire import Ask, Cancel, SetEdits, ToEngine
+from engine.wire import Ask, Cancel, SetEdits, Stop, ToEngine
 
 log = logging.getLogger("saescope")
 
-Work = Generator[Event, tuple[Edit, ...] | None, None]
-"""A request at work: its last event is Finished, Failed or Cancelled. Only a generation is ever sent edits."""
+Work = Generator[Event, Reply, None]
+"""A request at work: its last event is Finished, Failed or Cancelled. Only a generation is ever told anything."""
 
 LONG: dict[type[Request], str] = {
     Load: "the model to load",
@@ -72,6 +73,8 @@ class Job:
     work: Work
     edits: tuple[Edit, ...] | None = None
     """The newest edits that the generation has not been given yet."""
+    stop: bool = False
+    """The user wants no more tokens."""
     at_token: bool = False
     """Its last event was a TokenStep: it takes edits now."""
 
@@ -112,6 +115,9 @@ class Scheduler:
             case SetEdits(id=request_id, edits=edits):
                 for job in self._named(request_id):
                     job.edits = edits
+            case Stop(id=request_id):
+                for job in self._named(request_id):
+                    job.stop = True
 
     def refuse(self, request_id: int, failed: Failed) -> None:
         """Answers a message that made no sense. The id is the request's it would have been, or 0."""
@@ -158,11 +164,11 @@ class Scheduler:
         return long if starved or isinstance(long.request, Load) else quick
 
     def _advance(self, job: Job) -> None:
-        edits = None
+        reply: Reply = None
         if job.at_token and isinstance(job.request, Generate):
-            edits, job.edits = job.edits, None
+            reply, job.edits = "stop" if job.stop else job.edits, None
         try:
-            event = job.work.send(edits)
+            event = job.work.send(reply)
         except StopIteration:
             event = Failed("EngineFault", "The request ended without a result.", "The log has the details.")
         except Exception as error:

@@ -28,20 +28,18 @@ from engine.records import (
     Sampling,
 )
 
-VERSION = 1
+VERSION = 2
 SUFFIX = ".saescope.json"
 
 
-class EditSlot(Record, frozen=True):
+class EditSlot(Edit, frozen=True):
     """One line of the app's list of edits: switched off, it keeps its place and strength."""
 
-    feature: int
-    scale: float = 0.0
     on: bool = True
 
     def edit(self) -> Edit:
         """The edit it stands for while it is on."""
-        return Edit(self.feature, self.scale)
+        return Edit(**{name: getattr(self, name) for name in Edit.__struct_fields__})
 
 
 class Workspace(Record, frozen=True):
@@ -58,6 +56,9 @@ class Workspace(Record, frozen=True):
     feature: int | None = None
     """The feature whose activations are shown."""
     sampling: Sampling = Sampling()
+    prefill: str = ""
+    """What is put into the model's mouth before it answers the question."""
+    samples: int = 1
     restart: bool = False
     """A toggled edit starts the text anew instead of acting on its next token."""
 
@@ -150,10 +151,24 @@ def decode(data: bytes, what: str) -> Session:
             f"{what} was written by a newer saescope (session version {version}, this one reads {VERSION}).",
             "Update saescope.",
         )
+    if version < 2:
+        raw = upgraded(raw) | {"saescope_session": VERSION}
     try:
         return msgspec.convert(raw, Session, str_keys=True)
     except msgspec.ValidationError as error:
         raise SessionError(f"{what} is damaged: {error}.", "Mend the field it names, or use a copy.") from error
+
+
+def upgraded(value: Any) -> Any:
+    """What version 1 wrote, as version 2 has it: an edit had a scale, where it has a kind and a strength now."""
+    if isinstance(value, list):
+        return [upgraded(item) for item in value]
+    if not isinstance(value, dict):
+        return value
+    found = {name: upgraded(item) for name, item in value.items()}
+    if "feature" in found and "scale" in found:
+        found["strength"] = found.pop("scale")
+    return found
 
 
 def write(session: Session, path: Path) -> None:

@@ -19,7 +19,7 @@ def command_line(load: Load, question: str, raw: bool, edits: Sequence[Edit], sa
     usual = Sampling()
     options = [(name, getattr(load, name)) for name in Load.__struct_fields__]
     # repr: the shortest digits that read back as the same number
-    options += [("ablate", e.feature) if e.scale == 0 else ("scale", f"{e.feature}={e.scale!r}") for e in edits]
+    options += [("ablate", e.feature) if e.strength == 0 else ("scale", f"{e.feature}={e.strength!r}") for e in edits]
     options += [(name, x) for name, x in _fields(sampling) if x != getattr(usual, name)]
     words = ["--raw"] * raw + ["--compare"] * bool(edits)
     words += [word for name, value in options if value is not None for word in _option(name, str(value))]
@@ -215,7 +215,7 @@ def _literal(text: str) -> str:
 
 def _edits(edits: Sequence[Edit]) -> str:
     """The edits as a dict from feature to factor, over several lines where one is too short."""
-    items = [f"{edit.feature}: {edit.scale!r}" for edit in edits]
+    items = [f"{edit.feature}: {edit.strength!r}" for edit in edits]
     line = f"EDITS = {{{', '.join(items)}}}  # feature: factor, 0 ablates"
     if len(line) <= WIDTH:
         return line

@@ -41,6 +41,12 @@ class SetEdits(Record, frozen=True, tag=True):
     edits: tuple[Edit, ...]
 
 
+class Stop(Record, frozen=True, tag=True):
+    """Ends the running generation `id` at its next token; what there is of it is its result."""
+
+    id: int
+
+
 class Hello(Record, frozen=True, tag=True):
     """The engine's first message: whose code it runs."""
 
@@ -57,7 +63,7 @@ class Answer(Record, frozen=True, tag=True):
     event: Event
 
 
-ToEngine = Ask | Cancel | SetEdits
+ToEngine = Ask | Cancel | SetEdits | Stop
 FromEngine = Hello | Answer
 
 

@@ -19,10 +19,13 @@ MEANING: dict[Evidence, str] = {
 def edits_in_words(edits: tuple[Edit, ...]) -> str:
     """Such as "4133 ablated, 574 x 0.125"; many edits are counted, their list is in the record."""
     if len(edits) > EDITS_SPELLED_OUT:
-        ablated = sum(e.scale == 0 for e in edits)
+        ablated = sum(e.strength == 0 for e in edits)
         rest = f", {len(edits) - ablated} scaled" if ablated < len(edits) else ""
         return f"{ablated} features ablated{rest}"
-    return ", ".join(f"{e.feature} ablated" if e.scale == 0 else f"{e.feature} x {e.scale:g}" for e in edits) or "none"
+    return (
+        ", ".join(f"{e.feature} ablated" if e.strength == 0 else f"{e.feature} x {e.strength:g}" for e in edits)
+        or "none"
+    )
 
 
 def measure_in_words(measure: Measure, n_probes: int, slope: bool) -> str:

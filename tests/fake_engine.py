@@ -367,7 +367,7 @@ class FakeEngine(LiveEngine):
 
     def __init__(self, folder=Path("/nowhere")):
         self._log = Path(folder) / "engine.log"
-        self.requests, self.edits_set, self.cancelled = [], [], []
+        self.requests, self.edits_set, self.cancelled, self.stopped = [], [], [], []
         self.starts = self.closes = 0
         self.start_fails = None
         """What `start` raises."""
@@ -417,6 +417,9 @@ class FakeEngine(LiveEngine):
         self.edits_set.append((request_id, edits))
         if request_id in self._open:
             self._edits[request_id] = edits
+
+    def stop(self, request_id):
+        self.stopped.append(request_id)
 
     async def close(self):
         self.closes += 1

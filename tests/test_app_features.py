@@ -329,13 +329,13 @@ async def test_strength(b):
     await b.press("plus")
     await b.until(lambda: b.study.slot(100) == EditSlot(100, 1.5))
     await b.press("equals_sign")
-    await b.until(lambda: b.study.slot(100).scale == 2.0)
+    await b.until(lambda: b.study.slot(100).strength == 2.0)
     for _ in range(4):
         await b.press("minus")
-    await b.until(lambda: b.study.slot(100).scale == 0.5)
+    await b.until(lambda: b.study.slot(100).strength == 0.5)
     await b.shows("100 × 0.5")
     await b.press("2", "minus")  # the feature that is read
-    await b.until(lambda: b.study.slot(100).scale == 0.25)
+    await b.until(lambda: b.study.slot(100).strength == 0.25)
 
 
 @on_app()

@@ -42,7 +42,7 @@ def nnsight_logits(explorer, ids, edits):
         for edit in edits:
             z = float(h_TD[t] / u @ sae.w_enc_DF[:, edit.feature].double() + sae.b_enc_F[edit.feature])
             f = z if z > float(sae.threshold_F[edit.feature]) else 0.0
-            changed[t] += u * (edit.scale * f - f) * sae.w_dec_FD[edit.feature].double()
+            changed[t] += u * (edit.strength * f - f) * sae.w_dec_FD[edit.feature].double()
     envoy = NNsight(explorer.model.module)
     node = envoy.get(hook.path)
     value = changed.float()[None]

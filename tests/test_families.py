@@ -173,7 +173,7 @@ def delta_of(sae, h_TD, edits):
     delta = torch.zeros_like(h_TD, dtype=torch.float64)
     for edit in edits:
         z_T = h_TD.double() @ sae.w_enc_DF[:, edit.feature].double() + sae.b_enc_F[edit.feature]
-        delta += (edit.scale - 1) * z_T.clamp(min=0)[:, None] * sae.w_dec_FD[edit.feature].double()
+        delta += (edit.strength - 1) * z_T.clamp(min=0)[:, None] * sae.w_dec_FD[edit.feature].double()
     delta[0] = 0
     return delta.float()
 

@@ -90,7 +90,7 @@ def test_the_script_generates_what_the_engine_does(opened, tmp_path, capsys, edi
     found = run(nnsight_snippet(loaded, load, edits, QUESTION, raw, 12, sink_norm), tmp_path)
     assert found == expected.edited.token_ids
     assert capsys.readouterr().out == expected.edited.text + "\n"
-    if edits and edits[0].scale:
+    if edits and edits[0].strength:
         assert found != expected.baseline.token_ids  # the edit is not nothing
 
 
@@ -111,7 +111,7 @@ def test_it_is_short_and_python_whatever_goes_in():
                 if isinstance(t, ast.Assign) and isinstance(t.targets[0], ast.Name)
             }
             assert ast.literal_eval(values["QUESTION"]) == question
-            assert ast.literal_eval(values["EDITS"]) == {e.feature: e.scale for e in edits}
+            assert ast.literal_eval(values["EDITS"]) == {e.feature: e.strength for e in edits}
     assert len(script().splitlines()) < 60
     assert max(map(len, script(edits=tuple(Edit(i) for i in range(300))).splitlines())) <= 120
 

@@ -172,17 +172,17 @@ def test_an_edit_is_switched_and_keeps_its_strength_and_place(study):
 
 def test_strength_goes_along_the_scales_to_both_ends(study):
     study.step_edit(7, 1)
-    assert study.slot(7).scale == 1.5  # a new one starts at 1
+    assert study.slot(7).strength == 1.5  # a new one starts at 1
     for scale in (2.0, 3.0, 5.0, 5.0):
         study.step_edit(7, 1)
-        assert study.slot(7).scale == scale
+        assert study.slot(7).strength == scale
     seen = []
-    while study.slot(7).scale != SCALES[0]:
+    while study.slot(7).strength != SCALES[0]:
         study.step_edit(7, -1)
-        seen.append(study.slot(7).scale)
+        seen.append(study.slot(7).strength)
     assert seen == list(reversed(SCALES[:-1]))
     study.step_edit(7, -1)
-    assert study.slot(7).scale == SCALES[0]
+    assert study.slot(7).strength == SCALES[0]
     study.step_edit(9, -1)
     assert study.slot(9) == EditSlot(9, 0.75)
 
@@ -191,7 +191,7 @@ def test_a_strength_in_between_goes_on_from_the_nearest():
     study = Study(Load(), start_workspace(SET, (Edit(1, 0.7), Edit(2, 100.0), Edit(3, -7.0))))
     for feature, steps, scale in ((1, 1, 1.0), (2, -1, 3.0), (3, 1, -0.5)):
         study.step_edit(feature, steps)
-        assert study.slot(feature).scale == scale
+        assert study.slot(feature).strength == scale
 
 
 def test_stepping_switches_an_edit_on(study):

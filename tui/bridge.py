@@ -136,6 +136,10 @@ class Bridge:
         """Puts a running generation under these edits from its next token on."""
         self._engine.set_edits(request_id, edits)
 
+    def stop(self, request_id: int) -> None:
+        """Ends a running generation at its next token; what there is of it becomes its result."""
+        self._engine.stop(request_id)
+
     # ---- what the engine says (Listener)
 
     def on_event(self, request_id: int, event: Event) -> None:

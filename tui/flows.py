@@ -210,7 +210,7 @@ class Flows:
         slot = study.slot(feature)
         hint = "0 ablates, 1 changes nothing, a negative factor turns it round. enter: keep · escape: leave"
         title = f"Scale feature {feature} by"
-        self.screen.app.push_screen(AskText(title, f"{slot.scale:g}" if slot else "", "a factor", hint, check), keep)
+        self.screen.app.push_screen(AskText(title, f"{slot.strength:g}" if slot else "", "a factor", hint, check), keep)
 
     def ask_copy(self, feature: int) -> None:
         """Puts a feature's number, a command line or a snippet on the clipboard."""

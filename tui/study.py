@@ -245,19 +245,19 @@ class Study:
             slot = EditSlot(feature, 1.0)
             self._set(edits=(*self.work.edits, slot))
         # the nearest of the known strengths, then on from there
-        at = min(range(len(SCALES)), key=lambda i: abs(SCALES[i] - slot.scale))
-        self._put(replace(slot, scale=SCALES[max(0, min(len(SCALES) - 1, at + steps))], on=True))
+        at = min(range(len(SCALES)), key=lambda i: abs(SCALES[i] - slot.strength))
+        self._put(replace(slot, strength=SCALES[max(0, min(len(SCALES) - 1, at + steps))], on=True))
 
     def remove_edit(self, feature: int) -> None:
         """Takes a feature out of the list of edits."""
         self._remember("edits")
         self._set(edits=tuple(slot for slot in self.work.edits if slot.feature != feature))
 
-    def set_edit(self, feature: int, scale: float) -> None:
+    def set_edit(self, feature: int, strength: float) -> None:
         """Scales a feature by this factor."""
         if self.slot(feature) is None:
             self._set(edits=(*self.work.edits, EditSlot(feature)))
-        self._put(EditSlot(feature, scale))
+        self._put(EditSlot(feature, strength))
 
     def clear_edits(self) -> None:
         """Empties the list of edits."""
@@ -387,5 +387,5 @@ def start_workspace(prompts: PromptSet, edits: tuple[Edit, ...] = ()) -> Workspa
         prompts=prompts,
         question=probe.text if probe else "",
         raw=probe is not None and probe.format == "raw",
-        edits=tuple(EditSlot(e.feature, e.scale) for e in edits),
+        edits=tuple(EditSlot(**msgspec.structs.asdict(e)) for e in edits),
     )

@@ -298,7 +298,7 @@ class Workbench(Screen[None]):
 
     def _show_text(self, result: Generated, note: str) -> None:
         schedule_end = result.schedule[-1].edits if result.schedule else result.edits
-        words = ", ".join(f"{e.feature} {strength_in_words(e.scale)}" for e in schedule_end)
+        words = ", ".join(f"{e.feature} {strength_in_words(e.strength)}" for e in schedule_end)
         self.generation.show(result, words or "no edits", note)
         self.show_generation_staleness()
 
@@ -384,4 +384,4 @@ class Workbench(Screen[None]):
     def edits_in_words(self) -> str:
         """The edits that are on."""
         found = self.study.edits()
-        return ", ".join(f"{e.feature} {strength_in_words(e.scale)}" for e in found) or "no edits"
+        return ", ".join(f"{e.feature} {strength_in_words(e.strength)}" for e in found) or "no edits"

@@ -46,12 +46,27 @@ from engine.records.texts import (
     EditsFrom,
     Generate,
     Generated,
+    OtherArm,
     ProbeRow,
     ProbeTable,
+    Reply,
     RunProbes,
     ScoreAnswers,
 )
-from engine.records.work import Answer, Edit, FedPrompt, Format, Probe, Prompt, PromptSet, Record, Sampling
+from engine.records.work import (
+    NO_FEATURE,
+    Answer,
+    Edit,
+    EditKind,
+    FedPrompt,
+    Format,
+    Positions,
+    Probe,
+    Prompt,
+    PromptSet,
+    Record,
+    Sampling,
+)
 
 Request = (
     Load
@@ -71,6 +86,7 @@ Request = (
 )
 
 __all__ = [
+    "NO_FEATURE",
     "RANK_COLUMNS",
     "Answer",
     "AnswerRow",
@@ -91,6 +107,7 @@ __all__ = [
     "Diagnosis",
     "Doctor",
     "Edit",
+    "EditKind",
     "EditsFrom",
     "Effect",
     "Event",
@@ -110,7 +127,9 @@ __all__ = [
     "MemoryLeft",
     "MinimalSet",
     "Neighbour",
+    "OtherArm",
     "Pool",
+    "Positions",
     "Probe",
     "ProbeMeasured",
     "ProbeRow",
@@ -126,6 +145,7 @@ __all__ = [
     "ReplayCauses",
     "ReplayRank",
     "Replayed",
+    "Reply",
     "Request",
     "ResultValue",
     "RunProbes",

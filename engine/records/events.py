@@ -42,6 +42,8 @@ class TokenStep(Record, frozen=True, tag=True):
     baseline: str | None
     edited: str | None
     probe: int | None = None
+    more: tuple[str | None, ...] = ()
+    """The token of each other row, in the order of Generated.more."""
     kl: float | None = None
     """KL(baseline || edited) in nats before this token, both on the baseline's tokens; None once that has ended."""
 

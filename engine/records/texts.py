@@ -2,15 +2,39 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from engine.records.work import Edit, FedPrompt, Probe, Prompt, Record, Sampling
 
 
+class EditsFrom(Record, frozen=True):
+    """These edits were in force from the generated token with this index on."""
+
+    token_index: int
+    edits: tuple[Edit, ...]
+
+
 class Generate(Record, frozen=True, tag=True):
-    """Continues a prompt, baseline and edited side by side as two rows of one batch."""
+    """Continues a prompt: baseline, edited and whatever else is asked for, as rows of one batch."""
 
     prompt: Prompt
     edits: tuple[Edit, ...] = ()
     sampling: Sampling = Sampling()
+    prefill: str = ""
+    """What is put into the model's mouth before it goes on."""
+    samples: int = 1
+    """How often both arms are sampled, each time with random numbers of its own."""
+    variants: tuple[tuple[Edit, ...], ...] = ()
+    """Other edits, each an arm of its own beside the edited one."""
+    schedule: tuple[EditsFrom, ...] = ()
+    """Later changes of `edits`, at tokens after the first."""
+    branched_at: int | None = None
+    """The text before this token is that of an earlier request, whose keys and values are used where they are still
+    there. It comes out the same without them: edits and schedule say all about it."""
+
+
+Reply = tuple[Edit, ...] | Literal["stop"] | None
+"""What a generation is told between two tokens: other edits, to end here, or nothing."""
 
 
 class ScoreAnswers(Record, frozen=True, tag=True):
@@ -39,15 +63,21 @@ class Arm(Record, frozen=True):
     """Gap in nats between the two likeliest tokens, per generated token; a tiny one can flip by rounding."""
 
 
-class EditsFrom(Record, frozen=True):
-    """These edits were in force from the generated token with this index on."""
+class OtherArm(Record, frozen=True):
+    """A row beside the first baseline and edited one."""
 
-    token_index: int
-    edits: tuple[Edit, ...]
+    sample: int
+    """Which sample it is of, counted from 0."""
+    edited: bool
+    variant: int | None
+    """Index of its edits in Generated.variants; None: it goes under `edits`, or is a baseline."""
+    arm: Arm
+    positions: int = 0
+    inactive_positions: int = 0
 
 
 class Generated(Record, frozen=True, tag=True):
-    """Both arms of one generation."""
+    """The arms of one generation."""
 
     prompt: FedPrompt
     sampling: Sampling
@@ -68,6 +98,13 @@ class Generated(Record, frozen=True, tag=True):
     inactive_positions: int
     """Of those, the ones where every edited feature was silent: nothing changed there."""
     tokens_per_second: float
+    variants: tuple[tuple[Edit, ...], ...] = ()
+    more: tuple[OtherArm, ...] = ()
+    """Variants and further samples."""
+    branched_at: int | None = None
+    """The generated token from which this text parts with an earlier one."""
+    stopped: bool = False
+    """The user stopped it."""
 
 
 class AnswerRow(Record, frozen=True):

@@ -77,7 +77,7 @@ its strength, a switches all."""
                 Content.assemble(
                     f"{'▣' if slot.on else '▢'} ",
                     (f"{slot.feature:>5}", "bold" if slot.on else "dim"),
-                    (f" {strength_in_words(slot.scale):8}", "" if slot.on else "dim"),
+                    (f" {strength_in_words(slot.strength):8}", "" if slot.on else "dim"),
                     (name_of(slot.feature), "dim"),
                 ),
                 id=str(slot.feature),

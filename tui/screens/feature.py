@@ -96,7 +96,7 @@ class FeaturePage(ModalScreen[None]):
         head = Text()
         slot = flow.screen.study.slot(feature)
         if slot is not None:
-            head.append(f"{'▣' if slot.on else '▢'} {strength_in_words(slot.scale)}\n", "bold")
+            head.append(f"{'▣' if slot.on else '▢'} {strength_in_words(slot.strength)}\n", "bold")
         if flow.screen.labels.get(feature):
             head.append(f"Fires most on {flow.tokens_in_words(feature)}\n")
         for what, words in (("Note", flow.note(feature)), ("Explanation", flow.explanation(feature))):
