@@ -2,12 +2,33 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Sequence
 from statistics import median
 
 from engine.measures import INFLUENCE_PERCENTILE, MIN_CONTROLS, Evidence, evidence, unit
-from engine.records import AttributedFeature, Attribution, Edit, Measure, MinimalSet
+from engine.records import AttributedFeature, Attribution, Edit, EditKind, EditsFrom, Measure, MinimalSet, Positions
 
 EDITS_SPELLED_OUT = 8
+WHERE: dict[Positions, str] = {
+    "all": "",
+    "prompt": " (prompt)",
+    "generated": " (generated)",
+    "last": " (last prompt token)",
+    "first-step": " (first step)",
+}
+DONE: dict[EditKind, str] = {
+    "scale": "scaled",
+    "set": "set",
+    "steer": "steered",
+    "project": "projected",
+    "reconstruct": "reconstructed",
+}
+LOSSY = "lossy: the SAE's reconstruction stands in for the model's own vectors, whatever it misses is dropped"
+FIRST_STEP = (
+    "first step: only the prompt's pass is edited, its BOS included; what that did stays in the prompt's keys and "
+    "values, so every later token sees it"
+)
 SIGNS = "effect: how ablating the feature changes the measure; share: how much of the measure it takes away"
 MEANING: dict[Evidence, str] = {
     "influences": "influences: on these probes, ablating it changes the measure more than ablating "
@@ -16,16 +37,55 @@ MEANING: dict[Evidence, str] = {
 }
 
 
-def edits_in_words(edits: tuple[Edit, ...]) -> str:
+def edit_in_words(edit: Edit) -> str:
+    """Such as "4133 ablated", and where it acts unless that is everywhere: "574 x 0.125 (prompt)"."""
+    return f"{_change_in_words(edit)}{WHERE[edit.at]}"
+
+
+def _change_in_words(edit: Edit) -> str:
+    match edit.kind:
+        case "scale":
+            return f"{edit.feature} x {edit.strength:g}" if edit.strength else f"{edit.feature} ablated"
+        case "set":
+            return f"{edit.feature} set to {edit.strength:g} x its maximum"
+        case "steer":
+            return f"{edit.feature} steered by {edit.strength:g}"
+        case "project":
+            return f"{edit.feature} projected {f'to x {edit.strength:g}' if edit.strength else 'out'}"
+        case "reconstruct":
+            return "reconstructed, the SAE's error dropped"
+
+
+def edits_in_words(edits: Sequence[Edit]) -> str:
     """Such as "4133 ablated, 574 x 0.125"; many edits are counted, their list is in the record."""
-    if len(edits) > EDITS_SPELLED_OUT:
-        ablated = sum(e.strength == 0 for e in edits)
-        rest = f", {len(edits) - ablated} scaled" if ablated < len(edits) else ""
-        return f"{ablated} features ablated{rest}"
-    return (
-        ", ".join(f"{e.feature} ablated" if e.strength == 0 else f"{e.feature} x {e.strength:g}" for e in edits)
-        or "none"
-    )
+    if len(edits) <= EDITS_SPELLED_OUT:
+        return ", ".join(edit_in_words(edit) for edit in edits) or "none"
+    counts = Counter("ablated" if _ablates(edit) else DONE[edit.kind] for edit in edits)
+    reconstructed = counts.pop(DONE["reconstruct"], 0)
+    found = [word for word in ("ablated", *DONE.values()) if counts[word]]
+    parts = [f"{count(counts[word], 'feature') if word == found[0] else counts[word]} {word}" for word in found]
+    parts += [DONE["reconstruct"]] if reconstructed else []
+    places = {edit.at for edit in edits}
+    return ", ".join(parts) + (WHERE[places.pop()] if len(places) == 1 else " (at different positions)")
+
+
+def _ablates(edit: Edit) -> bool:
+    return edit.kind == "scale" and edit.strength == 0
+
+
+def edit_notes(edits: Sequence[Edit]) -> list[str]:
+    """What a reader of a text has to know about the edits that were in force, a sentence each."""
+    notes = []
+    if any(edit.kind == "reconstruct" for edit in edits):
+        notes.append(LOSSY)
+    if any(edit.at == "first-step" for edit in edits):
+        notes.append(FIRST_STEP)
+    return notes
+
+
+def changes_in_words(schedule: Sequence[EditsFrom]) -> list[str]:
+    """Such as "from token 12: 4133 ablated", a line for each change of edits after the first token."""
+    return [f"from token {change.token_index + 1}: {edits_in_words(change.edits)}" for change in schedule[1:]]
 
 
 def measure_in_words(measure: Measure, n_probes: int, slope: bool) -> str:

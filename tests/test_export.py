@@ -8,6 +8,7 @@ import pytest
 import samples
 
 from engine import export, session
+from engine.edit_specs import asked
 from engine.errors import UsageError
 from engine.export.report import grid
 from engine.records import Edit, Loaded
@@ -129,7 +130,16 @@ def test_a_generation_without_kl_says_nothing_of_it(full):
 
 @pytest.mark.parametrize(
     ("edits", "words"),
-    [((), "none"), ((Edit(3),), "3 ablated"), ((Edit(3, -0.5), Edit(4, 1.0)), "3 x -0.5, 4 x 1")],
+    [
+        ((), "none"),
+        ((Edit(3),), "3 ablated"),
+        ((Edit(3, -0.5), Edit(4, 1.0)), "3 x -0.5, 4 x 1"),
+        ((Edit(3, 2.0, "set", "prompt", absolute=7.5),), "3 set to 2 x its maximum (prompt)"),
+        ((Edit(3, 0.0, "set", "generated"),), "3 set to 0 x its maximum (generated)"),
+        ((Edit(3, -1.5, "steer", "last"),), "3 steered by -1.5 (last prompt token)"),
+        ((Edit(3, 0.0, "project"), Edit(4, 0.5, "project")), "3 projected out, 4 projected to x 0.5"),
+        ((Edit(kind="reconstruct", at="first-step"),), "reconstructed, the SAE's error dropped (first step)"),
+    ],
 )
 def test_edits_in_words(edits, words):
     assert export.edits_in_words(edits) == words
@@ -140,6 +150,16 @@ def test_many_edits_are_counted_instead_of_spelled_out():
     assert export.edits_in_words(few).count("ablated") == 8
     assert export.edits_in_words((*few, Edit(9))) == "9 features ablated"
     assert export.edits_in_words((*few, Edit(9, 0.5), Edit(10, 2.0))) == "8 features ablated, 2 scaled"
+    zeros = (Edit(9, 0.0, "set"), Edit(10, 0.0, "project"), Edit(kind="reconstruct"))
+    assert export.edits_in_words((*few, *zeros)) == "8 features ablated, 1 set, 1 projected, reconstructed"
+    steered = tuple(replace(edit, kind="steer", at="last") for edit in few)
+    assert export.edits_in_words((*steered, Edit(9, at="last"))) == "1 feature ablated, 8 steered (last prompt token)"
+    assert export.edits_in_words((*steered, Edit(9))) == "1 feature ablated, 8 steered (at different positions)"
+
+
+def test_what_was_asked_is_what_was_recorded_but_for_the_absolute_values():
+    recorded = (Edit(3, 2.0, "set", "last", absolute=7.5), Edit(4))
+    assert asked(recorded) == (Edit(3, 2.0, "set", "last"), Edit(4))
 
 
 # ---- causes
