@@ -1,18 +1,23 @@
 """How probable is an answer? Log-probability of any string after a prompt, tokenised jointly with it.
 
-Rows are scored teacher-forced in pairs (baseline, edited) of one batch. Shape suffixes: B rows, T tokens.
+Rows are scored teacher-forced in pairs (baseline, edited) of one batch. To an edit an answer's tokens are generated
+ones, and what is before them is the prompt. Shape suffixes: B rows, T tokens, V vocabulary.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
 from transformers import DynamicCache
 
-from engine.edits import ResidualEditor
+from engine.edits import GENERATED, LAST, PROMPT, ResidualEditor
 from engine.model import LanguageModel
+from engine.records import Edit
+
+MakeEditor = Callable[[Sequence[Sequence[Edit]]], ResidualEditor]
+"""An editor for one list of edits per row of a batch."""
 
 
 @dataclass(frozen=True)
@@ -23,6 +28,16 @@ class Continuation:
     start: int
     clean: bool
     """False where the answer's first token also holds the end of the prompt."""
+
+    @property
+    def kinds(self) -> list[int]:
+        """What each position is to an edit."""
+        return kinds(len(self.ids), self.start)
+
+
+def kinds(length: int, start: int) -> list[int]:
+    """What each of `length` positions is to an edit, generated ones from `start` on."""
+    return [PROMPT] * (start - 1) + [LAST] + [GENERATED] * (length - start)
 
 
 def join(prompt_ids: Sequence[int], joint_ids: Sequence[int]) -> Continuation:
@@ -35,28 +50,30 @@ def join(prompt_ids: Sequence[int], joint_ids: Sequence[int]) -> Continuation:
 
 @torch.inference_mode()
 def log_probabilities(
-    model: LanguageModel, editor: ResidualEditor, continuations: Sequence[Continuation]
+    model: LanguageModel, make_editor: MakeEditor, edits: Sequence[Edit], continuations: Sequence[Continuation]
 ) -> list[tuple[float, float]]:
-    """(baseline, edited) log-probability in nats of each continuation's answer.
+    """(baseline, edited) log-probability in nats of each continuation's answer. Raises EditError.
 
     What all of them begin with is read once, in two rows; the rest follows on a copy of its keys and values each.
     """
     # the last token before the first answer is read again: its logits predict the answer's first token
     shared = min(c.start for c in continuations) - 1
     width = max(len(c.ids) for c in continuations) - shared
-    rows, mask = [], []
+    ids, kind, mask = [], [], []
     for continuation in continuations:
-        own = continuation.ids[shared:]
-        padding = width - len(own)
+        padding = width + shared - len(continuation.ids)
         # right padding; the pair stays together, so both arms see the same batch shape
-        rows += [[*own, *[own[-1]] * padding]] * 2
+        ids += [[*continuation.ids[shared:], *[continuation.ids[-1]] * padding]] * 2
+        kind += [[*continuation.kinds[shared:], *[GENERATED] * padding]] * 2
         mask += [[1] * len(continuation.ids) + [0] * padding] * 2
-    ids_BT = torch.tensor(rows, device=model.device)
     cache = DynamicCache(config=model.module.config)
     if shared:
-        read(model, editor, [continuations[0].ids[:shared]] * 2, cache, keep=1)
+        begin = [continuations[0].ids[:shared]] * 2
+        read(model, make_editor([(), edits]), begin, [[PROMPT] * shared] * 2, cache=cache, keep=1)
         cache.batch_select_indices(torch.tensor([0, 1] * len(continuations), device=model.device))
-    logits_BTV = read(model, editor, rows, cache, torch.tensor(mask, device=model.device))
+    editor = make_editor([(), edits] * len(continuations))
+    logits_BTV = read(model, editor, ids, kind, torch.tensor(mask, device=model.device), cache)
+    ids_BT = torch.tensor(ids, device=model.device)
     found = []
     for index, continuation in enumerate(continuations):
         start, end = continuation.start - shared, len(continuation.ids) - shared
@@ -67,23 +84,42 @@ def log_probabilities(
     return found
 
 
+@torch.inference_mode()
+def paired_logprobs(
+    model: LanguageModel, editor: ResidualEditor, ids: list[int], keep: int
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Log-probabilities_TV of the last `keep` tokens of ids after the prompt before them, in one pass: both rows'.
+
+    The editor's two rows are a baseline, (), and the edited one.
+    """
+    kind = kinds(len(ids), len(ids) - keep)
+    logits_BTV = read(model, editor, [ids] * 2, [kind] * 2, keep=keep + 1)[:, :-1]
+    logprobs_BTV = torch.log_softmax(logits_BTV.float(), -1)
+    return logprobs_BTV[0], logprobs_BTV[1]
+
+
 def read(
     model: LanguageModel,
     editor: ResidualEditor,
-    rows: list[list[int]],
-    cache: DynamicCache,
+    ids: list[list[int]],
+    kind: list[list[int]],
     mask_BT: torch.Tensor | None = None,
+    cache: DynamicCache | None = None,
     keep: int = 0,
 ) -> torch.Tensor:
-    """One pass over rows that are baseline and edited in turn, behind what the cache holds.
+    """One edited pass over rows of ids, each position of its kind, behind what the cache holds.
 
     Returns logits_BTV, of the last `keep` positions where keep is not 0.
     """
-    ids_BT = torch.tensor(rows, device=model.device)
-    editor.expect(ids_BT, torch.arange(len(rows), device=model.device) % 2 == 1)
+    ids_BT = torch.tensor(ids, device=model.device)
+    editor.expect(ids_BT, torch.tensor(kind, device=model.device), in_prompt=True)
     with editor.applied():
         out = model.module(
-            input_ids=ids_BT, attention_mask=mask_BT, past_key_values=cache, use_cache=True, logits_to_keep=keep
+            input_ids=ids_BT,
+            attention_mask=mask_BT,
+            past_key_values=cache,
+            use_cache=cache is not None,
+            logits_to_keep=keep,
         )
     logits_BTV: torch.Tensor = out.logits
     return logits_BTV

@@ -10,8 +10,8 @@ import torch
 
 import prompts
 from engine import health, wiring
+from engine.answers import paired_logprobs
 from engine.checks import records_say
-from engine.decode import paired_logprobs
 from engine.explorer import Events, Explorer
 from engine.records import Check, Diagnosis, Doctor, Edit, Progress, Prompt
 from engine.reference import passages_of, read_text
@@ -225,7 +225,7 @@ def no_op(explorer: Explorer) -> Check:
     """An edit with scale 1 must leave every logit as it is, bit for bit."""
     ids = explorer.model.tokens.feed(Prompt("The weather in the mountains changes quickly, so take a warm coat.")).ids
     features = explorer.reference.count_F.topk(min(8, explorer.sae.d_sae)).indices.tolist()
-    editor = explorer.editor([Edit(f, 1.0) for f in features])
+    editor = explorer.editor([(), [Edit(f, 1.0) for f in features]])
     base_TV, edited_TV = paired_logprobs(explorer.model, editor, ids, len(ids) - 1)
     words = f"{len(features)} frequent features at scale 1, {base_TV.numel():,} logits"
     if torch.equal(base_TV, edited_TV):

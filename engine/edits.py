@@ -1,82 +1,195 @@
-"""Edits of the hooked vector: h' = h + u * sum_i (f'_i - f_i) * D_i, the SAE's error term kept.
+"""Edits of the hooked vectors, in float32, row by row of a batch.
 
-f' = scale * f per edited feature; scale 0 ablates. Bit-exact where f' = f, and zero where the feature is silent.
-BOS and attention sinks are never edited. Formulas: the README's section on edits.
+h is the vector, f the SAE's activations, u and mu what undoes its input normalisation, D a decoder row as applied, M
+the feature's maximum and r the median of u on the reference text:
 
-Shape suffixes: B batch rows, T tokens, D width of the hooked vector, K edited features.
+    scale        h + u (s f - f) D              the SAE's error term stays; nothing changes where f is 0
+    set          h + u (v M - f) D
+    steer        h + a M r D
+    reconstruct  h becomes u (sum f' D + b_dec) + mu of all features, f' as edited: the error term is lost
+    project      h + U (K - I) U+ (h - u b_dec - mu), U the unit decoder directions, K = diag(k)
+
+Several in a list: the first two read f before any edit, then steering, then projection. A TopK is never run again. An
+edit acts at its positions; BOS and attention sinks are spared, but for `first-step`.
+
+What a pass of one token a row does depends on nothing but tensors, which keep their addresses while edits change, so
+that a captured step follows them.
+
+Shape suffixes: B rows, T tokens, D width of the hooked vector, K slots, F features of the SAE, N numbers or rows.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from math import isfinite
 from typing import Any
 
 import torch
 from torch import nn
 
-from engine.errors import EditError
 from engine.hooks import HookPoint
 from engine.model import LanguageModel
 from engine.records import Edit
-from engine.sae import SparseAutoencoder
+from engine.reference import Reference
+from engine.sae import TOKENS_PER_BLOCK, Normalised, SparseAutoencoder
+from engine.slots import (
+    ALLOWED,
+    ALWAYS,
+    GAIN,
+    GENERATED,
+    KINDS,
+    LAST,
+    LEVEL,
+    OFFSET,
+    PROJECTED,
+    PROMPT,
+    RECONSTRUCTED,
+    STEER,
+    Slots,
+    Static,
+)
+
+__all__ = ["GENERATED", "LAST", "PROMPT", "ResidualEditor", "changed"]
 
 Change = Callable[[torch.Tensor], torch.Tensor]
 """From the hooked vectors h_BTD to what is to stand in their place."""
 
 
 class ResidualEditor:
-    """Applies edits at the hook point to chosen rows of a batch, inside `applied()`.
+    """Applies one edit list per row of a batch at the hook point, inside `applied()`; () leaves a row as it is.
 
-    Before each forward pass call `expect` with that pass's token ids.
+    Before each forward pass call `expect` with what it reads. Raises EditError for edits that cannot be applied.
     """
 
     def __init__(
-        self, model: LanguageModel, sae: SparseAutoencoder, hook: HookPoint, edits: Sequence[Edit], sink_norm: float
+        self,
+        model: LanguageModel,
+        sae: SparseAutoencoder,
+        hook: HookPoint,
+        reference: Reference,
+        rows: Sequence[Sequence[Edit]],
     ) -> None:
-        self.model, self.sae, self.hook, self.sink_norm = model, sae, hook, sink_norm
-        self.set_edits(edits)
-        self._rows_B = torch.zeros(0, dtype=torch.bool)
-        self._editable_BT = torch.zeros(0, 0, dtype=torch.bool)
-        self.num_edited_positions = 0
-        self.num_inactive_positions = 0
+        self.model, self.sae, self.hook, self.sink_norm = model, sae, hook, reference.sink_norm
+        self._slots = Slots(sae, reference, len(rows))
+        self._bound: Static | None = None
+        self._first_B1 = torch.arange(len(rows), device=sae.w_enc_DF.device)[:, None] * 2 * KINDS
+        self._ids_BT = self._kind_BT = torch.zeros(len(rows), 0, dtype=torch.long)
+        self._in_prompt = False
+        self.allowed_BT = self.active_BT = torch.zeros(len(rows), 0, dtype=torch.bool)
+        self.set_rows(rows)
 
-    def set_edits(self, edits: Sequence[Edit]) -> None:
-        """Puts other edits in force from the next pass on; positions counted so far stay counted. Raises EditError."""
-        check_edits(edits)
-        self.columns = self.sae.columns([edit.feature for edit in edits])
-        self.gain_K = torch.tensor([edit.strength - 1 for edit in edits], device=self.model.device)
-        self.edits = tuple(edits)
+    @property
+    def rows(self) -> tuple[tuple[Edit, ...], ...]:
+        """The edits in force, `absolute` filled in where their kind has a unit."""
+        return self._slots.rows
 
-    def expect(self, ids_BT: torch.Tensor, rows_B: torch.Tensor, count_row: int | None = None) -> None:
-        """Announces the next forward pass: its ids, which rows are edited, and which row's positions to count."""
-        self._rows_B = rows_B
-        self._editable_BT = torch.ones_like(ids_BT, dtype=torch.bool)
-        if self.model.tokens.bos is not None:
-            self._editable_BT = ids_BT != self.model.tokens.bos
-        self._count_row = count_row
+    @property
+    def shape(self) -> tuple[int, int, bool]:
+        """What a captured step depends on besides the contents of `tensors`: two capacities, and whether a generated
+        token may be reconstructed."""
+        return self._slots.shape
 
-    def edit(self, h_BTD: torch.Tensor) -> torch.Tensor:
-        """h' for the announced pass; rows and positions that are not edited come back bit for bit."""
-        if not self.columns.features:
-            return h_BTD
-        scaled = self.sae.normalise(h_BTD)
-        f_BTK = self.sae.encode_features(scaled.x_TD, self.columns)
-        delta_BTD = scaled.u_T1 * ((f_BTK * self.gain_K) @ self.columns.w_dec_KD)
-        is_sink_BT = h_BTD.float().norm(dim=-1) > self.sink_norm
-        allowed_BT = self._editable_BT & ~is_sink_BT & self._rows_B[:, None]
-        active_BT = allowed_BT & (f_BTK > 0).any(-1)
-        if self._count_row is not None:
-            allowed = int(allowed_BT[self._count_row].sum())
-            self.num_edited_positions += allowed
-            self.num_inactive_positions += allowed - int(active_BT[self._count_row].sum())
-        return torch.where(active_BT[..., None], (h_BTD.float() + delta_BTD).to(h_BTD.dtype), h_BTD)
+    @property
+    def tensors(self) -> tuple[torch.Tensor, ...]:
+        """All that set_rows writes and `edit` reads; at the same addresses as long as `shape` is the same."""
+        return tuple(self._slots.static)
+
+    def set_rows(self, rows: Sequence[Sequence[Edit]]) -> None:
+        """Puts other edits in force from the next pass on. Raises EditError and then leaves everything as it was."""
+        self._slots.write(rows)
 
     @contextmanager
-    def applied(self) -> Iterator[None]:
-        """Inside, every forward pass of the model is edited; the hook is gone afterwards, whatever happens."""
-        with changed(self.model.hooked_module(self.hook), self.hook, self.edit):
+    def bound(self, tensors: Sequence[torch.Tensor]) -> Iterator[None]:
+        """Inside, `edit` reads these tensors in place of its own: a trace takes what is no input of it as constant."""
+        self._bound = Static(*tensors)
+        try:
+            yield
+        finally:
+            self._bound = None
+
+    def expect(self, ids_BT: torch.Tensor, kind_BT: torch.Tensor, in_prompt: bool | None = None) -> None:
+        """Announces the next pass: its token ids and what each position is (PROMPT, LAST, GENERATED).
+
+        in_prompt says whether some of it may be the prompt's; None: if there are several tokens a row. Such a pass
+        takes ways that are faster for many tokens, but cannot be captured.
+        """
+        self._ids_BT, self._kind_BT = ids_BT, kind_BT
+        self._in_prompt = ids_BT.shape[1] > 1 if in_prompt is None else in_prompt
+
+    def edit(self, h_BTD: torch.Tensor) -> torch.Tensor:
+        """h' of the announced pass; rows and positions where nothing acts come back bit for bit."""
+        if self._in_prompt and not any(self.rows):
+            self.allowed_BT = self.active_BT = torch.zeros(h_BTD.shape[:2], dtype=torch.bool, device=h_BTD.device)
+            return h_BTD
+        now = self._slots.static if self._bound is None else self._bound
+        h32_BTD = h_BTD.float()
+        at_N = self._classes(h32_BTD).flatten()
+        shape_BT = h_BTD.shape[:2]
+        flags_BTN = now.flags.index_select(0, at_N).view(*shape_BT, -1)
+        numbers_BTNK = now.numbers.index_select(0, at_N).view(*shape_BT, 4, -1)
+        scaled = self.sae.normalise(h32_BTD)
+        f_BTK = self._activations(scaled.x_TD, now)
+        change_BTK = torch.addcmul(numbers_BTNK[..., OFFSET, :], numbers_BTNK[..., GAIN, :], f_BTK)
+        weight_BTK = torch.addcmul(numbers_BTNK[..., STEER, :], change_BTK, scaled.u_T1)
+        base_BTD = h32_BTD
+        if self._reconstructs():
+            whole_BTD = self._reconstructed(h32_BTD, scaled)
+            base_BTD = torch.where(flags_BTN[..., RECONSTRUCTED, None], whole_BTD, h32_BTD)
+        edited_BTD = base_BTD + weight_BTK @ now.w_dec_KD
+        if now.analysis_BDP.shape[-1]:
+            part_BTP = (edited_BTD - scaled.u_T1 * self.sae.b_dec_D - scaled.mu_T1) @ now.analysis_BDP
+            projected_BTD = edited_BTD + part_BTP @ now.synthesis_BPD
+            edited_BTD = torch.where(flags_BTN[..., PROJECTED, None], projected_BTD, edited_BTD)
+        self.allowed_BT = flags_BTN[..., ALLOWED]
+        self.active_BT = flags_BTN[..., ALWAYS] | (f_BTK > numbers_BTNK[..., LEVEL, :]).any(-1)
+        touched_BT = (weight_BTK != 0).any(-1) | flags_BTN[..., PROJECTED:].any(-1)
+        return torch.where(touched_BT[..., None], edited_BTD.to(h_BTD.dtype), h_BTD)
+
+    def _classes(self, h_BTD: torch.Tensor) -> torch.Tensor:
+        """The row of the numbers and flags that holds for each position."""
+        spared_BT = h_BTD.norm(dim=-1) > self.sink_norm
+        if self.model.tokens.bos is not None:
+            spared_BT = spared_BT | (self._ids_BT == self.model.tokens.bos)
+        return torch.add(self._kind_BT + self._first_B1, spared_BT, alpha=KINDS)
+
+    def _activations(self, x_BTD: torch.Tensor, now: Static) -> torch.Tensor:
+        """f_BTK of the slots from normalised vectors."""
+        if self.sae.config.encoder != "topk":
+            a_BTK = x_BTD @ now.w_enc_DK + now.b_K
+            return a_BTK * (a_BTK > now.level_K)
+        capacity = len(now.b_K)
+        found = []
+        for x_TD in x_BTD.flatten(0, 1).split(TOKENS_PER_BLOCK):
+            value_Tk, feature_Tk = self.sae.top_k(x_TD)
+            # a place behind the slots takes whatever belongs to none of them
+            f_TK = value_Tk.new_zeros(len(x_TD), capacity + 1)
+            found.append(f_TK.scatter_(1, now.slot_F[feature_Tk], value_Tk.clamp(min=0))[:, :capacity])
+        return torch.cat(found).view(*x_BTD.shape[:2], capacity)
+
+    def _reconstructs(self) -> bool:
+        """Whether the announced pass may hold positions that are to be reconstructed."""
+        if not self._in_prompt:
+            return self.shape[2]
+        return any(edit.kind == "reconstruct" for row in self.rows for edit in row)
+
+    def _reconstructed(self, h_BTD: torch.Tensor, scaled: Normalised) -> torch.Tensor:
+        """What the SAE makes of the vectors, unedited; in a prompt only of rows of which it is asked."""
+        if not self._in_prompt:
+            sum_TD = decoded(self.sae, scaled.x_TD.flatten(0, 1))
+            return sum_TD.view(h_BTD.shape) * scaled.u_T1 + scaled.mu_T1
+        whole_BTD = h_BTD.clone()
+        for b, row in enumerate(self.rows):
+            if any(edit.kind == "reconstruct" for edit in row):
+                whole_BTD[b] = self.sae.reconstruct(h_BTD[b])[0]
+        return whole_BTD
+
+    @contextmanager
+    def applied(self, module: nn.Module | None = None) -> Iterator[None]:
+        """Inside, every pass through the module at the hook is edited; the hook is gone afterwards, whatever happens.
+
+        module: None for the model's own.
+        """
+        with changed(module or self.model.hooked_module(self.hook), self.hook, self.edit):
             yield
 
 
@@ -109,14 +222,18 @@ def changed(module: nn.Module, hook: HookPoint, change: Change) -> Iterator[None
         handle.remove()
 
 
-def check_edits(edits: Sequence[Edit]) -> None:
-    """Raises EditError for two edits of one feature or a scale that is not a number."""
-    seen: set[int] = set()
-    for edit in edits:
-        if edit.feature in seen:
-            raise EditError(f"Feature {edit.feature} is edited twice.", "Give each feature one edit.")
-        if not isfinite(edit.strength):
-            raise EditError(
-                f"Feature {edit.feature}: the scale {edit.strength} is not a number.", "Give a finite number."
-            )
-        seen.add(edit.feature)
+def decoded(sae: SparseAutoencoder, x_TD: torch.Tensor) -> torch.Tensor:
+    """f D + b_dec of a few normalised vectors, from dense blocks of features: no shape depends on what fires."""
+    if sae.config.encoder == "topk":
+        value_Tk, feature_Tk = sae.top_k(x_TD)
+        value_Tk = value_Tk.clamp(min=0)
+        if sae.norm_F is not None:
+            value_Tk = value_Tk / sae.norm_F[feature_Tk]
+        return sae.b_dec_D + (value_Tk[:, None] @ sae.w_dec_FD[feature_Tk].float())[:, 0]
+    sum_TD = sae.b_dec_D.repeat(len(x_TD), 1)
+    for features in sae.blocks():
+        f_TF = sae.activate(sae.pre_activations(x_TD, features), features)
+        if sae.norm_F is not None:
+            f_TF = f_TF / sae.norm_F[features]
+        sum_TD.addmm_(f_TF, sae.w_dec_FD[features].float())
+    return sum_TD

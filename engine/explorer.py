@@ -220,9 +220,9 @@ class Explorer:
 
     # ---- generation
 
-    def editor(self, edits: Sequence[Edit]) -> ResidualEditor:
-        """An editor for these edits. Raises EditError."""
-        return ResidualEditor(self.model, self.sae, self.hook, edits, self.reference.sink_norm)
+    def editor(self, rows: Sequence[Sequence[Edit]]) -> ResidualEditor:
+        """An editor for a batch with these edits of each row. Raises EditError."""
+        return ResidualEditor(self.model, self.sae, self.hook, self.reference, rows)
 
     def generate(self, request: Generate) -> Events:
         """Continues a prompt in both arms. New edits sent in answer to a TokenStep rule from the next token on."""
@@ -263,17 +263,17 @@ class Explorer:
             prompt = Prompt(probe.text, probe.format)
             asked = Generate(prompt, request.edits, request.sampling)
             generated = yield from of_probe(self.generate(asked), index)
-            answers, flags = self._answers(probe, self.editor(request.edits))
+            answers, flags = self._answers(probe, request.edits)
             rows.append(ProbeRow(probe, generated, answers, flags))
         return ProbeTable(request.edits, tuple(rows))
 
     def score_answers(self, request: ScoreAnswers) -> Events:
         """The tracked answers' probabilities in both arms, without generating."""
         yield Progress("scoring answers")
-        answers, flags = self._answers(request.probe, self.editor(request.edits))
+        answers, flags = self._answers(request.probe, request.edits)
         return AnswersScored(request.probe, request.edits, answers, flags)
 
-    def _answers(self, probe: Probe, editor: ResidualEditor) -> tuple[tuple[AnswerRow, ...], tuple[str, ...]]:
+    def _answers(self, probe: Probe, edits: Sequence[Edit]) -> tuple[tuple[AnswerRow, ...], tuple[str, ...]]:
         """Summed probability of each tracked answer's strings after the prefill, and the unclean strings."""
         prompt = Prompt(probe.text, probe.format)
         before = self.model.tokens.feed(prompt, probe.prefill).ids
@@ -281,7 +281,7 @@ class Explorer:
         if not strings:
             return (), ()
         joined = [join(before, self.model.tokens.feed(prompt, probe.prefill, s).ids) for _, s in strings]
-        found = log_probabilities(self.model, editor, joined)
+        found = log_probabilities(self.model, self.editor, edits, joined)
         sums = {answer.name: torch.zeros(2, dtype=torch.float64) for answer in probe.answers}
         for (name, _), pair in zip(strings, found, strict=True):
             sums[name] += torch.tensor(pair, dtype=torch.float64).exp()

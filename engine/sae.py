@@ -184,40 +184,41 @@ class SparseAutoencoder:
             tokens = slice(t, min(t + TOKENS_PER_BLOCK, len(h_TD)))
             x_TD = self.normalise(h_TD[tokens]).x_TD
             if self.config.encoder == "topk":
-                value_Tk, feature_Tk = self._top_k(x_TD)
+                value_Tk, feature_Tk = self.top_k(x_TD)
                 token_T1 = torch.arange(t, tokens.stop, device=x_TD.device)[:, None]
                 token_Tk = token_T1.expand_as(feature_Tk)
-                for features in self._blocks():
+                for features in self.blocks():
                     here = (value_Tk > 0) & (feature_Tk >= features.start) & (feature_Tk < features.stop)
                     yield Active(token_Tk[here], feature_Tk[here], value_Tk[here], tokens, features)
                 continue
             x_TD = x_TD.to(h_TD.dtype) if half else x_TD
-            for features in self._blocks():
+            for features in self.blocks():
                 yield self._encode_block(x_TD, tokens, features, buffer_DF)
 
     def _encode_block(
         self, x_TD: torch.Tensor, tokens: slice, features: slice, buffer_DF: torch.Tensor | None
     ) -> Active:
         """What fires of a block, for every encoder but topk; the dense block is gone on return."""
-        z_TF = self._pre_activations(x_TD, features, buffer_DF)
+        z_TF = self.pre_activations(x_TD, features, buffer_DF)
         token_N, feature_N = self._fires(z_TF, features).nonzero(as_tuple=True)
         z_N, feature_N = z_TF[token_N, feature_N], feature_N + features.start
-        return Active(token_N + tokens.start, feature_N, self._activate(z_N, feature_N), tokens, features)
+        return Active(token_N + tokens.start, feature_N, self.activate(z_N, feature_N), tokens, features)
 
     def encode_features(self, x_TD: torch.Tensor, columns: FeatureColumns) -> torch.Tensor:
         """Float32 activations_TK of chosen features from normalised input; any leading dimensions."""
         if self.config.encoder == "topk":
-            value_Tk, feature_Tk = self._top_k(x_TD.reshape(-1, self.d_in))
+            value_Tk, feature_Tk = self.top_k(x_TD.reshape(-1, self.d_in))
             chosen_TkK = feature_Tk[..., None] == columns.index_K
             f_TK = (value_Tk.clamp(min=0)[..., None] * chosen_TkK).sum(-2)
             return f_TK.reshape(*x_TD.shape[:-1], len(columns.features))
-        return self._activate(x_TD @ columns.w_enc_DK + self.b_enc_F[columns.index_K], columns.index_K)
+        return self.activate(x_TD @ columns.w_enc_DK + self.b_enc_F[columns.index_K], columns.index_K)
 
-    def _blocks(self) -> Iterator[slice]:
+    def blocks(self) -> Iterator[slice]:
+        """All features, in blocks that a dense matrix may be made of."""
         for start in range(0, self.d_sae, FEATURES_PER_BLOCK):
             yield slice(start, min(start + FEATURES_PER_BLOCK, self.d_sae))
 
-    def _pre_activations(
+    def pre_activations(
         self, x_TD: torch.Tensor, features: slice, buffer_DF: torch.Tensor | None = None
     ) -> torch.Tensor:
         """x W_enc + b_enc of a block of features, in float32; the product in x's dtype, weights cast into a buffer."""
@@ -237,20 +238,20 @@ class SparseAutoencoder:
             z = z * self.norm_F[at]
         return ~(z <= self.threshold_F[at])  # a threshold of 0 makes this a plain relu
 
-    def _activate(self, z: torch.Tensor, at: slice | torch.Tensor) -> torch.Tensor:
+    def activate(self, z: torch.Tensor, at: slice | torch.Tensor) -> torch.Tensor:
         """f of the features `at` from their pre-activations, of every encoder but topk."""
         fires = self._fires(z, at)
         if self.gain_F is not None and self.b_mag_F is not None:
             return (z * self.gain_F[at] + self.b_mag_F[at]) * fires
         return (z if self.norm_F is None else z * self.norm_F[at]) * fires
 
-    def _top_k(self, x_TD: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def top_k(self, x_TD: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """The k largest pre-activations of each token and their features, exact, merged block by block."""
         k = self.config.k or self.d_sae
         best_Tk = torch.empty(len(x_TD), 0, device=x_TD.device)
         feature_Tk = torch.empty(len(x_TD), 0, dtype=torch.long, device=x_TD.device)
-        for features in self._blocks():
-            z_TF = self._pre_activations(x_TD, features)
+        for features in self.blocks():
+            z_TF = self.pre_activations(x_TD, features)
             if self.norm_F is not None:
                 z_TF = z_TF * self.norm_F[features]
             here_Tk, at_Tk = z_TF.topk(min(k, z_TF.shape[-1]), dim=-1, sorted=False)
