@@ -1,146 +1,246 @@
-"""The generation loop: three rows of one batch, token by token.
+"""The generation loop: the arms of a text as rows of one batch, token by token.
 
-Baseline and edited continue the prompt, each with its own tokens; the third row is the edited model fed with the
-baseline's tokens, which is what KL(baseline || edited) is measured on. Greedy, or sampled with the same random number
-for all rows. Yields a TokenStep per token and takes new edits as the answer to one, so a caller can stop it at any
-token by closing the generator, and change the edits between two tokens.
+Row 0 is the baseline and row 1 the edited model, each with its own tokens; row 2 is the edited model fed with the
+baseline's tokens, which is what KL(baseline || edited) is measured on. Variants and further samples follow. Yields a
+TokenStep per token and takes new edits as the answer to one, so a caller can stop it at any token by closing the
+generator, and change the edits between two tokens. A text can be taken up again at any of its tokens.
 
-Shape suffixes: B batch rows, T tokens, V vocabulary.
+Shape suffixes: B rows, T tokens, V vocabulary.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass, field
 
 import torch
-from transformers import DynamicCache
 
-from engine.edits import ResidualEditor
-from engine.errors import UsageError
 from engine.model import LanguageModel
-from engine.records import Edit, EditsFrom, Sampling, TokenStep
+from engine.records import Edit, EditsFrom, Generate, Progress, Reply, TokenStep
+from engine.sampling import Chooser, stops
+from engine.steps import Pass, Steps
 
 BASELINE, EDITED, FORCED = 0, 1, 2
-ROWS = 3
+Edits = tuple[Edit, ...]
 
-NewEdits = tuple[Edit, ...] | None
+
+@dataclass(frozen=True)
+class Row:
+    """What a row of the batch is."""
+
+    sample: int = 0
+    edited: bool = False
+    forced: bool = False
+    """It reads the first baseline's tokens instead of its own."""
+    variant: int | None = None
+    """Index of its edits among the request's variants; None: those that may change while it runs."""
+
+    def edits(self, current: Edits, variants: Sequence[Edits]) -> Edits:
+        """What it goes under."""
+        if not self.edited:
+            return ()
+        return current if self.variant is None else variants[self.variant]
+
+
+def rows_of(request: Generate, kl: bool = True) -> list[Row]:
+    """The rows a request takes: baseline, edited, forced unless `kl` is off, variants, then further samples."""
+    rows = [Row(), Row(edited=True)] + [Row(edited=True, forced=True)] * kl
+    for sample in range(request.samples):
+        if sample > 0:
+            rows += [Row(sample), Row(sample, edited=True)]
+        rows += [Row(sample, edited=True, variant=n) for n in range(len(request.variants))]
+    return rows
+
+
+def lists_of(request: Generate, rows: Sequence[Row], edits: Edits) -> list[Edits]:
+    """Each row's edits while `edits` are the current ones."""
+    return [row.edits(edits, request.variants) for row in rows]
 
 
 @dataclass
 class DecodedArm:
-    """One row's generated tokens; ended once it has produced an end token (which is kept)."""
+    """One row's generated tokens; ended once it has produced an end token or a stop string (which are kept)."""
 
     ids: list[int] = field(default_factory=list)
     logprobs: list[float] = field(default_factory=list)
     margins: list[float] = field(default_factory=list)
     """Gap in nats between the two likeliest tokens."""
     ended: bool = False
+    positions: int = 0
+    """Where its edits might act."""
+    inactive_positions: int = 0
 
 
 @dataclass(frozen=True)
 class Decoded:
-    """Both arms, the KL between them per baseline token, which edits ruled from which token on, and the speed."""
+    """All arms, the KL per baseline token, which edits ruled from which token on, and the speed."""
 
-    baseline: DecodedArm
-    edited: DecodedArm
+    rows: list[Row]
+    arms: list[DecodedArm]
+    """The forced row's is empty."""
     kl: list[float]
     schedule: list[EditsFrom]
+    variants: list[Edits]
     tokens_per_second: float
     """Tokens of one arm."""
+    stopped: bool
 
 
-def check_sampling(sampling: Sampling) -> None:
-    """Raises UsageError for settings that make no sense."""
-    if sampling.max_tokens < 1:
-        raise UsageError("--max-tokens must be at least 1.")
-    if not 0 <= sampling.seed < 2**63:
-        raise UsageError("--seed must be between 0 and 2**63 - 1.")
-    if not 0 <= sampling.temperature < float("inf"):
-        raise UsageError("--temperature must be 0 (greedy) or more.")
+@dataclass(frozen=True)
+class Chosen:
+    """What one pass led to: every row's next token and what there is to tell about it."""
+
+    tokens: list[int]
+    logprobs: list[float]
+    margins: list[float]
+    kl: float
+    allowed: list[int]
+    """Positions of the pass at which each row's edits might act."""
+    active: list[int]
 
 
-@torch.inference_mode()
-def decode(
-    model: LanguageModel, editor: ResidualEditor, prompt_ids: list[int], sampling: Sampling
-) -> Generator[TokenStep, NewEdits, Decoded]:
-    """Continues the prompt in both arms until both have ended or max_tokens is reached.
+class Text:
+    """A text that is being generated, or was and may be taken up again.
 
-    A tuple of edits sent in answer to a TokenStep is in force from the next token on: keys and values of earlier
-    positions stay as they were computed. Raises EditError for edits that cannot be applied.
+    `rows` are the rows of `steps`; the request's edits are checked by whoever made the editor.
     """
-    check_sampling(sampling)
-    generator = torch.Generator().manual_seed(sampling.seed)
-    arms = (DecodedArm(), DecodedArm())
-    kl: list[float] = []
-    schedule = [EditsFrom(0, editor.edits)]
-    end_ids = model.end_ids()
-    cache = DynamicCache(config=model.module.config)
-    rows_B = torch.tensor([False, True, True], device=model.device)
-    ids_BT = torch.tensor([prompt_ids] * ROWS, device=model.device)
-    seconds = 0.0
-    for index in range(sampling.max_tokens):
-        started = time.perf_counter()
-        editor.expect(ids_BT, rows_B, count_row=None if arms[EDITED].ended else EDITED)
-        # hooked for the pass alone: between two tokens other requests may use the model
-        with editor.applied():
-            out = model.module(input_ids=ids_BT, past_key_values=cache, use_cache=True, logits_to_keep=1)
-        logprobs_BV = torch.log_softmax(out.logits[:, -1].float(), -1)
-        kl_here = None if arms[BASELINE].ended else divergence(logprobs_BV[BASELINE], logprobs_BV[FORCED])
-        ids_BT = choose(logprobs_BV, sampling.temperature, generator)
-        ids_BT[FORCED] = ids_BT[BASELINE]
-        texts = [note_token(model, arm, int(ids_BT[row]), logprobs_BV[row], end_ids) for row, arm in enumerate(arms)]
-        if kl_here is not None:
-            kl.append(kl_here)
-        seconds += time.perf_counter() - started
-        changed = yield TokenStep(index, texts[BASELINE], texts[EDITED], kl=kl_here)
-        if all(arm.ended for arm in arms):
-            break
-        if changed is not None and changed != editor.edits and index + 1 < sampling.max_tokens:
-            editor.set_edits(changed)
-            schedule.append(EditsFrom(index + 1, changed))
-    return Decoded(arms[BASELINE], arms[EDITED], kl, schedule, (index + 1) / seconds)
+
+    def __init__(
+        self, model: LanguageModel, steps: Steps, rows: list[Row], prompt_ids: list[int], request: Generate
+    ) -> None:
+        self.model, self.steps, self.rows, self.prompt_ids, self.request = model, steps, rows, prompt_ids, request
+        self._end_ids = model.end_ids()
+        self._forced = any(row.forced for row in rows)
+        self._passes: list[Chosen] = []
+        self.schedule: list[EditsFrom] = []
+
+    def take_up(self, request: Generate) -> bool:
+        """Goes back to the token at which a request branches off, if its text is this one up to there."""
+        at, old = request.branched_at, self.request
+        if not at or len(self._passes) < at or self.steps.user is not self:
+            return False
+        ruled = [change for change in self.schedule if change.token_index < at]
+        if _asked(request) != _asked(old) or planned(request, at) != ruled:
+            return False
+        length = len(self.prompt_ids) + request.sampling.max_tokens
+        if length > self.steps.length or not self.steps.rewind(len(self.prompt_ids) + at - 1):
+            return False
+        del self._passes[at:]
+        self.request, self.schedule = request, ruled
+        self.steps.editor.set_rows(lists_of(request, self.rows, ruled[-1].edits))
+        return True
+
+    @torch.inference_mode()
+    def run(self) -> Generator[TokenStep | Progress, Reply, Decoded]:
+        """Goes on until all arms have ended or max_tokens is reached; tokens before a branch are not told again.
+
+        A tuple of edits sent in answer to a TokenStep is in force from the next token on: keys and values of earlier
+        positions stay as they were computed. Raises EditError for edits that cannot be applied.
+        """
+        request, told_from = self.request, self.request.branched_at or 0
+        changes = {0: request.edits} | {change.token_index: change.edits for change in request.schedule}
+        chooser = Chooser(request.sampling, [row.sample for row in self.rows], self.model.device)
+        arms = self._arms()
+        self.steps.user = self
+        reply: Reply = None
+        seconds, first = 0.0, len(self._passes)
+        for index in range(first, request.sampling.max_tokens):
+            started = time.perf_counter()
+            edits = reply if isinstance(reply, tuple) else changes.get(index)
+            if edits is not None:
+                self._put(edits, index)
+            chosen = self._choose(chooser, index)
+            self._passes.append(chosen)
+            step = self._note(arms, chosen, index)
+            seconds += time.perf_counter() - started
+            reply = None
+            if index >= told_from:
+                reply = yield step
+            else:
+                yield Progress("going back to the token", index, told_from)
+            if reply == "stop" or all(arm.ended for arm, row in zip(arms, self.rows, strict=True) if not row.forced):
+                break
+        speed = (index + 1 - first) / seconds if first < request.sampling.max_tokens else 0.0
+        return self._decoded(arms, speed, reply == "stop")
+
+    def _put(self, edits: Edits, index: int) -> None:
+        """Puts edits in force from this token on."""
+        editor = self.steps.editor
+        editor.set_rows(lists_of(self.request, self.rows, edits))
+        if not self.schedule or editor.rows[EDITED] != self.schedule[-1].edits:
+            self.schedule.append(EditsFrom(index, editor.rows[EDITED]))
+
+    def _choose(self, chooser: Chooser, index: int) -> Chosen:
+        """Runs the pass before token `index` and chooses it."""
+        if index == 0:
+            found = self.steps.prompt(self.prompt_ids)
+        else:
+            found = self.steps.step(torch.tensor(self._passes[-1].tokens, device=self.model.device))
+        logprobs_BV = torch.log_softmax(found.logits_BV.float(), -1)
+        chosen_B = chooser.choose(logprobs_BV, index)
+        if self._forced:
+            chosen_B[FORCED] = chosen_B[BASELINE]
+            kl = divergence(logprobs_BV[BASELINE], logprobs_BV[FORCED])
+        else:
+            kl = torch.zeros((), device=logprobs_BV.device)
+        best_B2 = logprobs_BV.topk(2).values
+        own_B = logprobs_BV.gather(1, chosen_B[:, None])[:, 0]
+        return Chosen(
+            chosen_B.tolist(),
+            own_B.tolist(),
+            (best_B2[:, 0] - best_B2[:, 1]).tolist(),
+            float(kl),
+            found.allowed_BT.sum(-1).tolist(),
+            found.active_BT.sum(-1).tolist(),
+        )
+
+    def _note(self, arms: list[DecodedArm], chosen: Chosen, index: int) -> TokenStep:
+        """Adds a token to each arm that has not ended."""
+        kl = chosen.kl if self._forced and not arms[BASELINE].ended else None
+        told: list[str | None] = []
+        for b, (row, arm) in enumerate(zip(self.rows, arms, strict=True)):
+            if row.forced:
+                continue
+            if arm.ended:
+                told.append(None)
+                continue
+            token = chosen.tokens[b]
+            arm.ids.append(token)
+            arm.logprobs.append(chosen.logprobs[b])
+            arm.margins.append(chosen.margins[b])
+            arm.positions += chosen.allowed[b]
+            arm.inactive_positions += chosen.allowed[b] - chosen.active[b]
+            arm.ended = token in self._end_ids or stops(self.model.tokens, arm.ids, self.request.sampling.stop)
+            told.append(self.model.tokens.string(token))
+        return TokenStep(index, told[BASELINE], told[EDITED], more=tuple(told[2:]), kl=kl)
+
+    def _arms(self) -> list[DecodedArm]:
+        """The arms as the passes so far left them."""
+        arms = [DecodedArm() for _ in self.rows]
+        for index, chosen in enumerate(self._passes):
+            self._note(arms, chosen, index)
+        return arms
+
+    def _decoded(self, arms: list[DecodedArm], speed: float, stopped: bool) -> Decoded:
+        kl = [chosen.kl for chosen in self._passes[: len(arms[BASELINE].ids)]] if self._forced else []
+        variants = {row.variant: edits for row, edits in zip(self.rows, self.steps.editor.rows, strict=True)}
+        ordered = [variants[n] for n in range(len(self.request.variants))]
+        return Decoded(self.rows, arms, kl, list(self.schedule), ordered, speed, stopped)
 
 
-def note_token(
-    model: LanguageModel, arm: DecodedArm, token: int, logprobs_V: torch.Tensor, end_ids: set[int]
-) -> str | None:
-    """Adds a token to its arm; returns its text, None where the arm has ended before."""
-    if arm.ended:
-        return None
-    first, second = logprobs_V.topk(2).values.tolist()
-    arm.ids.append(token)
-    arm.logprobs.append(float(logprobs_V[token]))
-    arm.margins.append(first - second)
-    arm.ended = token in end_ids
-    return model.tokens.string(token)
+def planned(request: Generate, at: int) -> list[EditsFrom]:
+    """Which edits a request wants from which token on, as far as that is before a token."""
+    return [EditsFrom(0, request.edits), *(change for change in request.schedule if change.token_index < at)]
 
 
-def choose(logprobs_BV: torch.Tensor, temperature: float, generator: torch.Generator) -> torch.Tensor:
-    """Next tokens_B1: the likeliest, or the row's cumulative distribution inverted at one shared random number."""
-    if temperature == 0:
-        return logprobs_BV.argmax(-1, keepdim=True)
-    cumulative_BV = torch.softmax(logprobs_BV.double() / temperature, -1).cumsum(-1)
-    u = torch.rand(1, generator=generator, dtype=torch.float64).to(logprobs_BV.device)
-    wanted_B1 = u * cumulative_BV[:, -1:]
-    return torch.searchsorted(cumulative_BV, wanted_B1, right=True).clamp_(max=logprobs_BV.shape[-1] - 1)
+def _asked(request: Generate) -> tuple[object, ...]:
+    """What a text depends on, its length and the edits that may change apart."""
+    s = request.sampling
+    how = (s.temperature, s.seed, s.top_k, s.top_p, s.min_p, s.stop)
+    return request.prompt.text, request.prompt.format, request.prefill, how, request.samples, request.variants
 
 
-def divergence(base_V: torch.Tensor, edited_V: torch.Tensor) -> float:
+def divergence(base_V: torch.Tensor, edited_V: torch.Tensor) -> torch.Tensor:
     """KL(base || edited) in nats of two log-probability vectors."""
-    return float((base_V.exp() * (base_V - edited_V)).sum().clamp(min=0))
-
-
-@torch.inference_mode()
-def paired_logprobs(
-    model: LanguageModel, editor: ResidualEditor, ids: list[int], keep: int
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Teacher-forced log-probabilities_TV of the last `keep` tokens of ids: (baseline, edited), two rows, one pass."""
-    rows_B = torch.tensor([False, True], device=model.device)
-    ids_BT = torch.tensor([ids, ids], device=model.device)
-    editor.expect(ids_BT, rows_B)
-    with editor.applied():
-        out = model.module(input_ids=ids_BT, use_cache=False, logits_to_keep=keep + 1)
-    logprobs_BTV = torch.log_softmax(out.logits[:, :-1].float(), -1)
-    return logprobs_BTV[BASELINE], logprobs_BTV[EDITED]
+    return (base_V.exp() * (base_V - edited_V)).sum().clamp(min=0)

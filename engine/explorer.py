@@ -20,7 +20,7 @@ from msgspec.structs import replace
 from engine import contrast as statistics
 from engine import feature_card, ranking
 from engine.answers import join, log_probabilities
-from engine.decode import ROWS, Decoded, DecodedArm, NewEdits, check_sampling, decode
+from engine.decode import BASELINE, EDITED, Decoded, DecodedArm, Text, lists_of, rows_of
 from engine.edits import ResidualEditor
 from engine.errors import UsageError
 from engine.hooks import HookPoint
@@ -39,6 +39,7 @@ from engine.records import (
     Generate,
     Generated,
     Loaded,
+    OtherArm,
     Probe,
     ProbeRow,
     ProbeTable,
@@ -46,6 +47,7 @@ from engine.records import (
     Prompt,
     Rank,
     Ranking,
+    Reply,
     RunProbes,
     ScoreAnswers,
     Show,
@@ -55,9 +57,11 @@ from engine.records import (
 )
 from engine.reference import Reference
 from engine.sae import SparseAutoencoder
+from engine.sampling import check_sampling
+from engine.steps import Steps, room_for
 from engine.upper import UpperLayers
 
-Events = Generator[Event, NewEdits, Any]
+Events = Generator[Event, Reply, Any]
 Key = tuple[str, Format]
 """What a prompt is fed as depends on nothing else."""
 
@@ -65,6 +69,8 @@ CACHED_TOKENS = 32_768
 """Read prompts are kept up to this many tokens, so that looking at another feature needs no forward pass."""
 
 KEPT_MEASURES = 4
+KEPT_STEPS = 2
+"""Shapes of batches whose steps are kept, with their keys and values."""
 
 
 class Explorer:
@@ -78,6 +84,9 @@ class Explorer:
         self._table: RankTable | None = None
         self.measured: OrderedDict[Any, Any] = OrderedDict()
         """Probes of the last few measures as causes.py has read them."""
+        self._steps: OrderedDict[tuple[int, int], Steps] = OrderedDict()
+        self._text: Text | None = None
+        """The last text, which the next one may branch off from."""
 
     @cached_property
     def upper(self) -> UpperLayers:
@@ -89,7 +98,7 @@ class Explorer:
     def forget(self) -> None:
         """Forgets what was read and ranked, so that a replay computes everything anew."""
         self._reads.clear()
-        self._table = None
+        self._table = self._text = None
         self.measured.clear()
 
     def read(self, prompts: Sequence[Prompt], together: bool = False) -> Generator[Progress, Any, list[Read]]:
@@ -124,7 +133,9 @@ class Explorer:
         while len(self.measured) > KEPT_MEASURES:
             self.measured.popitem(last=False)
 
-    def _fed(self, prompt: Prompt, ids: list[int], template: list[bool], h_TD: torch.Tensor) -> FedPrompt:
+    def _fed(
+        self, prompt: Prompt, ids: list[int], template: list[bool], h_TD: torch.Tensor, prefill: str = ""
+    ) -> FedPrompt:
         sink = (h_TD.float().norm(dim=-1) > self.reference.sink_norm).tolist()
         return FedPrompt(
             text=prompt.text,
@@ -133,6 +144,7 @@ class Explorer:
             tokens=self.model.tokens.strings(ids),
             rank_mask=tuple(not (t or s) for t, s in zip(template, sink, strict=True)),
             edit_mask=tuple(not (i == self.model.tokens.bos or s) for i, s in zip(ids, sink, strict=True)),
+            prefill=prefill,
         )
 
     # ---- rank
@@ -225,26 +237,66 @@ class Explorer:
         return ResidualEditor(self.model, self.sae, self.hook, self.reference, rows)
 
     def generate(self, request: Generate) -> Events:
-        """Continues a prompt in both arms. New edits sent in answer to a TokenStep rule from the next token on."""
-        check_sampling(request.sampling)
-        editor = self.editor(request.edits)
-        (read,) = yield from self.read([request.prompt])
-        prompt_ids = list(read.fed.token_ids)
-        self.model.check_length(len(prompt_ids) + request.sampling.max_tokens)
-        decoded: Decoded = yield from decode(self.model, editor, prompt_ids, request.sampling)
+        """Continues a prompt in all its arms. What is sent in answer to a TokenStep counts from the next token on."""
+        check_sampling(request.sampling, request.samples)
+        check_branch(request)
+        rows = rows_of(request)
+        editor = self.editor(lists_of(request, rows, request.edits))  # raises for edits that cannot be applied
+        fed = yield from self._feed(request.prompt, request.prefill)
+        self.model.check_length(len(fed.token_ids) + request.sampling.max_tokens)
+        text = self._text
+        if text is None or not text.take_up(request):
+            steps = self._steps_for(editor, len(fed.token_ids) + request.sampling.max_tokens)
+            text = self._text = Text(self.model, steps, rows, list(fed.token_ids), request)
+        decoded: Decoded = yield from text.run()
+        return self._generated(request, fed, decoded)
+
+    def _feed(self, prompt: Prompt, prefill: str) -> Generator[Event, Any, FedPrompt]:
+        """A prompt as it is fed, with what is put into the model's mouth."""
+        if not prefill:
+            (read,) = yield from self.read([prompt])
+            return read.fed
+        found = self.model.tokens.feed(prompt, prefill)
+        self.model.check_length(len(found.ids))
+        (h_TD,) = yield from self.model.capture(self.hook, [found.ids], "reading the prompt")
+        return self._fed(prompt, found.ids, found.template, h_TD, prefill)
+
+    def _steps_for(self, editor: ResidualEditor, num_tokens: int) -> Steps:
+        """Steps for such an editor's rows and so many tokens, those kept from another text where they fit."""
+        key = (len(editor.rows), room_for(num_tokens))
+        if key in self._steps:
+            self._steps[key].editor.set_rows(editor.rows)
+        else:
+            while len(self._steps) >= KEPT_STEPS:
+                self._steps.popitem(last=False)
+            self._steps[key] = Steps(self.model, editor, key[1])
+        self._steps.move_to_end(key)
+        return self._steps[key]
+
+    def _generated(self, request: Generate, fed: FedPrompt, decoded: Decoded) -> Generated:
+        baseline, edited = decoded.arms[BASELINE], decoded.arms[EDITED]
+        others = [
+            OtherArm(row.sample, row.edited, row.variant, self._arm(arm), arm.positions, arm.inactive_positions)
+            for row, arm in list(zip(decoded.rows, decoded.arms, strict=True))[2:]
+            if not row.forced
+        ]
         return Generated(
-            prompt=read.fed,
+            prompt=fed,
             sampling=request.sampling,
-            edits=request.edits,
+            edits=decoded.schedule[0].edits,
             schedule=tuple(decoded.schedule),
-            rows=ROWS,
-            baseline=self._arm(decoded.baseline),
-            edited=self._arm(decoded.edited),
-            first_divergence=first_difference(decoded.baseline.ids, decoded.edited.ids),
+            rows=len(decoded.rows),
+            baseline=self._arm(baseline),
+            edited=self._arm(edited),
+            first_divergence=first_difference(baseline.ids, edited.ids),
             kl=tuple(decoded.kl),
-            positions=editor.num_edited_positions,
-            inactive_positions=editor.num_inactive_positions,
+            positions=edited.positions,
+            inactive_positions=edited.inactive_positions,
             tokens_per_second=decoded.tokens_per_second,
+            variants=tuple(decoded.variants),
+            more=tuple(others),
+            branched_at=request.branched_at,
+            stopped=decoded.stopped,
         )
 
     def _arm(self, arm: DecodedArm) -> Arm:
@@ -292,6 +344,20 @@ class Explorer:
 def split(values: list[int], n_positive: int) -> tuple[list[int], list[int]]:
     """The positives' values and the negatives'."""
     return values[:n_positive], values[n_positive:]
+
+
+def check_branch(request: Generate) -> None:
+    """Raises UsageError for changes of edits, or a branch, at tokens there are not."""
+    last = request.sampling.max_tokens - 1
+    places = [change.token_index for change in request.schedule]
+    if places != sorted(set(places)) or not all(0 < place <= last for place in places):
+        raise UsageError(f"Edits can change at tokens 1 to {last} of this text, in order.")
+    if request.branched_at is not None and not 0 < request.branched_at <= last:
+        raise UsageError(
+            f"The text has at most {last + 1:,} tokens: there is nothing to generate from token "
+            f"{request.branched_at + 1:,} on.",
+            "Allow more tokens, or go back further.",
+        )
 
 
 def of_probe(work: Events, probe: int) -> Events:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from engine.hooks import HookPoint
 from engine.records import Progress
 from engine.sources import hub, memory
 from engine.tokens import Tokens
+from engine.twins import twin
 
 CAPTURE_TOKENS = 4096
 """Padded tokens of one capture batch: bounds memory, and is how often a capture can be cancelled."""
@@ -37,6 +39,11 @@ class LanguageModel:
     envoy: NNsight
     loaded_as: tuple[str, ...]
     """What `load_model` was asked for; see `loaded_as`."""
+
+    @cached_property
+    def bare(self) -> Any:
+        """The model without nnsight's wrappers, which cost time in every module: its twin with the same weights."""
+        return twin(self.module)
 
     @property
     def device(self) -> torch.device:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Literal
 
 from engine import causes, minimal_set
-from engine.decode import check_sampling
+from engine.sampling import check_sampling
 from engine.explorer import Events, Explorer, first_difference
 from engine.records import (
     Arm,
