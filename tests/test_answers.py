@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from editing import expect
 from test_edits import active_features
 
 from engine.answers import join, log_probabilities
@@ -25,12 +26,12 @@ def test_padded_pairs_equal_single_forward_passes(explorer):
     before = explorer.model.tokens.feed(prompt).ids
     joint = [explorer.model.tokens.feed(prompt, answer=s).ids for s in STRINGS]
     edits = [Edit(f, -2.0) for f in active_features(explorer, before, 5)]
-    found = log_probabilities(explorer.model, explorer.editor(edits), [join(before, ids) for ids in joint])
+    found = log_probabilities(explorer.model, explorer.editor, edits, [join(before, ids) for ids in joint])
     for (base, edited), ids in zip(found, joint, strict=True):
         assert base == pytest.approx(plain_log_probability(explorer, before, ids), abs=1e-4)
-        editor = explorer.editor(edits)
+        editor = explorer.editor([edits])
         with editor.applied():
-            editor.expect(torch.tensor([ids]), torch.tensor([True]))
+            expect(editor, ids)
             assert edited == pytest.approx(plain_log_probability(explorer, before, ids), abs=1e-4)
         assert edited != base
 
@@ -82,10 +83,10 @@ def test_scores_do_not_depend_on_the_other_answers_in_the_batch(explorer):
     prompt = Prompt("She said that")
     before = explorer.model.tokens.feed(prompt).ids
     joined = [join(before, explorer.model.tokens.feed(prompt, answer=s).ids) for s in STRINGS]
-    editor = explorer.editor([Edit(f, -2.0) for f in active_features(explorer, before, 5)])
-    together = log_probabilities(explorer.model, editor, joined)
+    edits = [Edit(f, -2.0) for f in active_features(explorer, before, 5)]
+    together = log_probabilities(explorer.model, explorer.editor, edits, joined)
     for one, pair in zip(joined, together, strict=True):
-        (alone,) = log_probabilities(explorer.model, editor, [one])
+        (alone,) = log_probabilities(explorer.model, explorer.editor, edits, [one])
         assert pair == pytest.approx(alone, abs=1e-4)
 
 

@@ -6,6 +6,7 @@ from dataclasses import replace as replace_config
 import numpy as np
 import pytest
 import torch
+from editing import expect
 from msgspec.structs import replace
 from tiny import sae_weights, write_sae
 from transformers.models.llama.modeling_llama import LlamaRMSNorm
@@ -55,9 +56,9 @@ def by_hand(explorer, probe, edits=()):
             prompt = Prompt(probe.text, probe.format)
             ids = explorer.model.tokens.feed(prompt, probe.prefill, string).ids
             start = len(explorer.model.tokens.feed(prompt, probe.prefill).ids)
-            editor = explorer.editor(edits)
+            editor = explorer.editor([edits])
             row = torch.tensor([ids])
-            editor.expect(row, torch.tensor([True]))
+            expect(editor, ids)
             with torch.inference_mode(), editor.applied():
                 logits = explorer.model.module(input_ids=row, use_cache=False).logits[0].double()
             logprobs = torch.log_softmax(logits, -1)
@@ -342,8 +343,8 @@ def test_it_can_be_stopped_anywhere_and_leaves_no_hook(explorer):
 def test_editor_and_attribution_agree_on_what_is_edited(explorer, found):
     item = found.items[2]
     everything = range(explorer.sae.d_sae)
-    editor = explorer.editor([Edit(f) for f in everything])
-    editor.expect(torch.tensor([item.fed.token_ids]), torch.tensor([True]))
+    editor = explorer.editor([[Edit(f) for f in everything]])
+    expect(editor, item.fed.token_ids)
     h_TD = item.h[0][: len(item.fed.token_ids)]
     changed = (editor.edit(h_TD[None])[0] != h_TD).any(-1)
     deltas = ablation(explorer.sae, item.h, item.editable, everything)

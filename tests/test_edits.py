@@ -4,11 +4,12 @@ import msgspec
 import plain
 import pytest
 import torch
+from editing import counts, expect, make_reference
 from nnsight import NNsight
 from tiny import BOS, sae_weights, write_sae
 
+from engine.answers import paired_logprobs
 from engine.client import ask
-from engine.decode import paired_logprobs
 from engine.demo.model import finish
 from engine.edits import ResidualEditor
 from engine.errors import EditError
@@ -56,7 +57,7 @@ def nnsight_logits(explorer, ids, edits):
 
 
 def own_logprobs(explorer, ids, edits):
-    return paired_logprobs(explorer.model, explorer.editor(edits), ids, len(ids) - 1)
+    return paired_logprobs(explorer.model, explorer.editor([(), edits]), ids, len(ids) - 1)
 
 
 def edit_sets(features):
@@ -101,7 +102,7 @@ def test_scale_one_changes_no_bit_and_the_baseline_never_depends_on_the_other_ro
 
     def pair(scale):
         edits = [Edit(f, scale) for f in active_features(explorer, ids, 3)]
-        editor = ResidualEditor(the_model, explorer.sae, explorer.hook, edits, explorer.reference.sink_norm)
+        editor = ResidualEditor(the_model, explorer.sae, explorer.hook, explorer.reference, [(), edits])
         return paired_logprobs(the_model, editor, ids, len(ids) - 1)
 
     (base, noop), (other_base, edited) = pair(1.0), pair(-4.0)
@@ -113,17 +114,16 @@ def test_scale_one_changes_no_bit_and_the_baseline_never_depends_on_the_other_ro
 def test_the_leading_token_and_sinks_are_left_alone(explorer):
     ids = explorer.model.tokens.feed(Prompt(TEXT)).ids
     h_TD = explorer.model.capture_batch(explorer.hook, [ids])[0]
-    editor = explorer.editor([Edit(f) for f in active_features(explorer, ids, 8)])
+    editor = explorer.editor([[Edit(f) for f in active_features(explorer, ids, 8)]])
     h_BTD = h_TD[None].clone()
     h_BTD[0, 5] *= 1.01 * explorer.reference.sink_norm / h_BTD[0, 5].norm()
-    editor.expect(torch.tensor([ids]), torch.tensor([True]), count_row=0)
+    expect(editor, ids)
     edited = editor.edit(h_BTD)
     same = (edited == h_BTD).all(-1)[0]
     assert same[0]
     assert same[5]
     assert not same[1:].all()
-    assert editor.num_edited_positions == len(ids) - 2
-    assert editor.num_inactive_positions == int(same.sum()) - 2
+    assert counts(editor) == (len(ids) - 2, int(same.sum()) - 2)
 
 
 def test_an_edit_of_a_silent_feature_is_reported_inactive_everywhere(explorer):
@@ -131,10 +131,10 @@ def test_an_edit_of_a_silent_feature_is_reported_inactive_everywhere(explorer):
     h_TD = explorer.model.capture_batch(explorer.hook, [ids])[0]
     fires = firings(explorer, h_TD[1:])
     silent = int((fires == 0).nonzero()[0])
-    editor = explorer.editor([Edit(silent)])
-    editor.expect(torch.tensor([ids]), torch.tensor([True]), count_row=0)
+    editor = explorer.editor([[Edit(silent)]])
+    expect(editor, ids)
     assert torch.equal(editor.edit(h_TD[None]), h_TD[None])
-    assert editor.num_inactive_positions == editor.num_edited_positions == len(ids) - 1
+    assert counts(editor) == (len(ids) - 1, len(ids) - 1)
 
 
 def hooks_on(explorer):
@@ -144,7 +144,7 @@ def hooks_on(explorer):
 
 def test_hooks_are_gone_after_an_error(explorer):
     before = hooks_on(explorer)
-    editor = explorer.editor([Edit(0)])
+    editor = explorer.editor([[Edit(0)]])
 
     def fail_inside():
         with editor.applied():
@@ -167,7 +167,7 @@ def test_hooks_are_gone_after_an_error(explorer):
 )
 def test_impossible_edits_are_refused(explorer, edits, words):
     with pytest.raises(EditError, match=words):
-        ResidualEditor(explorer.model, explorer.sae, explorer.hook, edits, 100.0)
+        explorer.editor([(), edits])
 
 
 KINDS = [
@@ -188,26 +188,16 @@ def test_the_change_is_the_plain_formula_at_every_position(model, hook, tmp_path
     keep = plain.edit_mask(ids, h_TD, 120.0)
     expected = plain.edit_delta(h_TD, sae_weights(encoder), scales, keep, **kind)
     edits = [Edit(f, s) for f, s in scales.items()]
-    editor = ResidualEditor(model, load_sae(write_sae(tmp_path, encoder, normalisation, b_dec)), hook, edits, 120.0)
-    editor.expect(torch.tensor([ids]), torch.tensor([True]), count_row=0)
+    sae = load_sae(write_sae(tmp_path, encoder, normalisation, b_dec))
+    editor = ResidualEditor(model, sae, hook, make_reference(sae, 120.0), [edits])
+    expect(editor, ids)
     h_BTD = torch.tensor(h_TD, dtype=torch.float32)[None]
     changed = editor.edit(h_BTD)[0]
     silent = torch.tensor(~(f_TF[:, list(scales)] > 0).any(1) | ~torch.tensor(keep).numpy())
     assert torch.equal(changed[silent], h_BTD[0][silent])  # bit for bit: silent positions, sinks, the first token
     assert torch.allclose(changed - h_BTD[0], torch.tensor(expected).float(), atol=1e-3)
     assert keep.count(False) == 3
-    assert editor.num_edited_positions == len(ids) - 3
-    assert editor.num_inactive_positions == int(silent.sum()) - 3
-
-
-def test_positions_are_counted_only_where_a_row_is_asked_for(explorer):
-    ids = explorer.model.tokens.feed(Prompt(TEXT)).ids
-    h_TD = explorer.model.capture_batch(explorer.hook, [ids])[0]
-    editor = explorer.editor([Edit(0)])
-    for count_row in (None, 1, 0, None):
-        editor.expect(torch.tensor([ids, ids]), torch.tensor([False, True]), count_row)
-        editor.edit(torch.stack([h_TD, h_TD]))
-    assert editor.num_edited_positions == len(ids) - 1
+    assert counts(editor) == (len(ids) - 3, int(silent.sum()) - 3)
 
 
 def test_template_tokens_are_edited_though_they_do_not_count_in_a_ranking(explorer):

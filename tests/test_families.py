@@ -6,10 +6,12 @@ import dataclasses
 import pytest
 import torch
 import transformers as tf
+from editing import make_reference
 from families import D_MODEL, FAMILIES, LAYERS, PARALLEL, WINDOW, parts, write_family
 from nnsight import NNsight
 
-from engine.decode import decode, paired_logprobs
+from engine.answers import paired_logprobs
+from engine.decode import decode
 from engine.edits import ResidualEditor
 from engine.errors import HookError, MismatchError
 from engine.feature_card import logit_lens, to_residual
@@ -215,7 +217,8 @@ def test_edited_logits_equal_nnsights_own_intervention(family, kind):
         sae = make_sae(hook.width, hook.name)
         h_TD = model.capture_batch(hook, [ids])[0]
         edits = edits_of(sae, h_TD)
-        base, edited = paired_logprobs(model, ResidualEditor(model, sae, hook, edits, 1e9), ids, len(ids) - 1)
+        editor = ResidualEditor(model, sae, hook, make_reference(sae), [(), edits])
+        base, edited = paired_logprobs(model, editor, ids, len(ids) - 1)
         expected = nnsight_logits(model, ids, layer, kind, delta_of(sae, h_TD, edits))[:-1]
         assert torch.allclose(edited, torch.log_softmax(expected.float(), -1), atol=2e-4)
         assert (edited - base).abs().max() > 0.01  # the edit is not nothing

@@ -4,6 +4,7 @@ from itertools import combinations, pairwise
 
 import pytest
 import torch
+from editing import expect
 from msgspec.structs import replace
 from test_attribution import FEMALE, MALE, MEASURE, PROBES, by_hand, run
 
@@ -148,8 +149,8 @@ def test_kl_is_that_of_whole_passes_with_the_apps_edits(explorer, candidates):
     for ids in passages(explorer, 300):
         both = []
         for edits in ((), [Edit(f) for f in features]):
-            editor, row = explorer.editor(edits), torch.tensor([ids])
-            editor.expect(row, torch.tensor([True]))
+            editor, row = explorer.editor([edits]), torch.tensor([ids])
+            expect(editor, ids)
             with torch.inference_mode(), editor.applied():
                 both.append(torch.log_softmax(explorer.model.module(input_ids=row).logits[0].double(), -1)[1:])
         sums += float((both[0].exp() * (both[0] - both[1])).sum())
