@@ -19,7 +19,7 @@ import torch
 from engine.model import LanguageModel
 from engine.records import Edit, EditsFrom, Generate, Progress, Reply, TokenStep
 from engine.sampling import Chooser, stops
-from engine.steps import Pass, Steps
+from engine.steps import Steps
 
 BASELINE, EDITED, FORCED = 0, 1, 2
 Edits = tuple[Edit, ...]
