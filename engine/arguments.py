@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from functools import partial
 from math import inf
+from typing import get_args
 
 from msgspec.structs import fields
 
-from engine.records import RANK_COLUMNS, Attribute, FindMinimalSet, Load
+from engine.records import RANK_COLUMNS, Attribute, FindMinimalSet, Load, Positions
 
 DEFAULT_SET = "gender_bias"
 TABLES = ("features", "generations", "probes", "attributions", "sets")
@@ -46,11 +48,7 @@ def parser() -> argparse.ArgumentParser:
     add_prompts_option(one)
     add_measure_options(one)
     add_attribute_options(verb("attribute", "which features an answer depends on, tested by ablation", *saved))
-    one = verb("generate", "continue a prompt, baseline and edited side by side", *saved)
-    one.add_argument("prompt", metavar="PROMPT")
-    one.add_argument("--raw", action="store_true", help="without the model's chat template")
-    one.add_argument("--compare", action="store_true", help="print both arms, not the edited one alone")
-    add_edit_options(one, max_tokens=64)
+    add_generate_options(verb("generate", "continue a prompt, baseline and edited side by side", *saved))
     one = verb("probes", "every probe of a prompt set, baseline and edited, as one table", *saved)
     add_prompts_option(one)
     add_edit_options(one, max_tokens=24)
@@ -155,15 +153,63 @@ def add_attribute_options(target: argparse.ArgumentParser) -> None:
     smallest.add_argument("--neutral-tokens", type=count, metavar="N", help="neutral tokens to measure KL on (0)")
 
 
+EDITS = {
+    "ablate": ("FEATURE|@LIST", "set to zero; repeatable, as the next four are"),
+    "scale": ("FEATURE=FACTOR", "multiply the activation"),
+    "set": ("FEATURE=MAXIMA", "set the activation, in units of the feature's maximum on the reference text"),
+    "steer": ("FEATURE=MAXIMA", "push along the feature's direction wherever it fires or not, in the same units"),
+    "project": ("FEATURE[=FACTOR]", "take out what lies along the feature's direction, or leave FACTOR times it"),
+}
+"""The options that are an edit each."""
+RECONSTRUCT = "put the SAE's reconstruction in place of the vectors: lossy, what it misses (its error) is dropped"
+AT = (
+    "where the edits act: last is the prompt's last token; first-step the pass over the prompt, BOS included, whose "
+    "effect stays in the prompt's keys and values, so later tokens see it (all). One edit's own: 4133=2@prompt"
+)
+PUBLISHED = "edit it as the prompt set's [settings] say that a study did: factor, reconstruction, positions"
+VARIANT = (
+    'one more arm with other edits, such as "scale 4133=0.5, ablate 12, reconstruct, at prompt"; beside the others in '
+    "one batch; repeatable"
+)
+
+
 def add_edit_options(target: argparse.ArgumentParser, max_tokens: int) -> None:
     """Edits and sampling, for verbs that generate."""
-    target.add_argument(
-        "--ablate", action="append", default=[], metavar="FEATURE|@LIST", help="set to zero; repeatable"
+    group = target.add_argument_group("edits")
+    for word, (metavar, help) in EDITS.items():
+        # one list for all of them: the order they are given in is the order of the edits
+        group.add_argument(
+            f"--{word}", action="append", dest="edits", default=[], metavar=metavar, type=partial(pair, word), help=help
+        )
+    group.add_argument(
+        "--reconstruct", action="append_const", dest="edits", const=("reconstruct", ""), help=RECONSTRUCT
     )
-    target.add_argument("--scale", action="append", default=[], metavar="FEATURE=FACTOR", help="multiply; repeatable")
-    target.add_argument("--max-tokens", type=positive_int, default=max_tokens, help=f"({max_tokens})")
-    target.add_argument("--temperature", type=float, default=0.0, help="0 is greedy (0)")
-    target.add_argument("--seed", type=int, default=0, help="for a temperature above 0 (0)")
+    group.add_argument("--published", metavar="FEATURE", help=PUBLISHED)
+    group.add_argument("--at", choices=get_args(Positions), default="all", help=AT)
+    group = target.add_argument_group("sampling")
+    group.add_argument("--max-tokens", type=positive_int, default=max_tokens, help=f"({max_tokens})")
+    group.add_argument("--temperature", type=float, default=0.0, help="0 is greedy (0)")
+    group.add_argument("--seed", type=int, default=0, help="this and the next three for a temperature above 0 (0)")
+    group.add_argument("--top-k", type=count, default=0, metavar="N", help="only the N likeliest tokens (0: all)")
+    group.add_argument("--top-p", type=share, default=1.0, metavar="P", help="the likeliest that together have P (1)")
+    group.add_argument(
+        "--min-p", type=part, default=0.0, metavar="P", help="those at least P times as probable as the likeliest (0)"
+    )
+    group.add_argument(
+        "--stop", type=some_text, action="append", default=[], metavar="STRING", help="end once it is there; repeatable"
+    )
+
+
+def add_generate_options(target: argparse.ArgumentParser) -> None:
+    """Options of `generate`."""
+    target.add_argument("prompt", metavar="PROMPT")
+    target.add_argument("--raw", action="store_true", help="without the model's chat template")
+    target.add_argument("--prefill", default="", metavar="TEXT", help="put into the model's mouth before it goes on")
+    target.add_argument("--compare", action="store_true", help="print both arms, not the edited one alone")
+    target.add_argument("--samples", type=positive_int, default=1, metavar="N", help="sample each arm N times (1)")
+    target.add_argument("--variant", action="append", default=[], metavar="EDITS", help=VARIANT)
+    target.add_argument("--prompts", metavar="SET", help="whose [settings] --published takes (the preset's)")
+    add_edit_options(target, max_tokens=64)
 
 
 def add_export_options(target: argparse.ArgumentParser) -> None:
@@ -204,6 +250,26 @@ def share(text: str) -> float:
     if not 0 < value <= 1:
         raise argparse.ArgumentTypeError("must be above 0 and at most 1")
     return value
+
+
+def part(text: str) -> float:
+    """An argparse type: from 0 to 1."""
+    value = float(text)
+    if not 0 <= value <= 1:
+        raise argparse.ArgumentTypeError("must be between 0 and 1")
+    return value
+
+
+def some_text(text: str) -> str:
+    """An argparse type: not empty."""
+    if not text:
+        raise argparse.ArgumentTypeError("must not be empty")
+    return text
+
+
+def pair(word: str, text: str) -> tuple[str, str]:
+    """An argparse type: an option's name kept with its value."""
+    return word, text
 
 
 def penalty(text: str) -> float:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import msgspec
 
 from engine.errors import UsageError
-from engine.records import Answer, Probe, Prompt, PromptSet
+from engine.records import Answer, Edit, Probe, Prompt, PromptSet
 from prompts import Entry, ProbeEntry, PromptSetFile, Settings
 
 
@@ -29,6 +31,28 @@ def from_entry(probe: ProbeEntry) -> Probe:
     return Probe(probe.text, probe.format, probe.prefill, answers, probe.covariate, probe.right)
 
 
+def as_published(settings: Mapping[str, bool | float | str], feature: int) -> tuple[Edit, ...]:
+    """A feature's edit as a prompt set's settings say that a study made it, and the reconstruction where it used one.
+
+    Raises UsageError where they say nothing.
+    """
+    if not settings:
+        raise UsageError(
+            "The prompt set has no [settings]: it does not say how a study edited its feature.",
+            "Take a set that does, such as founding_5v2, or add [settings] to it.",
+        )
+    found = _settings(settings, "the prompt set")
+    edit = Edit(feature, found.scale, at=found.positions)
+    return (edit, Edit(kind="reconstruct", at=found.positions)) if found.reconstruct else (edit,)
+
+
+def _settings(settings: Mapping[str, bool | float | str], whose: str) -> Settings:
+    try:
+        return msgspec.convert(settings, Settings)
+    except msgspec.ValidationError as error:
+        raise UsageError(f"The settings of {whose}: {error}.", "Mend or delete the setting.") from error
+
+
 def to_file(found: PromptSet) -> PromptSetFile:
     """The engine's record as a file. Raises UsageError where a file cannot say what the record says."""
     formats = {prompt.format for prompt in (*found.positive, *found.negative)}
@@ -37,15 +61,11 @@ def to_file(found: PromptSet) -> PromptSetFile:
             f"The prompt set {found.name!r} mixes raw and chat prompts, and a file has one format for all of them.",
             "Give all its prompts the same format.",
         )
-    try:
-        settings = msgspec.convert(found.settings, Settings)
-    except msgspec.ValidationError as error:
-        raise UsageError(f"The settings of {found.name!r}: {error}.", "Mend or delete the setting.") from error
     return PromptSetFile(
         name=found.name,
         description=found.description,
         format=formats.pop() if formats else "raw",
-        settings=settings,
+        settings=_settings(found.settings, repr(found.name)),
         positive=tuple(Entry(prompt.text, prompt.breaks) for prompt in found.positive),
         negative=tuple(Entry(prompt.text, prompt.breaks) for prompt in found.negative),
         probe=tuple(to_entry(probe) for probe in found.probes),

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+
+from msgspec.structs import replace
 
 from engine import causes, minimal_set
-from engine.sampling import check_sampling
 from engine.explorer import Events, Explorer, first_difference
 from engine.records import (
     Arm,
@@ -15,7 +15,6 @@ from engine.records import (
     Attribution,
     Causes,
     CausesReplayed,
-    EditsFrom,
     Generate,
     Generated,
     MinimalSet,
@@ -25,41 +24,44 @@ from engine.records import (
     Ranking,
     RankReplayed,
     Replayed,
-    TokenStep,
 )
+from engine.words import arm_in_words
 
 
 def generation(explorer: Explorer, recorded: Generated) -> Events:
-    """Generates again with the recorded prompt, edits, sampling and seed; compares both arms' token ids.
+    """Generates again with the recorded prompt, edits, sampling and seed; compares all arms' token ids.
 
-    Edits that changed while the text was generated change again at the same tokens.
+    Edits that changed while the text was generated change again at the same tokens. One that was stopped is generated
+    up to there.
     """
-    check_sampling(recorded.sampling)
-    prompt = Prompt(recorded.prompt.text, recorded.prompt.format)
-    work = explorer.generate(Generate(prompt, recorded.edits, recorded.sampling))
-    again: Generated = yield from scheduled(work, recorded.schedule)
-    arms = (
+    again: Generated = yield from explorer.generate(request_of(recorded))
+    arms = [
         compare("baseline", recorded.baseline, again.baseline),
         compare("edited", recorded.edited, again.edited),
-    )
+    ]
+    arms += [compare(arm_in_words(o), o.arm, n.arm) for o, n in zip(recorded.more, again.more, strict=True)]
     ids_same = again.prompt.token_ids == recorded.prompt.token_ids
-    return Replayed(same=ids_same and all(arm.same for arm in arms), prompt_ids_same=ids_same, arms=arms)
+    return Replayed(same=ids_same and all(arm.same for arm in arms), prompt_ids_same=ids_same, arms=tuple(arms))
 
 
-def scheduled(work: Events, schedule: Sequence[EditsFrom]) -> Events:
-    """Runs a generation, sending it each change of edits just before the token it applies from."""
-    changes = {change.token_index: change.edits for change in schedule[1:]}
-    answer = None
-    while True:
-        try:
-            event = work.send(answer)
-        except StopIteration as done:
-            return done.value
-        yield event
-        answer = changes.get(event.index + 1) if isinstance(event, TokenStep) else None
+def request_of(recorded: Generated) -> Generate:
+    """The request that a recorded generation comes from."""
+    sampling = recorded.sampling
+    if recorded.stopped:
+        arms = (recorded.baseline, recorded.edited, *(other.arm for other in recorded.more))
+        sampling = replace(sampling, max_tokens=max(len(arm.token_ids) for arm in arms))
+    return Generate(
+        Prompt(recorded.prompt.text, recorded.prompt.format),
+        recorded.edits,
+        sampling,
+        prefill=recorded.prompt.prefill,
+        samples=1 + max((other.sample for other in recorded.more), default=0),
+        variants=recorded.variants,
+        schedule=recorded.schedule[1:],
+    )
 
 
-def compare(name: Literal["baseline", "edited"], old: Arm, new: Arm) -> ArmReplay:
+def compare(name: str, old: Arm, new: Arm) -> ArmReplay:
     """One arm; where it diverges, the margin between the two likeliest tokens decides what that means."""
     at = first_difference(old.token_ids, new.token_ids)
     if at is None:

@@ -7,7 +7,18 @@ from collections.abc import Sequence
 from statistics import median
 
 from engine.measures import INFLUENCE_PERCENTILE, MIN_CONTROLS, Evidence, evidence, unit
-from engine.records import AttributedFeature, Attribution, Edit, EditKind, EditsFrom, Measure, MinimalSet, Positions
+from engine.records import (
+    AttributedFeature,
+    Attribution,
+    Edit,
+    EditKind,
+    EditsFrom,
+    Measure,
+    MinimalSet,
+    OtherArm,
+    Positions,
+    Sampling,
+)
 
 EDITS_SPELLED_OUT = 8
 WHERE: dict[Positions, str] = {
@@ -86,6 +97,26 @@ def edit_notes(edits: Sequence[Edit]) -> list[str]:
 def changes_in_words(schedule: Sequence[EditsFrom]) -> list[str]:
     """Such as "from token 12: 4133 ablated", a line for each change of edits after the first token."""
     return [f"from token {change.token_index + 1}: {edits_in_words(change.edits)}" for change in schedule[1:]]
+
+
+def arm_in_words(other: OtherArm) -> str:
+    """Such as "variant 1" and "sample 2 edited", counted from 1."""
+    sample = f"sample {other.sample + 1} " if other.sample else ""
+    if other.variant is not None:
+        return f"{sample}variant {other.variant + 1}"
+    return f"{sample}{'edited' if other.edited else 'baseline'}"
+
+
+def sampling_in_words(sampling: Sampling) -> str:
+    """Such as "temperature 0.8, seed 3, top-p 0.9" or "greedy", and the stop strings."""
+    words = ["greedy"]
+    if sampling.temperature:
+        words = [f"temperature {sampling.temperature:g}", f"seed {sampling.seed}"]
+        words += [f"top-k {sampling.top_k}"] if sampling.top_k else []
+        words += [f"top-p {sampling.top_p:g}"] if sampling.top_p < 1 else []
+        words += [f"min-p {sampling.min_p:g}"] if sampling.min_p else []
+    words += [f"to {' or '.join(map(repr, sampling.stop))}"] if sampling.stop else []
+    return ", ".join(words)
 
 
 def measure_in_words(measure: Measure, n_probes: int, slope: bool) -> str:

@@ -59,7 +59,7 @@ def test_generate_prints_the_documented_keys(cli):
     assert set(found) >= {"baseline", "edited", "edits", "positions", "inactive_positions", "tokens_per_second"}
     assert set(found["baseline"]) >= ARM
     assert set(found["edited"]) >= ARM
-    assert [(e["feature"], e.get("scale", 0)) for e in found["edits"]] == [(3, 0), (4, 0.5)]
+    assert [(e["feature"], e["strength"]) for e in found["edits"]] == [(3, 0), (4, 0.5)]
     assert found["prompt"]["format"] == "chat"
     assert parsed(cli("generate", "The nurse", "--json", "--raw", "--max-tokens", 2))["prompt"]["format"] == "raw"
 

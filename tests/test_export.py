@@ -8,7 +8,7 @@ import pytest
 import samples
 
 from engine import export, session
-from engine.edit_specs import asked
+from engine.edit_specs import asked, settled
 from engine.errors import UsageError
 from engine.export.report import grid
 from engine.records import Edit, Loaded
@@ -160,6 +160,8 @@ def test_many_edits_are_counted_instead_of_spelled_out():
 def test_what_was_asked_is_what_was_recorded_but_for_the_absolute_values():
     recorded = (Edit(3, 2.0, "set", "last", absolute=7.5), Edit(4))
     assert asked(recorded) == (Edit(3, 2.0, "set", "last"), Edit(4))
+    wanted = (Edit(4), Edit(3, 2.0, "set"), Edit(3, 2.0, "set", "last"))
+    assert settled(wanted, recorded) == (Edit(4), Edit(3, 2.0, "set"), recorded[0])
 
 
 # ---- causes

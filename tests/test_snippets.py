@@ -23,8 +23,31 @@ LOADS = [
     Load("some/model", "my sae's folder", "blocks.1.hook_resid_pre", "cuda:1", "float16", 4, "a b.txt"),
     Load(model="-odd", sae="--odder"),
 ]
-EDITS = [(), (Edit(3),), (Edit(3), Edit(4), Edit(5, 0.1), Edit(6, -1e-30), Edit(7, 1e300))]
-SAMPLINGS = [Sampling(), Sampling(1, 0.7, 2**63 - 1), Sampling(seed=-1)]
+EVERYTHING = (
+    Edit(12, 2.0, "set", "prompt"),
+    Edit(3, at="last"),
+    Edit(9, -3.5, "steer", "generated"),
+    Edit(kind="reconstruct", at="first-step"),
+    Edit(7, 0.0, "project"),
+    Edit(8, 0.5, "project", "first-step"),
+    Edit(10, 0.0, "set"),
+    Edit(11, 0.0, "steer", "first-step"),
+)
+EDITS = [
+    (),
+    (Edit(3),),
+    (Edit(5, 0.1), Edit(3), Edit(4), Edit(6, -1e-30), Edit(7, 1e300)),
+    (Edit(3, at="last"), Edit(4, 0.5, at="last")),
+    (Edit(kind="reconstruct"),),
+    EVERYTHING,
+]
+SAMPLINGS = [Sampling(), Sampling(1, 0.7, 2**63 - 1, 40, 0.9, 0.05, ("\n", "--x", "a 'b'")), Sampling(seed=-1, top_k=3)]
+
+
+def read_back(command):
+    words = shlex.split(command)
+    assert words[:2] == ["saescope", "generate"]
+    return parser().parse_args(words[1:])
 
 
 @pytest.mark.parametrize("load", LOADS)
@@ -33,18 +56,35 @@ SAMPLINGS = [Sampling(), Sampling(1, 0.7, 2**63 - 1), Sampling(seed=-1)]
 @pytest.mark.parametrize("question", [QUESTION, "-x", "--", '$HOME `ls` \\ "a"\nb;c\u2028é', "4=5"])
 @pytest.mark.parametrize("raw", [False, True])
 def test_the_command_parses_back(load, edits, sampling, question, raw):
-    words = shlex.split(command_line(load, question, raw, edits, sampling))
-    assert words[:2] == ["saescope", "generate"]
-    args = parser().parse_args(words[1:])
-    assert (args.prompt, args.raw) == (question, raw)
+    args = read_back(command_line(load, Generate(Prompt(question, "raw" if raw else "chat"), edits, sampling)))
+    assert (args.prompt, args.raw, args.compare) == (question, raw, bool(edits))
     assert cli.edits(args) == edits
     assert cli.sampling(args) == sampling
+    assert (args.prefill, cli.samples(args), cli.variants(args)) == ("", 1, ())
     assert Load(**{name: getattr(args, name) for name in Load.__struct_fields__}) == load
 
 
+@pytest.mark.parametrize("edits", EDITS)
+@pytest.mark.parametrize("variants", [((Edit(1),),), (EVERYTHING, (Edit(3, 2.0),)), tuple(EDITS[1:])])
+@pytest.mark.parametrize("prefill", ["It is", "--x", "-x"])
+def test_prefill_samples_and_variants_parse_back(edits, variants, prefill):
+    sampling = Sampling(temperature=0.5)
+    request = Generate(Prompt("Who?", "chat"), edits, sampling, prefill=prefill, samples=3, variants=variants)
+    args = read_back(command_line(Load(), request))
+    assert (args.prefill, cli.samples(args), cli.variants(args)) == (prefill, 3, variants)
+    assert (cli.edits(args), cli.sampling(args)) == (edits, sampling)
+
+
+def test_what_a_strength_came_to_is_not_asked_for():
+    recorded = (Edit(12, 2.0, "set", absolute=7.25),)
+    command = command_line(Load(), Generate(Prompt("Who?", "chat"), recorded))
+    assert command == "saescope generate --compare --set 12=2.0 'Who?'"
+
+
 def test_defaults_are_left_out_and_long_lists_are_not():
-    assert command_line(Load(), "Who?", False, (), Sampling()) == "saescope generate 'Who?'"
-    many = command_line(Load(), "Who?", True, [Edit(i) for i in range(200)], Sampling(max_tokens=8))
+    assert command_line(Load(), Generate(Prompt("Who?", "chat"))) == "saescope generate 'Who?'"
+    edits = tuple(Edit(i) for i in range(200))
+    many = command_line(Load(), Generate(Prompt("Who?"), edits, Sampling(max_tokens=8)))
     assert many.startswith("saescope generate --raw --compare --ablate 0 --ablate 1 ")
     assert many.endswith(" --ablate 199 --max-tokens 8 'Who?'")
 
@@ -78,27 +118,68 @@ def run(script, tmp_path):
         return tuple(runpy.run_path(str(path))["new"])
 
 
+SCRIPTED = {
+    "none": (),
+    "ablated": (Edit(3), Edit(7), Edit(11), Edit(20)),
+    "scaled": (Edit(3, -6.0), Edit(7, 4.0), Edit(9, 0.5)),
+    "set and steered": (Edit(3, 4.0, "set"), Edit(7, -3.0, "steer"), Edit(9, -6.0)),
+    "at places": (
+        Edit(3, 9.0, "set", "last"),
+        Edit(7, 5.0, "steer", "generated"),
+        Edit(9, -9.0, at="prompt"),
+        Edit(11, -4.0, "set", "first-step"),
+        Edit(20, -2.0, "steer"),
+    ),
+    "projected": (Edit(3, 0.0, "project"), Edit(7, -2.0, "project"), Edit(9, 4.0, "set")),
+    "projected at places": (Edit(3, -3.0, "project", "prompt"), Edit(7, 0.5, "project", "prompt"), Edit(9, 3.0, "set")),
+    "reconstructed": (Edit(kind="reconstruct"), Edit(3, -4.0)),
+    "as published": (Edit(3, 0.125, at="first-step"), Edit(kind="reconstruct", at="first-step")),
+}
+
+
 @pytest.mark.parametrize("raw", [False, True])
-@pytest.mark.parametrize(
-    "edits", [(), (Edit(3), Edit(7), Edit(11), Edit(20)), (Edit(3, -6.0), Edit(7, 4.0), Edit(9, 0.5))]
-)
-def test_the_script_generates_what_the_engine_does(opened, tmp_path, capsys, edits, raw):
+@pytest.mark.parametrize("name", SCRIPTED)
+def test_the_script_generates_what_the_engine_does(opened, tmp_path, capsys, name, raw):
     load, loaded, engine = opened
-    request = Generate(Prompt(QUESTION, "raw" if raw else "chat"), edits, Sampling(12))
+    request = Generate(Prompt(QUESTION, "raw" if raw else "chat"), SCRIPTED[name], Sampling(12))
     expected = ask(engine, request, Generated)
     sink_norm = engine._explorer.reference.sink_norm
-    found = run(nnsight_snippet(loaded, load, edits, QUESTION, raw, 12, sink_norm), tmp_path)
+    recorded = msgspec.structs.replace(request, edits=expected.edits)
+    found = run(nnsight_snippet(loaded, load, recorded, sink_norm), tmp_path)
     assert found == expected.edited.token_ids
     assert capsys.readouterr().out == expected.edited.text + "\n"
-    if edits and edits[0].strength:
+    if name not in ("none", "ablated"):
         assert found != expected.baseline.token_ids  # the edit is not nothing
+
+
+@pytest.mark.parametrize("raw", [False, True])
+def test_the_script_begins_with_the_prefill_and_ends_at_a_stop_string(load, client, tmp_path, raw):
+    loaded = client._explorer.loaded
+    request = Generate(Prompt(QUESTION, "raw" if raw else "chat"), (Edit(3, -6.0),), Sampling(12), prefill="She")
+    text = ask(client, request, Generated).edited.text
+    stop = (text[4:6], "never said")
+    request = msgspec.structs.replace(request, sampling=Sampling(12, stop=stop))
+    expected = ask(client, request, Generated).edited
+    found = run(nnsight_snippet(loaded, load, request, client._explorer.reference.sink_norm), tmp_path)
+    assert found == expected.token_ids
+    assert len(found) < 12
+
+
+def test_what_a_script_cannot_know_is_said_in_it():
+    text = script(edits=(Edit(12, 2.0, "set"), Edit(3), Edit(9, 1.0, "steer", absolute=3.5)))
+    assert "# left out: 12 set to 2 x its maximum; generate with it first" in text
+    assert "EDITS = {3: 0.0, 9: 3.5}" in text
+    published = (Edit(3, at="first-step"), Edit(kind="reconstruct", at="first-step"))
+    assert "# lossy: " in script(edits=published)
+    assert "# first step: " in script(edits=published)
 
 
 DEMO, ABLATED = Load(), (Edit(3),)
 
 
 def script(load=DEMO, edits=ABLATED, question="Who?", sink_norm=None):
-    return nnsight_snippet(samples.LOADED, load, edits, question, False, 8, sink_norm)
+    request = Generate(Prompt(question, "chat"), edits, Sampling(8))
+    return nnsight_snippet(samples.LOADED, load, request, sink_norm)
 
 
 def test_it_is_short_and_python_whatever_goes_in():
@@ -112,7 +193,7 @@ def test_it_is_short_and_python_whatever_goes_in():
             }
             assert ast.literal_eval(values["QUESTION"]) == question
             assert ast.literal_eval(values["EDITS"]) == {e.feature: e.strength for e in edits}
-    assert len(script().splitlines()) < 60
+    assert len(script().splitlines()) < 62
     assert max(map(len, script(edits=tuple(Edit(i) for i in range(300))).splitlines())) <= 120
 
 
@@ -137,6 +218,7 @@ def test_on_the_demo_too(tmp_path):
     engine, load = LocalClient(), Load(dtype="float32", device="cpu")
     loaded = ask(engine, load, Loaded)
     edits = tuple(Edit(feature) for feature in feature_lists.read("gender"))
-    expected = ask(engine, Generate(Prompt(QUESTION, "chat"), edits, Sampling(12)), Generated)
-    assert run(nnsight_snippet(loaded, load, edits, QUESTION, False, 12), tmp_path) == expected.edited.token_ids
+    request = Generate(Prompt(QUESTION, "chat"), edits, Sampling(12))
+    expected = ask(engine, request, Generated)
+    assert run(nnsight_snippet(loaded, load, request), tmp_path) == expected.edited.token_ids
     assert expected.edited.token_ids != expected.baseline.token_ids

@@ -1,4 +1,4 @@
-"""Dialogs of the main screen about prompts, features and generation: each asks, then changes the study and shows it."""
+"""Dialogs of the main screen about prompts and probes, and its pages: each asks, then changes the study and shows it."""
 
 from __future__ import annotations
 
@@ -6,16 +6,17 @@ from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from msgspec.structs import replace
 from rich.console import Group
 from rich.text import Text
 
 import prompts
 import prompts.importer
 import prompts.writer
-from engine import prompt_sets, snippets
+from engine import edit_specs, prompt_sets, snippets
 from engine.errors import SaescopeError
 from engine.export import edits_in_words
-from engine.records import Answer, Diagnosis, Edit, Format, Probe, ProbeTable, Prompt, Sampling
+from engine.records import Answer, Diagnosis, Edit, Format, Generate, Probe, ProbeTable, Prompt, Sampling
 from tui import paths
 from tui.help import help_text
 from tui.screens.dialogs import AskText, Choice, Choose, Field, Form
@@ -135,28 +136,7 @@ class Flows:
         title = "Save these prompts as a set"
         self.screen.app.push_screen(AskText(title, f"{now.name}.toml", "path of a toml file", check=write), written)
 
-    # ---- generation
-
-    def change_settings(self) -> None:
-        """Chat or raw, greedy or sampled, how many tokens, what a toggle does."""
-        study = self.screen.study
-        work = study.work
-        fields = (
-            Field("form", "the question is fed", "raw" if work.raw else "chat", choices=("chat", "raw")),
-            Field("tokens", "tokens at most", str(work.sampling.max_tokens)),
-            Field("temperature", "temperature (0: greedy)", f"{work.sampling.temperature:g}", ""),
-            Field("seed", "seed", str(work.sampling.seed), "for a temperature above 0"),
-            Field("toggle", "a toggled edit", RESTARTS if work.restart else ACTS, choices=(ACTS, RESTARTS)),
-        )
-
-        def keep(values: dict[str, str] | None) -> None:
-            if values is None:
-                return
-            sampling = Sampling(int(values["tokens"]), float(values["temperature"]), int(values["seed"]))
-            study.set_generation(values["form"] == "raw", sampling, values["toggle"] == RESTARTS)
-            self.screen.show_question()
-
-        self.screen.app.push_screen(Form("Generation", fields, check_sampling), keep)
+    # ---- results
 
     def show_probes(self, table: ProbeTable) -> None:
         """All probes as one table."""
@@ -192,52 +172,6 @@ class Flows:
 
         self.screen.app.push_screen(AskText("Jump to feature", "", "its number", check=check), go)
 
-    def ask_factor(self, feature: int) -> None:
-        """A strength of the user's own."""
-        study = self.screen.study
-
-        def check(text: str) -> str:
-            try:
-                return "" if isfinite(float(text)) else "A finite number, please."
-            except ValueError:
-                return "A factor is a number, such as 0.125 or -1."
-
-        def keep(text: str | None) -> None:
-            if text is not None:
-                study.set_edit(feature, float(text))
-                self.screen.edits_changed()
-
-        slot = study.slot(feature)
-        hint = "0 ablates, 1 changes nothing, a negative factor turns it round. enter: keep · escape: leave"
-        title = f"Scale feature {feature} by"
-        self.screen.app.push_screen(AskText(title, f"{slot.strength:g}" if slot else "", "a factor", hint, check), keep)
-
-    def ask_copy(self, feature: int) -> None:
-        """Puts a feature's number, a command line or a snippet on the clipboard."""
-        study = self.screen.study
-        work = study.work
-        # without an edit of its own, the feature's ablation is what there is to reproduce
-        edits = study.edits() or (Edit(feature),)
-        choices = [Choice("number", "its number", str(feature))]
-        command = snippets.command_line(study.load, work.question or "…", work.raw, edits, work.sampling)
-        choices.append(Choice("command", "the same as a command line", command))
-        if study.loaded is not None:
-            how = "greedy, though yours is sampled" if work.sampling.temperature else "reproduces the edited text"
-            choices.append(Choice("snippet", "an nnsight script", how))
-
-        def copy(choice: str | None) -> None:
-            if choice is None:
-                return
-            texts = {"number": str(feature), "command": command}
-            if choice == "snippet" and study.loaded is not None:
-                tokens = work.sampling.max_tokens
-                question = work.question or "…"
-                texts["snippet"] = snippets.nnsight_snippet(study.loaded, study.load, edits, question, work.raw, tokens)
-            self.screen.app.copy_to_clipboard(texts[choice])
-            self.screen.notify("Copied, by OSC 52: through SSH too. In tmux: set -g set-clipboard on.")
-
-        self.screen.app.push_screen(Choose("Copy to the clipboard", choices), copy)
-
     # ---- pages
 
     def help(self) -> None:
@@ -252,22 +186,6 @@ class Flows:
 
 
 ANSWERS_EXAMPLE = "female: female, woman; male: male (a space goes before each)"
-ACTS, RESTARTS = "acts on the next token", "restarts the text"
-
-
-def check_sampling(values: dict[str, str]) -> str:
-    """What is wrong with the generation settings; "" if nothing is."""
-    if not values["tokens"].isdecimal() or not 1 <= int(values["tokens"]) <= 4096:
-        return "tokens at most: a whole number from 1 to 4096."
-    try:
-        temperature = float(values["temperature"])
-    except ValueError:
-        temperature = -1.0
-    if not 0 <= temperature <= 100:
-        return "temperature: 0 (greedy) or more."
-    if not values["seed"].isdecimal() or int(values["seed"]) >= 2**63:
-        return "seed: a whole number, 0 or more."
-    return ""
 
 
 def check_probe(values: dict[str, str]) -> str:

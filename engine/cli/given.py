@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Mapping
+from functools import partial
 
 import prompts
-from engine import feature_lists, prompt_sets
-from engine.errors import EditError
+from engine import edit_specs, feature_lists, prompt_sets
+from engine.errors import EditError, UsageError
+from engine.prompt_sets import as_published
 from engine.records import Edit, PromptSet, Sampling
 
 
@@ -15,38 +18,39 @@ def prompt_set(name_or_path: str) -> PromptSet:
     return prompt_sets.from_file(prompts.load(name_or_path))
 
 
-def edits(args: argparse.Namespace) -> tuple[Edit, ...]:
-    """The edits of --ablate and --scale. Raises EditError."""
-    found = []
-    for value in args.ablate:
-        if value.startswith("@"):
-            found += packaged_list(args, value[1:])
-        else:
-            found.append(Edit(feature_number(value, "--ablate")))
-    for value in args.scale:
-        number, _, scale = value.partition("=")
-        try:
-            found.append(Edit(feature_number(number, "--scale"), float(scale)))
-        except ValueError:
-            raise EditError(f"--scale {value}: expected FEATURE=FACTOR.", "For example --scale 4133=0.125.") from None
+def edits(args: argparse.Namespace, settings: Mapping[str, bool | float | str] | None = None) -> tuple[Edit, ...]:
+    """The edits given, those of --published first: as these settings of a prompt set say. Raises UsageError."""
+    found: list[Edit] = []
+    if args.published is not None:
+        found += as_published(settings or {}, edit_specs.feature_number(args.published, "--published"))
+    for word, value in args.edits:
+        found += edit_specs.parse(word, value, args.at, partial(list_of_demo, args))
     return tuple(found)
 
 
-def packaged_list(args: argparse.Namespace, name: str) -> list[Edit]:
-    """Ablations of a packaged feature list. Raises EditError where another SAE is loaded."""
+def variants(args: argparse.Namespace) -> tuple[tuple[Edit, ...], ...]:
+    """The edits of every --variant. Raises EditError."""
+    return tuple(edit_specs.parse_list(spec, args.at, partial(list_of_demo, args)) for spec in args.variant)
+
+
+def list_of_demo(args: argparse.Namespace, name: str) -> list[int]:
+    """A packaged feature list. Raises EditError where another SAE is loaded."""
     for option, other in (("--sae", args.sae is not None), ("--preset", args.preset not in (None, "demo"))):
         if other:
             raise EditError(f"The list @{name} belongs to the demo SAE.", f"Leave {option} out, or name features.")
-    return [Edit(number) for number in feature_lists.read(name)]
-
-
-def feature_number(text: str, option: str) -> int:
-    """A feature's number. Raises EditError."""
-    if not text.isdecimal():
-        raise EditError(f"{option} {text}: a feature is a number.", f"For example {option} 4133.")
-    return int(text)
+    return feature_lists.read(name)
 
 
 def sampling(args: argparse.Namespace) -> Sampling:
     """How tokens are chosen."""
-    return Sampling(args.max_tokens, args.temperature, args.seed)
+    values = {name: getattr(args, name) for name in Sampling.__struct_fields__}
+    return Sampling(**values | {"stop": tuple(args.stop)})
+
+
+def samples(args: argparse.Namespace) -> int:
+    """How many samples of each arm. Raises UsageError where they would all be the same."""
+    if args.samples > 1 and not args.temperature > 0:
+        raise UsageError(
+            f"--samples {args.samples} needs a temperature: greedy samples are all the same.", "Add --temperature 0.8."
+        )
+    return int(args.samples)

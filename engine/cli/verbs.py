@@ -8,12 +8,13 @@ from engine.arguments import DEFAULT_SET
 from engine.cli import given
 from engine.cli.command import Command
 from engine.cli.toward import measure
-from engine.errors import SaescopeError
+from engine.errors import SaescopeError, UsageError
 from engine.records import (
     Describe,
     Described,
     Diagnosis,
     Doctor,
+    Edit,
     Generate,
     Generated,
     ProbeTable,
@@ -69,7 +70,16 @@ def feature(command: Command) -> None:
 def generate(command: Command) -> None:
     """saescope generate PROMPT"""
     args = command.args
-    request = Generate(Prompt(args.prompt, "raw" if args.raw else "chat"), given.edits(args), given.sampling(args))
+    if args.prompts and args.published is None:
+        raise UsageError("generate reads --prompts for --published alone.", "Add --published FEATURE, or leave it out.")
+    request = Generate(
+        Prompt(args.prompt, "raw" if args.raw else "chat"),
+        given.edits(args, command.prompts().settings if args.published is not None else None),
+        given.sampling(args),
+        prefill=args.prefill,
+        samples=given.samples(args),
+        variants=given.variants(args),
+    )
     loaded = command.open()
     result = command.ask(request, Generated)
     command.printer.generated(result, compare=args.compare)
@@ -79,7 +89,7 @@ def generate(command: Command) -> None:
 def probes(command: Command) -> None:
     """saescope probes"""
     chosen = command.prompts()
-    request = RunProbes(chosen.probes, given.edits(command.args), given.sampling(command.args))
+    request = RunProbes(chosen.probes, given.edits(command.args, chosen.settings), given.sampling(command.args))
     loaded = command.open()
     result = command.ask(request, ProbeTable)
     command.printer.probe_table(result)
@@ -97,7 +107,7 @@ def doctor(command: Command) -> None:
 
 def tour(command: Command) -> None:
     """saescope tour"""
-    the_edits = tuple(given.packaged_list(command.args, "gender"))
+    the_edits = tuple(Edit(feature) for feature in given.list_of_demo(command.args, "gender"))
     command.printer.heading("1  Which features tell prompts about gender bias from others?")
     chosen = given.prompt_set(DEFAULT_SET)
     loaded = command.open()

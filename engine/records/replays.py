@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 from engine.records.causes import Causes
 from engine.records.features import Ranking
 from engine.records.texts import Generated
@@ -31,7 +29,8 @@ class ReplayCauses(Record, frozen=True, tag=True):
 class ArmReplay(Record, frozen=True):
     """One arm of a replayed generation. Index, tokens and margin are None where all tokens are the same."""
 
-    name: Literal["baseline", "edited"]
+    name: str
+    """Such as "baseline", "edited", "variant 1" and "sample 2 edited"."""
     same: bool
     first_divergence: int | None = None
     recorded_token: str | None = None
