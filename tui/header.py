@@ -53,8 +53,9 @@ class Header(Static):
 
     def show_progress(self, progress: Progress | None) -> None:
         """What the engine is doing."""
-        self._progress = progress
-        self._draw()
+        if progress != self._progress:  # told at every update while text streams
+            self._progress = progress
+            self._draw()
 
     def show_engine(self, words: str, broken: bool = False) -> None:
         """The engine's state: "" is ready."""
@@ -76,7 +77,7 @@ class Header(Static):
         grid.add_column(ratio=1, no_wrap=True, overflow="ellipsis")
         grid.add_column(justify="right", no_wrap=True)
         grid.add_row(next(fitting, self._lefts()[-1]), right)
-        self.update(grid)
+        self.update(grid, layout=False)
 
     def _lefts(self) -> list[Text]:
         """What is loaded, from all that there is to say to the least."""
