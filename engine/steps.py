@@ -32,7 +32,11 @@ CAPTURE_AFTER = {"cpu": 16, "cuda": 0}
 """Steps of a kind before it is captured: on a CPU a short text would not pay for it."""
 CLOSE = 1e-2
 """How far a CUDA graph's logits may be from the plain step's, whose kernels may be others, in units of the largest."""
-READS_DATA = ("_local_scalar_dense", "nonzero", "masked_select", "_unique2", "unique_dim", "bincount", "is_nonzero")
+READS_DATA = {
+    *("item", "_local_scalar_dense", "is_nonzero", "equal", "allclose"),
+    *("nonzero", "nonzero_numpy", "argwhere", "masked_select", "bincount", "repeat_interleave"),
+    *("unique_dim", "unique_consecutive", "_unique", "_unique2"),
+}
 """Operations that bring numbers to Python, or whose shapes depend on them: what was captured would not follow."""
 
 
@@ -186,9 +190,20 @@ class Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         name = func.overloadpacket.__name__
-        if name in READS_DATA:
+        # x[mask] has as many rows as the mask is true
+        by_mask = name.startswith("index") and any(i.dtype == torch.bool for i in tensors_in(args[1:]))
+        if name in READS_DATA or by_mask:
             self.found.add(name)
         return func(*args, **(kwargs or {}))
+
+
+def tensors_in(values: Any) -> Iterator[torch.Tensor]:
+    """The tensors among arguments of an operation, those in lists too."""
+    for value in values:
+        if isinstance(value, torch.Tensor):
+            yield value
+        elif isinstance(value, list | tuple):
+            yield from tensors_in(value)
 
 
 def trace(body: Body, inputs: tuple[torch.Tensor, ...], held: Sequence[Place]) -> Body:

@@ -1,0 +1,224 @@
+"""Going back in a text and on with other edits; stopping it; edits planned ahead."""
+
+import msgspec
+import pytest
+from test_edits import active_features
+
+from engine.client import ask
+from engine.errors import UsageError
+from engine.records import (
+    Edit,
+    EditsFrom,
+    Generate,
+    Generated,
+    Progress,
+    Prompt,
+    Replay,
+    Replayed,
+    Sampling,
+    TokenStep,
+)
+
+TEXT = "The kettle boils on the beach, because she said"
+replace = msgspec.structs.replace
+
+
+@pytest.fixture(scope="module")
+def edits(explorer):
+    return tuple(Edit(f, -3.0) for f in active_features(explorer, explorer.model.tokens.feed(Prompt(TEXT)).ids, 6))
+
+
+@pytest.fixture(params=[0.0, 1.0], ids=["greedy", "sampled"])
+def asked(request, edits):
+    return Generate(Prompt(TEXT), edits[:2], Sampling(24, temperature=request.param, seed=3))
+
+
+def run(explorer, request, replies=None):
+    """(result, events) of a generation, with replies to tokens by index."""
+    work, events, reply = explorer.generate(request), [], None
+    while True:
+        try:
+            event = work.send(reply)
+        except StopIteration as done:
+            return done.value, events
+        events.append(event)
+        reply = (replies or {}).get(event.index) if isinstance(event, TokenStep) else None
+
+
+def same_text(one, other):
+    fields = ("baseline", "edited", "kl", "schedule", "edits", "positions", "inactive_positions", "more", "variants")
+    return [field for field in fields if getattr(one, field) != getattr(other, field)] == []
+
+
+def branch(asked, at, edits):
+    return replace(asked, schedule=(*asked.schedule, EditsFrom(at, edits)), branched_at=at)
+
+
+def test_planned_changes_are_those_sent_at_the_token_before(explorer, asked, edits):
+    sent, _ = run(explorer, asked, {4: edits, 9: ()})
+    planned, _ = run(explorer, replace(asked, schedule=(EditsFrom(5, edits), EditsFrom(10, ()))))
+    assert same_text(sent, planned)
+    assert [change.token_index for change in planned.schedule] == [0, 5, 10]
+
+
+@pytest.mark.parametrize("at", [1, 7, 23])
+def test_a_branch_reuses_the_text_before_it_and_comes_out_as_from_the_start(explorer, asked, edits, at):
+    whole, _ = run(explorer, replace(asked, schedule=(EditsFrom(at, edits),)))
+    old, _ = run(explorer, asked)
+    text = explorer._text
+    found, events = run(explorer, branch(asked, at, edits))
+    assert explorer._text is text
+    assert same_text(found, whole)
+    assert found.branched_at == at
+    assert [e.index for e in events if isinstance(e, TokenStep)] == list(
+        range(at, 24)
+    )  # what was told is not told again
+    assert found.edited.token_ids[:at] == old.edited.token_ids[:at]
+    assert found.baseline == old.baseline
+
+
+def test_branches_of_branches_and_back_to_the_first_edits(explorer, asked, edits):
+    run(explorer, asked)
+    text = explorer._text
+    first = branch(asked, 12, ())
+    run(explorer, first)
+    second = replace(first, schedule=(EditsFrom(6, edits),), branched_at=6)  # before the first one's change
+    found, _ = run(explorer, second)
+    assert explorer._text is text
+    whole, _ = run(explorer, replace(second, branched_at=None))
+    assert same_text(found, whole)
+
+
+def test_a_branch_with_the_edits_that_ruled_already_is_the_same_text(explorer, asked):
+    old, _ = run(explorer, asked)
+    found, _ = run(explorer, replace(asked, branched_at=9))
+    assert same_text(found, old)
+
+
+def test_after_the_first_edits_were_changed_a_branch_before_it_goes_under_them(explorer, asked, edits):
+    """The editor still holds the later edits when the text is taken up again."""
+    sent, _ = run(explorer, asked, {10: edits})
+    found, _ = run(explorer, replace(asked, branched_at=5))
+    plain, _ = run(explorer, asked)
+    assert not same_text(sent, plain)
+    assert same_text(found, plain)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"prompt": Prompt("Seven ferries left at dawn, because")},
+        {"sampling": Sampling(24, temperature=0.7, seed=9)},
+        {"edits": ()},
+        {"prefill": "it"},
+        {"variants": ((),)},
+        {"sampling": Sampling(400)},
+    ],
+)
+def test_a_branch_of_a_text_that_is_not_there_is_generated_from_the_start(explorer, asked, edits, change):
+    run(explorer, asked)
+    text = explorer._text
+    wanted = replace(branch(asked, 7, edits), **change)
+    found, events = run(explorer, wanted)
+    assert explorer._text is not text
+    whole, _ = run(explorer, replace(wanted, branched_at=None))
+    assert same_text(found, whole)
+    steps = [e.index for e in events if isinstance(e, TokenStep)]
+    assert steps == list(range(7, len(whole.baseline.token_ids))) or steps[0] == 7
+    assert any(isinstance(e, Progress) and e.total == 7 for e in events)
+
+
+def test_another_text_in_between_takes_the_keys_and_values_away(explorer, asked, edits):
+    run(explorer, asked)
+    text = explorer._text
+    run(explorer, replace(asked, prompt=Prompt("Who else fears feathers?")))
+    found, _ = run(explorer, branch(asked, 7, edits))
+    assert explorer._text is not text
+    whole, _ = run(explorer, replace(asked, schedule=(EditsFrom(7, edits),)))
+    assert same_text(found, whole)
+
+
+def test_a_text_given_up_in_the_middle_can_be_taken_up(explorer, asked, edits):
+    work = explorer.generate(asked)
+    for event in work:
+        if isinstance(event, TokenStep) and event.index == 11:
+            break
+    work.close()
+    text = explorer._text
+    found, _ = run(explorer, branch(asked, 8, edits))
+    assert explorer._text is text
+    whole, _ = run(explorer, replace(asked, schedule=(EditsFrom(8, edits),)))
+    assert same_text(found, whole)
+
+
+def test_samples_and_variants_branch_too(explorer, edits):
+    asked = Generate(Prompt(TEXT), edits[:2], Sampling(20, temperature=1.0), samples=2, variants=((edits[3],), ()))
+    run(explorer, asked)
+    text = explorer._text
+    found, _ = run(explorer, branch(asked, 7, edits))
+    assert explorer._text is text
+    whole, _ = run(explorer, replace(asked, schedule=(EditsFrom(7, edits),)))
+    assert same_text(found, whole)
+    assert found.more[0].arm.token_ids != found.edited.token_ids
+
+
+def test_an_arm_that_had_ended_stays_ended_and_one_that_had_not_goes_on(explorer, asked, edits, monkeypatch):
+    free, _ = run(explorer, asked)
+    end = free.baseline.token_ids[4]
+    monkeypatch.setattr(type(explorer.model), "end_ids", lambda self: {end})
+    whole, _ = run(explorer, replace(asked, schedule=(EditsFrom(10, edits),)))
+    run(explorer, asked)
+    found, _ = run(explorer, branch(asked, 10, edits))
+    assert len(found.baseline.token_ids) <= 5
+    assert same_text(found, whole)
+
+
+def test_a_longer_branch_goes_on_where_the_text_had_ended(explorer, asked, edits):
+    run(explorer, asked)
+    text = explorer._text
+    longer = replace(branch(asked, 20, edits), sampling=replace(asked.sampling, max_tokens=40))
+    found, _ = run(explorer, longer)
+    assert explorer._text is text
+    whole, _ = run(explorer, replace(longer, branched_at=None))
+    assert same_text(found, whole)
+
+
+def test_a_stopped_text_is_a_result(client, explorer, asked):
+    stopped, _ = run(explorer, asked, {6: "stop"})
+    whole, _ = run(explorer, asked)
+    assert stopped.stopped and not whole.stopped
+    assert stopped.baseline.token_ids == whole.baseline.token_ids[:7]
+    assert stopped.edited.token_ids == whole.edited.token_ids[:7]
+    assert stopped.kl == whole.kl[:7]
+    assert stopped.first_divergence in (None, *range(7))
+
+
+def test_branches_replay(client, explorer, asked, edits):
+    run(explorer, asked)
+    recorded, _ = run(explorer, branch(asked, 7, edits))
+    assert ask(client, Replay(recorded), Replayed).same
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"branched_at": 0},
+        {"branched_at": 24},
+        {"schedule": (EditsFrom(0, ()),)},
+        {"schedule": (EditsFrom(24, ()),)},
+        {"schedule": (EditsFrom(9, ()), EditsFrom(3, ()))},
+        {"schedule": (EditsFrom(3, ()), EditsFrom(3, ()))},
+    ],
+)
+def test_tokens_that_are_not_there_are_refused(client, asked, fields):
+    with pytest.raises(UsageError):
+        ask(client, replace(asked, **fields), Generated)
+
+
+def test_the_schedule_says_what_strengths_came_to(explorer, asked, edits):
+    steered = (Edit(edits[0].feature, 2.0, "steer"),)
+    found, _ = run(explorer, replace(asked, schedule=(EditsFrom(5, steered),), variants=(steered,)))
+    reference = explorer.reference
+    expected = 2.0 * float(reference.maximum_F[edits[0].feature]) * reference.median_u
+    assert found.schedule[1].edits[0].absolute == pytest.approx(expected)
+    assert found.variants[0][0].absolute == pytest.approx(expected)

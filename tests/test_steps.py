@@ -1,0 +1,286 @@
+"""Steps over static keys and values: against the model's own pass, captured against plain, what captures must not do.
+
+A CUDA graph needs a GPU. What it demands is tested here on recordings that are as rigid as a graph (recorded.py).
+"""
+
+import gc
+import weakref
+from types import SimpleNamespace
+
+import families
+import pytest
+import torch
+from recorded import record
+from test_edits import active_features
+from tiny import write_sae
+
+from engine import steps as steps_module
+from engine.client import ask
+from engine.demo.model import finish
+from engine.edits import ResidualEditor
+from engine.hooks import resolve_hook
+from engine.local import LocalClient
+from engine.model import load_model
+from engine.records import NO_FEATURE, Edit, Generate, Load, Loaded, Prompt, Sampling, TokenStep
+from engine.sae import SparseAutoencoder
+from engine.steps import Steps, Watch, room_for
+
+TEXT = "Seven ferries left at dawn, because"
+CPU = torch.device("cpu")
+KINDS = [
+    ("standard", "none"),
+    ("jumprelu", "constant_norm_rescale"),
+    ("topk", "layer_norm"),
+]
+
+
+@pytest.fixture
+def at_once(monkeypatch):
+    """Steps are captured from the second on."""
+    monkeypatch.setattr(steps_module, "CAPTURE_AFTER", {"cpu": 0})
+
+
+@pytest.fixture(params=[pytest.param(steps_module.trace, id="trace"), pytest.param(record, id="recording")])
+def captured(request, at_once, monkeypatch):
+    """Steps are captured, and every capture is counted."""
+    captures = []
+
+    def counted(body, inputs, held):
+        captures.append(inputs)
+        return request.param(body, inputs, held)
+
+    monkeypatch.setattr(steps_module, "trace", counted)
+    return captures
+
+
+def pair(load, tmp_path, encoder, normalisation):
+    folder = write_sae(tmp_path / "sae", encoder=encoder, normalisation=normalisation)
+    engine = LocalClient()
+    ask(
+        engine, Load(model=load.model, sae=str(folder), reference=load.reference, dtype="float32", device="cpu"), Loaded
+    )
+    return engine._explorer
+
+
+def every_kind(explorer):
+    """Lists of edits that follow each other, so that every kind is switched on, changed and switched off."""
+    a, b, c, d = active_features(explorer, explorer.model.tokens.feed(Prompt(TEXT)).ids, 4)
+    return [
+        (Edit(a), Edit(b, 3.0)),
+        (Edit(a, -2.0),),
+        (),
+        (Edit(a, 2.0, "set"), Edit(b, -1.0, "steer")),
+        (Edit(c, 0.0, "project"), Edit(d, 0.5, "project")),
+        (Edit(a, at="generated"), Edit(b, at="prompt"), Edit(NO_FEATURE, kind="reconstruct")),
+        (Edit(a, at="last"), Edit(c, 4.0, "steer", at="first-step")),
+        tuple(Edit(f, 0.5) for f in range(40)),
+    ]
+
+
+def toggled(explorer, lists, num_tokens=40, every=4):
+    """A sampled text whose edits change every few tokens; with no repeats to hide behind."""
+    request = Generate(Prompt(TEXT), lists[0], Sampling(num_tokens, temperature=1.0, seed=1), variants=(lists[1],))
+    work = explorer.generate(request)
+    reply = None
+    while True:
+        try:
+            event = work.send(reply)
+        except StopIteration as done:
+            return done.value
+        reply = None
+        if isinstance(event, TokenStep) and event.index % every == every - 1:
+            reply = lists[(event.index // every + 1) % len(lists)]
+
+
+# ---- against the model's own pass
+
+
+@pytest.mark.parametrize("name", families.FAMILIES)
+def test_steps_equal_the_models_own_pass_in_every_family(name, tmp_path, explorer):
+    """The prompt is longer than a sliding window, and so is what follows it."""
+    model = load_model(str(families.write_family(name, tmp_path)), name, CPU, torch.float32)
+    hook = resolve_hook(model.module, "blocks.1.hook_resid_pre")
+    editor = ResidualEditor(model, explorer.sae, hook, explorer.reference, [(), ()])
+    steps = Steps(model, editor, 64)
+    assert steps.static
+    ids = torch.randint(5, 200, (1, 3 * families.WINDOW), generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        expected = model.module(input_ids=ids, use_cache=False).logits[0]
+    start = families.WINDOW + 3
+    found = [steps.prompt(ids[0, :start].tolist()).logits_BV.clone()]
+    for token in ids[0, start:].tolist():
+        found.append(steps.step(torch.tensor([token, token])).logits_BV.clone())
+    for row in (0, 1):
+        assert torch.allclose(torch.stack(found)[:, row], expected[start - 1 :], atol=1e-4)
+
+
+def test_a_prompt_of_one_token_and_rows_that_part(explorer):
+    steps = Steps(explorer.model, explorer.editor([(), ()]), 16)
+    rows = [[7, 30, 41, 50], [7, 99, 12, 13]]
+    steps.prompt([7])
+    for step in torch.tensor(rows).T[1:]:
+        found = steps.step(step).logits_BV
+    with torch.inference_mode():
+        expected = explorer.model.module(input_ids=torch.tensor(rows), use_cache=False).logits[:, -1]
+    assert torch.allclose(found, expected, atol=1e-4)
+
+
+def test_going_back_forgets_what_came_after(explorer):
+    steps = Steps(explorer.model, explorer.editor([()]), 32)
+    steps.prompt([7, 8, 9])
+    first = [steps.step(torch.tensor([token])).logits_BV.clone() for token in (10, 11, 12)]
+    assert steps.rewind(4)  # behind the first of them
+    steps.step(torch.tensor([77]))
+    assert steps.rewind(4)
+    again = [steps.step(torch.tensor([token])).logits_BV.clone() for token in (11, 12)]
+    assert all(torch.equal(a, b) for a, b in zip(first[1:], again, strict=True))
+
+
+def test_room_comes_in_few_sizes():
+    assert [room_for(n) for n in (1, 128, 129, 256, 257, 1000)] == [128, 128, 256, 256, 512, 1024]
+
+
+def test_a_model_of_an_unknown_family_runs_without_static_keys(explorer, monkeypatch):
+    expected = toggled(explorer, every_kind(explorer), 12)
+    monkeypatch.setattr("engine.static_cache.FAMILIES", {})
+    explorer._steps.clear()
+    found = toggled(explorer, every_kind(explorer), 12)
+    assert not explorer._text.steps.static and not explorer._text.steps.rewind(3)
+    assert found.edited.token_ids == expected.edited.token_ids
+    assert found.edited.logprobs == pytest.approx(expected.edited.logprobs, abs=1e-4)
+    explorer._steps.clear()
+
+
+# ---- captured
+
+
+@pytest.mark.parametrize(("encoder", "normalisation"), KINDS)
+def test_a_captured_step_follows_every_kind_of_edit_bit_for_bit(
+    load, tmp_path, encoder, normalisation, captured, monkeypatch
+):
+    explorer = pair(load, tmp_path, encoder, normalisation)
+    found = toggled(explorer, every_kind(explorer))
+    shapes = [len(inputs) for inputs in captured]
+    assert shapes and explorer._text.steps._captured is not None
+    explorer._steps.clear()
+    monkeypatch.setattr(steps_module, "CAPTURE_AFTER", {})
+    expected = toggled(explorer, every_kind(explorer))
+    assert explorer._text.steps._captured is None
+    assert len(set(expected.edited.token_ids)) > 10
+    for field in ("baseline", "edited", "kl", "more", "schedule", "positions", "inactive_positions"):
+        assert getattr(found, field) == getattr(expected, field), field
+
+
+def test_toggling_captures_nothing_anew(load, tmp_path, captured):
+    explorer = pair(load, tmp_path, "jumprelu", "none")
+    a, b, *_ = every_kind(explorer)
+    toggled(explorer, [a, b, ()], 40)
+    assert len(captured) == 1
+    toggled(explorer, [b, ()], 20)  # nor does another text
+    assert len(captured) == 1
+
+
+def test_on_a_cpu_a_short_text_is_not_captured(explorer):
+    explorer._steps.clear()
+    text = Generate(Prompt(TEXT), (), Sampling(steps_module.CAPTURE_AFTER["cpu"]))
+    finish(explorer.generate(text))
+    assert explorer._text.steps._captured is None
+    finish(explorer.generate(text))  # but two of them are
+    assert explorer._text.steps._captured is not None
+    explorer._steps.clear()
+
+
+@pytest.mark.parametrize(("encoder", "normalisation"), KINDS)
+def test_no_step_reads_data(load, tmp_path, encoder, normalisation):
+    """What brings numbers to Python cannot be captured."""
+    explorer = pair(load, tmp_path, encoder, normalisation)
+    for edits in every_kind(explorer):
+        steps = Steps(explorer.model, explorer.editor([(), edits]), 32)
+        steps.prompt([0, 7, 8])
+        with Watch() as watch, torch.inference_mode():
+            steps._body(*steps._inputs())
+        assert not watch.found
+
+
+def test_the_inputs_of_a_step_stay_where_they_are(load, tmp_path):
+    explorer = pair(load, tmp_path, "jumprelu", "none")
+    lists = [edits for edits in every_kind(explorer) if not any(e.kind in ("project", "reconstruct") for e in edits)]
+    steps = Steps(explorer.model, explorer.editor([(), lists[0]]), 32)
+    steps.prompt([0, 7, 8])
+    places = None
+    for edits in lists:
+        steps.editor.set_rows([(), edits])
+        steps.step(torch.tensor([9, 9]))
+        now = [t.data_ptr() for t in (*steps._inputs(), *(where[name] for where, name in steps._held()))]
+        assert places in (None, now)
+        places = now
+    steps.rewind(3)
+    assert [t.data_ptr() for t in steps._inputs()] == places[: len(steps._inputs())]
+
+
+READERS = {
+    "a number": lambda out: out * float(out.sum() * 0 + 1),
+    "a condition": lambda out: out if out.sum() == out.sum() else out * 0,
+    "places": lambda out: out + 0 * (out > 0).nonzero().sum(),
+    "a mask": lambda out: out + 0 * out[out > 0].sum(),
+    "other things": lambda out: out + 0 * torch.unique((out > 0).long()).sum(),
+}
+
+
+@pytest.mark.parametrize("reads", READERS)
+def test_a_step_that_reads_data_runs_the_plain_way(load, tmp_path, captured, reads):
+    explorer = pair(load, tmp_path, "jumprelu", "none")
+    expected = toggled(explorer, [(), ()], 12)
+    explorer._steps.clear()
+    captured.clear()
+    layer = explorer.model.bare.get_submodule("model.layers.0")
+    handle = layer.register_forward_hook(lambda module, args, out: READERS[reads](out))
+    try:
+        found = toggled(explorer, [(), ()], 12)
+    finally:
+        handle.remove()
+    assert not captured and found.edited == expected.edited
+
+
+@pytest.mark.parametrize("fault", ["raises", "differs"])
+def test_a_capture_that_fails_or_differs_is_not_used(load, tmp_path, at_once, monkeypatch, fault):
+    explorer = pair(load, tmp_path, "jumprelu", "none")
+
+    def broken(body, inputs, held):
+        if fault == "raises":
+            raise RuntimeError("this version of torch traces nothing")
+        return lambda *given: (body(*given)[0] * 1.0001, *body(*given)[1:])
+
+    monkeypatch.setattr(steps_module, "trace", broken)
+    found = toggled(explorer, every_kind(explorer)[:3], 12)
+    assert explorer._text.steps._captured is None
+    explorer._steps.clear()
+    monkeypatch.setattr(steps_module, "CAPTURE_AFTER", {})
+    assert toggled(explorer, every_kind(explorer)[:3], 12).edited == found.edited
+
+
+@pytest.mark.parametrize("encoder", ["jumprelu", "topk"])
+def test_a_trace_holds_neither_keys_nor_weights(load, tmp_path, encoder, at_once):
+    """torch keeps the constants of a trace for ever."""
+    explorer = pair(load, tmp_path, encoder, "none")
+    toggled(explorer, [*every_kind(explorer)[:2], (Edit(NO_FEATURE, kind="reconstruct"),)], 16)
+    steps = explorer._text.steps
+    assert steps._captured is not None
+    tensors = SimpleNamespace(
+        keys=steps._cache.layers[0].keys,
+        weight=explorer.model.module.lm_head.weight,
+        sae=explorer.sae.w_enc_DF,
+        slots=steps.editor.tensors[0],
+    )
+    alive = {name: weakref.ref(tensor) for name, tensor in vars(tensors).items()}
+    del steps, explorer, tensors
+    gc.collect()
+    assert [name for name, ref in alive.items() if ref() is not None] == []
+
+
+def test_the_bare_model_shares_its_weights_and_has_no_wrappers(explorer):
+    bare = explorer.model.bare
+    for (name, own), (_, shared) in zip(explorer.model.module.named_parameters(), bare.named_parameters(), strict=True):
+        assert own.data_ptr() == shared.data_ptr(), name
+    assert all("forward" not in vars(module) for module in bare.modules())
+    assert isinstance(explorer.sae, SparseAutoencoder)
