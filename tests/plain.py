@@ -4,18 +4,24 @@ import numpy as np
 import torch
 from tiny import BOS, EOS
 
+from engine.edits import GENERATED, LAST, PROMPT
+
 
 def arrays(weights):
     """Tensors as float64 arrays."""
     return {name: tensor.double().numpy() for name, tensor in weights.items()}
 
 
-def normalise(h_TD, normalisation):
-    """(x, u, mu) per token."""
+def normalise(h_TD, normalisation, scale=1.0):
+    """(x, u, mu) per token; `scale` is that of expected_average_only_in."""
     d = h_TD.shape[1]
     u, mu = np.ones((len(h_TD), 1)), np.zeros((len(h_TD), 1))
     if normalisation == "constant_norm_rescale":
         u = np.array([[np.sqrt(sum(v * v for v in h)) / np.sqrt(d)] for h in h_TD])
+    elif normalisation == "expected_average_only_in":
+        u = u / scale
+    elif normalisation == "centered":
+        mu = np.array([[sum(h) / d] for h in h_TD])
     elif normalisation == "layer_norm":
         mu = np.array([[sum(h) / d] for h in h_TD])
         u = np.array([[np.sqrt(sum((v - m[0]) ** 2 for v in h) / (d - 1))] for h, m in zip(h_TD, mu, strict=True)])
@@ -23,13 +29,30 @@ def normalise(h_TD, normalisation):
     return (h_TD - mu) / u, u, mu
 
 
-def encode(h_TD, weights, normalisation="constant_norm_rescale", apply_b_dec_to_input=False):
-    """Activations_TF of every feature."""
+def encode(
+    h_TD,
+    weights,
+    normalisation="constant_norm_rescale",
+    apply_b_dec_to_input=False,
+    scale=1.0,
+    k=None,
+    rescale=False,
+):
+    """Activations_TF of every feature; gated if the weights have r_mag, topk if there is a k."""
     w = arrays(weights)
-    x_TD, _, _ = normalise(np.asarray(h_TD, dtype=np.float64), normalisation)
+    x_TD, _, _ = normalise(np.asarray(h_TD, dtype=np.float64), normalisation, scale)
     if apply_b_dec_to_input:
         x_TD = x_TD - w["b_dec"]
+    if "r_mag" in w:
+        bare_TF = x_TD @ w["W_enc"]
+        magnitude_TF = np.exp(w["r_mag"]) * bare_TF + w["b_mag"]
+        return np.where(bare_TF + w["b_gate"] > 0, np.maximum(magnitude_TF, 0), 0.0)
     z_TF = x_TD @ w["W_enc"] + w["b_enc"]
+    if rescale:
+        z_TF = z_TF * np.linalg.norm(w["W_dec"], axis=1) / scale
+    if k is not None:
+        kth_T1 = np.sort(z_TF, axis=1)[:, -k:][:, :1]
+        return np.where(z_TF >= kth_T1, np.maximum(z_TF, 0), 0.0)
     threshold_F = w.get("threshold", np.zeros(z_TF.shape[1]))
     return np.where((z_TF > threshold_F) & (z_TF > 0), z_TF, 0.0)
 
@@ -41,17 +64,53 @@ def decode(f_TF, h_TD, weights, normalisation="constant_norm_rescale"):
     return u * (f_TF @ w["W_dec"] + w["b_dec"]) + mu
 
 
-def edit_delta(h_TD, weights, scales, keep_T, **kind):
-    """u * sum_i (s_i - 1) * f_i * D_i on the kept tokens, 0 elsewhere; scales is {feature: s}."""
+def acts(at, kind, spared):
+    """Whether an edit for these positions acts on one of this kind; `spared`: a BOS or a sink."""
+    if at == "first-step":
+        return kind in (PROMPT, LAST)
+    if spared:
+        return False
+    return (
+        kind
+        in {"all": (PROMPT, LAST, GENERATED), "prompt": (PROMPT, LAST), "generated": (GENERATED,), "last": (LAST,)}[at]
+    )
+
+
+def edited(h_TD, ids, kinds, weights, edits, reference, **how):
+    """(h', where some edit may act, where one had something to act on), position by position."""
     h_TD = np.asarray(h_TD, dtype=np.float64)
-    f_TF = encode(h_TD, weights, **kind)
-    _, u, _ = normalise(h_TD, kind.get("normalisation", "constant_norm_rescale"))
-    delta = np.zeros_like(h_TD)
-    for t in range(len(h_TD)):
-        if keep_T[t]:
-            for feature, scale in scales.items():
-                delta[t] += u[t] * (scale - 1) * f_TF[t, feature] * arrays(weights)["W_dec"][feature]
-    return delta
+    f_TF = encode(h_TD, weights, **how)
+    _, u_T, mu_T = normalise(h_TD, how.get("normalisation", "constant_norm_rescale"), how.get("scale", 1.0))
+    b_dec, rows = arrays(weights)["b_dec"], arrays(weights)["W_dec"]
+    if how.get("rescale"):
+        rows = rows * how.get("scale", 1.0) / np.linalg.norm(rows, axis=1, keepdims=True)
+    out, allowed, active = h_TD.copy(), [], []
+    for t, (h, f, u, mu) in enumerate(zip(h_TD, f_TF, u_T, mu_T, strict=True)):
+        spared = ids[t] == BOS or np.linalg.norm(h) > reference.sink_norm
+        here = [edit for edit in edits if acts(edit.at, kinds[t], spared)]
+        allowed.append(bool(here))
+        active.append(any(edit.kind != "scale" or f[edit.feature] > 0 for edit in here))
+        new = f.copy()
+        for edit in here:
+            if edit.kind == "scale":
+                new[edit.feature] = edit.strength * f[edit.feature]
+            elif edit.kind == "set":
+                new[edit.feature] = edit.strength * float(reference.maximum_F[edit.feature])
+        changed = h + u * sum((n - o) * row for n, o, row in zip(new, f, rows, strict=True))
+        if any(edit.kind == "reconstruct" for edit in here):
+            changed = u * (sum(n * row for n, row in zip(new, rows, strict=True)) + b_dec) + mu
+        for edit in here:
+            if edit.kind == "steer":
+                unit = float(reference.maximum_F[edit.feature]) * reference.median_u
+                changed = changed + edit.strength * unit * rows[edit.feature]
+        projected = [edit for edit in here if edit.kind == "project"]
+        if projected:
+            columns = np.stack([rows[e.feature] / np.linalg.norm(rows[e.feature]) for e in projected], axis=1)
+            factors = np.diag([e.strength for e in projected]) - np.eye(len(projected))
+            changed = changed + columns @ factors @ np.linalg.pinv(columns) @ (changed - u * b_dec - mu)
+        if here:
+            out[t] = changed
+    return out, allowed, active
 
 
 @torch.no_grad()

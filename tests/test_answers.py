@@ -2,9 +2,11 @@
 
 import math
 
+import plain
 import pytest
 import torch
-from editing import expect
+from editing import expect, kinds
+from test_edit_kinds import nnsight_logits
 from test_edits import active_features
 
 from engine.answers import join, log_probabilities
@@ -34,6 +36,25 @@ def test_padded_pairs_equal_single_forward_passes(explorer):
             expect(editor, ids)
             assert edited == pytest.approx(plain_log_probability(explorer, before, ids), abs=1e-4)
         assert edited != base
+
+
+@pytest.mark.parametrize("at", ["all", "prompt", "generated", "last", "first-step"])
+def test_an_answers_tokens_are_generated_ones_to_an_edit(explorer, weights, at):
+    prompt = Prompt("She said that")
+    before = explorer.model.tokens.feed(prompt).ids
+    joint = [explorer.model.tokens.feed(prompt, answer=s).ids for s in STRINGS]
+    a, b = active_features(explorer, before, 2)
+    edits = [Edit(a, -3.0, at=at), Edit(b, 0.5, "steer", at)]
+    found = log_probabilities(explorer.model, explorer.editor, edits, [join(before, ids) for ids in joint])
+    for (base, edited), ids in zip(found, joint, strict=True):
+        h_TD = plain.hidden(explorer.model.module, ids, layer=1)
+        new_TD, _, _ = plain.edited(h_TD, ids, kinds(len(ids), len(before)), weights, edits, explorer.reference)
+        logits_TV = nnsight_logits(explorer.model, explorer.hook, ids, new_TD)
+        logprobs = torch.log_softmax(logits_TV.double(), -1)
+        wanted = sum(float(logprobs[t - 1, ids[t]]) for t in range(len(before), len(ids)))
+        assert edited == pytest.approx(wanted, abs=1e-4)
+        alone = at == "generated" and len(ids) == len(before) + 1
+        assert (edited != base) is not alone  # nothing is read behind an answer's last token
 
 
 def test_an_answer_that_merges_with_the_prompts_end_is_flagged():
