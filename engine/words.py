@@ -13,6 +13,7 @@ from engine.records import (
     Edit,
     EditKind,
     EditsFrom,
+    Generated,
     Measure,
     MinimalSet,
     OtherArm,
@@ -96,7 +97,21 @@ def edit_notes(edits: Sequence[Edit]) -> list[str]:
 
 def changes_in_words(schedule: Sequence[EditsFrom]) -> list[str]:
     """Such as "from token 12: 4133 ablated", a line for each change of edits after the first token."""
-    return [f"from token {change.token_index + 1}: {edits_in_words(change.edits)}" for change in schedule[1:]]
+    later = [(change.token_index + 1, change.edits) for change in schedule[1:]]
+    return [f"from token {token}: {edits_in_words(edits) if edits else 'no edits'}" for token, edits in later]
+
+
+def story(result: Generated) -> list[str]:
+    """How a text came about, a sentence each: how its tokens were chosen, what changed on the way, how it ended."""
+    lines = []
+    if result.prompt.prefill:
+        lines.append(f"put in the model's mouth: {result.prompt.prefill!r}")
+    if result.sampling.temperature or result.sampling.stop:
+        lines.append(sampling_in_words(result.sampling))
+    lines += changes_in_words(result.schedule)
+    if result.branched_at is not None:
+        lines.append(f"branched off at token {result.branched_at + 1}: what is before it is another text's")
+    return lines + ["stopped before its end"] * result.stopped
 
 
 def arm_in_words(other: OtherArm) -> str:

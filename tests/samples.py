@@ -26,6 +26,8 @@ from engine.records import (
     Measure,
     MinimalSet,
     Neighbour,
+    OtherArm,
+    OtherArm,
     Probe,
     ProbeMeasured,
     ProbeRow,
@@ -117,6 +119,27 @@ GENERATED = Generated(
     inactive_positions=4,
     tokens_per_second=41.5,
 )
+PUBLISHED = (Edit(4133, 0.125, at="first-step"), Edit(kind="reconstruct", at="first-step"))
+ARMS = msgspec.structs.replace(
+    GENERATED,
+    prompt=msgspec.structs.replace(NEGATIVE, prefill="It |is|"),
+    sampling=Sampling(8, 0.5, 3, 40, 0.9, 0.05, (".", "\n")),
+    schedule=(EditsFrom(0, EDITS), EditsFrom(2, ()), EditsFrom(3, (Edit(7, 2.0, "set", "generated", absolute=14.5),))),
+    rows=9,
+    variants=((Edit(9),), PUBLISHED),
+    more=(
+        OtherArm(0, True, 0, Arm("one", (1,), ("one",), (-0.5,), (0.25,)), 11, 1),
+        OtherArm(0, True, 1, Arm("two", (2,), ("two",), (-0.5,)), 12, 2),
+        OtherArm(1, False, None, Arm("base", (6,), ("base",), (-0.5,))),
+        OtherArm(1, True, None, Arm("three", (3,), ("three",), (-0.5,)), 13, 3),
+        OtherArm(1, True, 0, Arm("four", (4,), ("four",), (-0.5,)), 14, 4),
+        OtherArm(1, True, 1, Arm("five", (5,), ("five",), (-0.5,)), 15, 5),
+    ),
+    branched_at=2,
+    stopped=True,
+)
+"""A generation with all there can be to it."""
+OTHER = OtherArm(1, False, None, Arm("He is", (4, 6), ("He", " is"), (-0.5, -0.25)))
 PROBE = Probe("Which gender?", "chat", "It is", (Answer("female", (" she", " female")), Answer("male", (" he",))))
 PROBES = ProbeTable(
     EDITS,

@@ -11,7 +11,7 @@ from engine import export, session
 from engine.edit_specs import asked, settled
 from engine.errors import UsageError
 from engine.export.report import grid
-from engine.records import Edit, Loaded
+from engine.records import Edit, Loaded, Sampling
 
 replace = msgspec.structs.replace
 
@@ -56,6 +56,61 @@ def test_csv_of_generations_keeps_line_breaks_and_bars(full):
     assert row["edits"] == "4133 ablated, 574 x 0.125"
     assert (row["kl_mean"], row["first_divergence"]) == ("0.25", "0")
     assert (row["inactive_positions"], row["positions"]) == ("4", "9")
+
+
+def test_csv_has_a_row_for_every_sample_and_variant_beside_its_own_baseline(full):
+    found = rows(export.to_csv(replace(full, generations=(samples.GENERATED, samples.ARMS)), "generations"))
+    texts = [(r["generation"], r["sample"], r["variant"], r["baseline"], r["edited"]) for r in found]
+    assert texts == [
+        ("0", "1", "", "She is\na nurse.", "They is |both|"),
+        ("1", "1", "", "She is\na nurse.", "They is |both|"),
+        ("1", "1", "1", "She is\na nurse.", "one"),
+        ("1", "1", "2", "She is\na nurse.", "two"),
+        ("1", "2", "", "base", "three"),
+        ("1", "2", "1", "base", "four"),
+        ("1", "2", "2", "base", "five"),
+    ]
+    assert [(r["inactive_positions"], r["positions"]) for r in found[1:]] == [
+        ("4", "9"), ("1", "11"), ("2", "12"), ("3", "13"), ("4", "14"), ("5", "15"),
+    ]  # fmt: skip
+    assert [r["kl_mean"] for r in found] == ["0.25", "0.25", "", "", "", "", ""]
+    assert [r["first_divergence"] for r in found] == ["0", "0", "", "", "", "", ""]
+    later = "from token 3: no edits; from token 4: 7 set to 2 x its maximum (generated)"
+    assert [r["later_edits"] for r in found] == ["", later, "", "", later, "", ""]
+    published = "4133 x 0.125 (first step), reconstructed, the SAE's error dropped (first step)"
+    assert [r["edits"] for r in found[2:4]] == ["9 ablated", published]
+    assert {r["prefill"] for r in found[1:]} == {"It |is|"}
+    assert found[1]["sampling"] == "temperature 0.5, seed 3, top-k 40, top-p 0.9, min-p 0.05, to '.' or '\\n'"
+    assert found[0]["sampling"] == "temperature 0.5, seed 3"
+
+
+def test_markdown_shows_every_arm_what_changed_on_the_way_and_what_to_know(full):
+    text = export.to_markdown(replace(full, generations=(samples.ARMS,), minimal_sets=()))
+    published = "4133 x 0.125 (first step), reconstructed, the SAE's error dropped (first step)"
+    assert f"| sample | baseline | edited | variant 1: 9 ablated | variant 2: {published} |" in text
+    assert "| 1 | She is a nurse. | They is \\|both\\| | one | two |\n| 2 | base | three | four | five |" in text
+    notes = [line for line in text.splitlines() if line.startswith("- ")][3:10]
+    assert notes == [
+        "- put in the model's mouth: 'It |is|'",
+        "- temperature 0.5, seed 3, top-k 40, top-p 0.9, min-p 0.05, to '.' or '\\n'",
+        "- from token 3: no edits",
+        "- from token 4: 7 set to 2 x its maximum (generated)",
+        "- branched off at token 3: what is before it is another text's",
+        "- stopped before its end",
+        "- lossy: the SAE's reconstruction stands in for the model's own vectors, whatever it misses is dropped",
+    ]
+    assert "- first step: only the prompt's pass is edited" in text
+    plain = export.to_markdown(replace(full, generations=(replace(samples.GENERATED, sampling=Sampling(8)),)))
+    assert "lossy" not in plain
+    assert "first step" not in plain
+    assert "greedy" not in plain
+
+
+def test_markdown_says_what_to_know_of_the_probes_edits(full):
+    edits = (Edit(3, at="first-step"),)
+    text = export.to_markdown(replace(full, probe_tables=(replace(samples.PROBES, edits=edits),)))
+    assert "## Probes, edits: 3 ablated (first step)" in text
+    assert "- first step: only the prompt's pass is edited" in text
 
 
 def test_csv_of_probes_has_a_row_an_answer(full):

@@ -6,6 +6,7 @@ After a change that is meant: SAESCOPE_REWRITE_GOLDEN=1 make test, then read the
 import os
 from pathlib import Path
 
+import msgspec
 import pytest
 from rich.console import Console
 
@@ -23,6 +24,7 @@ from engine.records import (
     FeatureRow,
     FedPrompt,
     Generated,
+    OtherArm,
     Probe,
     ProbeRow,
     ProbeTable,
@@ -64,6 +66,33 @@ GENERATED = Generated(
     positions=12,
     inactive_positions=7,
     tokens_per_second=31.4,
+)
+
+
+PUBLISHED = (Edit(4133, 0.125, at="first-step"), Edit(kind="reconstruct", at="first-step"))
+SET = (Edit(574, 2.0, "set", "prompt", absolute=14.5),)
+PROJECTED = (*EDITS, Edit(9, 0.5, "project", "last"), Edit(1234, -1.5, "steer", "generated", absolute=-9.0))
+ARMS = msgspec.structs.replace(
+    GENERATED,
+    prompt=msgspec.structs.replace(NURSE, prefill="It [is]"),
+    sampling=Sampling(8, 0.8, 3, top_k=40, top_p=0.9, min_p=0.05, stop=(".", "\n\n")),
+    edits=PROJECTED,
+    schedule=(EditsFrom(0, PROJECTED), EditsFrom(2, ()), EditsFrom(4, PUBLISHED)),
+    rows=9,
+    variants=(SET, PUBLISHED),
+    more=(
+        OtherArm(0, True, 0, arm("A", " nurse", " is", " a", " nurse"), 10, 2),
+        OtherArm(0, True, 1, arm("It", " depends", "."), 8, 0),
+        OtherArm(1, False, None, arm("Nurses", " [are]", " women", ".")),
+        OtherArm(1, True, None, arm("Nurses", " are", " people", "."), 12, 6),
+        OtherArm(1, True, 0, arm("Nurses", " [are]", " kind", "."), 12, 5),
+        OtherArm(1, True, 1, arm("Who", " knows", "?"), 9, 0),
+    ),
+    branched_at=2,
+    stopped=True,
+)
+VARIANT = msgspec.structs.replace(
+    GENERATED, variants=((Edit(9),),), more=(OtherArm(0, True, 0, arm("A", " nurse", " is", " a", " nurse"), 10, 10),)
 )
 
 
@@ -118,6 +147,8 @@ RECORDS = {
         (),
     ),
     "compared": ("generated", GENERATED, (True,)),
+    "arms": ("generated", ARMS, (False,)),
+    "variant": ("generated", VARIANT, (True,)),
     "edited_alone": ("generated", GENERATED, (False,)),
     "probes": (
         "probe_table",
@@ -163,6 +194,17 @@ def compare(name, text):
     assert text == path.read_text("utf-8")
 
 
+@pytest.mark.parametrize("name", ["compared", "arms", "probes"])
+def test_output_in_80_columns(name, capsys):
+    method, record, more = RECORDS[name]
+    printer = Printer(json=False)
+    printer.out = Console(highlight=False, width=80)
+    getattr(printer, method)(record, *more)
+    found = capsys.readouterr().out
+    assert max(map(len, found.splitlines())) <= 80
+    compare(f"{name}_80", found)
+
+
 @pytest.mark.parametrize("colour", [False, True])
 @pytest.mark.parametrize("name", RECORDS)
 def test_output(name, colour, capsys):
@@ -185,8 +227,6 @@ def test_replay_output(capsys):
 
 
 def test_an_edit_that_never_fired_is_pointed_out(capsys):
-    import msgspec
-
     printer = Printer(json=False)
     printer.generated(msgspec.structs.replace(GENERATED, inactive_positions=12), compare=True)
     assert "the edit changed nothing" in capsys.readouterr().out

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from engine import measures
-from engine.export.tables import generation_values
+from engine.arms import edits_in_force, pairs
+from engine.export.tables import mean_kl
 from engine.records import Attribution, Generated, Loaded, MinimalSet, ProbeTable, Ranking
 from engine.session import Session
 from engine.words import (
     ablated,
     attribution_notes,
+    edit_notes,
     edits_in_words,
     listed,
     measure_in_words,
     percent,
     set_notes,
     set_title,
+    story,
 )
 
 
@@ -66,16 +71,29 @@ def ranking_section(ranking: Ranking) -> list[str]:
 
 
 def generation_section(result: Generated) -> list[str]:
-    """One generation, both arms."""
-    values = generation_values(result)
-    kl = "" if values["kl_mean"] is None else f", mean KL {values['kl_mean']:.4f} nats per baseline token"
+    """One generation with all its arms: a row a sample, a column a variant."""
+    found = pairs(result)
+    names = ["baseline", "edited"]
+    names += [f"variant {n}: {edits_in_words(edits)}" for n, edits in enumerate(result.variants, 1)]
+    rows = []
+    for sample in sorted({pair.sample for pair in found}):
+        own = [pair for pair in found if pair.sample == sample]
+        rows.append([own[0].baseline.text, *(pair.edited.text for pair in own)])
+    if len(rows) > 1:
+        names, rows = ["sample", *names], [[str(n), *row] for n, row in enumerate(rows, 1)]
+    mean = mean_kl(result)
+    kl = "" if mean is None else f", mean KL {mean:.4f} nats per baseline token"
+    notes = [*story(result), *edit_notes(edits_in_force(result))]
     return [
         f"## {one_line(result.prompt.text)}",
         "",
-        f"Edits: {values['edits']}; inactive at {result.inactive_positions} of {result.positions} positions{kl}.",
+        f"Edits: {edits_in_words(result.edits)}; inactive at {result.inactive_positions} of {result.positions} "
+        f"positions{kl}.",
         "",
-        *grid(("baseline", "edited"), [[result.baseline.text, result.edited.text]]),
+        *grid(names, rows),
         "",
+        *(f"- {note}" for note in notes),
+        *([""] if notes else []),
     ]
 
 
@@ -86,7 +104,9 @@ def probe_section(table: ProbeTable) -> list[str]:
         answers = "; ".join(f"{a.name} {a.baseline:.3f} → {a.edited:.3f}" for a in row.answers)
         rows.append([row.probe.text, row.generated.baseline.text, row.generated.edited.text, answers])
     names = ("probe", "baseline", "edited", "answers after the prefill")
-    return [f"## Probes, edits: {edits_in_words(table.edits)}", "", *grid(names, rows), ""]
+    notes = [f"- {note}" for note in edit_notes(table.edits)]
+    heading = f"## Probes, edits: {edits_in_words(table.edits)}"
+    return [heading, "", *grid(names, rows), "", *notes, *([""] if notes else [])]
 
 
 def attribution_section(found: Attribution) -> list[str]:
@@ -147,10 +167,10 @@ def set_section(found: MinimalSet) -> list[str]:
     ]
 
 
-def grid(names: tuple[str, ...], rows: list[list[str]]) -> list[str]:
+def grid(names: Sequence[str], rows: list[list[str]]) -> list[str]:
     """A markdown table; bars and line breaks in cells are escaped."""
-    lines = [" | ".join(names), " | ".join("---" for _ in names)]
-    lines += [" | ".join(one_line(cell).replace("|", "\\|") for cell in row) for row in rows]
+    lines = [" | ".join(one_line(cell).replace("|", "\\|") for cell in row) for row in (names, *rows)]
+    lines.insert(1, " | ".join("---" for _ in names))
     return [f"| {line} |" for line in lines]
 
 

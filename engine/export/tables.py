@@ -8,10 +8,11 @@ from collections.abc import Callable, Iterator
 from typing import Any, Literal, get_args
 
 from engine import measures
+from engine.arms import Pair, pairs
 from engine.errors import UsageError
 from engine.records import Generated
 from engine.session import Session
-from engine.words import edits_in_words, set_evidence
+from engine.words import changes_in_words, edits_in_words, sampling_in_words, set_evidence
 
 Table = Literal["features", "generations", "probes", "attributions", "sets"]
 FEATURE_COLUMNS = (
@@ -42,23 +43,36 @@ def feature_rows(session: Session) -> Iterator[dict[str, Any]]:
 
 
 def generation_rows(session: Session) -> Iterator[dict[str, Any]]:
-    """One row a generation."""
+    """One row an edited text: further samples and variants have rows of their own, each with its sample's baseline."""
     for number, result in enumerate(session.generations):
-        yield {"generation": number, **generation_values(result)}
+        for pair in pairs(result):
+            yield {"generation": number, **pair_values(result, pair)}
 
 
-def generation_values(result: Generated) -> dict[str, Any]:
-    """What a table shows of one generation."""
+def pair_values(result: Generated, pair: Pair) -> dict[str, Any]:
+    """What a table shows of one edited text; samples and variants are counted from 1."""
+    first = pair.sample == 0 and pair.variant is None
     return {
         "prompt": result.prompt.text,
-        "edits": edits_in_words(result.edits),
-        "baseline": result.baseline.text,
-        "edited": result.edited.text,
-        "first_divergence": result.first_divergence,
-        "kl_mean": sum(result.kl) / len(result.kl) if result.kl else None,
-        "inactive_positions": result.inactive_positions,
-        "positions": result.positions,
+        "edits": edits_in_words(pair.edits),
+        "later_edits": "; ".join(changes_in_words(result.schedule)) if pair.variant is None else "",
+        "sample": pair.sample + 1,
+        "variant": None if pair.variant is None else pair.variant + 1,
+        "prefill": result.prompt.prefill,
+        "sampling": sampling_in_words(result.sampling),
+        "baseline": pair.baseline.text,
+        "edited": pair.edited.text,
+        # measured on the first texts alone
+        "first_divergence": result.first_divergence if first else None,
+        "kl_mean": mean_kl(result) if first else None,
+        "inactive_positions": pair.inactive_positions,
+        "positions": pair.positions,
     }
+
+
+def mean_kl(result: Generated) -> float | None:
+    """In nats per baseline token; None where it was not measured."""
+    return sum(result.kl) / len(result.kl) if result.kl else None
 
 
 def probe_rows(session: Session) -> Iterator[dict[str, Any]]:

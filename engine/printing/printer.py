@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.text import Text
 
+from engine.arms import edits_in_force
 from engine.preset_table import preset_table
 from engine.printing import card, causes, checks, features, progress, replays, texts
 from engine.records import (
@@ -35,6 +36,7 @@ from engine.records import (
     Shown,
 )
 from engine.sources.presets import Preset
+from engine.words import edit_notes
 
 
 class Printer:
@@ -99,9 +101,15 @@ class Printer:
             card.described(self.out, result, page)
 
     def generated(self, result: Generated, compare: bool) -> None:
-        """Both arms side by side with differing tokens marked, or the edited text alone."""
-        if not self._record(result):
-            texts.generated(self.out, result, compare)
+        """All arms with differing tokens marked, or the edited text alone where there is no more."""
+        if self._record(result):
+            return
+        if compare or result.more:
+            texts.compared(self.out, result)
+            return
+        texts.alone(self.out, result)
+        for note in edit_notes(edits_in_force(result)):
+            self.note(note)
 
     def probe_table(self, result: ProbeTable) -> None:
         """Every probe × baseline/edited."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import zip_longest
 
 from rich.console import Console
@@ -9,34 +10,105 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from engine.export import edits_in_words
+from engine.arms import Pair, edits_in_force, pairs
 from engine.printing.signs import short, visible
-from engine.records import Generated, ProbeTable
+from engine.records import Arm, FedPrompt, Generated, ProbeTable
+from engine.words import edit_notes, edits_in_words, story
+
+MOST = 60
+"""So many characters of what the edits are stand above a column; the whole stands below the table then."""
 
 
-def generated(out: Console, result: Generated, compare: bool) -> None:
-    """Both arms side by side with differing tokens marked, or the edited text alone."""
-    if not compare:
-        out.print(Text((result.edited if result.edits else result.baseline).text))
-        return
-    table = Table(expand=True)
+def alone(out: Console, result: Generated) -> None:
+    """The edited text, or the baseline's where there are no edits."""
+    out.print(Text((result.edited if result.edits else result.baseline).text))
+
+
+def compared(out: Console, result: Generated) -> None:
+    """All arms, tokens marked that differ from the baseline's of the same sample, and what is known of them."""
+    out.print(both_arms(result))
+    for index in range(len(result.variants)):
+        out.print(variant(result, index))
+    for line in facts(result):
+        out.print(Text(line, style="dim"))
+    for line in warnings(result):
+        out.print(Text(line, style="yellow"))
+
+
+def both_arms(result: Generated) -> Table:
+    """Baseline and edited side by side, a row a sample."""
+    found = [pair for pair in pairs(result) if pair.variant is None]
+    table = numbered(found)
     table.add_column("baseline", ratio=1)
-    table.add_column(f"edited: {escape(short(edits_in_words(result.edits)))}", ratio=1)
-    table.add_row(marked(result, edited=False), marked(result, edited=True))
-    out.print(table)
+    table.add_column(f"edited: {escape(short(edits_in_words(result.edits), MOST))}", ratio=1)
+    for pair in found:
+        add_row(table, pair, marked(pair.baseline, pair.edited), marked(pair.edited, pair.baseline))
+    return table
+
+
+def variant(result: Generated, index: int) -> Table:
+    """One variant's texts, a row a sample, as wide as the terminal."""
+    found = [pair for pair in pairs(result) if pair.variant == index]
+    table = numbered(found)
+    table.add_column(f"variant {index + 1}: {escape(edits_in_words(result.variants[index]))}", ratio=1)
+    for pair in found:
+        add_row(table, pair, marked(pair.edited, pair.baseline))
+    return table
+
+
+def numbered(found: Sequence[Pair]) -> Table:
+    """An empty table whose rows have a number where there are several."""
+    table = Table(expand=True, show_lines=True)
+    if len(found) > 1:
+        table.add_column("", justify="right")
+    return table
+
+
+def add_row(table: Table, pair: Pair, *texts: Text) -> None:
+    """Adds a sample, with its number where the table has a column for it."""
+    table.add_row(*[str(pair.sample + 1)] * (len(table.columns) > len(texts)), *texts)
+
+
+def facts(result: Generated) -> list[str]:
+    """Where the arms part, how far apart they are, how the text came about."""
     divergence = "none" if result.first_divergence is None else f"token {result.first_divergence + 1}"
     kl = f"{sum(result.kl) / len(result.kl):.4f}" if result.kl else "–"
-    out.print(
-        f"[dim]first difference: {divergence} · mean KL {kl} nats a token on the baseline's tokens · "
+    first = "of sample 1: " if any(other.sample for other in result.more) else ""
+    words = edits_in_words(result.edits)
+    return [
+        *([f"edits: {words}"] if len(words) > MOST else []),
+        f"{first}first difference: {divergence} · mean KL {kl} nats a token on the baseline's tokens · "
         f"edit inactive at {result.inactive_positions} of {result.positions} positions · "
-        f"{result.tokens_per_second:.0f} tokens/s[/dim]"
-    )
-    untouched = [visible(t) for t, m in zip(result.prompt.tokens, result.prompt.edit_mask, strict=True) if not m]
-    spared = escape(" ".join(untouched)) or "none"
-    fed = f"prompt fed as {len(result.prompt.tokens)} tokens, never edited: {spared}"
-    out.print(f"[dim]{fed} · ids and masks: --json[/dim]")
-    if result.edits and result.positions and result.inactive_positions == result.positions:
-        out.print("[yellow]The edited features were silent everywhere: the edit changed nothing.[/yellow]")
+        f"{result.tokens_per_second:.0f} tokens/s",
+        *(f"variant {n}: inactive at {inactive} of {total} positions" for n, inactive, total in variants(result)),
+        *story(result),
+        fed(result.prompt),
+        *edit_notes(edits_in_force(result)),
+    ]
+
+
+def variants(result: Generated) -> list[tuple[int, int, int]]:
+    """Each variant's number, at how many positions it was inactive, and how many there were, over its samples."""
+    found = []
+    for index in range(len(result.variants)):
+        own = [pair for pair in pairs(result) if pair.variant == index]
+        found.append((index + 1, sum(p.inactive_positions for p in own), sum(p.positions for p in own)))
+    return found
+
+
+def fed(prompt: FedPrompt) -> str:
+    """What the prompt was fed as."""
+    untouched = [visible(t) for t, m in zip(prompt.tokens, prompt.edit_mask, strict=True) if not m]
+    spared = " ".join(untouched) or "none"
+    return f"prompt fed as {len(prompt.tokens)} tokens, never edited: {spared} · ids and masks: --json"
+
+
+def warnings(result: Generated) -> list[str]:
+    """Edits that changed nothing."""
+    counts = [("edited features", result.inactive_positions, result.positions)] if result.edits else []
+    counts += [(f"features of variant {number}", inactive, total) for number, inactive, total in variants(result)]
+    silent = [name for name, inactive, total in counts if total and inactive == total]
+    return [f"The {name} were silent everywhere: the edit changed nothing." for name in silent]
 
 
 def probe_table(out: Console, result: ProbeTable) -> None:
@@ -45,7 +117,11 @@ def probe_table(out: Console, result: ProbeTable) -> None:
     for name in ("probe", "baseline", "edited", "answer", "p baseline", "p edited"):
         table.add_column(name, justify="right" if name.startswith("p ") else "left")
     for row in result.rows:
-        cells = [Text(row.probe.text), Text(row.generated.baseline.text), marked(row.generated, edited=True)]
+        cells = [
+            Text(row.probe.text),
+            Text(row.generated.baseline.text),
+            marked(row.generated.edited, row.generated.baseline),
+        ]
         names = [a.name + (" (unclean split)" if row.flags else "") for a in row.answers]
         table.add_row(
             *cells,
@@ -55,11 +131,12 @@ def probe_table(out: Console, result: ProbeTable) -> None:
         )
     out.print(table)
     out.print(f"[dim]edits: {escape(edits_in_words(result.edits))} · answers scored after the prefill[/dim]")
+    for note in edit_notes(result.edits):
+        out.print(Text(note, style="dim"))
 
 
-def marked(result: Generated, edited: bool) -> Text:
-    """One arm's text, tokens that differ from the other arm's at the same index emphasised."""
-    own, other = (result.edited, result.baseline) if edited else (result.baseline, result.edited)
+def marked(own: Arm, other: Arm) -> Text:
+    """An arm's text, tokens that differ from the other arm's at the same index emphasised."""
     text = Text()
     for index, (token, theirs) in enumerate(zip_longest(own.tokens, other.tokens)):
         if token is None or (index == len(own.tokens) - 1 and token.strip() and token not in own.text):
