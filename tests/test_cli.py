@@ -64,6 +64,99 @@ def test_generate_prints_the_documented_keys(cli):
     assert parsed(cli("generate", "The nurse", "--json", "--raw", "--max-tokens", 2))["prompt"]["format"] == "raw"
 
 
+EDITED = (
+    "--set", "3=2", "--ablate", 4, "--steer", "5=-1.5@generated", "--project", "6", "--project", "7=0.5",
+    "--scale", "8=0.5@last", "--reconstruct", "--at", "prompt",
+)  # fmt: skip
+KINDS = [
+    (3, "set", 2.0, "prompt"),
+    (4, "scale", 0.0, "prompt"),
+    (5, "steer", -1.5, "generated"),
+    (6, "project", 0.0, "prompt"),
+    (7, "project", 0.5, "prompt"),
+    (8, "scale", 0.5, "last"),
+    (-1, "reconstruct", 0.0, "prompt"),
+]
+
+
+def kinds(edits):
+    return [(e["feature"], e["kind"], e["strength"], e["at"]) for e in edits]
+
+
+@pytest.mark.parametrize("verb", [("generate", "The nurse"), ("probes",)])
+def test_edits_of_every_kind_are_recorded_in_their_order(cli, verb):
+    found = parsed(cli(*verb, "--json", "--max-tokens", 3, *EDITED))
+    generated = found if verb[0] == "generate" else found["rows"][0]["generated"]
+    assert kinds(generated["edits"]) == kinds(found["edits"]) == KINDS
+    assert [e["absolute"] is not None for e in generated["edits"]] == [True, False, True, False, False, False, False]
+
+
+def test_generate_samples_as_it_is_told(cli):
+    options = (
+        "--temperature",
+        1,
+        "--seed",
+        7,
+        "--top-k",
+        50,
+        "--top-p",
+        0.9,
+        "--min-p",
+        0.01,
+        "--stop",
+        "q",
+        "--stop",
+        "z",
+    )
+    more = ("--samples", 2, "--prefill", "She", "--variant", "scale 3=2, reconstruct, at last", "--variant", "ablate 5")
+    found = parsed(cli("generate", "The nurse", "--json", "--ablate", 3, "--max-tokens", 4, *options, *more))
+    assert found["sampling"] == {
+        "max_tokens": 4, "temperature": 1.0, "seed": 7, "top_k": 50, "top_p": 0.9, "min_p": 0.01, "stop": ["q", "z"],
+    }  # fmt: skip
+    assert found["prompt"]["prefill"] == "She"
+    assert [kinds(edits) for edits in found["variants"]] == [
+        [(3, "scale", 2.0, "last"), (-1, "reconstruct", 0.0, "last")],
+        [(5, "scale", 0.0, "all")],
+    ]
+    assert [(o["sample"], o["edited"], o["variant"]) for o in found["more"]] == [
+        (0, True, 0), (0, True, 1), (1, False, None), (1, True, None), (1, True, 0), (1, True, 1),
+    ]  # fmt: skip
+    table = parsed(cli("probes", "--json", "--max-tokens", 4, *options))
+    assert table["rows"][0]["generated"]["sampling"] == found["sampling"]
+
+
+def test_a_variant_acts_where_the_edits_do_unless_it_says_otherwise(cli):
+    variants = ("--variant", "ablate 4, scale 5=2@last", "--variant", "at all, ablate 4")
+    found = parsed(cli("generate", "x", "--json", "--max-tokens", 2, "--ablate", 3, "--at", "generated", *variants))
+    places = [[e["at"] for e in edits] for edits in (found["edits"], *found["variants"])]
+    assert places == [["generated"], ["generated", "last"], ["all"]]
+
+
+def test_more_than_one_edited_text_is_shown_without_being_asked_to_compare(cli):
+    code, out, err = cli("generate", "The nurse", "--max-tokens", 3, "--ablate", 3, "--variant", "reconstruct")
+    assert code == 0
+    assert "edited: 3 ablated" in out
+    assert "variant 1: reconstructed, the SAE's error dropped" in out
+    assert "lossy: " in out
+    code, out, err = cli("generate", "The nurse", "--max-tokens", 3, "--ablate", 3, "--at", "first-step")
+    assert "edited" not in out
+    assert "first step: " in err  # the text alone goes to standard output
+    code, out, err = cli("probes", "--max-tokens", 3, "--reconstruct", "--at", "first-step")
+    assert "lossy: " in out
+    assert "first step: " in out
+
+
+PUBLISHED = [(4, "scale", 0.125, "first-step"), (-1, "reconstruct", 0.0, "first-step")]
+
+
+def test_a_feature_is_edited_as_the_prompt_set_says_that_it_was(cli):
+    options = ("--json", "--max-tokens", 2, "--prompts", "founding_5v2", "--published", 4)
+    assert kinds(parsed(cli("generate", "The nurse", *options))["edits"]) == PUBLISHED
+    found = parsed(cli("generate", "x", *options, "--ablate", 5, "--at", "last"))
+    assert kinds(found["edits"]) == [*PUBLISHED, (5, "scale", 0.0, "last")]
+    assert kinds(parsed(cli("probes", *options))["edits"]) == PUBLISHED
+
+
 def test_show_feature_and_probes_print_json(cli):
     shown = parsed(cli("show", 3, "--json"))
     assert len(shown["activations"]) == len(shown["prompts"]) == len(SENTENCES)
@@ -112,6 +205,9 @@ def test_text_goes_to_standard_output_and_remarks_to_standard_error(cli):
         (("generate", "x", "--scale", "3=nan"), 2, "not a number"),
         (("generate", " "), 2, "prompt is empty"),
         (("generate", "x", "--temperature", "-1"), 2, "--temperature"),
+        (("generate", "x", "--ablate", 3, "--variant", f"ablate {D_SAE}"), 2, f"no feature {D_SAE}"),
+        (("generate", "x", "--reconstruct", "--reconstruct"), 2, "reconstructed twice"),
+        (("generate", "x", "--project", "3@last", "--project", "4"), 2, "different positions"),
         (("show", D_SAE), 2, f"no feature {D_SAE}"),
         (("feature", D_SAE), 2, f"no feature {D_SAE}"),
         (("rank", "--by", "g"), 2, "four prompts"),
@@ -138,6 +234,32 @@ def test_bad_usage_exits_with_2_and_says_what_to_do(cli, argv, code, part):
         (("replay", "nowhere.json"), 1, "cannot be read"),
         (("export", "nowhere.json"), 1, "cannot be read"),
         (("generate", "x", "--ablate", "@nothing"), 2, "no feature list @nothing"),
+        (("generate", "x", "--ablate", "@nothing@last"), 2, "no feature list @nothing"),
+        (("generate", "x", "--variant", "ablate @nothing"), 2, "no feature list @nothing"),
+        (("generate", "x", "--ablate", "3=2"), 2, "--ablate 3=2: expected FEATURE.\nFor example --ablate 4133."),
+        (("generate", "x", "--set", "3"), 2, "--set 3: expected FEATURE=MAXIMA.\nFor example --set 4133=2."),
+        (("generate", "x", "--steer", "3=x"), 2, "--steer 3=x: expected FEATURE=MAXIMA"),
+        (("generate", "x", "--project", "3="), 2, "--project 3=: expected FEATURE or FEATURE=FACTOR"),
+        (("generate", "x", "--scale", "3=2@end"), 2, "there is no position 'end'.\nPositions: all, prompt, generated"),
+        (("probes", "--set", "²=2"), 2, "--set ²: a feature is a number"),
+        (("generate", "x", "--samples", "2"), 2, "--samples 2 needs a temperature"),
+        (("generate", "x", "--variant", ""), 2, "'' is no edit"),
+        (("generate", "x", "--variant", "scale 3=2 ablate 4"), 2, "'scale 3=2 ablate 4' is no edit"),
+        (("generate", "x", "--variant", "scale"), 2, "'scale' is no edit"),
+        (("generate", "x", "--variant", "reconstruct 3"), 2, "'reconstruct 3' is no edit"),
+        (("generate", "x", "--variant", "ablate 3, at once"), 2, "there is no position 'once'"),
+        (
+            ("generate", "x", "--variant", "scale 3"),
+            2,
+            "scale 3: expected FEATURE=FACTOR.\nFor example scale 4133=0.125.",
+        ),
+        (("generate", "x", "--variant", "set x=2"), 2, "set x: a feature is a number"),
+        (("generate", "x", "--prompts", "hedging"), 2, "--prompts for --published alone"),
+        (("generate", "x", "--published", "4"), 2, "no [settings]"),
+        (("generate", "x", "--published", "4", "--prompts", "hedging"), 2, "such as founding_5v2"),
+        (("generate", "x", "--published", "4", "--prompts", "nowhere"), 1, "no prompt set 'nowhere'"),
+        (("probes", "--published", "4"), 2, "no [settings]"),
+        (("generate", "x", "--published", "4=1", "--prompts", "founding_5v2"), 2, "--published 4=1: a feature is"),
     ],
 )
 def test_mistakes_are_found_before_anything_is_loaded(capsys, argv, code, part):
@@ -160,6 +282,18 @@ def test_mistakes_are_found_before_anything_is_loaded(capsys, argv, code, part):
         ("show", "x"),
         ("generate",),
         ("generate", "x", "--max-tokens", "0"),
+        ("generate", "x", "--at", "end"),
+        ("generate", "x", "--samples", "0"),
+        ("generate", "x", "--top-k", "-1"),
+        ("generate", "x", "--top-p", "0"),
+        ("generate", "x", "--top-p", "1.1"),
+        ("generate", "x", "--top-p", "nan"),
+        ("generate", "x", "--min-p", "-0.1"),
+        ("generate", "x", "--min-p", "1.5"),
+        ("generate", "x", "--stop", ""),
+        ("probes", "--prefill", "It is"),
+        ("probes", "--samples", "2"),
+        ("probes", "--variant", "ablate 3"),
         ("export", "x", "--format", "pdf"),
         ("--json",),
     ],
@@ -216,6 +350,22 @@ def test_replay_says_same_and_json_agrees(cli, recorded):
     assert "recorded" not in err
     found = parsed(cli("replay", recorded, "--json", loads=False))
     assert all(r["same"] for r in [*found["rankings"], *found["generations"]])
+
+
+def test_a_text_with_edits_of_every_kind_samples_and_variants_is_kept_replayed_and_exported(cli, tmp_path):
+    path = tmp_path / "run.saescope.json"
+    options = ("--temperature", 1, "--samples", 2, "--variant", "set 9=4", "--prefill", "She", "--session", path)
+    assert cli("generate", "The nurse", "--max-tokens", 5, *EDITED, *options)[0] == 0
+    assert cli("probes", "--max-tokens", 3, *EDITED, "--session", path)[0] == 0
+    found = parsed(cli("replay", path, "--json", loads=False))
+    names = [arm["name"] for arm in found["generations"][0]["arms"]]
+    assert names == ["baseline", "edited", "variant 1", *(f"sample 2 {x}" for x in ("baseline", "edited", "variant 1"))]
+    assert [text["same"] for text in found["generations"]] == [True] * 3
+    out = cli("export", path, loads=False)[1]
+    assert "3 set to 2 x its maximum (prompt), 4 ablated (prompt), 5 steered by -1.5 (generated)" in out
+    assert "| sample | baseline | edited | variant 1: 9 set to 4 x its maximum (prompt) |" in out
+    assert "- put in the model's mouth: 'She'" in out
+    assert cli("export", path, "--format", "csv", "--table", "generations", loads=False)[1].count("She") >= 4
 
 
 def test_replay_in_another_dtype_reports_and_does_not_fail(cli, recorded):

@@ -5,7 +5,7 @@ import pytest
 import prompts
 from engine import prompt_sets
 from engine.errors import UsageError
-from engine.records import Answer, Probe, Prompt, PromptSet
+from engine.records import Answer, Edit, Probe, Prompt, PromptSet
 from prompts import PromptSetError
 
 HEAD = 'name = "mine"\n'
@@ -140,6 +140,35 @@ def test_only_settings_that_are_not_as_by_default_are_in_the_record():
     assert prompt_sets.from_file(prompts.load("gender_bias")).settings == {}
     founding = prompt_sets.from_file(prompts.load("founding_5v2")).settings
     assert founding == {"scale": 0.125, "reconstruct": True, "positions": "first-step"}
+
+
+def test_the_founding_studys_edit_is_its_factor_and_the_reconstruction_on_the_first_step():
+    settings = prompt_sets.from_file(prompts.load("founding_5v2")).settings
+    assert prompt_sets.as_published(settings, 4133) == (
+        Edit(4133, 0.125, "scale", "first-step"),
+        Edit(kind="reconstruct", at="first-step"),
+    )
+
+
+@pytest.mark.parametrize(
+    ("settings", "edits"),
+    [
+        ({"positions": "last"}, (Edit(7, at="last"),)),
+        ({"scale": -2.0}, (Edit(7, -2.0),)),
+        ({"reconstruct": True}, (Edit(7), Edit(kind="reconstruct"))),
+    ],
+)
+def test_what_settings_leave_out_is_as_by_default(settings, edits):
+    assert prompt_sets.as_published(settings, 7) == edits
+
+
+@pytest.mark.parametrize(
+    ("settings", "part"), [({}, "no .settings."), ({"positions": "some"}, "positions"), ({"colour": 1.0}, "colour")]
+)
+def test_settings_that_say_nothing_or_nonsense_are_refused(settings, part):
+    with pytest.raises(UsageError, match=part) as caught:
+        prompt_sets.as_published(settings, 7)
+    assert caught.value.remedy
 
 
 @pytest.mark.parametrize(

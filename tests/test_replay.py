@@ -13,6 +13,7 @@ from engine.records import (
     Attribution,
     CausesReplayed,
     Edit,
+    EditsFrom,
     FindMinimalSet,
     Generate,
     Generated,
@@ -29,6 +30,7 @@ from engine.records import (
     Replayed,
     ReplayRank,
     Sampling,
+    TokenStep,
 )
 
 replace = msgspec.structs.replace
@@ -84,6 +86,105 @@ def test_another_tokenisation_of_the_prompt_is_noticed(client, recorded):
     assert not again.same
     assert not again.prompt_ids_same
     assert all(arm.same for arm in again.arms)
+
+
+# ---- generations with more arms and changes of edits
+
+QUESTION = Prompt("The nurse", "chat")
+EDITS = (Edit(3, 6.0, "set"), Edit(9, -4.0, at="prompt"), Edit(7, 3.0, "steer", "generated"))
+PUBLISHED = (Edit(3, 0.125, at="first-step"), Edit(kind="reconstruct", at="first-step"))
+SAMPLED = Sampling(8, temperature=1.0, seed=4, top_k=50, top_p=0.95, min_p=0.01)
+
+
+@pytest.fixture(scope="module")
+def arms(client):
+    request = Generate(
+        QUESTION, EDITS, SAMPLED, prefill="She", samples=2, variants=(PUBLISHED, (Edit(7, -3.0, "project"),))
+    )
+    return ask(client, request, Generated)
+
+
+NAMES = [
+    "baseline", "edited", "variant 1", "variant 2",
+    "sample 2 baseline", "sample 2 edited", "sample 2 variant 1", "sample 2 variant 2",
+]  # fmt: skip
+
+
+def test_every_arm_replays_the_same(client, arms):
+    again = ask(client, Replay(arms), Replayed)
+    assert [arm.name for arm in again.arms] == NAMES
+    assert again.same
+    assert all(arm.same for arm in again.arms)
+    assert len({arm.token_ids for arm in (arms.baseline, arms.edited, *(o.arm for o in arms.more))}) > 4
+
+
+@pytest.mark.parametrize("which", range(6))
+def test_another_arm_that_differs_is_named(client, arms, which):
+    more = list(arms.more)
+    more[which] = replace(more[which], arm=with_other_token(more[which].arm, 2))
+    again = ask(client, Replay(replace(arms, more=tuple(more))), Replayed)
+    assert not again.same
+    assert [(arm.name, arm.first_divergence) for arm in again.arms if not arm.same] == [(NAMES[which + 2], 2)]
+
+
+@pytest.mark.parametrize("field", ["edits", "variants", "sampling", "prompt"])
+def test_every_arm_depends_on_what_is_recorded(client, arms, field):
+    other = {
+        "edits": (Edit(3, 6.0, "set", absolute=-90.0),),
+        "variants": ((), ()),
+        "sampling": replace(SAMPLED, seed=5),
+        "prompt": replace(arms.prompt, prefill="It"),
+    }
+    assert not ask(client, Replay(replace(arms, **{field: other[field]})), Replayed).same
+
+
+def live(client, changes, stop_at=None, edits=EDITS, max_tokens=10):
+    """A text whose edits are changed while it runs, and which is stopped perhaps."""
+    work = client._explorer.generate(Generate(QUESTION, edits, Sampling(max_tokens)))
+    reply = None
+    while True:
+        try:
+            event = work.send(reply)
+        except StopIteration as done:
+            return done.value
+        reply = None
+        if isinstance(event, TokenStep):
+            reply = "stop" if event.index == stop_at else changes.get(event.index + 1)
+
+
+def test_edits_that_changed_on_the_way_change_again_at_the_same_tokens(client):
+    recorded = live(client, {3: (), 5: (Edit(9, -9.0),)})
+    assert [change.token_index for change in recorded.schedule] == [0, 3, 5]
+    assert recorded.edited != live(client, {}).edited
+    assert ask(client, Replay(recorded), Replayed).same
+    for schedule in (recorded.schedule[:1], recorded.schedule[:2]):
+        assert not ask(client, Replay(replace(recorded, schedule=schedule)), Replayed).arms[1].same
+
+
+def test_a_stopped_text_is_compared_up_to_where_it_was_stopped(client):
+    recorded = live(client, {2: (Edit(9, -9.0),)}, stop_at=4)
+    assert recorded.stopped
+    assert len(recorded.edited.token_ids) == 5
+    assert ask(client, Replay(recorded), Replayed).same
+    changed = replace(recorded, edited=with_other_token(recorded.edited, 4))
+    assert ask(client, Replay(changed), Replayed).arms[1].first_divergence == 4
+
+
+def test_a_branch_replays_without_the_text_it_parted_from(client):
+    first = live(client, {})
+    change = (EditsFrom(4, (Edit(9, -9.0),)),)
+    branch = ask(client, Generate(QUESTION, EDITS, Sampling(10), schedule=change, branched_at=4), Generated)
+    assert branch.edited.token_ids[:4] == first.edited.token_ids[:4]
+    assert branch.edited != first.edited
+    live(client, {}, edits=(), max_tokens=3)  # what is kept of the text is another's now
+    assert ask(client, Replay(branch), Replayed).same
+
+
+def test_what_an_edit_came_to_is_what_is_replayed(client):
+    recorded = ask(client, Generate(QUESTION, EDITS, Sampling(8)), Generated)
+    assert None not in [edit.absolute for edit in recorded.edits if edit.kind != "scale"]
+    other = tuple(replace(edit, strength=0.0) if edit.absolute else edit for edit in recorded.edits)
+    assert ask(client, Replay(replace(recorded, edits=other)), Replayed).same
 
 
 @pytest.mark.parametrize(

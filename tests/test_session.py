@@ -1,24 +1,30 @@
 """The session file: what goes in comes out, and a bad file or a failed write loses nothing."""
 
 import json
+import sqlite3
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import msgspec
 import pytest
 import samples
 
 from engine import export, session
+from engine.autosave import AutosaveStore
 from engine.cli import main
 from engine.errors import SessionError
 from engine.records import Prompt, PromptSet, Sampling
 from engine.session import EditSlot, Session, Workspace
+
+RESULTS = (samples.RANKING, samples.GENERATED, samples.PROBES, samples.ATTRIBUTION, samples.MINIMAL_SET)
+VERSION_1 = Path(__file__).parent / "golden" / "session_version_1.json"
 
 
 @pytest.fixture
 def full():
     """A session with everything in it."""
     found = session.new(samples.LOAD, samples.LOADED)
-    for result in (samples.RANKING, samples.GENERATED, samples.PROBES, samples.ATTRIBUTION, samples.MINIMAL_SET):
+    for result in RESULTS:
         found = session.add(found, result, samples.PROMPT_SET)
     return found
 
@@ -205,6 +211,43 @@ def test_a_file_from_before_attribution_is_still_read(full, path):
     assert found.rankings[0].permutations == 0
 
 
+def test_a_file_of_version_1_is_read_as_what_it_meant_and_written_as_version_2(full, tmp_path):
+    found = session.read(VERSION_1)
+    assert json.loads(VERSION_1.read_text("utf-8"))["saescope_session"] == 1
+    assert found.workspace.edits == (EditSlot(3), EditSlot(4, -0.5, on=False))
+    assert found.workspace.prompts.settings == {"scale": 0.125, "positions": "all"}  # a study's scale, not an edit's
+    assert found.workspace.labels == {4133: "women", 7: ""}
+    assert found == msgspec.structs.replace(full, created=found.created, workspace=found.workspace)
+    session.write(found, tmp_path / "x.json")
+    assert session.read(tmp_path / "x.json") == found
+    assert json.loads((tmp_path / "x.json").read_text("utf-8"))["saescope_session"] == 2
+
+
+def test_version_1_is_exported_and_opened_from_the_autosave(tmp_path, capsys):
+    assert main(["export", str(VERSION_1), "--format", "md"]) == 0
+    assert "4133 ablated, 574 x 0.125" in capsys.readouterr().out
+    store = AutosaveStore(tmp_path / "sessions.sqlite3")
+    found = session.read(VERSION_1)
+    store.save("old", "mine", found)
+    with sqlite3.connect(store.path) as db:
+        db.execute("UPDATE sessions SET body = ?", (VERSION_1.read_bytes(),))
+    assert store.load("old") == found
+    assert not store.notice
+
+
+def test_version_2_does_not_know_an_edits_scale(path):
+    rewritten(path, lambda raw: raw["generations"][0]["edits"][0].update(scale=0.5))
+    with pytest.raises(SessionError, match="scale"):
+        session.read(path)
+
+
+def test_texts_with_all_there_can_be_to_them_are_read_back_equal(full, tmp_path):
+    found = session.add(full, samples.ARMS)
+    session.write(found, tmp_path / "x.json")
+    assert session.read(tmp_path / "x.json") == found
+    assert session.decode(msgspec.json.encode(found), "it") == found
+
+
 # ---- the app's workspace
 
 
@@ -214,11 +257,18 @@ WORKSPACE = Workspace(
     ),
     question="Who?\n\u2028",
     raw=True,
-    edits=(EditSlot(3), EditSlot(4, -0.5, on=False)),
+    edits=(
+        EditSlot(3),
+        EditSlot(4, -0.5, on=False),
+        EditSlot(5, 2.0, "set", "last", absolute=7.25, on=False),
+        EditSlot(kind="reconstruct", at="first-step"),
+    ),
     pinned=(4133, 7),
     labels={4133: "women", 7: ""},
     feature=7,
-    sampling=Sampling(8, 0.5, 2**63 - 1),
+    sampling=Sampling(8, 0.5, 2**63 - 1, 40, 0.9, 0.05, (".", "\n")),
+    prefill="It is",
+    samples=3,
     restart=True,
 )
 
