@@ -119,7 +119,8 @@ def read(
             attention_mask=mask_BT,
             past_key_values=cache,
             use_cache=cache is not None,
-            logits_to_keep=keep,
+            # by number, for a slice's rows do not lie together: torch would copy the unembedding for each
+            logits_to_keep=torch.arange(ids_BT.shape[1] - keep, ids_BT.shape[1], device=model.device) if keep else 0,
         )
     logits_BTV: torch.Tensor = out.logits
     return logits_BTV

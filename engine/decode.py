@@ -53,6 +53,12 @@ def rows_of(request: Generate, kl: bool = True) -> list[Row]:
     return rows
 
 
+def like_rows(rows: Sequence[Row]) -> list[int]:
+    """For each row the first one that is always under the same edits: in the prompt they are the same."""
+    keys = [(row.edited, row.variant) for row in rows]
+    return [keys.index(key) for key in keys]
+
+
 def lists_of(request: Generate, rows: Sequence[Row], edits: Edits) -> list[Edits]:
     """Each row's edits while `edits` are the current ones."""
     return [row.edits(edits, request.variants) for row in rows]
@@ -174,7 +180,7 @@ class Text:
     def _choose(self, chooser: Chooser, index: int) -> Chosen:
         """Runs the pass before token `index` and chooses it."""
         if index == 0:
-            found = self.steps.prompt(self.prompt_ids)
+            found = self.steps.prompt(self.prompt_ids, like_rows(self.rows))
         else:
             found = self.steps.step(torch.tensor(self._passes[-1].tokens, device=self.model.device))
         logprobs_BV = torch.log_softmax(found.logits_BV.float(), -1)

@@ -72,7 +72,7 @@ class ResidualEditor:
         self.model, self.sae, self.hook, self.sink_norm = model, sae, hook, reference.sink_norm
         self._slots = Slots(sae, reference, len(rows))
         self._bound: Static | None = None
-        self._first_B1 = torch.arange(len(rows), device=sae.w_enc_DF.device)[:, None] * 2 * KINDS
+        self._all_B = self._row_B = torch.arange(len(rows), device=sae.w_enc_DF.device)
         self._ids_BT = self._kind_BT = torch.zeros(len(rows), 0, dtype=torch.long)
         self._in_prompt = False
         self.allowed_BT = self.active_BT = torch.zeros(len(rows), 0, dtype=torch.bool)
@@ -107,13 +107,21 @@ class ResidualEditor:
         finally:
             self._bound = None
 
-    def expect(self, ids_BT: torch.Tensor, kind_BT: torch.Tensor, in_prompt: bool | None = None) -> None:
+    def expect(
+        self,
+        ids_BT: torch.Tensor,
+        kind_BT: torch.Tensor,
+        in_prompt: bool | None = None,
+        row_B: torch.Tensor | None = None,
+    ) -> None:
         """Announces the next pass: its token ids and what each position is (PROMPT, LAST, GENERATED).
 
         in_prompt says whether some of it may be the prompt's; None: if there are several tokens a row. Such a pass
-        takes ways that are faster for many tokens, but cannot be captured.
+        takes ways that are faster for many tokens, but cannot be captured. row_B: whose edits each row goes under,
+        where the pass is not of all rows in order.
         """
         self._ids_BT, self._kind_BT = ids_BT, kind_BT
+        self._row_B = self._all_B if row_B is None else row_B
         self._in_prompt = ids_BT.shape[1] > 1 if in_prompt is None else in_prompt
 
     def edit(self, h_BTD: torch.Tensor) -> torch.Tensor:
@@ -137,8 +145,9 @@ class ResidualEditor:
             base_BTD = torch.where(flags_BTN[..., RECONSTRUCTED, None], whole_BTD, h32_BTD)
         edited_BTD = base_BTD + weight_BTK @ now.w_dec_KD
         if now.analysis_BDP.shape[-1]:
-            part_BTP = (edited_BTD - scaled.u_T1 * self.sae.b_dec_D - scaled.mu_T1) @ now.analysis_BDP
-            projected_BTD = edited_BTD + part_BTP @ now.synthesis_BPD
+            centred_BTD = edited_BTD - scaled.u_T1 * self.sae.b_dec_D - scaled.mu_T1
+            part_BTP = centred_BTD @ now.analysis_BDP[self._row_B]
+            projected_BTD = edited_BTD + part_BTP @ now.synthesis_BPD[self._row_B]
             edited_BTD = torch.where(flags_BTN[..., PROJECTED, None], projected_BTD, edited_BTD)
         self.allowed_BT = flags_BTN[..., ALLOWED]
         self.active_BT = flags_BTN[..., ALWAYS] | (f_BTK > numbers_BTNK[..., LEVEL, :]).any(-1)
@@ -150,7 +159,7 @@ class ResidualEditor:
         spared_BT = h_BTD.norm(dim=-1) > self.sink_norm
         if self.model.tokens.bos is not None:
             spared_BT = spared_BT | (self._ids_BT == self.model.tokens.bos)
-        return torch.add(self._kind_BT + self._first_B1, spared_BT, alpha=KINDS)
+        return torch.add(self._kind_BT + self._row_B[:, None] * (2 * KINDS), spared_BT, alpha=KINDS)
 
     def _activations(self, x_BTD: torch.Tensor, now: Static) -> torch.Tensor:
         """f_BTK of the slots from normalised vectors."""
@@ -178,8 +187,8 @@ class ResidualEditor:
             sum_TD = decoded(self.sae, scaled.x_TD.flatten(0, 1))
             return sum_TD.view(h_BTD.shape) * scaled.u_T1 + scaled.mu_T1
         whole_BTD = h_BTD.clone()
-        for b, row in enumerate(self.rows):
-            if any(edit.kind == "reconstruct" for edit in row):
+        for b, row in enumerate(self._row_B.tolist()):
+            if any(edit.kind == "reconstruct" for edit in self.rows[row]):
                 whole_BTD[b] = self.sae.reconstruct(h_BTD[b])[0]
         return whole_BTD
 

@@ -25,10 +25,12 @@ class Position:
 
     def __init__(self, device: torch.device) -> None:
         self.at_1 = torch.zeros(1, dtype=torch.long, device=device)
+        self.copy_B: torch.Tensor | None = None
+        """While a prompt is read that several rows share: which of the rows read each row's keys and values are."""
 
 
 class StaticLayer(CacheLayerMixin):  # type: ignore[misc]
-    """One layer's keys and values_BHLK."""
+    """One layer's keys and values_BHLK; a prompt may be read once for rows that are alike in it."""
 
     is_sliding = False
     is_compileable = True
@@ -40,8 +42,8 @@ class StaticLayer(CacheLayerMixin):  # type: ignore[misc]
     def lazy_initialization(self, key_states: torch.Tensor, value_states: torch.Tensor) -> None:
         """Makes room when the first keys show how wide they are."""
         for name, states in (("keys", key_states), ("values", value_states)):
-            rows, heads, _, width = states.shape
-            setattr(self, name, states.new_zeros(rows, heads, self.length, width))
+            rows = len(states if self.position.copy_B is None else self.position.copy_B)
+            setattr(self, name, states.new_zeros(rows, states.shape[1], self.length, states.shape[3]))
         self.is_initialized = True
 
     def update(
@@ -52,7 +54,8 @@ class StaticLayer(CacheLayerMixin):  # type: ignore[misc]
             self.lazy_initialization(key_states, value_states)
         num_tokens = key_states.shape[2]
         if num_tokens > 1:
-            self.keys[:, :, :num_tokens], self.values[:, :, :num_tokens] = key_states, value_states
+            for room, states in ((self.keys, key_states), (self.values, value_states)):
+                room[:, :, :num_tokens] = states if self.position.copy_B is None else states[self.position.copy_B]
             return key_states, value_states
         self.keys.index_copy_(2, self.position.at_1, key_states)
         self.values.index_copy_(2, self.position.at_1, value_states)

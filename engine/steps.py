@@ -81,21 +81,39 @@ class Steps:
         self._plain_steps = 0
 
     @torch.inference_mode()
-    def prompt(self, ids: Sequence[int]) -> Pass:
-        """Begins anew: all rows read the same prompt."""
+    def prompt(self, ids: Sequence[int], like: Sequence[int] | None = None) -> Pass:
+        """Begins anew: all rows read the same prompt.
+
+        `like` names for each row the first one that is under the same edits: such rows are read once.
+        """
+        like = range(self.rows) if like is None or len(ids) == 1 else like
+        read = sorted(set(like))
+        row_U = torch.tensor(read, device=self.model.device)
+        copy_B = torch.tensor([read.index(row) for row in like], device=self.model.device)
         if not self.static:
             self._cache = DynamicCache(config=self._module.config)
-        device, num_tokens = self.model.device, len(ids)
-        ids_BT = torch.tensor([list(ids)] * self.rows, device=device)
-        kind_BT = torch.tensor([[PROMPT] * (num_tokens - 1) + [LAST]] * self.rows, device=device)
-        mask = self._masks.prompt(num_tokens, self.rows) if self._masks and num_tokens > 1 else None
         self._position.at_1.fill_(0)
-        if num_tokens == 1 and self._masks:
-            mask = self._masks.step(self._position.at_1, self.rows)
-        place_BT = torch.arange(num_tokens, device=device).expand(self.rows, num_tokens)
-        found = self._forward(ids_BT, kind_BT, mask, place_BT)
-        self._position.at_1.fill_(num_tokens)
-        return found
+        self._position.copy_B = copy_B
+        try:
+            found = self._read_prompt(ids, row_U)
+        finally:
+            self._position.copy_B = None
+        if not self.static:
+            self._cache.batch_select_indices(copy_B)
+        self._position.at_1.fill_(len(ids))
+        return Pass(*(part[copy_B] for part in found))
+
+    def _read_prompt(self, ids: Sequence[int], row_U: torch.Tensor) -> Pass:
+        """The prompt's pass for some of the rows."""
+        device, num_rows, num_tokens = self.model.device, len(row_U), len(ids)
+        ids_UT = torch.tensor([list(ids)] * num_rows, device=device)
+        kind_UT = torch.tensor([[PROMPT] * (num_tokens - 1) + [LAST]] * num_rows, device=device)
+        mask = None
+        if self._masks:
+            one = num_tokens == 1
+            mask = self._masks.step(self._position.at_1, num_rows) if one else self._masks.prompt(num_tokens, num_rows)
+        place_UT = torch.arange(num_tokens, device=device).expand(num_rows, num_tokens)
+        return self._forward(ids_UT, kind_UT, mask, place_UT, row_U)
 
     @torch.inference_mode()
     def step(self, ids_B: torch.Tensor) -> Pass:
@@ -111,8 +129,15 @@ class Steps:
             self._position.at_1.fill_(position)
         return self.static
 
-    def _forward(self, ids_BT: torch.Tensor, kind_BT: torch.Tensor, mask: Any, place_BT: torch.Tensor) -> Pass:
-        self.editor.expect(ids_BT, kind_BT)
+    def _forward(
+        self,
+        ids_BT: torch.Tensor,
+        kind_BT: torch.Tensor,
+        mask: Any,
+        place_BT: torch.Tensor,
+        row_B: torch.Tensor | None = None,
+    ) -> Pass:
+        self.editor.expect(ids_BT, kind_BT, in_prompt=row_B is not None, row_B=row_B)
         with self.editor.applied(self._hooked):
             out = self._module(
                 input_ids=ids_BT,
@@ -120,7 +145,9 @@ class Steps:
                 position_ids=place_BT,
                 past_key_values=self._cache,
                 use_cache=True,
-                logits_to_keep=1,
+                # by number: of a slice's rows, which do not lie together, torch would multiply each with a copy of
+                # the unembedding
+                logits_to_keep=place_BT[0, -1:] if place_BT.shape[1] > 1 else 0,
             )
         return Pass(out.logits[:, -1], self.editor.allowed_BT, self.editor.active_BT)
 

@@ -128,7 +128,9 @@ class UpperLayers:
         entry_BTD, mask_BT = padded(entry, self.dtype)
         with changed(self._block, self.entry, lambda _: entry_BTD), changed(self._hooked, self.hook, look):
             ids_BT = torch.zeros_like(mask_BT, dtype=torch.long)
-            self._module(input_ids=ids_BT, attention_mask=mask_BT.long(), use_cache=False, logits_to_keep=1)
+            # logits are not wanted: those of one place by its number, see steps.py
+            place = torch.zeros(1, dtype=torch.long, device=self.device)
+            self._module(input_ids=ids_BT, attention_mask=mask_BT.long(), use_cache=False, logits_to_keep=place)
         return [found[0][b, : len(row)] for b, row in enumerate(entry)]
 
 

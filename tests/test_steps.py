@@ -125,6 +125,37 @@ def test_a_prompt_of_one_token_and_rows_that_part(explorer):
     assert torch.allclose(found, expected, atol=1e-4)
 
 
+@pytest.mark.parametrize("static", [True, False])
+@pytest.mark.parametrize("kind", range(8))
+def test_rows_under_the_same_edits_read_a_prompt_once(explorer, kind, static, monkeypatch):
+    """Which of the lists a row's edits are must follow, in every kind of edit."""
+    if not static:
+        monkeypatch.setattr("engine.static_cache.FAMILIES", {})
+    edits = every_kind(explorer)[kind]
+    lists = [(), edits, (), (Edit(3, -2.0),), edits]
+    ids = explorer.model.tokens.feed(Prompt(TEXT)).ids
+    found, expected = [], []
+    for into, like in ((found, [0, 1, 0, 3, 1]), (expected, None)):
+        steps = Steps(explorer.model, explorer.editor(lists), 64)
+        into.append(steps.prompt(ids, like))
+        into.append(steps.step(torch.tensor([9] * 5)))
+    for own, other in zip(found, expected, strict=True):
+        assert torch.allclose(own.logits_BV, other.logits_BV, atol=1e-4)
+        assert torch.equal(own.allowed_BT, other.allowed_BT) and torch.equal(own.active_BT, other.active_BT)
+    assert torch.equal(found[0].logits_BV[1], found[0].logits_BV[4])
+
+
+@pytest.mark.parametrize(
+    "edits", [(Edit(NO_FEATURE, kind="reconstruct", at="first-step"),), (Edit(5, 3.0, "steer", "last"),)]
+)
+def test_a_prompt_of_one_token_is_edited_as_a_prompt(explorer, edits):
+    one, two = (Steps(explorer.model, explorer.editor([edits]), 16) for _ in range(2))
+    found = one.prompt([7]).logits_BV
+    assert not torch.allclose(found, two.prompt([7, 8]).logits_BV)
+    plain = Steps(explorer.model, explorer.editor([()]), 16).prompt([7]).logits_BV
+    assert not torch.allclose(found, plain)
+
+
 def test_going_back_forgets_what_came_after(explorer):
     steps = Steps(explorer.model, explorer.editor([()]), 32)
     steps.prompt([7, 8, 9])
