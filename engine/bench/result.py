@@ -30,15 +30,18 @@ class Times:
 
 @dataclass(frozen=True)
 class Row:
-    """One ratio. `goal` is its bound, `at_least` says on which side; without a ratio there is a note why."""
+    """One ratio. `goal` is its bound, `at_least` says on which side; without a ratio there is a note why.
+
+    A goal of None: for information.
+    """
 
     number: int
     what: str
     ours: str
     contender: str
     ratio: float | None
-    goal: float
-    at_least: bool
+    goal: float | None
+    at_least: bool = True
     unit: str = "×"
     note: str = ""
     raw: dict[str, Any] = field(default_factory=dict)
@@ -46,8 +49,8 @@ class Row:
 
     @property
     def met(self) -> bool | None:
-        """Whether the goal is met; None where nothing was measured."""
-        if self.ratio is None:
+        """Whether the goal is met; None where nothing was measured, or there is none."""
+        if self.ratio is None or self.goal is None:
             return None
         return self.ratio >= self.goal if self.at_least else self.ratio <= self.goal
 

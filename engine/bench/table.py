@@ -32,9 +32,9 @@ def show(report: Report, out: Console) -> None:
 
 def cells(row: Row, quick: bool) -> list[str]:
     """One line of the table."""
-    unit = " s" if row.unit == "s" else ""
+    unit = "" if row.unit == "×" else f" {row.unit}"
     ratio = "–" if row.ratio is None else f"{row.ratio:.3g}{unit}"
-    goal = f"{'≥' if row.at_least else '≤'} {row.goal:g}{unit}"
+    goal = "" if row.goal is None else f"{'≥' if row.at_least else '≤'} {row.goal:g}{unit}"
     mark = "" if row.met is None or quick else "[green]✓[/green]" if row.met else "[bold red]✗[/bold red]"
     words = (str(row.number), row.what, row.ours, row.note or row.contender, ratio, goal)
     return [*map(escape, words), mark]

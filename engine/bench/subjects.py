@@ -1,0 +1,134 @@
+"""What decoding is measured on: a model, a SAE at one of its hook points, and edits that act.
+
+The tiny subject is a Llama of random weights, small enough that most of a step is the interpreter's time; the demo is
+the packaged model. A SAE of the founding study's number of features can be put in the place of either's.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from nnsight import NNsight
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
+
+from engine.bench.encode import app_dtype, short
+from engine.demo import model as demo_model
+from engine.demo.model import finish
+from engine.edits import ResidualEditor
+from engine.hooks import HookPoint, resolve_hook
+from engine.loading import open_explorer
+from engine.model import LanguageModel
+from engine.records import Edit, Load
+from engine.reference import Reference
+from engine.sae import SaeConfig, SparseAutoencoder
+from engine.tokens import Tokens
+
+FOUNDING_FEATURES = 65_536
+PROMPT_TOKENS = 16
+EDITS = 4
+"""Features that are ablated where nothing else is said."""
+
+
+@dataclass(frozen=True)
+class Subject:
+    """Model, SAE, hook point and reference; `said` describes them in a few words."""
+
+    said: str
+    model: LanguageModel
+    sae: SparseAutoencoder
+    hook: HookPoint
+    reference: Reference
+
+    @property
+    def prompt(self) -> list[int]:
+        """What texts begin with."""
+        return prompt_of(self.model)
+
+    def ablations(self, count: int = EDITS) -> tuple[Edit, ...]:
+        """Ablations of the features that fire most on the prompt."""
+        (h_TD,) = self.model.capture_batch(self.hook, [self.prompt])
+        strength_F = torch.zeros(self.sae.d_sae, device=h_TD.device)
+        for active in self.sae.encode(h_TD):
+            strength_F.index_add_(0, active.feature_N, active.value_N)
+        return tuple(Edit(feature) for feature in strength_F.topk(count).indices.tolist())
+
+    def editor(self, *rows: tuple[Edit, ...]) -> ResidualEditor:
+        """An editor with these rows."""
+        return ResidualEditor(self.model, self.sae, self.hook, self.reference, rows)
+
+
+def tiny(device: torch.device, dtype: torch.dtype = torch.float32) -> Subject:
+    """12 layers of width 256, 1,024 tokens to choose from, 2,048 features."""
+    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+    config = LlamaConfig(
+        vocab_size=1024, hidden_size=256, intermediate_size=704, num_hidden_layers=12, num_attention_heads=8,
+        num_key_value_heads=4, max_position_embeddings=4096, initializer_range=0.1,
+    )  # fmt: skip
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        module = LlamaForCausalLM(config).to(device, dtype).eval().requires_grad_(False)
+    words = WordLevel({f"w{i}": i for i in range(config.vocab_size)}, unk_token="w0")
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=Tokenizer(words), pad_token="w0")
+    model = LanguageModel("tiny", "", module, Tokens(tokenizer), NNsight(module), ())
+    hook = resolve_hook(module, "blocks.6.hook_resid_pre")
+    return with_features(f"12 × 256, {short(dtype)}", endless(model), hook, 2048)
+
+
+def demo(device: torch.device, dtype: torch.dtype | None = None) -> Subject:
+    """The packaged demo model and its SAE. Raises ModelError where it is not installed."""
+    chosen = app_dtype(device) if dtype is None else dtype
+    explorer = finish(open_explorer(Load(device=str(device), dtype=short(chosen))))
+    said = f"{demo_model.NAME}, {short(chosen)}"
+    return Subject(said, endless(explorer.model), explorer.sae, explorer.hook, explorer.reference)
+
+
+def with_features(said: str, model: LanguageModel, hook: HookPoint, count: int) -> Subject:
+    """A model with a SAE of random weights, of whose features a twentieth fires on a vector."""
+    width, device = model.d_model, model.device
+    (h_TD,) = model.capture_batch(hook, [prompt_of(model)])
+    h_TD = h_TD[1:].float()  # the first token may be a sink
+    scale = float(h_TD.square().mean().sqrt())
+    generator = torch.Generator(device).manual_seed(0)
+    w_enc_DF = torch.randn(width, count, generator=generator, device=device).div_(width**0.5 * scale)
+    weights = {
+        "W_enc": w_enc_DF,
+        "W_dec": torch.nn.functional.normalize(w_enc_DF.T).mul_(scale),
+        "b_enc": torch.full((count,), -1.6, device=device),
+        "b_dec": torch.zeros(width, device=device),
+    }
+    sae = SparseAutoencoder(SaeConfig("bench", "standard", "none", False, hook.name, ""), weights)
+    return Subject(said, model, sae, hook, reference_of(sae, float(h_TD.norm(dim=-1).median())))
+
+
+def reference_of(sae: SparseAutoencoder, norm: float) -> Reference:
+    """What there is of a reference without a text: the norm beyond which a vector is a sink."""
+    zero_F1 = torch.zeros(sae.d_sae, 1, dtype=torch.int32)
+    nothing = (torch.zeros(0, dtype=torch.int32), 0, zero_F1[:, 0], zero_F1[:, 0].float(), zero_F1.float())
+    return Reference("none", *nothing, zero_F1, zero_F1, 0, norm, 1.0, 0.0, 0.0)
+
+
+def prompt_of(model: LanguageModel) -> list[int]:
+    """Random token ids, none of them a special one."""
+    generator = torch.Generator().manual_seed(1)
+    largest = min(1000, int(model.module.config.get_text_config().vocab_size))
+    ids: list[int] = torch.randint(20, largest, (PROMPT_TOKENS,), generator=generator).tolist()
+    return ids
+
+
+def endless(model: LanguageModel) -> LanguageModel:
+    """The same model, of which no token ends a text, whoever generates it."""
+    from transformers import GenerationConfig
+
+    for module in (model.module, model.bare):
+        module.generation_config = GenerationConfig(pad_token_id=0, do_sample=False)
+    model.tokens.tokenizer.eos_token = None
+    return model
+
+
+def settle(device: torch.device) -> Any:
+    """What waits for the device; None on a CPU."""
+    return torch.cuda.synchronize if device.type == "cuda" else None
