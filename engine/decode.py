@@ -187,19 +187,16 @@ class Text:
         chosen_B = chooser.choose(logprobs_BV, index)
         if self._forced:
             chosen_B[FORCED] = chosen_B[BASELINE]
-            kl = divergence(logprobs_BV[BASELINE], logprobs_BV[FORCED])
+            kl_B = divergence(logprobs_BV[BASELINE], logprobs_BV[FORCED]).expand(len(chosen_B))
         else:
-            kl = torch.zeros((), device=logprobs_BV.device)
+            kl_B = torch.zeros(len(chosen_B), device=logprobs_BV.device)
         best_B2 = logprobs_BV.topk(2).values
         own_B = logprobs_BV.gather(1, chosen_B[:, None])[:, 0]
-        return Chosen(
-            chosen_B.tolist(),
-            own_B.tolist(),
-            (best_B2[:, 0] - best_B2[:, 1]).tolist(),
-            float(kl),
-            found.allowed_BT.sum(-1).tolist(),
-            found.active_BT.sum(-1).tolist(),
-        )
+        told = (chosen_B, own_B, best_B2[:, 0] - best_B2[:, 1], kl_B, found.allowed_BT.sum(-1), found.active_BT.sum(-1))
+        # brought to Python in one piece: a GPU is waited for once
+        numbers = torch.stack([number_B.double() for number_B in told]).tolist()
+        tokens, logprobs, margins, kl, allowed, active = numbers
+        return Chosen(list(map(int, tokens)), logprobs, margins, kl[0], list(map(int, allowed)), list(map(int, active)))
 
     def _note(self, arms: list[DecodedArm], chosen: Chosen, index: int) -> TokenStep:
         """Adds a token to each arm that has not ended."""

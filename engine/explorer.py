@@ -317,7 +317,7 @@ class Explorer:
             generated = yield from of_probe(self.generate(asked), index)
             answers, flags = self._answers(probe, request.edits)
             rows.append(ProbeRow(probe, generated, answers, flags))
-        return ProbeTable(request.edits, tuple(rows))
+        return ProbeTable(rows[0].generated.edits, tuple(rows))
 
     def score_answers(self, request: ScoreAnswers) -> Events:
         """The tracked answers' probabilities in both arms, without generating."""
