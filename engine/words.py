@@ -130,7 +130,7 @@ def sampling_in_words(sampling: Sampling) -> str:
         words += [f"top-k {sampling.top_k}"] if sampling.top_k else []
         words += [f"top-p {sampling.top_p:g}"] if sampling.top_p < 1 else []
         words += [f"min-p {sampling.min_p:g}"] if sampling.min_p else []
-    words += [f"to {' or '.join(map(repr, sampling.stop))}"] if sampling.stop else []
+    words += [f"ends at {' or '.join(map(repr, sampling.stop))}"] if sampling.stop else []
     return ", ".join(words)
 
 

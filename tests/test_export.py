@@ -80,7 +80,7 @@ def test_csv_has_a_row_for_every_sample_and_variant_beside_its_own_baseline(full
     published = "4133 x 0.125 (first step), reconstructed, the SAE's error dropped (first step)"
     assert [r["edits"] for r in found[2:4]] == ["9 ablated", published]
     assert {r["prefill"] for r in found[1:]} == {"It |is|"}
-    assert found[1]["sampling"] == "temperature 0.5, seed 3, top-k 40, top-p 0.9, min-p 0.05, to '.' or '\\n'"
+    assert found[1]["sampling"] == "temperature 0.5, seed 3, top-k 40, top-p 0.9, min-p 0.05, ends at '.' or '\\n'"
     assert found[0]["sampling"] == "temperature 0.5, seed 3"
 
 
@@ -92,7 +92,7 @@ def test_markdown_shows_every_arm_what_changed_on_the_way_and_what_to_know(full)
     notes = [line for line in text.splitlines() if line.startswith("- ")][3:10]
     assert notes == [
         "- put in the model's mouth: 'It |is|'",
-        "- temperature 0.5, seed 3, top-k 40, top-p 0.9, min-p 0.05, to '.' or '\\n'",
+        "- temperature 0.5, seed 3, top-k 40, top-p 0.9, min-p 0.05, ends at '.' or '\\n'",
         "- from token 3: no edits",
         "- from token 4: 7 set to 2 x its maximum (generated)",
         "- branched off at token 3: what is before it is another text's",

@@ -29,7 +29,7 @@ EVERYTHING = (
     Edit(9, -3.5, "steer", "generated"),
     Edit(kind="reconstruct", at="first-step"),
     Edit(7, 0.0, "project"),
-    Edit(8, 0.5, "project", "first-step"),
+    Edit(8, 0.5, "project"),
     Edit(10, 0.0, "set"),
     Edit(11, 0.0, "steer", "first-step"),
 )

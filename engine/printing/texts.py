@@ -12,10 +12,10 @@ from rich.text import Text
 
 from engine.arms import Pair, edits_in_force, pairs
 from engine.printing.signs import short, visible
-from engine.records import Arm, FedPrompt, Generated, ProbeTable
+from engine.records import Arm, Generated, ProbeTable
 from engine.words import edit_notes, edits_in_words, story
 
-MOST = 60
+MOST = 90
 """So many characters of what the edits are stand above a column; the whole stands below the table then."""
 
 
@@ -82,7 +82,7 @@ def facts(result: Generated) -> list[str]:
         f"{result.tokens_per_second:.0f} tokens/s",
         *(f"variant {n}: inactive at {inactive} of {total} positions" for n, inactive, total in variants(result)),
         *story(result),
-        fed(result.prompt),
+        fed(result),
         *edit_notes(edits_in_force(result)),
     ]
 
@@ -96,11 +96,13 @@ def variants(result: Generated) -> list[tuple[int, int, int]]:
     return found
 
 
-def fed(prompt: FedPrompt) -> str:
-    """What the prompt was fed as."""
-    untouched = [visible(t) for t, m in zip(prompt.tokens, prompt.edit_mask, strict=True) if not m]
-    spared = " ".join(untouched) or "none"
-    return f"prompt fed as {len(prompt.tokens)} tokens, never edited: {spared} · ids and masks: --json"
+def fed(result: Generated) -> str:
+    """What the prompt was fed as, and which of its tokens edits spare."""
+    prompt = result.prompt
+    spared = [visible(t) for t, m in zip(prompt.tokens, prompt.edit_mask, strict=True) if not m]
+    only = any(edit.at == "first-step" for edit in edits_in_force(result))
+    which = f"{'edited by first-step alone' if only else 'never edited'}: {' '.join(spared) or 'none'}"
+    return f"prompt fed as {len(prompt.tokens)} tokens, {which} · ids and masks: --json"
 
 
 def warnings(result: Generated) -> list[str]:
