@@ -79,7 +79,6 @@ class Slots:
         """Capacity of slots, capacity of directions per row, whether a generated token may be reconstructed."""
         self.static = self._empty(FIRST_SLOTS, 0)
 
-    @torch.inference_mode(False)  # an inference tensor could not be written outside that mode
     def write(self, rows: Sequence[Sequence[Edit]]) -> None:
         """Puts one edit list per row in force. Raises EditError and then leaves everything as it was."""
         if len(rows) != self.num_rows:
@@ -94,12 +93,12 @@ class Slots:
         self._write_slots(features)
         self._write_rows(settled, features)
         for b, (analysis_DP, synthesis_PD) in enumerate(projections):
-            self.static.analysis_BDP[b].zero_()[:, : analysis_DP.shape[1]] = analysis_DP
+            self.static.analysis_BDP[b, :, : analysis_DP.shape[1]] = analysis_DP
             self.static.synthesis_BPD[b].zero_()[: len(synthesis_PD)] = synthesis_PD
         later = any(e.kind == "reconstruct" and GENERATED in CLASSES[e.at] for row in settled for e in row)
         self.rows, self.shape = settled, (capacity, directions, later)
 
-    @torch.inference_mode(False)
+    @torch.inference_mode(False)  # an inference tensor could not be written outside that mode
     def _empty(self, capacity: int, directions: int) -> Static:
         """Tensors with which nothing is edited."""
         sae, num_classes = self.sae, self.num_rows * 2 * KINDS
@@ -118,11 +117,9 @@ class Slots:
         )
 
     def _write_slots(self, features: Sequence[int]) -> None:
-        """Which feature each slot is; the rest are empty."""
+        """Which feature each slot is; no row does anything with the rest, whatever is left in them."""
         sae, static = self.sae, self.static
         columns, at = sae.columns(features), slice(len(features))
-        for tensor in (static.w_enc_DK, static.b_K, static.level_K, static.w_dec_KD):
-            tensor.zero_()
         static.w_dec_KD[at] = columns.w_dec_KD
         if sae.config.encoder == "topk":
             static.slot_F.fill_(len(static.b_K))
@@ -163,7 +160,8 @@ class Slots:
         w_dec_PD = self.sae.columns([edit.feature for edit in edits]).w_dec_KD.double()
         q_DP, r_PP = torch.linalg.qr(torch.nn.functional.normalize(w_dec_PD, dim=-1).T)
         change_P = torch.tensor([edit.strength - 1 for edit in edits], dtype=torch.float64, device=q_DP.device)
-        core_PP = r_PP @ (change_P[:, None] * torch.linalg.pinv(r_PP))
+        # what float32 weights cannot tell from parallel is parallel
+        core_PP = r_PP @ (change_P[:, None] * torch.linalg.pinv(r_PP, rtol=1e-6))
         return q_DP.float(), (q_DP @ core_PP).T.float()
 
 

@@ -76,6 +76,13 @@ def acts(at, kind, spared):
     )
 
 
+def bites(edit, f):
+    """Whether an edit has something to act on where the activations are f."""
+    if edit.kind in ("scale", "set") and f[edit.feature] > 0:
+        return True
+    return edit.kind in ("project", "reconstruct") or (edit.kind in ("set", "steer") and edit.strength != 0)
+
+
 def edited(h_TD, ids, kinds, weights, edits, reference, **how):
     """(h', where some edit may act, where one had something to act on), position by position."""
     h_TD = np.asarray(h_TD, dtype=np.float64)
@@ -89,7 +96,7 @@ def edited(h_TD, ids, kinds, weights, edits, reference, **how):
         spared = ids[t] == BOS or np.linalg.norm(h) > reference.sink_norm
         here = [edit for edit in edits if acts(edit.at, kinds[t], spared)]
         allowed.append(bool(here))
-        active.append(any(edit.kind != "scale" or f[edit.feature] > 0 for edit in here))
+        active.append(any(bites(edit, f) for edit in here))
         new = f.copy()
         for edit in here:
             if edit.kind == "scale":

@@ -27,7 +27,7 @@ ENCODERS = {
     "gated": {},
     "topk": {"k": 5},
     "jumprelu rescaled": {"rescale": True},
-    "topk rescaled": {"k": 5, "rescale": True},
+    "topk rescaled": {"k": 30, "rescale": True},
 }
 NORMALISATIONS = {
     "none": {"normalisation": "none"},
@@ -240,6 +240,17 @@ def test_rows_do_not_depend_on_each_other(bench, dtype):
     assert not torch.equal(second[2], second[1])
 
 
+def test_a_set_or_steer_of_nothing_is_active_only_where_the_feature_fires(bench):
+    here = bench("jumprelu")
+    for kind in ("set", "steer"):
+        edits = [Edit(here.features[0], 0.0, kind)]
+        expected_TD, allowed, active = here.expected(edits)
+        h_BTD, allowed_BT, active_BT = here.run((), edits)
+        assert (allowed_BT[1].tolist(), active_BT[1].tolist()) == (allowed, active)
+        assert any(active) is (kind == "set") and not all(active)
+        assert far(h_BTD[1], expected_TD) < 3e-6
+
+
 def test_first_step_reaches_bos_and_sinks_of_the_prompt_alone(bench):
     here = bench("standard", "none")
     edits = [here.edit("steer", "first-step")]
@@ -251,7 +262,18 @@ def test_first_step_reaches_bos_and_sinks_of_the_prompt_alone(bench):
     assert allowed_BT[1].tolist() == [t > 0 and float(n) <= SINK_NORM for t, n in enumerate(norm_T)]
 
 
-def test_a_prompt_of_one_token_is_reconstructed(bench):
+def test_a_sink_that_is_the_prompts_last_token_is_reached_by_first_step_alone(bench):
+    here = bench("standard", "none")
+    start = 1 + int((here.h_TD.norm(dim=-1) > SINK_NORM).nonzero()[0])
+    for at in POSITIONS:
+        editor = here.editor((), [here.edit("steer", at)])
+        expect(editor, here.ids, start)
+        editor.edit(here.h_TD.repeat(2, 1, 1))
+        assert bool(editor.allowed_BT[1, start - 1]) is (at == "first-step")
+        assert bool(editor.allowed_BT[1, start - 2]) is (at in ("all", "prompt", "first-step"))
+
+
+def test_a_prompt_of_one_token_is_reconstructed_and_later_tokens_cost_no_encode(bench, monkeypatch):
     here = bench("jumprelu")
     edits = [here.edit("reconstruct", "first-step")]
     expected_TD, _, _ = here.expected(edits)
@@ -260,6 +282,9 @@ def test_a_prompt_of_one_token_is_reconstructed(bench):
     editor.expect(torch.tensor([[here.ids[0]]] * 2), torch.tensor([[PROMPT]] * 2), in_prompt=True)
     found = editor.edit(here.h_TD[None, :1].repeat(2, 1, 1))
     assert far(found[1], expected_TD[:1]) < 3e-6
+    monkeypatch.setattr("engine.edits.decoded", None)
+    h_BD, _, _ = here.run_steps(editor, START)
+    assert torch.equal(h_BD[1], here.h_TD[START])
 
 
 # ---- units and what is refused
@@ -336,6 +361,14 @@ def test_projected_directions_may_be_parallel_or_nothing(model, hook):
     assert np.isfinite(found).all()
 
 
+def test_parallel_directions_with_different_strengths_are_the_formula(model, hook):
+    here = Bench(model, hook, "jumprelu")
+    a, b, c = here.features[:3]
+    for rows in (here.weights["W_dec"], here.sae.w_dec_FD):
+        rows[b] = -2 * rows[a]
+    check(here, [Edit(a, 0.5, "project"), Edit(b, 0.0, "project"), Edit(c, 2.0, "project")])
+
+
 # ---- what a captured step relies on
 
 
@@ -395,6 +428,28 @@ def test_a_step_reads_no_numbers_and_follows_writes_into_the_same_tensors(bench,
         seen.append(found[1])
     assert torch.equal(seen[0], seen[-1])
     assert all(not torch.equal(seen[0], other) for other in seen[1:-1])
+
+
+@pytest.mark.parametrize("encoder", ENCODERS)
+def test_nothing_is_left_of_earlier_edits(bench, encoder):
+    here = bench(encoder)
+    editor = here.editor([Edit(f, 3.0) for f in here.features], lists(here)[0])
+    for edits in ([Edit(f) for f in here.features[1::2]], [Edit(here.features[7], 0.2, "project")], []):
+        editor.set_rows([(), edits])
+        expect(editor, here.ids, START)
+        found = editor.edit(here.h_TD.repeat(2, 1, 1))
+        assert torch.equal(found[0], here.h_TD)
+        assert far(found[1], here.expected(edits)[0]) < 3e-6
+
+
+def test_bound_tensors_are_read_in_place_of_the_editors_own(bench):
+    here = bench("jumprelu")
+    editor, other = here.editor((), [Edit(here.features[0])]), here.editor((), [Edit(here.features[1], 3.0)])
+    expected, _, _ = here.run((), [Edit(here.features[1], 3.0)])
+    expect(editor, here.ids, START)
+    with editor.bound(other.tensors):
+        assert torch.equal(editor.edit(here.h_TD.repeat(2, 1, 1)), expected)
+    assert not torch.equal(editor.edit(here.h_TD.repeat(2, 1, 1)), expected)
 
 
 def test_capacities_double_and_never_shrink(model, hook, monkeypatch):
