@@ -5,9 +5,11 @@ import json
 import pytest
 from tiny import D_SAE, SENTENCES, write_sae
 
-from engine import session
-from engine.cli import main
+from engine import feature_lists, session
+from engine.arguments import parser
+from engine.cli import edits, main, variants
 from engine.errors import SaescopeError
+from engine.records import Edit
 
 SET = "\n".join(
     [
@@ -144,6 +146,23 @@ def test_more_than_one_edited_text_is_shown_without_being_asked_to_compare(cli):
     code, out, err = cli("probes", "--max-tokens", 3, "--reconstruct", "--at", "first-step")
     assert "lossy: " in out
     assert "first step: " in out
+
+
+def test_a_packaged_list_acts_where_it_is_told_to():
+    options = [
+        "--ablate",
+        "@gender@last",
+        "--ablate",
+        "3",
+        "--at",
+        "generated",
+        "--variant",
+        "ablate @gender, at prompt",
+    ]
+    args = parser().parse_args(["generate", "x", *options])
+    features = feature_lists.read("gender")
+    assert edits(args) == (*(Edit(i, at="last") for i in features), Edit(3, at="generated"))
+    assert variants(args) == (tuple(Edit(i, at="prompt") for i in features),)
 
 
 PUBLISHED = [(4, "scale", 0.125, "first-step"), (-1, "reconstruct", 0.0, "first-step")]
