@@ -57,6 +57,7 @@ from engine.records import (
     MemoryLeft,
     MinimalSet,
     Neighbour,
+    OtherArm,
     Probe,
     ProbeMeasured,
     ProbeRow,
@@ -123,14 +124,15 @@ HEALTHY = Diagnosis(
 # ---- what it answers
 
 
-def fed(prompt):
+def fed(prompt, prefill=""):
     """Words as tokens, behind a leading token that does not count; in a chat the template's do not count either."""
     words = re.findall(r"\s*\S+", prompt.text)
     before, after = (["<s>", "<|user|>\n"], ["<|assistant|>\n"]) if prompt.format == "chat" else (["<s>"], [])
     tokens = (*before, *words, *after)
     counts = tuple(word in words for word in tokens)
     ids = tuple(zlib.crc32(token.encode()) % 50_000 for token in tokens)
-    return FedPrompt(prompt.text, prompt.format, ids, tokens, counts, (False, *[True] * (len(tokens) - 1)))
+    editable = (False, *[True] * (len(tokens) - 1))
+    return FedPrompt(prompt.text, prompt.format, ids, tokens, counts, editable, prefill)
 
 
 def activation(feature, token):
@@ -298,25 +300,62 @@ def arm(tokens):
     )
 
 
-def generated_of(request, schedule=None, tokens=None):
-    """Edits change the words from FIRST_EDITED on; `tokens` (baseline, edited) is what was streamed."""
-    schedule = schedule or (EditsFrom(0, request.edits),)
-    length = request.sampling.max_tokens
-    baseline, edited = tokens or (BASELINE[:length], (EDITED if request.edits else BASELINE)[:length])
+def words_of(edits, sample, at):
+    """The token of an arm: edits change the words from FIRST_EDITED on, and samples are told apart by their first."""
+    word = (EDITED if edits else BASELINE)[at]
+    return f"Sample{sample + 1}" if sample and at == 0 else word
+
+
+def rows_of(request):
+    """(sample, edited, variant) of every row, as engine.decode orders them."""
+    rows = []
+    for sample in range(request.samples):
+        rows += [(sample, False, None), (sample, True, None)]
+        rows += [(sample, True, variant) for variant in range(len(request.variants))]
+    return rows
+
+
+def edits_of(request, row, now):
+    """What a row is under while `now` is what may change."""
+    _, edited, variant = row
+    return () if not edited else now if variant is None else request.variants[variant]
+
+
+def settled(edits):
+    """As the engine records them."""
+    return tuple(
+        replace(e, absolute=e.strength * 10) if e.kind in ("set", "steer") and e.absolute is None else e for e in edits
+    )
+
+
+def generated_of(request, schedule=None, tokens=None, stopped=False):
+    """`tokens`, by row, is what was streamed; else what the request alone comes to."""
+    rows = rows_of(request)
+    schedule = [EditsFrom(c.token_index, settled(c.edits)) for c in schedule or (EditsFrom(0, request.edits),)]
+    if tokens is None:
+        length = min(len(BASELINE), request.sampling.max_tokens)
+        tokens = [[words_of(edits_of(request, row, request.edits), row[0], i) for i in range(length)] for row in rows]
+    arms = [arm(words) for words in tokens]
+    baseline, edited = tokens[:2]
     apart = next((i for i, (a, b) in enumerate(zip(baseline, edited, strict=True)) if a != b), None)
+    more = [OtherArm(*row, found, 20, 5 + i) for i, (row, found) in enumerate(zip(rows[2:], arms[2:], strict=True), 1)]
     return Generated(
-        fed(request.prompt),
+        fed(request.prompt, request.prefill),
         request.sampling,
-        request.edits,
+        schedule[0].edits,
         tuple(schedule),
-        2,
-        arm(baseline),
-        arm(edited),
+        len(rows),
+        arms[0],
+        arms[1],
         apart,
         tuple(KL if a != b else 0.0 for a, b in zip(baseline, edited, strict=True)),
         20,
         5,
         25.0,
+        tuple(map(settled, request.variants)),
+        tuple(more),
+        request.branched_at,
+        stopped,
     )
 
 
@@ -359,7 +398,8 @@ class Stream:
 
     request: Generate
     schedule: list
-    tokens: tuple
+    tokens: list
+    """By row."""
 
 
 class FakeEngine(LiveEngine):
@@ -420,6 +460,8 @@ class FakeEngine(LiveEngine):
 
     def stop(self, request_id):
         self.stopped.append(request_id)
+        if not self.stepping and request_id in self._streams:
+            self._ended(request_id, self._streams[request_id])
 
     async def close(self):
         self.closes += 1
@@ -484,7 +526,9 @@ class FakeEngine(LiveEngine):
         if type(request) in self.failures:
             self._end(request_id, self.failures[type(request)])
         elif isinstance(request, Generate):
-            stream = Stream(request, [EditsFrom(0, request.edits)], ([], []))
+            stream = Stream(request, [EditsFrom(0, request.edits)], [[] for _ in rows_of(request)])
+            for _ in range(request.branched_at or 0):
+                self._token(request_id, stream, told=False)
             self._streams[request_id] = stream
             while not self.stepping and request_id in self._streams:
                 self._token(request_id, stream)
@@ -493,19 +537,29 @@ class FakeEngine(LiveEngine):
                 self._emit(0, MemoryLeft(3_200_000_000, 8_000_000_000))
             self._end(request_id, Finished(self.instead.get(type(request), ANSWERS[type(request)])(request)))
 
-    def _token(self, request_id, stream):
-        baseline, edited = stream.tokens
-        at = len(baseline)
-        edits = self._edits.get(request_id, stream.request.edits) if at else stream.request.edits
+    def _token(self, request_id, stream, told=True):
+        """One more, and the end behind the last or once it is stopped: that takes effect with the next token."""
+        request, at = stream.request, len(stream.tokens[0])
+        planned = {change.token_index: change.edits for change in request.schedule}
+        edits = planned.get(at, stream.schedule[-1].edits)
+        if at and told and request_id in self._edits:
+            edits = self._edits.pop(request_id)
         if stream.schedule[-1].edits != edits:
             stream.schedule.append(EditsFrom(at, edits))
-        baseline.append(BASELINE[at])
-        edited.append((EDITED if edits else BASELINE)[at])
-        kl = KL if baseline[at] != edited[at] else 0.0
-        self._emit(request_id, TokenStep(at, baseline[at], edited[at], kl=kl))
-        if len(baseline) == min(len(BASELINE), stream.request.sampling.max_tokens):
-            whole = (tuple(baseline), tuple(edited))
-            self._end(request_id, Finished(generated_of(stream.request, stream.schedule, whole)))
+        for row, words in zip(rows_of(request), stream.tokens, strict=True):
+            words.append(words_of(edits_of(request, row, edits), row[0], at))
+        if not told:
+            return
+        baseline, edited, *more = (words[at] for words in stream.tokens)
+        kl = KL if baseline != edited else 0.0
+        self._emit(request_id, TokenStep(at, baseline, edited, more=tuple(more), kl=kl))
+        if at + 1 == min(len(BASELINE), request.sampling.max_tokens) or request_id in self.stopped:
+            self._ended(request_id, stream)
+
+    def _ended(self, request_id, stream):
+        stopped = request_id in self.stopped
+        found = generated_of(stream.request, stream.schedule, stream.tokens, stopped)
+        self._end(request_id, Finished(found))
 
 
 # ---- the app on it

@@ -59,7 +59,7 @@ async def test_the_footer_shows_the_keys_that_fit(b):
 
 @on_app(size=SMALLEST)
 async def test_the_footer_fits_eighty_columns(b):
-    for key in "1234":
+    for key in "1234e":
         await b.press(key)
         await b.until(lambda: "? Help" in footer(b), seconds=2)
 

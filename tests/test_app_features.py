@@ -333,7 +333,7 @@ async def test_strength(b):
     for _ in range(4):
         await b.press("minus")
     await b.until(lambda: b.study.slot(100).strength == 0.5)
-    await b.shows("100 × 0.5")
+    await b.shows("100 ×0.5")
     await b.press("2", "minus")  # the feature that is read
     await b.until(lambda: b.study.slot(100).strength == 0.25)
 

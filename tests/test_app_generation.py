@@ -94,10 +94,10 @@ async def test_a_toggle_acts_on_the_next_token(b):
     await b.until(lambda: b.engine.edits_set)
     assert [edits for _, edits in b.engine.edits_set] == [(Edit(100),)]
     assert len(b.engine.of(Generate)) == 1 and b.main.generation.running
-    assert title(b) == "edited: 100 ablate"
+    assert title(b) == "edited: no edits → from token 3: 100 ablate"
     b.engine.step(5)
     await b.until(lambda: "● token 7" in figures(b))
-    assert "edits changed at token 3" in figures(b)
+    assert "from token 3 on: 100 ablate" in figures(b)
     await b.press("minus")
     await b.until(lambda: b.engine.edits_set[-1][1] == (Edit(100, -0.5),))
     await b.press("space")
@@ -105,7 +105,8 @@ async def test_a_toggle_acts_on_the_next_token(b):
     await finished(b)
     result = b.study.results.generations[-1]
     assert [(c.token_index, c.edits) for c in result.schedule] == [(0, ()), (2, (Edit(100),)), (7, ())]
-    assert "edits changed at token 3, 8" in figures(b)
+    assert title(b) == "edited: no edits → from token 3: 100 ablate → from token 8: no edits"
+    assert "from token 8 on: no edits" in figures(b)
     assert "edits changed since" not in figures(b)
     # the request's id, not another's
     assert {i for i, _ in b.engine.edits_set} == {b.engine.requests.index(b.engine.of(Generate)[0]) + 1}
@@ -127,20 +128,6 @@ async def test_a_toggle_restarts_the_text(b):
     assert b.study.results.generations[-1].schedule[0].edits == (Edit(100),)
     await b.press("t")
     await b.until(lambda: "acts on the next token" in str(b.main.generation.border_subtitle))
-
-
-@on_app()
-async def test_x_stops_the_text_and_keeps_what_came(b):
-    await streaming(b, 4)
-    await b.press("x")
-    await b.until(lambda: not b.main.generation.running)
-    await b.until(lambda: "stopped; g runs it again" in figures(b))
-    assert arm(b, "baseline") == "The nurse is most" and not b.engine.streaming
-    assert b.study.results.generations == ()
-    await b.press("x")
-    await b.hears("Nothing is running.")
-    await streaming(b, 1)
-    await finished(b)
 
 
 @on_app()

@@ -91,7 +91,7 @@ async def test_saving_and_opening_again_restores_everything(tmp_path):
         assert b.main.features.feature() == 100
         await b.shows("“nurse”")
         text = b.screen_text()
-        assert "101 × 0.125" in text and "edited: 101 × 0.125" in text and "1 Prompts · small" in text
+        assert "101 ×0.125" in text and "edited: 101 ×0.125" in text and "1 Prompts · small" in text
         assert not b.engine.of(Rank) and not b.engine.of(Generate)
 
 

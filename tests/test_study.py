@@ -5,9 +5,11 @@ import pytest
 import samples
 
 from engine import session as sessions
-from engine.records import Edit, Load, Probe, Prompt, PromptSet, Sampling
+from engine.records import NO_FEATURE, Edit, EditsFrom, Load, Probe, Prompt, PromptSet, Sampling
 from engine.session import EditSlot
-from tui.study import SCALES, UNDO_STEPS, Study, start_workspace, workspace_of
+from tui.changes import UNDO_STEPS
+from tui.strengths import PLACES, STEPS, variants
+from tui.study import Study, start_workspace, workspace_of
 
 replace = msgspec.structs.replace
 ONE, TWO, THREE = Prompt("one"), Prompt("two"), Prompt("three")
@@ -135,9 +137,12 @@ def test_the_probe_of_the_question(study):
     assert study.probe_of_question() is None and study.question() == Prompt("Else?", "chat")
     study.ask_probe(Probe("Raw one", "raw"))
     assert study.question() == Prompt("Raw one", "raw")
-    study.set_generation(False, Sampling(3, 0.5, 7), True)
+    study.set_generation(False, Sampling(3, 0.5, 7), "So", 2, True)
     assert study.question() == Prompt("Raw one", "chat")
     assert (study.work.sampling, study.work.restart) == (Sampling(3, 0.5, 7), True)
+    assert (study.work.prefill, study.work.samples) == ("So", 2)
+    study.switch_restart()
+    assert not study.work.restart and study.work.samples == 2
 
 
 # ---- features and edits
@@ -170,21 +175,32 @@ def test_an_edit_is_switched_and_keeps_its_strength_and_place(study):
     assert study.work.edits == (EditSlot(8),) and study.slot(7) is None
 
 
-def test_strength_goes_along_the_scales_to_both_ends(study):
+@pytest.mark.parametrize("kind", ["scale", "set", "steer", "project"])
+def test_strength_goes_along_the_steps_of_its_kind_to_both_ends(study, kind):
+    steps = STEPS[kind]
+    study.put_edits((Edit(7, steps[-1], kind),))
     study.step_edit(7, 1)
-    assert study.slot(7).strength == 1.5  # a new one starts at 1
-    for scale in (2.0, 3.0, 5.0, 5.0):
-        study.step_edit(7, 1)
-        assert study.slot(7).strength == scale
+    assert study.slot(7).strength == steps[-1]
     seen = []
-    while study.slot(7).strength != SCALES[0]:
+    while study.slot(7).strength != steps[0]:
         study.step_edit(7, -1)
         seen.append(study.slot(7).strength)
-    assert seen == list(reversed(SCALES[:-1]))
+    assert seen == list(reversed(steps[:-1]))
     study.step_edit(7, -1)
-    assert study.slot(7).strength == SCALES[0]
+    assert study.slot(7) == EditSlot(7, steps[0], kind)
+
+
+def test_steps_reach_what_changes_nothing_and_what_removes():
+    assert {0.0, 1.0} <= set(STEPS["scale"]) & set(STEPS["project"])
+    assert 0.0 in STEPS["steer"] and min(STEPS["steer"]) == -max(STEPS["steer"])
+    assert STEPS["set"][0] == STEPS["project"][0] == 0.0
+    assert all(list(steps) == sorted(set(steps)) for steps in STEPS.values())
+
+
+def test_a_new_edit_steps_from_where_nothing_changes(study):
+    study.step_edit(7, 1)
     study.step_edit(9, -1)
-    assert study.slot(9) == EditSlot(9, 0.75)
+    assert study.work.edits == (EditSlot(7, 1.5), EditSlot(9, 0.75))
 
 
 def test_a_strength_in_between_goes_on_from_the_nearest():
@@ -192,6 +208,53 @@ def test_a_strength_in_between_goes_on_from_the_nearest():
     for feature, steps, scale in ((1, 1, 1.0), (2, -1, 3.0), (3, 1, -0.5)):
         study.step_edit(feature, steps)
         assert study.slot(feature).strength == scale
+
+
+def test_another_strength_drops_what_the_old_one_came_to(study):
+    study.put_edits((Edit(7, 5.0, "set", absolute=50.0),))
+    study.step_edit(7, 1)  # there is no stronger one
+    assert study.slot(7).absolute == 50.0
+    study.step_edit(7, -1)
+    assert study.edits() == (Edit(7, 3.0, "set"),)
+
+
+def test_an_edit_goes_round_all_places(study):
+    study.move_edit(7)
+    assert study.work.edits == ()  # there is none
+    study.put_edits((Edit(7, 2.0, "set", absolute=20.0),))
+    seen = []
+    for _ in PLACES:
+        seen.append(study.slot(7).at)
+        study.move_edit(7)
+    assert tuple(seen) == PLACES and study.edits() == (Edit(7, 2.0, "set", absolute=20.0),)
+
+
+def test_the_reconstruction_is_an_edit_like_others(study):
+    study.toggle_edit(7)
+    study.toggle_reconstruction()
+    assert study.edits() == (Edit(7), Edit(kind="reconstruct"))
+    study.toggle_reconstruction()
+    assert study.edits() == (Edit(7),) and not study.slot(NO_FEATURE).on
+    study.toggle_edit(NO_FEATURE)
+    study.step_edit(NO_FEATURE, 1)
+    assert study.edits() == (Edit(7), Edit(kind="reconstruct"))
+    study.remove_edit(NO_FEATURE)
+    assert study.work.edits == (EditSlot(7),)
+
+
+def test_edits_are_put_in_one_step_of_undo(study):
+    study.add_edits([1, 2])
+    study.toggle_edit(2)
+    study.put_edits((Edit(2, 0.5, at="prompt"), Edit(kind="reconstruct")))
+    assert study.edits() == (Edit(1), Edit(2, 0.5, at="prompt"), Edit(kind="reconstruct"))
+    assert study.undo() and study.work.edits == (EditSlot(1), EditSlot(2, on=False))
+
+
+def test_variants_have_one_edit_at_several_strengths():
+    edits = (Edit(1), Edit(2, 2.0, "set", absolute=20.0), Edit(3))
+    found = variants(edits, edits[1], (0.5, 2.0))
+    assert found == ((Edit(1), Edit(2, 0.5, "set"), Edit(3)), edits)
+    assert variants(edits, Edit(9), (0.0,)) == ((*edits, Edit(9)),)
 
 
 def test_stepping_switches_an_edit_on(study):
@@ -291,6 +354,17 @@ def test_a_session_of_the_command_line_gets_a_workspace():
     study = Study.from_session(session)
     assert study.question() == Prompt(samples.NEGATIVE.text, "chat")
     assert study.edits() == samples.EDITS and study.work.sampling == samples.GENERATED.sampling
+    assert study.work.prefill == "" and study.work.samples == 1
+    last = (Edit(9, 1.0, "steer", absolute=3.0),)
+    more = replace(
+        samples.GENERATED,
+        prompt=replace(samples.NEGATIVE, prefill="So"),
+        schedule=(EditsFrom(0, samples.EDITS), EditsFrom(3, last)),
+        more=samples.ARMS.more,
+    )
+    study = Study.from_session(sessions.add(session, more))
+    assert study.edits() == last and study.work.prefill == "So" and study.work.samples == 2
+    assert study.recorded_edits() == (*samples.EDITS, *samples.EDITS, *last)
     assert Study.from_session(sessions.new(Load())).work.prompts == PromptSet("new")
 
 
@@ -311,13 +385,17 @@ def test_every_change_raises_the_version(study):
         lambda: study.put_probe(None, Probe("q")),
         lambda: study.ask_probe(Probe("q")),
         lambda: study.set_question("other"),
-        lambda: study.set_generation(True, Sampling(), False),
+        lambda: study.set_generation(True, Sampling(), "", 1, False),
+        lambda: study.switch_restart(),
         lambda: study.choose_feature(1),
         lambda: study.toggle_pin(1),
         lambda: study.set_label(1, "l"),
         lambda: study.toggle_edit(1),
         lambda: study.step_edit(1, 1),
         lambda: study.switch_all_edits(),
+        lambda: study.move_edit(1),
+        lambda: study.toggle_reconstruction(),
+        lambda: study.put_edits((Edit(3),)),
         lambda: study.add_edits([2]),
         lambda: study.remove_edit(2),
         lambda: study.add(samples.GENERATED),

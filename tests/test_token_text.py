@@ -10,7 +10,7 @@ from textual.color import Color, rgb_to_lab
 from textual.theme import BUILTIN_THEMES
 
 from tui.token_layout import Layout, safe
-from tui.token_text import DIFFERS, MASKED, STEPS, Passage, TokenText, gradient, step_of
+from tui.token_text import DIFFERS, MASKED, STEPS, TURNED_DIFFERS, Passage, TokenText, gradient, step_of
 
 POOL = [
     *("The", " cat", " sat", ",", " on", " extraordinarily", "-", "x" * 30, "two words"),
@@ -261,7 +261,7 @@ def test_append_is_show_of_the_whole(seed):
     @on_screen(size=(25, 10), show_cursor=False)
     async def test(app, widget, pilot):
         tokens = random_tokens(rng, 200)
-        shades = [rng.randint(DIFFERS, STEPS) for _ in tokens]
+        shades = [rng.randint(TURNED_DIFFERS, STEPS) for _ in tokens]
         widget.show(plain(["Prompt"], ["Answer", ":"]))
         begin = 0
         while begin < len(tokens):
@@ -498,7 +498,7 @@ def test_steps():
 
 
 def test_passages_check_their_shades():
-    for shades in ((0,), (0, STEPS + 1), (0, DIFFERS - 1)):
+    for shades in ((0,), (0, STEPS + 1), (0, TURNED_DIFFERS - 1)):
         with pytest.raises(ValueError):
             Passage(("a", "b"), shades)
 

@@ -7,7 +7,17 @@ from typing import TYPE_CHECKING
 
 from engine import measures
 from engine.errors import UsageError
-from engine.records import Answer, Attribute, Attribution, FindMinimalSet, Loaded, Measure, MinimalSet, Probe
+from engine.records import (
+    NO_FEATURE,
+    Answer,
+    Attribute,
+    Attribution,
+    FindMinimalSet,
+    Loaded,
+    Measure,
+    MinimalSet,
+    Probe,
+)
 from engine.words import listed
 from tui.effects import is_current, measure_in_words, strings_in_words, typed_answer, with_answers
 from tui.screens.causes import CausesScreen
@@ -98,7 +108,7 @@ class CauseFlows:
             return
         ranking = self.screen.study.ranking()
         rows = tuple(row.feature for row in ranking.features) if ranking else ()
-        edited = tuple(slot.feature for slot in self.screen.study.work.edits)
+        edited = tuple(s.feature for s in self.screen.study.work.edits if s.feature != NO_FEATURE)
         request = Attribute(
             measure, candidates=rows if listed else (), also=() if listed else tuple(dict.fromkeys((*rows, *edited)))
         )

@@ -1,4 +1,4 @@
-"""Dialogs of the main screen about prompts and probes, and its pages: each asks, then changes the study and shows it."""
+"""Dialogs about prompts and probes, and pages: each asks, then changes the study and shows it."""
 
 from __future__ import annotations
 
@@ -6,17 +6,16 @@ from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from msgspec.structs import replace
 from rich.console import Group
 from rich.text import Text
 
 import prompts
 import prompts.importer
 import prompts.writer
-from engine import edit_specs, prompt_sets, snippets
+from engine import prompt_sets
 from engine.errors import SaescopeError
 from engine.export import edits_in_words
-from engine.records import Answer, Diagnosis, Edit, Format, Generate, Probe, ProbeTable, Prompt, Sampling
+from engine.records import Answer, Diagnosis, Format, Probe, ProbeTable, Prompt, Sampling
 from tui import paths
 from tui.help import help_text
 from tui.screens.dialogs import AskText, Choice, Choose, Field, Form

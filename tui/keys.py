@@ -12,11 +12,15 @@ MAIN = [
     Binding("e", "pane('edits')", "To edits", show=False, id="pane.edits", tooltip="To the list of edits"),
     Binding("space", "toggle_edit", "Ablate", id="feature.ablate", tooltip="Ablate the feature; again: off, on"),
     Binding("plus,equals_sign", "strength(1)", "Stronger", show=False, key_display="+", id="feature.plus",
-            tooltip="Scale the feature up a step"),
-    Binding("asterisk", "factor", "Factor", show=False, key_display="*", id="feature.factor",
-            tooltip="Scale the feature by a factor you type"),
+            tooltip="The feature's edit a step stronger"),
+    Binding("asterisk", "edit", "Edit", show=False, key_display="*", id="feature.edit",
+            tooltip="The feature's edit: scale, set, steer or project, how strongly, and where"),
     Binding("minus", "strength(-1)", "Weaker", show=False, key_display="-", id="feature.minus",
-            tooltip="Scale the feature down a step"),
+            tooltip="The feature's edit a step weaker"),
+    Binding("P", "publish", "As published", show=False, id="feature.publish",
+            tooltip="Edit the feature as the prompt set's study did (founding_5v2)"),
+    Binding("T", "try", "Try strengths", show=False, id="feature.try",
+            tooltip="Generate with several strengths of it in one batch"),
     Binding("p", "pin", "Pin", show=False, id="feature.pin", tooltip="Pin the feature to the leaderboard"),
     Binding("l", "label", "Label", show=False, id="feature.label", tooltip="Give the feature a name of your own"),
     Binding("f", "describe", "About", id="feature.describe",
@@ -33,7 +37,8 @@ MAIN = [
             tooltip="Which features influence an answer? Attribution on the probes"),
     Binding("C", "causes", "Last effects", show=False, id="run.causes",
             tooltip="The last attribution again; there m finds the smallest set"),
-    Binding("x", "stop", "Stop", show=False, id="run.stop", tooltip="Stop what the engine does"),
+    Binding("x", "stop", "Stop", show=False, id="run.stop",
+            tooltip="Stop what the engine does; a running text is kept as far as it came"),
     Binding("u", "undo", "Undo", show=False, id="session.undo", tooltip="Undo the last change of prompts or edits"),
     Binding("R", "replay", "Replay", show=False, id="run.replay", tooltip="Run the session's results again"),
     Binding("E", "restart_engine", "Restart", show=False, id="run.restart", tooltip="Restart the engine"),
@@ -52,5 +57,5 @@ MAIN = [
     Binding("q", "app.quit", "Quit", show=False, id="app.quit", tooltip="Quit; everything is saved"),
 ]  # fmt: skip
 
-OF_A_FEATURE = ("toggle_edit", "strength", "factor", "pin", "label", "describe", "copy")
+OF_A_FEATURE = ("toggle_edit", "strength", "edit", "publish", "try", "pin", "label", "describe", "copy")
 """Actions that need a feature at hand, and are hidden in panes that have none."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable
 from functools import cached_property
 from typing import TYPE_CHECKING, ClassVar
 
@@ -11,20 +10,18 @@ from textual import on
 from textual.binding import BindingType
 from textual.widgets import Input, TextArea
 
-from engine import feature_lists
 from engine.records import Diagnosis, Load, Loaded, ProbeTable
 from engine.session import Result
 from tui import keys
 from tui.bridge import Bridge
+from tui.edit_screen import EditScreen
 from tui.health import HealthLine
 from tui.opening import Opening
-from tui.panes.edits import EditsPane
 from tui.panes.generation import GenerationPane
 from tui.panes.leaderboard import LeaderboardPane
 from tui.panes.prompts import PromptsPane
 from tui.panes.tokens import TokensPane
 from tui.work import Work
-from tui.workbench import Workbench
 
 if TYPE_CHECKING:
     from tui.cause_flows import CauseFlows
@@ -32,11 +29,12 @@ if TYPE_CHECKING:
     from tui.flows import Flows
     from tui.model_flow import ModelFlow
     from tui.session_flows import SessionFlows
+    from tui.text_flows import TextFlows
 
 AUTOSAVE_SECONDS = 0.25
 
 
-class MainScreen(Workbench):
+class MainScreen(EditScreen):
     """Routes what panes post and keys ask for: changes the study, shows it, sets the engine to work."""
 
     BINDINGS: ClassVar[list[BindingType]] = [*keys.MAIN]
@@ -49,10 +47,17 @@ class MainScreen(Workbench):
 
     @cached_property
     def flows(self) -> Flows:
-        """Dialogs about prompts, features and generation."""
+        """Dialogs about prompts, and pages."""
         from tui.flows import Flows
 
         return Flows(self)
+
+    @cached_property
+    def text_flows(self) -> TextFlows:
+        """Dialogs about texts."""
+        from tui.text_flows import TextFlows
+
+        return TextFlows(self)
 
     @cached_property
     def causes(self) -> CauseFlows:
@@ -100,7 +105,7 @@ class MainScreen(Workbench):
         self.work.load(self.study.load)
         self.set_interval(AUTOSAVE_SECONDS, self.autosave)
         self.set_timer(
-            1.0, lambda: (self.flows, self.causes, self.feature_page)
+            1.0, lambda: (self.flows, self.edit_flows, self.text_flows, self.causes, self.feature_page)
         )  # imported before the first dialog is asked for
 
     def autosave(self) -> None:
@@ -184,8 +189,8 @@ class MainScreen(Workbench):
         self.causes.show_last()
 
     def action_stop(self) -> None:
-        """Stops what runs."""
-        if not self.work.bridge.cancel_all():
+        """Stops what runs; a text of which there is something is kept as far as it has come."""
+        if not self.work.stop_text() and not self.work.bridge.cancel_all():
             self.notify("Nothing is running.")
 
     @on(GenerationPane.Asked)
@@ -203,14 +208,23 @@ class MainScreen(Workbench):
     @on(GenerationPane.SettingsWanted)
     def change_settings(self) -> None:
         """How text is generated."""
-        self.flows.change_settings()
+        self.text_flows.change_settings()
 
     @on(GenerationPane.ModeWanted)
     def change_mode(self) -> None:
         """What a toggle does to the running text."""
-        work = self.study.work
-        self.study.set_generation(work.raw, work.sampling, not work.restart)
+        self.study.switch_restart()
         self.show_question()
+
+    @on(GenerationPane.RewindWanted)
+    def rewind(self) -> None:
+        """From the cursor on, anew."""
+        self.work.rewind()
+
+    @on(GenerationPane.BranchesWanted)
+    def show_branches(self) -> None:
+        """The kept texts."""
+        self.text_flows.show_branches()
 
     @on(Bridge.Lost)
     def show_loss(self, event: Bridge.Lost) -> None:
@@ -282,25 +296,6 @@ class MainScreen(Workbench):
 
     # ---- features
 
-    def feature_at_hand(self) -> int | None:
-        """The feature an action is about: under the cursor of the pane with the focus, else the one being read."""
-        pane = self.focused_pane()
-        if isinstance(pane, EditsPane):
-            return pane.feature()
-        if isinstance(pane, TokensPane):
-            listed = pane.listed_feature()
-            return self.study.work.feature if listed is None else listed
-        if isinstance(pane, LeaderboardPane):
-            return pane.feature()
-        return self.study.work.feature
-
-    def _with_feature(self, action: Callable[[int], object]) -> None:
-        feature = self.feature_at_hand()
-        if feature is None:
-            self.notify("No feature is chosen yet: r ranks them, # looks one up.")
-        else:
-            action(feature)
-
     @on(LeaderboardPane.FeatureMoved)
     def read_feature(self, event: LeaderboardPane.FeatureMoved) -> None:
         """The tokens follow the leaderboard's cursor."""
@@ -362,7 +357,7 @@ class MainScreen(Workbench):
 
     def action_copy(self) -> None:
         """Number, command line or snippet to the clipboard."""
-        self._with_feature(self.flows.ask_copy)
+        self._with_feature(self.text_flows.ask_copy)
 
     def show_probes(self, table: ProbeTable) -> None:
         """All probes; who is typing meanwhile is not interrupted."""
@@ -394,67 +389,6 @@ class MainScreen(Workbench):
             self.flows.show_diagnosis(diagnosis)
         else:
             self.notify("The doctor is done: H shows the report.")
-
-    # ---- edits
-
-    def action_toggle_edit(self) -> None:
-        """Ablates, or switches the edit."""
-
-        def toggle(feature: int) -> None:
-            self.study.toggle_edit(feature)
-            self.edits_changed()
-
-        self._with_feature(toggle)
-
-    def action_factor(self) -> None:
-        """A strength that is typed."""
-        self._with_feature(self.flows.ask_factor)
-
-    def action_strength(self, steps: int) -> None:
-        """Another strength."""
-
-        def step(feature: int) -> None:
-            self.study.step_edit(feature, steps)
-            self.edits_changed()
-
-        self._with_feature(step)
-
-    @on(EditsPane.ToggleWanted)
-    def toggle_listed(self, event: EditsPane.ToggleWanted) -> None:
-        """Enter or a click in the list of edits."""
-        self.study.toggle_edit(event.feature)
-        self.edits_changed()
-
-    @on(EditsPane.RemoveWanted)
-    def remove_edit(self, event: EditsPane.RemoveWanted) -> None:
-        """An edit leaves the list."""
-        self.study.remove_edit(event.feature)
-        self.edits_changed()
-
-    @on(EditsPane.ClearWanted)
-    def clear_edits(self) -> None:
-        """All edits leave the list."""
-        self.study.clear_edits()
-        self.edits_changed()
-
-    @on(EditsPane.AllWanted)
-    def switch_all(self) -> None:
-        """All edits off, or on."""
-        self.study.switch_all_edits()
-        self.edits_changed()
-
-    def ablate_list(self) -> None:
-        """Ablates the demo SAE's packaged list."""
-        self.study.add_edits(feature_lists.read("gender"))
-        self.edits_changed()
-        if self.study.ranking() is not None and not self.study.ranking_is_stale():
-            self.work.rank()  # so that the list says what they fire on
-
-    def edits_changed(self) -> None:
-        """Shows the edits and puts the running text under them."""
-        self.show_edits()
-        self.work.edits_changed()
-        self.show_generation_staleness()
 
     # ---- sessions, model, pages
 

@@ -17,6 +17,8 @@ from rich.cells import cell_len, get_character_cell_size, split_graphemes
 STEPS = 16
 MASKED = -1
 DIFFERS = -2
+TURNED = -3
+TURNED_DIFFERS = -4
 
 
 @dataclass(frozen=True)
@@ -25,7 +27,8 @@ class Passage:
 
     tokens: tuple[str, ...]
     shades: tuple[int, ...]
-    """Per token: DIFFERS from the other arm, MASKED, 0 where it is plain, or an activation in 1 to STEPS."""
+    """Per token: DIFFERS from the other arm, TURNED where other edits were in force, both, MASKED, 0 where it is plain,
+    or an activation in 1 to STEPS."""
     prefix: str = ""
     """Bold before the first line, such as "+ "; later lines are indented by its width."""
     prefix_style: str = ""
@@ -34,7 +37,7 @@ class Passage:
     def __post_init__(self) -> None:
         if len(self.tokens) != len(self.shades):
             raise ValueError(f"{len(self.tokens)} tokens with {len(self.shades)} shades")
-        if self.shades and (min(self.shades) < DIFFERS or max(self.shades) > STEPS):
+        if self.shades and (min(self.shades) < TURNED_DIFFERS or max(self.shades) > STEPS):
             raise ValueError(f"shades from {min(self.shades)} to {max(self.shades)}")
 
 

@@ -23,9 +23,20 @@ from textual.reactive import reactive
 from textual.scroll_view import ScrollView
 from textual.strip import Strip
 
-from tui.token_layout import DIFFERS, MASKED, STEPS, Layout, Line, Passage, safe, step_of
+from tui.token_layout import (
+    DIFFERS,
+    MASKED,
+    STEPS,
+    TURNED,
+    TURNED_DIFFERS,
+    Layout,
+    Line,
+    Passage,
+    safe,
+    step_of,
+)
 
-__all__ = ["DIFFERS", "MASKED", "STEPS", "Passage", "TokenText", "gradient", "step_of"]
+__all__ = ["DIFFERS", "MASKED", "STEPS", "TURNED", "TURNED_DIFFERS", "Passage", "TokenText", "gradient", "step_of"]
 
 FAINTEST = 0.12
 """How far from the background the first step lies, as a share of the whole way: it must be seen."""
@@ -61,6 +72,7 @@ class TokenText(ScrollView, can_focus=True):
         scrollbar-size: 0 1;
         & > .token-text--masked { text-style: dim; }
         & > .token-text--differs { color: $text-warning; text-style: bold underline; }
+        & > .token-text--turned { background: $foreground 14%; }
         & > .token-text--positive { color: $text-success; text-style: bold; }
         & > .token-text--negative { color: $text-error; text-style: bold; }
         & > .token-text--cursor { text-style: bold underline; }
@@ -70,6 +82,7 @@ class TokenText(ScrollView, can_focus=True):
     COMPONENT_CLASSES: ClassVar[set[str]] = {
         "token-text--masked",
         "token-text--differs",
+        "token-text--turned",
         "token-text--positive",
         "token-text--negative",
         "token-text--cursor",
@@ -166,7 +179,7 @@ class TokenText(ScrollView, can_focus=True):
         self._keep_cursor_in_view()
 
     def append(self, tokens: Sequence[str], shades: Sequence[int]) -> None:
-        """Adds tokens to the last passage. The end stays in view if it was."""
+        """Adds tokens to the last passage. The end stays in view if it was, and a cursor there stays at the end."""
         if not self._passages:
             self.show([Passage(tuple(tokens), tuple(shades))])
             return
@@ -175,14 +188,32 @@ class TokenText(ScrollView, can_focus=True):
         if not self._text_width:
             return
         follow = self._following and self.scroll_target_y >= self.scroll_y  # not while the user scrolls up
+        rider = self._cursor if follow and self._cursor == self._placed.last else None
         changed = self._placed.extend(tokens)
         if self.show_cursor and self._cursor is None:
             self._cursor = self._placed.first
-        self.virtual_size = Size(self._text_width, len(self._placed.lines))
+        elif rider is not None:
+            changed = min(changed, self._placed.row(*rider))  # it leaves that line
+            self._cursor = self._placed.last
+        self._grow()
         self._repaint(range(changed, len(self._placed.lines)))
         if follow:
             self._scroll(self.max_scroll_y)
         self._following = follow
+
+    def _grow(self) -> None:
+        """Takes note of how many lines there are now.
+
+        Unless the height follows from them, nothing moves: setting virtual_size would lay out and paint all the screen.
+        """
+        size = Size(self._text_width, len(self._placed.lines))
+        if size == self.virtual_size:
+            return
+        if self.styles.is_auto_height:
+            self.virtual_size = size
+        else:
+            self.set_reactive(TokenText.virtual_size, size)
+            self._scroll_update(size)
 
     def clear(self) -> None:
         """Removes everything."""
@@ -402,8 +433,9 @@ class TokenText(ScrollView, can_focus=True):
             if background.ansi is not None:  # the terminal's own, which nobody knows
                 background = BLACK if self.app.current_theme.dark else WHITE
             self._palette = {0: plain}
-            for name, key in (("masked", MASKED), ("differs", DIFFERS)):
+            for name, key in (("masked", MASKED), ("differs", DIFFERS), ("turned", TURNED)):
                 self._palette[key] = plain + self.get_component_rich_style(f"token-text--{name}", partial=True)
+            self._palette[TURNED_DIFFERS] = self._palette[DIFFERS] + self._palette[TURNED].background_style
             for step, colour in enumerate(gradient(background, accent), 1):
                 text = WHITE if rgb_to_lab(colour).L < 50 else BLACK
                 self._palette[step] = plain + Style.from_color(text.rich_color, colour.rich_color)

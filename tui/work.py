@@ -1,26 +1,19 @@
-"""What the app asks of the engine: each task awaits one result, keeps it in the study and shows it in a pane.
-
-Tasks of a kind replace each other, so a late result never overwrites a newer one. Errors are reported by the screen.
-"""
+"""What the app asks of the engine beside texts: each task keeps its result in the study and shows it in a pane."""
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Awaitable, Callable, Sequence
-from typing import TYPE_CHECKING, TypeVar
+from collections.abc import Callable
 
 from engine.client import RequestCancelled
 from engine.errors import SaescopeError
 from engine.records import (
-    AnswersScored,
+    NO_FEATURE,
     Attribution,
     Causes,
     CausesReplayed,
     Diagnosis,
     Doctor,
-    Event,
     FeaturesAt,
-    Generate,
     Generated,
     Load,
     Loaded,
@@ -33,92 +26,20 @@ from engine.records import (
     ReplayCauses,
     Replayed,
     ReplayRank,
-    Request,
     RunProbes,
-    ScoreAnswers,
     Show,
     Shown,
     TokenFeatures,
-    TokenStep,
 )
-from tui.bridge import Bridge, OnEvents
-from tui.crash import keep_details
+from tui.generating import Generating
 from tui.words import count_in_words
 
-if TYPE_CHECKING:
-    from tui.main_screen import MainScreen
-
-T = TypeVar("T")
 ROWS = 200
 """How many features the leaderboard holds; any other one is found by its number."""
 
 
-class Work:
-    """The screen's tasks. `start` each through its method; none of them blocks."""
-
-    def __init__(self, screen: MainScreen, bridge: Bridge) -> None:
-        self.screen, self.bridge = screen, bridge
-        self._generation: int | None = None
-        """The id of the running generation."""
-        self._text = 0
-        """Numbers the texts: tokens of one that was started anew are not shown."""
-        self._loads = 0
-        self._no_load_runs = asyncio.Event()
-        self._no_load_runs.set()
-
-    @property
-    def ready(self) -> bool:
-        """Whether a model is loaded."""
-        return self.bridge.alive and self.screen.study.loaded is not None
-
-    def run(self, kind: str, task: Callable[[], Awaitable[None]]) -> None:
-        """Runs a task in place of the one of its kind; what goes wrong is reported."""
-
-        async def guarded() -> None:
-            try:
-                await task()
-            except RequestCancelled:
-                pass
-            except SaescopeError as error:
-                if error is not self.bridge.lost:  # a lost engine is reported once, for all tasks together
-                    self.screen.report(error.message, error.remedy)
-            except Exception as error:  # a defect of ours in one task is no reason to end the app
-                self.screen.report(f"A defect of saescope: {error!r}", f"Your work is kept. {keep_details()}")
-
-        # not yet called: a task replaced before it starts is no coroutine that nobody awaits
-        self.screen.run_worker(guarded, group=kind, exclusive=True)  # type: ignore[arg-type]
-
-    def may_ask(self) -> bool:
-        """Whether a model is there or on its way; says what to do if not."""
-        if not self._no_load_runs.is_set():
-            self.screen.notify("As soon as the model is loaded.")
-            return True
-        if not self.bridge.alive:
-            self.screen.report("The engine is not running.", "E restarts it; prompts, edits and results are kept.")
-        elif not self.ready:
-            self.screen.report("No model is loaded.", "M chooses model and SAE.")
-        return self.ready
-
-    async def no_load_runs(self) -> None:
-        """Waits until no load runs."""
-        await self._no_load_runs.wait()
-
-    async def ask(
-        self,
-        request: Request,
-        kind: type[T],
-        on_events: OnEvents | None = None,
-        on_sent: Callable[[int], None] | None = None,
-    ) -> T:
-        """Runs a request once no load runs. A load that failed has been reported: then this just ends."""
-        study = self.screen.study
-        await self._no_load_runs.wait()
-        if not self.ready or self.screen.study is not study:
-            raise RequestCancelled
-        result = await self.bridge.run(request, kind, on_events, on_sent)
-        if self.screen.study is not study:  # another session was opened meanwhile
-            raise RequestCancelled
-        return result
+class Work(Generating):
+    """The screen's tasks: each is started by its method, and none of them blocks."""
 
     # ---- loading
 
@@ -176,7 +97,7 @@ class Work:
     def _rows_wanted(self) -> tuple[int, ...]:
         """Features that have a row whatever their place."""
         work = self.screen.study.work
-        edited = [slot.feature for slot in work.edits]
+        edited = [slot.feature for slot in work.edits if slot.feature != NO_FEATURE]
         chosen = [] if work.feature is None else [work.feature]
         return tuple(dict.fromkeys([*work.pinned, *edited, *chosen]))
 
@@ -204,77 +125,7 @@ class Work:
 
         self.run("features at", task)
 
-    # ---- generation
-
-    def generate(self) -> None:
-        """Generates anew from the question, with the edits that are on."""
-        if not self.may_ask():
-            return
-        study, pane = self.screen.study, self.screen.generation
-        if not study.work.question.strip():
-            self.screen.notify("Type a question first.")
-            pane.question.focus()
-            return
-        request = Generate(study.question(), study.edits(), study.work.sampling)
-        self._text += 1
-        number, self._generation = self._text, None
-        pane.start(self.screen.edits_in_words())
-
-        def on_sent(request_id: int) -> None:
-            self._generation = request_id
-            if study.edits() != request.edits:  # toggled while the model was still being loaded
-                self.bridge.set_edits(request_id, study.edits())
-
-        def on_events(events: Sequence[Event]) -> None:
-            if number == self._text:
-                pane.add([event for event in events if isinstance(event, TokenStep)])
-
-        async def task() -> None:
-            try:
-                result = await self.ask(request, Generated, on_events, on_sent)
-            except RequestCancelled:
-                pane.stop("stopped; g runs it again")
-                self.score_answers()
-                return
-            except SaescopeError:
-                pane.stop("broken off" if self.bridge.alive else "the engine was lost; E restarts it, then g")
-                raise
-            self.screen.keep_result(result)
-            self.screen.show_generated(result)
-            self.score_answers()
-
-        self.run("generate", task)
-
-    def edits_changed(self) -> None:
-        """Applies a toggled edit to the running text, or starts it anew; else the text is marked as out of date."""
-        study, pane = self.screen.study, self.screen.generation
-        if pane.running and study.work.restart:
-            self.generate()
-            return
-        if pane.running and self._generation is not None:
-            self.bridge.set_edits(self._generation, study.edits())
-            pane.show_edits(self.screen.edits_in_words())
-        self.score_answers()
-
-    def score_answers(self) -> None:
-        """The tracked answers' bars, where the question is a probe that tracks some.
-
-        A running text goes first: until it ends the bars are marked as out of date.
-        """
-        study, pane = self.screen.study, self.screen.generation
-        probe = study.probe_of_question()
-        if not self.ready or probe is None or not probe.answers:
-            pane.show_answers(None)
-            return
-        if pane.running:
-            pane.dim_answers()
-            return
-
-        async def task() -> None:
-            scored = await self.ask(ScoreAnswers(probe, study.edits()), AnswersScored)
-            pane.show_answers(scored)
-
-        self.run("score", task)
+    # ---- probes, doctor
 
     def run_probes(self) -> None:
         """Answers every probe and opens the table."""

@@ -17,19 +17,21 @@ from textual.widget import Widget
 from textual.widgets import Footer
 
 from engine.records import Attribution, Generated, Ranking, Shown, TokenFeatures
+from tui.branches import prompt_of, staleness
 from tui.bridge import Bridge
 from tui.header import Header
 from tui.health import HealthLine
 from tui.keys import OF_A_FEATURE
 from tui.notebook import Notebook
 from tui.opening import Opening
+from tui.pairs import FIRST, Pair
 from tui.panes.edits import EditsPane
 from tui.panes.generation import GenerationPane
 from tui.panes.leaderboard import LeaderboardPane
 from tui.panes.prompts import PromptsPane
 from tui.panes.tokens import TokensPane
 from tui.tabs import TabLine
-from tui.words import strength_in_words, tokens_in_words
+from tui.words import tokens_in_words
 from tui.work import Work
 
 Pane = PromptsPane | TokensPane | LeaderboardPane | GenerationPane | EditsPane
@@ -38,7 +40,7 @@ SINGLE_BELOW = (100, 28)
 """Columns and lines under which one pane is shown at a time."""
 
 
-WIDE = ("run.attribute",)
+WIDE = ("run.attribute", "generation.branches", "edits.where", "edits.reconstruct", "edits.clear")
 """Keys that the footer shows where all panes are shown."""
 
 
@@ -60,6 +62,8 @@ class Workbench(Screen[None]):
         """What features fire on most."""
         self._tokens_from: tuple[Ranking | None, Attribution | None] = (None, None)
         """Of which ranking and attribution."""
+        self._was_beside: Generated | None = None
+        """The kept text that was last put beside."""
         self.messages: list[str] = []
         """What was reported, oldest first."""
         self.current = "prompts"
@@ -205,7 +209,7 @@ class Workbench(Screen[None]):
         self.prompts.show(work.prompts)
         self.tokens.clear()
         self.generation.clear()
-        self.generation.show_settings(work.question, work.raw, work.sampling, work.restart)
+        self.generation.show_settings(work)
         self.show_ranking()
         if work.feature is not None:
             self.features.go_to(work.feature)
@@ -233,8 +237,7 @@ class Workbench(Screen[None]):
 
     def show_question(self) -> None:
         """The question and how it is asked."""
-        work = self.study.work
-        self.generation.show_settings(work.question, work.raw, work.sampling, work.restart)
+        self.generation.show_settings(self.study.work)
         self.show_generation_staleness()
         self.work.score_answers()
 
@@ -296,25 +299,35 @@ class Workbench(Screen[None]):
         """A finished generation."""
         self._show_text(result, "")
 
-    def _show_text(self, result: Generated, note: str) -> None:
-        schedule_end = result.schedule[-1].edits if result.schedule else result.edits
-        words = ", ".join(f"{e.feature} {strength_in_words(e.strength)}" for e in schedule_end)
-        self.generation.show(result, words or "no edits", note)
+    def show_kept(self, found: Generated) -> None:
+        """One of the kept texts, chosen by the user."""
+        self._show_text(found, "kept", FIRST)
+
+    def _show_text(self, result: Generated, note: str, pair: Pair | None = None) -> None:
+        self.generation.show(result, note, pair)
         self.show_generation_staleness()
+
+    def put_beside(self, found: Generated) -> None:
+        """A kept text in the baseline's place."""
+        self._was_beside = found
+        self.generation.put_beside(found)
+
+    @on(GenerationPane.BesideWanted)
+    def switch_beside(self) -> None:
+        """The baseline for the kept text beside, or the other way round."""
+        arms, kept = self.generation.arms, self._was_beside
+        if arms.beside is not None:
+            self.generation.put_beside(None)
+        elif kept is not None and kept in self.study.results.generations and prompt_of(kept) == self.study.question():
+            self.generation.put_beside(kept)
+        else:
+            self.notify("b lists the kept texts of this question; there space puts one beside.")
 
     def show_generation_staleness(self) -> None:
         """Says so where the text was generated under other edits or settings than there are now."""
-        generations = self.study.results.generations
-        if self.generation.running or not generations:
-            return
-        last = generations[-1]
-        ruled = last.schedule[-1].edits if last.schedule else last.edits
-        words = ""
-        if ruled != self.study.edits():
-            words = "edits changed since: g generates again"
-        elif last.sampling != self.study.work.sampling or last.prompt.text != self.study.work.question:
-            words = "question or settings changed since: g generates again"
-        self.generation.show_stale(words)
+        shown = self.generation.arms.result
+        if not self.generation.running and shown is not None:
+            self.generation.show_stale(staleness(shown, self.work.request()))
 
     # ---- the engine's state
 
@@ -380,8 +393,3 @@ class Workbench(Screen[None]):
         """A feature's own label, else what it fires on."""
         label = self.study.work.labels.get(feature) or self.notebook.labels.get(feature)
         return label or tokens_in_words(self.tokens_of(feature))
-
-    def edits_in_words(self) -> str:
-        """The edits that are on."""
-        found = self.study.edits()
-        return ", ".join(f"{e.feature} {strength_in_words(e.strength)}" for e in found) or "no edits"

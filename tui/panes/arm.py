@@ -9,11 +9,18 @@ from textual.app import ComposeResult
 from textual.containers import Vertical
 from textual.widgets import Static
 
-from engine.records import Arm
-from tui.token_text import DIFFERS, Passage, TokenText
+from tui.token_text import TokenText
 
 BAR_WIDTH = 12
 EIGHTHS = " ▏▎▍▌▋▊▉"
+
+
+class ArmText(TokenText):
+    """Leaves enter to the pane around it."""
+
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        """There is nothing to choose a token for."""
+        return action != "choose" and super().check_action(action, parameters)
 
 
 class ArmView(Vertical):
@@ -24,24 +31,25 @@ class ArmView(Vertical):
         width: 1fr; height: 1fr; padding: 0 1;
         & .arm-title { height: 1; text-style: bold; color: $text-muted; text-wrap: nowrap; text-overflow: ellipsis; }
         & TokenText { height: 1fr; }
+        & TokenText:blur > .token-text--cursor { text-style: none; }
         & .arm-answers { height: auto; max-height: 5; text-wrap: nowrap; }
     }
     """
 
-    def __init__(self, title: str, empty_text: str, *, id: str | None = None) -> None:
+    def __init__(self, title: str, empty_text: str, cursor: bool, *, id: str | None = None) -> None:
         super().__init__(id=id)
-        self._title, self._empty = title, empty_text
+        self._title, self._empty, self._cursor = title, empty_text, cursor
 
     def compose(self) -> ComposeResult:
         """Heading, text, bars."""
         yield Static(self._title, classes="arm-title", markup=False)
-        yield TokenText(show_cursor=False, empty_text=self._empty)
+        yield ArmText(show_cursor=self._cursor, empty_text=self._empty)
         yield Static(classes="arm-answers", markup=False)
 
     @property
-    def text(self) -> TokenText:
+    def text(self) -> ArmText:
         """The text."""
-        return self.query_one(TokenText)
+        return self.query_one(ArmText)
 
     def show_title(self, title: str) -> None:
         """Another heading."""
@@ -65,16 +73,3 @@ def bar(share: float) -> Text:
     full, rest = divmod(eighths, 8)
     drawn = "█" * full + (EIGHTHS[rest] if rest else "")
     return Text(drawn).append("·" * (BAR_WIDTH - len(drawn)), "dim")
-
-
-def without_end(arm: Arm) -> tuple[str, ...]:
-    """An arm's tokens, a closing end token left out: it is no part of the text."""
-    tokens = arm.tokens
-    if tokens and tokens[-1].strip() and tokens[-1] not in arm.text:
-        return tokens[:-1]
-    return tokens
-
-
-def passage(tokens: Sequence[str], differs: Sequence[bool]) -> Passage:
-    """A text with the tokens that differ from the other arm's marked."""
-    return Passage(tuple(tokens), tuple(DIFFERS if d else 0 for d in differs))

@@ -1,4 +1,4 @@
-"""The edits: which features are ablated or scaled, each with a switch of its own."""
+"""The edits: what is done to which features, and where, each with a switch of its own."""
 
 from __future__ import annotations
 
@@ -15,10 +15,13 @@ from textual.message import Message
 from textual.widgets import OptionList
 from textual.widgets.option_list import Option
 
+from engine.records import NO_FEATURE
 from engine.session import EditSlot
-from tui.words import strength_in_words
+from tui.words import PLACES, strength_in_words
 
 NOTHING = "space ablates a feature"
+LOSSY = "lossy: the SAE's error is dropped"
+FIRST_STEP = "stays in the prompt's K and V"
 
 
 class EditsPane(Vertical):
@@ -31,14 +34,22 @@ class EditsPane(Vertical):
     }
     """
     BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("w", "move", "Where", id="edits.where",
+                tooltip="Where the edit acts: all tokens, prompt, generated, last of the prompt, first step"),
+        Binding("c", "reconstruct", "Reconstruct", id="edits.reconstruct",
+                tooltip="Drop the SAE's error as well, which is lossy; again: off, on"),
         Binding("d,delete", "remove", "Remove", id="edits.remove", tooltip="Take the edit out of the list"),
         Binding("D", "clear", "Clear", id="edits.clear", tooltip="Empty the list of edits; u brings them back"),
         Binding("a", "all", "All on/off", id="edits.all", tooltip="Switch all edits off, or on again"),
-    ]
+    ]  # fmt: skip
     HELP = """\
-What is done to the residual stream wherever these features fire: ablate sets the feature to zero, × scales it (× 1
-changes nothing, a negative factor turns it round). The SAE's error term stays. space switches one edit, + and − change
-its strength, a switches all."""
+What is done to the residual stream where these features fire. ablate sets the feature to zero, × scales it (× 1 changes
+nothing, a negative factor turns it round), = sets it to so many times its maximum on the reference text. steer adds its
+direction, and project takes its direction out or scales it, wherever they act, whether the feature fires or not. The
+SAE's error stays, unless reconstruct is on: that puts the SAE's reconstruction in place of the stream, and is lossy. An
+edit acts on all tokens but BOS and attention sinks, or where w puts it. first step is the prompt's pass alone, BOS
+included: what it did stays in the prompt's keys and values, so later tokens see it. space switches one edit, + and −
+change its strength, * its kind, strength and place, a switches all."""
 
     @dataclass
     class RemoveWanted(Message):
@@ -51,6 +62,16 @@ its strength, a switches all."""
         """The list is to be emptied."""
 
     @dataclass
+    class MoveWanted(Message):
+        """An edit is to act elsewhere."""
+
+        feature: int
+
+    @dataclass
+    class ReconstructWanted(Message):
+        """Whether the SAE's error is dropped is to be switched."""
+
+    @dataclass
     class AllWanted(Message):
         """All edits are to be switched."""
 
@@ -59,6 +80,10 @@ its strength, a switches all."""
         """An edit is to be switched, by enter or the mouse."""
 
         feature: int
+
+    def __init__(self, *, id: str | None = None) -> None:
+        super().__init__(id=id)
+        self._slots: dict[int, EditSlot] = {}
 
     def compose(self) -> ComposeResult:
         """The list."""
@@ -72,29 +97,40 @@ its strength, a switches all."""
     def show(self, slots: tuple[EditSlot, ...], name_of: Callable[[int], str]) -> None:
         """Shows the edits; the cursor stays where it was. `name_of` gives a feature's words."""
         at = self.rows.highlighted
+        self._slots = {slot.feature: slot for slot in slots}
+        width = max((len(change_in_words(slot)) for slot in slots), default=0)
         self.rows.set_options(
-            Option(
-                Content.assemble(
-                    f"{'▣' if slot.on else '▢'} ",
-                    (f"{slot.feature:>5}", "bold" if slot.on else "dim"),
-                    (f" {strength_in_words(slot.strength):8}", "" if slot.on else "dim"),
-                    (name_of(slot.feature), "dim"),
-                ),
-                id=str(slot.feature),
-            )
-            for slot in slots
+            Option(line_of(slot, width, name_of(slot.feature)), id=str(slot.feature)) for slot in slots
         )
         if not slots:
             self.rows.add_option(Option(Content(NOTHING).stylize("italic dim"), disabled=True))
         self.rows.highlighted = min(at or 0, len(slots) - 1) if slots else None
         on_now = sum(slot.on for slot in slots)
         self.border_title = "Edits" + (f" · {on_now} of {len(slots)} on" if slots else "")
+        self.show_note()
 
-    def feature(self) -> int | None:
-        """The feature under the cursor."""
+    @on(OptionList.OptionHighlighted)
+    def show_note(self) -> None:
+        """What has to be known of the edit under the cursor."""
+        line = self.line()
+        slot = None if line is None else self._slots.get(line)
+        notes = []
+        if slot is not None and slot.kind == "reconstruct":
+            notes.append(LOSSY)
+        if slot is not None and slot.at == "first-step":
+            notes.append(FIRST_STEP)
+        self.border_subtitle = " · ".join(reversed(notes))
+
+    def line(self) -> int | None:
+        """Whose line the cursor is on: a feature's, or NO_FEATURE for the reconstruction."""
         at = self.rows.highlighted
         option = None if at is None else self.rows.get_option_at_index(at)
         return int(option.id) if option is not None and option.id else None
+
+    def feature(self) -> int | None:
+        """The feature under the cursor."""
+        line = self.line()
+        return None if line == NO_FEATURE else line
 
     @on(OptionList.OptionSelected)
     def toggle(self, event: OptionList.OptionSelected) -> None:
@@ -105,7 +141,7 @@ its strength, a switches all."""
 
     def action_remove(self) -> None:
         """Removes the edit under the cursor."""
-        feature, at = self.feature(), self.rows.highlighted
+        feature, at = self.line(), self.rows.highlighted
         if feature is None or at is None:
             return
         # out of the list at once: the next key, which may come before the message, is about the next edit
@@ -114,6 +150,16 @@ its strength, a switches all."""
             self.rows.highlighted = min(at, self.rows.option_count - 1)
         self.post_message(self.RemoveWanted(feature))
 
+    def action_move(self) -> None:
+        """Moves the edit under the cursor."""
+        line = self.line()
+        if line is not None:
+            self.post_message(self.MoveWanted(line))
+
+    def action_reconstruct(self) -> None:
+        """Switches the reconstruction."""
+        self.post_message(self.ReconstructWanted())
+
     def action_clear(self) -> None:
         """Empties the list."""
         self.post_message(self.ClearWanted())
@@ -121,3 +167,20 @@ its strength, a switches all."""
     def action_all(self) -> None:
         """Switches all."""
         self.post_message(self.AllWanted())
+
+
+def change_in_words(slot: EditSlot) -> str:
+    """What an edit does and, unless that is everywhere, where."""
+    place = "" if slot.at == "all" else f" {PLACES[slot.at]}"
+    return strength_in_words(slot) + place
+
+
+def line_of(slot: EditSlot, width: int, name: str) -> Content:
+    """Switch, feature, what is done to it, its words; a reconstruction is about no feature."""
+    number = "  all" if slot.kind == "reconstruct" else f"{slot.feature:>5}"
+    return Content.assemble(
+        f"{'▣' if slot.on else '▢'} ",
+        (number, "bold" if slot.on else "dim"),
+        (f" {change_in_words(slot):{width}} ", "" if slot.on else "dim"),
+        ("lossy" if slot.kind == "reconstruct" else name, "dim"),
+    )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,12 +11,16 @@ from textual import on
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Horizontal, Vertical
+from textual.markup import escape
 from textual.message import Message
 from textual.widgets import Input, Static
 
-from engine.records import AnswersScored, Generated, Sampling, TokenStep
-from tui.panes.arm import ArmView, passage, without_end
-from tui.token_text import DIFFERS
+from engine.records import Edit, Generate, Generated, Sampling, TokenStep
+from engine.session import Workspace
+from tui.effects import strings_in_words
+from tui.pairs import FIRST, Pair, positions_of
+from tui.panes.arms import Arms
+from tui.words import edits_in_words
 
 
 class GenerationPane(Vertical):
@@ -28,23 +31,34 @@ class GenerationPane(Vertical):
         & #question-row { height: 1; }
         & #question-mark { width: 2; color: $accent; text-style: bold; }
         & #question { width: 1fr; padding: 0; }
-        & #arms { height: 1fr; }
-        & #arm-baseline { border-right: solid $panel; }
         & #figures { height: 1; color: $text-muted; text-wrap: nowrap; text-overflow: ellipsis; }
     }
     """
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("enter,a", "ask", "Ask", key_display="enter", id="generation.ask", tooltip="Type a question"),
         Binding("comma", "settings", "Settings", key_display=",", id="generation.settings",
-                tooltip="Chat or raw, greedy or sampled, how many tokens"),
+                tooltip="Chat or raw, how tokens are sampled, how many, stop strings, prefill, samples"),
+        Binding("w", "rewind", "Rewind", id="generation.rewind",
+                tooltip="Keep the tokens before the cursor, go on from there under the edits as they are now"),
+        Binding("b", "branches", "Branches", id="generation.branches",
+                tooltip="The kept texts of this question: show one, or put it beside the edited text"),
+        Binding("B", "beside", "Beside", show=False, id="generation.beside",
+                tooltip="Between the baseline and the kept text that was put beside"),
+        Binding("left_square_bracket", "turn(-1)", "Before", show=False, key_display="[", id="generation.before",
+                tooltip="The sample or variant before"),
+        Binding("right_square_bracket", "turn(1)", "Next", show=False, key_display="]", id="generation.next",
+                tooltip="The next sample or variant"),
         Binding("t", "mode", "Mode", show=False, id="generation.mode",
                 tooltip="Whether a toggled edit acts on the next token or restarts the text"),
     ]  # fmt: skip
     HELP = """\
 Both texts come from one batch, token by token; the edits on the left act on the right one. A toggled edit acts on the
-next token of the running text, or restarts it: the line below says which, t changes it. Tokens that differ are marked.
-KL compares both arms on the baseline's tokens. Bars: probability of the tracked answers after the probe's prefill. No
-edit shows by itself that the behaviour is gone: ask other questions too (v: all probes)."""
+next token of the running text, or restarts it: the line below says which, t changes it. Tokens that differ are marked;
+where edits changed on the way, the tokens that follow have another background. Arrows or the mouse move the cursor
+through the edited text; w keeps what stands before it, and generates the rest anew under the edits as they are now. No
+text is lost by that: b lists them all. x ends a running text at its next token, and keeps it. KL compares both arms on
+the baseline's tokens. Bars: probability of the tracked answers after the probe's prefill. No edit shows by itself that
+the behaviour is gone: ask other questions too (v: all probes)."""
 
     @dataclass
     class Asked(Message):
@@ -66,28 +80,33 @@ edit shows by itself that the behaviour is gone: ask other questions too (v: all
     class ModeWanted(Message):
         """A toggle is to act the other way."""
 
+    @dataclass
+    class RewindWanted(Message):
+        """The text is to be generated anew from the cursor on."""
+
+    @dataclass
+    class BranchesWanted(Message):
+        """The kept texts are to be listed."""
+
+    @dataclass
+    class BesideWanted(Message):
+        """The kept text that was put beside is to change places with the baseline."""
+
     def __init__(self, *, id: str | None = None) -> None:
         super().__init__(id=id)
-        self._texts: tuple[list[str], list[str]] = ([], [])
         self._kl: list[float] = []
         self._started = 0.0
-        self._seconds = 0.0
-        self._steps = 0
-        self._switches: list[int] = []
-        self._first_divergence: int | None = None
+        self._kept = 0
+        self._speed = 0.0
         self._running = False
-        self._settings = ""
         self._note = self._stale = ""
-        self._scored: AnswersScored | None = None
 
     def compose(self) -> ComposeResult:
         """Question, arms, figures."""
         with Horizontal(id="question-row"):
             yield Static("›", id="question-mark")
             yield Input(id="question", placeholder="Ask the model something; enter generates")
-        with Horizontal(id="arms"):
-            yield ArmView("baseline", "g generates: the model as it is …", id="arm-baseline")
-            yield ArmView("edited", "… and with the edits that are switched on.", id="arm-edited")
+        yield Arms()
         yield Static(id="figures", markup=False)
 
     def on_mount(self) -> None:
@@ -99,26 +118,23 @@ edit shows by itself that the behaviour is gone: ask other questions too (v: all
         """Where the question is typed."""
         return self.query_one("#question", Input)
 
+    @property
+    def arms(self) -> Arms:
+        """The texts."""
+        return self.query_one(Arms)
+
     def take_focus(self) -> None:
         """Focuses the edited text: letters stay keys until enter opens the question."""
-        self.screen.set_focus(self.query_one("#arm-edited", ArmView).text)
-
-    @property
-    def _arms(self) -> tuple[ArmView, ArmView]:
-        return self.query_one("#arm-baseline", ArmView), self.query_one("#arm-edited", ArmView)
+        self.screen.set_focus(self.arms.views[1].text)
 
     # ---- settings and question
 
-    def show_settings(self, question: str, raw: bool, sampling: Sampling, restart: bool) -> None:
+    def show_settings(self, work: Workspace) -> None:
         """The question, and how it is asked."""
-        if self.question.value != question:
+        if self.question.value != work.question:
             with self.prevent(Input.Changed):
-                self.question.value = question
-        sampled = f"sampled at {sampling.temperature:g}, seed {sampling.seed}" if sampling.temperature else "greedy"
-        form = "raw" if raw else "chat"
-        toggles = "restarts the text" if restart else "acts on the next token"
-        self._settings = f"{sampled} · {sampling.max_tokens} tokens · {form} · a toggle {toggles}"
-        self.border_subtitle = self._settings
+                self.question.value = work.question
+        self.border_subtitle = escape(settings_in_words(work))
 
     # ---- the running text
 
@@ -127,63 +143,34 @@ edit shows by itself that the behaviour is gone: ask other questions too (v: all
         """Whether a text is streaming."""
         return self._running
 
-    def start(self, edits: str) -> None:
-        """A new text begins under these edits."""
-        self._texts, self._kl, self._switches, self._steps = ([], []), [], [], 0
+    def start(self, request: Generate, kept: Generated | None = None) -> None:
+        """A new text begins; a branch with what it keeps of another."""
+        self._kl, self._speed = [], 0.0
         self._started, self._running, self._note, self._stale = time.monotonic(), True, "", ""
-        self._first_divergence = None
-        for arm in self._arms:
-            arm.text.clear()
-        self.show_edits(edits)
+        self.arms.start(request, kept)
+        self._kept = self.arms.steps
         self._show_figures()
 
-    def show_edits(self, edits: str) -> None:
-        """What the edited arm stands for; while text streams, from which token on."""
-        if self._running and self._steps:
-            self._switches.append(self._steps)
-        self._arms[1].show_title(f"edited: {edits}")
+    def change_edits(self, edits: tuple[Edit, ...]) -> None:
+        """Other edits rule from the next token on."""
+        self.arms.change_edits(edits)
+        self._show_figures()
 
     def add(self, steps: Sequence[TokenStep]) -> None:
         """Tokens that have come."""
-        added: tuple[list[str], list[str]] = ([], [])
-        for step in steps:
-            self._steps = step.index + 1
-            for row, token in enumerate((step.baseline, step.edited)):
-                if token is not None:
-                    added[row].append(token)
-            if step.kl is not None:
-                self._kl.append(step.kl)
-        old = tuple(len(text) for text in self._texts)
-        for text, new in zip(self._texts, added, strict=True):
-            text.extend(new)
-        for row, arm in enumerate(self._arms):
-            other = self._texts[1 - row]
-            shades = [
-                DIFFERS if at >= len(other) or other[at] != token else 0
-                for at, token in enumerate(added[row], start=old[row])
-            ]
-            arm.text.append(added[row], shades)
-        if self._first_divergence is None:
-            pairs = enumerate(zip(*self._texts, strict=False))
-            self._first_divergence = next((at for at, (a, b) in pairs if a != b), None)
-        self._seconds = time.monotonic() - self._started
+        if not steps:
+            return
+        self.arms.add(steps)
+        self._kl += [step.kl for step in steps if step.kl is not None]
+        seconds = time.monotonic() - self._started
+        self._speed = (self.arms.steps - self._kept) / seconds if seconds > 0 else 0.0
         self._show_figures()
 
-    def show(self, result: Generated, edits: str, note: str = "") -> None:
-        """A finished text, differing tokens aligned and marked."""
+    def show(self, result: Generated, note: str = "", pair: Pair | None = None) -> None:
+        """A finished text."""
         self._running, self._note = False, note
-        self._kl, self._first_divergence = list(result.kl), result.first_divergence
-        self._steps = max(len(result.baseline.token_ids), len(result.edited.token_ids))
-        self._seconds = self._steps / result.tokens_per_second if result.tokens_per_second else 0.0
-        self._switches = [change.token_index for change in result.schedule[1:]]
-        if result.edits and result.positions and result.inactive_positions == result.positions:
-            self._note = "the edited features were silent everywhere: nothing was changed"
-        elif result.edits:
-            self._note = note or f"edit silent at {result.inactive_positions} of {result.positions} positions"
-        texts = (without_end(result.baseline), without_end(result.edited))
-        for arm, tokens, differs in zip(self._arms, texts, differing(*texts), strict=True):
-            arm.text.show([passage(tokens, differs)] if tokens else [])
-        self.show_edits(edits)
+        self._kl, self._speed = list(result.kl), result.tokens_per_second
+        self.arms.show(result, pair)
         self._show_figures()
 
     def stop(self, note: str) -> None:
@@ -193,12 +180,10 @@ edit shows by itself that the behaviour is gone: ask other questions too (v: all
 
     def clear(self) -> None:
         """Back to the empty state."""
-        self.start("")
-        self.stop("")
-        self._steps = 0
-        for arm, title in zip(self._arms, ("baseline", "edited"), strict=True):
-            arm.show_title(title)
-            arm.show_answers(())
+        self._kl, self._speed = [], 0.0
+        self._running, self._note, self._stale = False, "", ""
+        self.arms.clear()
+        self.arms.show_answers(None)
         self._show_figures()
 
     def show_stale(self, words: str) -> None:
@@ -206,41 +191,46 @@ edit shows by itself that the behaviour is gone: ask other questions too (v: all
         self._stale = words
         self._show_figures()
 
-    def show_answers(self, scored: AnswersScored | None) -> None:
-        """The tracked answers' bars; None takes them away."""
-        self._scored = scored
-        for arm, row in zip(self._arms, ("baseline", "edited"), strict=True):
-            arm.show_answers([(a.name, getattr(a, row)) for a in scored.answers] if scored else ())
-
-    def dim_answers(self) -> None:
-        """The edited arm's bars belong to edits that are no longer in force."""
-        if self._scored is not None:
-            self._arms[1].show_answers([(a.name, a.edited) for a in self._scored.answers], stale=True)
+    def put_beside(self, found: Generated | None) -> None:
+        """A kept text in the baseline's place; None brings the baseline back."""
+        self.arms.put_beside(found)
+        self._show_figures()
 
     def _show_figures(self) -> None:
+        arms = self.arms
         parts = []
-        if self._steps:
-            at = self._first_divergence
-            parts.append(
-                "same so far"
-                if at is None and self._running
-                else "same text"
-                if at is None
-                else f"differs from token {at + 1}"
-            )
-        if self._kl:
+        if arms.steps:
+            same = "same so far" if self._running else "same text"
+            parts.append(same if arms.apart is None else f"differs from token {arms.apart + 1}")
+        if self._kl and arms.pair == FIRST and arms.beside is None:
             parts.append(f"KL {sum(self._kl) / len(self._kl):.3f} nats a token")
-        if self._switches:
-            parts.append("edits changed at token " + ", ".join(str(at + 1) for at in self._switches))
+        if len(arms.changes) > 1 and arms.pair.variant is None:
+            last = arms.changes[-1]
+            parts.append(f"from token {last.token_index + 1} on: {edits_in_words(last.edits)}")
+        if arms.num_pairs > 1:
+            parts.insert(0, f"{arms.page + 1} of {arms.num_pairs}, [ ] turn")
         if self._running:
-            parts.insert(0, f"● token {self._steps}, x stops")
-        if self._stale and not self._running:
+            parts.insert(0, f"● token {arms.steps}, x stops")
+        elif self._stale:
             parts.insert(0, self._stale)
-        if self._note:
-            parts.append(self._note)
-        if self._steps and self._seconds > 0:
-            parts.append(f"{self._steps / self._seconds:.0f} tokens/s")
-        self.query_one("#figures", Static).update(" · ".join(parts))
+        parts += self._ending()
+        if self._speed:
+            parts.append(f"{self._speed:.0f} tokens/s")
+        self.query_one("#figures", Static).update(" · ".join(parts), layout=False)
+
+    def _ending(self) -> list[str]:
+        """How a text ended, and where its edits did nothing."""
+        result, pair = self.arms.result, self.arms.pair
+        if result is None:
+            return [self._note] if self._note else []
+        parts = [f"stopped at token {self.arms.steps}"] * result.stopped
+        positions, silent = positions_of(result, pair.edited)
+        edited = pair.variant is not None or any(change.edits for change in self.arms.changes)
+        if edited and positions and silent == positions:
+            parts.append("the edited features were silent everywhere: nothing was changed")
+        elif edited and not self._note:
+            parts.append(f"edit silent at {silent} of {positions} positions")
+        return parts + [self._note] * bool(self._note)
 
     # ---- what the user does
 
@@ -270,15 +260,41 @@ edit shows by itself that the behaviour is gone: ask other questions too (v: all
         """Opens the settings."""
         self.post_message(self.SettingsWanted())
 
+    def action_rewind(self) -> None:
+        """Goes on from the cursor."""
+        self.post_message(self.RewindWanted())
+
+    def action_branches(self) -> None:
+        """Lists the kept texts."""
+        self.post_message(self.BranchesWanted())
+
+    def action_beside(self) -> None:
+        """Baseline or kept text."""
+        self.post_message(self.BesideWanted())
+
+    def action_turn(self, step: int) -> None:
+        """Another sample or variant."""
+        if self.arms.num_pairs > 1:
+            self.arms.turn(step)
+            self._show_figures()
+        else:
+            self.notify("Only one text: , asks for several samples, T tries other strengths.")
+
     def action_mode(self) -> None:
         """Changes what a toggle does."""
         self.post_message(self.ModeWanted())
 
 
-def differing(one: Sequence[str], other: Sequence[str]) -> tuple[list[bool], list[bool]]:
-    """Per token of each text: whether it has no counterpart in the other, both aligned."""
-    marks = [True] * len(one), [True] * len(other)
-    for a, b, size in difflib.SequenceMatcher(None, list(one), list(other), autojunk=False).get_matching_blocks():
-        for offset in range(size):
-            marks[0][a + offset] = marks[1][b + offset] = False
-    return marks
+def settings_in_words(work: Workspace) -> str:
+    """How the question is asked: what is always to be known, and whatever else is not as by default."""
+    now, usual = work.sampling, Sampling()
+    parts = [f"sampled at {now.temperature:g}, seed {now.seed}" if now.temperature else "greedy"]
+    limits = (("top-k", now.top_k, usual.top_k), ("top-p", now.top_p, usual.top_p), ("min-p", now.min_p, usual.min_p))
+    if now.temperature:
+        parts += [f"{name} {value:g}" for name, value, default in limits if value != default]
+    parts += [f"{work.samples} samples"] * (work.samples > 1)
+    parts += [f"{now.max_tokens} tokens", "raw" if work.raw else "chat"]
+    parts += [f"stops at {strings_in_words(now.stop)}"] * bool(now.stop)
+    parts += [f"prefill {strings_in_words((work.prefill,))}"] * bool(work.prefill)
+    parts.append(f"a toggle {'restarts the text' if work.restart else 'acts on the next token'}")
+    return " · ".join(parts)

@@ -6,8 +6,7 @@ from rich.table import Table
 from rich.text import Text
 
 from engine.records import ProbeRow, ProbeTable
-from tui.panes.arm import without_end
-from tui.panes.generation import differing
+from tui.pairs import differing, without_end
 from tui.token_layout import safe
 
 

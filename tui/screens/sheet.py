@@ -85,8 +85,9 @@ class Sheet(Dialog[Values]):
         fields: Sequence[Field],
         summary: Callable[[Values], str],
         check: Callable[[Values], str],
+        verb: str = "run",
     ) -> None:
-        super().__init__(title, "enter: run · tab, ↑↓: next field · ←→: another choice · escape: leave")
+        super().__init__(title, f"enter: {verb} · tab, ↑↓: next field · ←→: another choice · escape: leave")
         self._fields, self._summary, self._check = fields, summary, check
 
     def compose_content(self) -> ComposeResult:

@@ -1,0 +1,137 @@
+"""The rows of a generation, as they stream or as recorded, and which two of them are looked at. No widgets."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from engine.records import Arm, Generate, Generated, TokenStep
+
+
+class Row(NamedTuple):
+    """One row of the batch."""
+
+    sample: int
+    edited: bool
+    variant: int | None
+    """None: a baseline, or what goes under the edits that may change while it runs."""
+
+
+class Pair(NamedTuple):
+    """A baseline and what is beside it."""
+
+    sample: int = 0
+    variant: int | None = None
+
+    @property
+    def baseline(self) -> Row:
+        """The left one."""
+        return Row(self.sample, False, None)
+
+    @property
+    def edited(self) -> Row:
+        """The right one."""
+        return Row(self.sample, True, self.variant)
+
+
+FIRST = Pair()
+
+
+def rows_of(samples: int, n_variants: int) -> list[Row]:
+    """All rows, in the order of TokenStep: baseline, edited, then `more`."""
+    return [
+        row
+        for sample in range(samples)
+        for row in (
+            Row(sample, False, None),
+            Row(sample, True, None),
+            *(Row(sample, True, variant) for variant in range(n_variants)),
+        )
+    ]
+
+
+def samples_of(found: Generated) -> int:
+    """How often both arms were sampled."""
+    return 1 + max((other.sample for other in found.more), default=0)
+
+
+def arm_of(found: Generated, row: Row) -> Arm:
+    """A row's arm as recorded; the first baseline's or edited one where it has none."""
+    for other in found.more:
+        if (other.sample, other.edited, other.variant) == row:
+            return other.arm
+    return found.edited if row.edited else found.baseline
+
+
+def positions_of(found: Generated, row: Row) -> tuple[int, int]:
+    """At how many positions a row's edits might act, and at how many of these they were silent."""
+    for other in found.more:
+        if (other.sample, other.edited, other.variant) == row:
+            return other.positions, other.inactive_positions
+    return found.positions, found.inactive_positions
+
+
+def without_end(arm: Arm) -> tuple[str, ...]:
+    """An arm's tokens, a closing end token left out: it is no part of the text."""
+    tokens = arm.tokens
+    if tokens and tokens[-1].strip() and tokens[-1] not in arm.text:
+        return tokens[:-1]
+    return tokens
+
+
+class Rows:
+    """The tokens of all rows so far."""
+
+    def __init__(self, samples: int = 1, n_variants: int = 0) -> None:
+        self.samples, self.n_variants = samples, n_variants
+        self._order = rows_of(samples, n_variants)
+        self.tokens: dict[Row, list[str]] = {row: [] for row in self._order}
+        self.pairs = [Pair(s, v) for s in range(samples) for v in (None, *range(n_variants))]
+        """What can be looked at, in the order of the keys that turn the page."""
+
+    @classmethod
+    def asked(cls, request: Generate, kept: Generated | None, pair: Pair) -> Rows:
+        """Before the first token: nothing, or what a branch keeps of the pair it parts from."""
+        rows = cls(request.samples, len(request.variants))
+        if kept is not None and request.branched_at:
+            for row in rows._order:
+                variant = pair.variant if row.edited else None
+                tokens = arm_of(kept, row._replace(variant=variant)).tokens
+                rows.tokens[row] += tokens[: request.branched_at]
+        return rows
+
+    @classmethod
+    def of(cls, found: Generated) -> Rows:
+        """As recorded, without end tokens."""
+        rows = cls(samples_of(found), len(found.variants))
+        for row in rows._order:
+            rows.tokens[row] += without_end(arm_of(found, row))
+        return rows
+
+    def add(self, step: TokenStep) -> None:
+        """One more token in each row that has not ended."""
+        for row, token in zip(self._order, (step.baseline, step.edited, *step.more), strict=False):
+            if token is not None:
+                self.tokens[row].append(token)
+
+
+def first_difference(one: Sequence[str], other: Sequence[str], start: int = 0) -> int | None:
+    """The first index from `start` on at which both have a token, and another one; None where there is none."""
+    return next((i for i in range(start, min(len(one), len(other))) if one[i] != other[i]), None)
+
+
+def unlike(one: Sequence[str], other: Sequence[str]) -> tuple[list[bool], list[bool]]:
+    """Per token of each text that still streams: whether the other has another one, or none, in its place."""
+    a = [at >= len(other) or other[at] != token for at, token in enumerate(one)]
+    b = [at >= len(one) or one[at] != token for at, token in enumerate(other)]
+    return a, b
+
+
+def differing(one: Sequence[str], other: Sequence[str]) -> tuple[list[bool], list[bool]]:
+    """Per token of each text: whether it has no counterpart in the other, both aligned."""
+    marks = [True] * len(one), [True] * len(other)
+    for a, b, size in difflib.SequenceMatcher(None, list(one), list(other), autojunk=False).get_matching_blocks():
+        for offset in range(size):
+            marks[0][a + offset] = marks[1][b + offset] = False
+    return marks
