@@ -14,7 +14,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, DynamicCache
 MODEL = {model}
 SAE = {sae}
 QUESTION = {question}
-{prefill}{edits}
+{prefill}{stop}{edits}
 
 tokenizer = AutoTokenizer.from_pretrained(MODEL)
 module = AutoModelForCausalLM.from_pretrained(MODEL, dtype=torch.{dtype}).to({device!r}).eval()
@@ -30,7 +30,7 @@ def edited(value, ids):  # the hooked vectors, one a token, with the change of e
     {sinks}
 {where}{change}    return out.to(value.dtype)
 
-
+{stopped}
 {prompt}
 ids = tokenizer(text, add_special_tokens=False)["input_ids"]
 bos = -1 if tokenizer.bos_token_id is None else tokenizer.bos_token_id
@@ -163,4 +163,9 @@ def place(at: Positions) -> str:
 CHAT = """\
 messages = [{"role": "user", "content": QUESTION}]
 text = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)"""
-STOPPED = " and not any(string in tokenizer.decode(new, skip_special_tokens=True) for string in {strings})"
+STOPPED = """
+def stopped(new):  # a text ends once it has one of these strings
+    text = tokenizer.decode(new, skip_special_tokens=True)
+    return any(string in text for string in STOP)
+
+"""

@@ -102,7 +102,9 @@ def nnsight_snippet(loaded: Loaded, load: Load, request: Generate, sink_norm: fl
         sinks=parts.SINKS_UNKNOWN if sink_norm is None else parts.SINKS.format(norm=sink_norm),
         path=path,
         max_tokens=request.sampling.max_tokens,
-        unless=parts.STOPPED.format(strings=request.sampling.stop) if request.sampling.stop else "",
+        stop=f"STOP = {request.sampling.stop!r}\n" if request.sampling.stop else "",
+        stopped=parts.STOPPED if request.sampling.stop else "",
+        unless=" and not stopped(new)" if request.sampling.stop else "",
         **_prompt(request),
         **_edits(edits, loaded.device),
     )
@@ -148,9 +150,9 @@ def _edits(edits: Sequence[Edit], device: str) -> dict[str, str]:
     kinds = {edit.feature: edit.kind for edit in features if edit.kind != "scale"}
     places = {edit.feature: edit.at for edit in features if edit.at != "all"}
     lines = [_dict("EDITS", {e.feature: _amount(e) for e in features}, "feature: factor, 0 ablates")]
-    lines += [
-        _dict("KIND", kinds, "of the others; set: f becomes the amount, steer: amount * decoder row is added")
-    ] * bool(kinds)
+    lines += [_dict("KIND", kinds, "set: f becomes the amount; steer: amount * decoder row is added")] * bool(
+        kinds
+    )
     lines += [_dict("AT", places, "where it is not everywhere")] * bool(places)
     if projected:
         amounts = {edit.feature: edit.strength for edit in projected}
