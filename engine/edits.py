@@ -71,7 +71,6 @@ class ResidualEditor:
     ) -> None:
         self.model, self.sae, self.hook, self.sink_norm = model, sae, hook, reference.sink_norm
         self._slots = Slots(sae, reference, len(rows))
-        self._bound: Static | None = None
         self._all_B = self._row_B = torch.arange(len(rows), device=sae.w_enc_DF.device)
         self._ids_BT = self._kind_BT = torch.zeros(len(rows), 0, dtype=torch.long)
         self._in_prompt = False
@@ -98,15 +97,6 @@ class ResidualEditor:
         """Puts other edits in force from the next pass on. Raises EditError and then leaves everything as it was."""
         self._slots.write(rows)
 
-    @contextmanager
-    def bound(self, tensors: Sequence[torch.Tensor]) -> Iterator[None]:
-        """Inside, `edit` reads these tensors in place of its own: a trace takes what is no input of it as constant."""
-        self._bound = Static(*tensors)
-        try:
-            yield
-        finally:
-            self._bound = None
-
     def expect(
         self,
         ids_BT: torch.Tensor,
@@ -129,7 +119,7 @@ class ResidualEditor:
         if self._in_prompt and not any(self.rows):
             self.allowed_BT = self.active_BT = torch.zeros(h_BTD.shape[:2], dtype=torch.bool, device=h_BTD.device)
             return h_BTD
-        now = self._slots.static if self._bound is None else self._bound
+        now = self._slots.static
         h32_BTD = h_BTD.float()
         at_N = self._classes(h32_BTD).flatten()
         shape_BT = h_BTD.shape[:2]

@@ -13,7 +13,6 @@ from __future__ import annotations
 import logging
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import torch
@@ -48,9 +47,7 @@ class Pass(NamedTuple):
     active_BT: torch.Tensor
 
 
-Body = Callable[..., tuple[torch.Tensor, ...]]
-Place = tuple[dict[str, Any], str]
-"""A tensor by the dictionary it is in and its name there."""
+Body = Callable[[], tuple[torch.Tensor, ...]]
 
 
 def room_for(num_tokens: int) -> int:
@@ -151,53 +148,45 @@ class Steps:
             )
         return Pass(out.logits[:, -1], self.editor.allowed_BT, self.editor.active_BT)
 
-    def _body(self, ids_B1: torch.Tensor, position_1: torch.Tensor, *edits: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        """One step as a function of tensors, which is what is captured."""
-        held, self._position.at_1 = self._position.at_1, position_1
-        try:
-            mask = self._masks.step(position_1, self.rows) if self._masks else None
-            with self.editor.bound(edits):
-                return tuple(self._forward(ids_B1, self._kind_B1, mask, position_1[None].expand(self.rows, 1)))
-        finally:
-            self._position.at_1 = held
+    def _body(self) -> tuple[torch.Tensor, ...]:
+        """One step, from tensors to tensors: what is captured."""
+        position_1 = self._position.at_1
+        mask = self._masks.step(position_1, self.rows) if self._masks else None
+        return tuple(self._forward(self._ids_B1, self._kind_B1, mask, position_1[None].expand(self.rows, 1)))
 
-    def _held(self) -> list[Place]:
-        """Where every large tensor is that a step reads without being given it."""
-        found: list[Place] = []
-        for module in self._module.modules():
-            found += [(module._parameters, name) for name in module._parameters]
-            found += [(module._buffers, name) for name in module._buffers]
-        for layer in self._cache.layers:
-            found += [(vars(layer), name) for name in ("keys", "values")]
-        found += [(vars(self.editor.sae), name) for name in vars(self.editor.sae)]
-        return [(where, name) for where, name in found if isinstance(where[name], torch.Tensor)]
+    def _read(self) -> list[torch.Tensor]:
+        """The tensors that a step reads and whose contents change."""
+        return [self._ids_B1, self._position.at_1, *self.editor.tensors]
 
-    def _inputs(self) -> tuple[torch.Tensor, ...]:
-        return (self._ids_B1, self._position.at_1, *self.editor.tensors)
+    def _held(self) -> list[torch.Tensor]:
+        """The large tensors that it reads besides: weights, keys and values."""
+        layers = [(layer.keys, layer.values) for layer in self._cache.layers]
+        sae = [value for value in vars(self.editor.sae).values() if isinstance(value, torch.Tensor)]
+        module = self._module
+        return [*module.parameters(), *module.buffers(), *(t for pair in layers for t in pair), *sae]
 
     def _run(self) -> tuple[torch.Tensor, ...]:
-        inputs = self._inputs()
-        key = (self.editor.shape, *(t.data_ptr() for t in inputs))
+        key = (self.editor.shape, *(tensor.data_ptr() for tensor in self._read()))
         if key != self._captured_of:
             self._captured, self._captured_of, self._plain_steps = None, key, 0
         if self._captured is not None:
-            return self._captured(*inputs)
+            return self._captured()
         self._plain_steps += 1
         if self.static and self._plain_steps == 1 + CAPTURE_AFTER.get(self.model.device.type, 1 << 62):
-            return self._capture(inputs)
-        return self._body(*inputs)
+            return self._capture()
+        return self._body()
 
-    def _capture(self, inputs: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
+    def _capture(self) -> tuple[torch.Tensor, ...]:
         """Runs a step the plain way and captures it, if what it does can be captured."""
         with Watch() as watch:
-            plain = self._body(*inputs)
+            plain = self._body()
         if watch.found:
             log.info("the step is not captured: it reads data (%s)", ", ".join(sorted(watch.found)))
             return plain
-        plain = tuple(tensor.clone() for tensor in plain)
         try:
-            captured = graph(self._body, inputs) if inputs[0].is_cuda else trace(self._body, inputs, self._held())
-            again = captured(*inputs)
+            on_gpu = self.model.device.type == "cuda"
+            captured = graph(self._body) if on_gpu else trace(self._body, [*self._read(), *self._held()])
+            again = captured()
         except Exception:  # whatever this version of torch cannot capture still runs the plain way
             log.exception("the step cannot be captured")
             return plain
@@ -233,56 +222,38 @@ def tensors_in(values: Any) -> Iterator[torch.Tensor]:
             yield from tensors_in(value)
 
 
-def trace(body: Body, inputs: tuple[torch.Tensor, ...], held: Sequence[Place]) -> Body:
-    """On a CPU: the operations in a row.
+def trace(body: Body, tensors: Sequence[torch.Tensor]) -> Body:
+    """On a CPU: the operations in a row. `tensors` are those that the body reads.
 
-    torch never lets go of a trace's constants, so that weights, keys and values (`held`) are inputs too.
+    They are the trace's inputs, for what is none is a constant to it: some torch might work it out beforehand, and it
+    never lets go of any.
     """
-    tensors = [where[name] for where, name in held]
-
-    def whole(*given: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        with lent(held, given[len(inputs) :]):
-            return body(*given[: len(inputs)])
-
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # shapes become constants, which they are; and that traces are deprecated
-        traced = torch.jit.trace(whole, (*inputs, *tensors), check_trace=False)  # type: ignore[no-untyped-call]
+        traced = torch.jit.trace(lambda *_: body(), tuple(tensors), check_trace=False)  # type: ignore[no-untyped-call]
 
-    def run(*given: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    def run() -> tuple[torch.Tensor, ...]:
         # nothing to gain by fusing, and the first runs would be slow
         with torch.jit.optimized_execution(False):  # type: ignore[attr-defined]
-            found: tuple[torch.Tensor, ...] = traced(*given, *tensors)
+            found: tuple[torch.Tensor, ...] = traced(*tensors)
         return found
 
     return run
 
 
-@contextmanager
-def lent(places: Sequence[Place], tensors: Sequence[torch.Tensor]) -> Iterator[None]:
-    """Inside, other tensors are in these places."""
-    own = [where[name] for where, name in places]
-    try:
-        for (where, name), tensor in zip(places, tensors, strict=True):
-            where[name] = tensor
-        yield
-    finally:
-        for (where, name), tensor in zip(places, own, strict=True):
-            where[name] = tensor
-
-
-def graph(body: Body, inputs: tuple[torch.Tensor, ...]) -> Body:
+def graph(body: Body) -> Body:
     """On a GPU: a CUDA graph. It reads and writes the memory it was captured with."""
     stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
     stream.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(stream):
         for _ in range(3):  # libraries set themselves up in the first runs, which must not be captured
-            body(*inputs)
+            body()
     torch.cuda.current_stream().wait_stream(stream)
     captured = torch.cuda.CUDAGraph()
     with torch.cuda.graph(captured):
-        found = body(*inputs)
+        found = body()
 
-    def run(*_: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    def run() -> tuple[torch.Tensor, ...]:
         captured.replay()
         return found
 

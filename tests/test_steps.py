@@ -42,15 +42,21 @@ def at_once(monkeypatch):
 
 @pytest.fixture(params=[pytest.param(steps_module.trace, id="trace"), pytest.param(record, id="recording")])
 def captured(request, at_once, monkeypatch):
-    """Steps are captured, and every capture is counted."""
-    captures = []
+    """Steps are captured: how often each capture is run."""
+    runs = []
 
-    def counted(body, inputs, held):
-        captures.append(inputs)
-        return request.param(body, inputs, held)
+    def counted(body, tensors):
+        number, run = len(runs), request.param(body, tensors)
+        runs.append(0)
+
+        def count():
+            runs[number] += 1
+            return run()
+
+        return count
 
     monkeypatch.setattr(steps_module, "trace", counted)
-    return captures
+    return runs
 
 
 def pair(load, tmp_path, encoder, normalisation):
@@ -191,8 +197,7 @@ def test_a_captured_step_follows_every_kind_of_edit_bit_for_bit(
 ):
     explorer = pair(load, tmp_path, encoder, normalisation)
     found = toggled(explorer, every_kind(explorer))
-    shapes = [len(inputs) for inputs in captured]
-    assert shapes and explorer._text.steps._captured is not None
+    assert captured == [15, 4, 4, 16]  # anew where directions come, and where generated tokens are reconstructed
     explorer._steps.clear()
     monkeypatch.setattr(steps_module, "CAPTURE_AFTER", {})
     expected = toggled(explorer, every_kind(explorer))
@@ -206,9 +211,9 @@ def test_toggling_captures_nothing_anew(load, tmp_path, captured):
     explorer = pair(load, tmp_path, "jumprelu", "none")
     a, b, *_ = every_kind(explorer)
     toggled(explorer, [a, b, ()], 40)
-    assert len(captured) == 1
+    assert captured == [39]
     toggled(explorer, [b, ()], 20)  # nor does another text
-    assert len(captured) == 1
+    assert captured == [58]
 
 
 def test_on_a_cpu_a_short_text_is_not_captured(explorer):
@@ -229,7 +234,7 @@ def test_no_step_reads_data(load, tmp_path, encoder, normalisation):
         steps = Steps(explorer.model, explorer.editor([(), edits]), 32)
         steps.prompt([0, 7, 8])
         with Watch() as watch, torch.inference_mode():
-            steps._body(*steps._inputs())
+            steps._body()
         assert not watch.found
 
 
@@ -242,11 +247,11 @@ def test_the_inputs_of_a_step_stay_where_they_are(load, tmp_path):
     for edits in lists:
         steps.editor.set_rows([(), edits])
         steps.step(torch.tensor([9, 9]))
-        now = [t.data_ptr() for t in (*steps._inputs(), *(where[name] for where, name in steps._held()))]
+        now = [t.data_ptr() for t in (*steps._read(), *steps._held())]
         assert places in (None, now)
         places = now
     steps.rewind(3)
-    assert [t.data_ptr() for t in steps._inputs()] == places[: len(steps._inputs())]
+    assert [t.data_ptr() for t in steps._read()] == places[: len(steps._read())]
 
 
 READERS = {
@@ -277,10 +282,10 @@ def test_a_step_that_reads_data_runs_the_plain_way(load, tmp_path, captured, rea
 def test_a_capture_that_fails_or_differs_is_not_used(load, tmp_path, at_once, monkeypatch, fault):
     explorer = pair(load, tmp_path, "jumprelu", "none")
 
-    def broken(body, inputs, held):
+    def broken(body, tensors):
         if fault == "raises":
             raise RuntimeError("this version of torch traces nothing")
-        return lambda *given: (body(*given)[0] * 1.0001, *body(*given)[1:])
+        return lambda: (body()[0] * 1.0001, *body()[1:])
 
     monkeypatch.setattr(steps_module, "trace", broken)
     found = toggled(explorer, every_kind(explorer)[:3], 12)
