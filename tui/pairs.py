@@ -36,6 +36,8 @@ class Pair(NamedTuple):
 
 
 FIRST = Pair()
+LONG = 500
+"""Tokens of a text that counts as long where two are aligned."""
 
 
 def rows_of(samples: int, n_variants: int) -> list[Row]:
@@ -131,7 +133,9 @@ def unlike(one: Sequence[str], other: Sequence[str]) -> tuple[list[bool], list[b
 def differing(one: Sequence[str], other: Sequence[str]) -> tuple[list[bool], list[bool]]:
     """Per token of each text: whether it has no counterpart in the other, both aligned."""
     marks = [True] * len(one), [True] * len(other)
-    for a, b, size in difflib.SequenceMatcher(None, list(one), list(other), autojunk=False).get_matching_blocks():
+    # aligning long texts by their commonest tokens too takes seconds, in which no key is answered
+    matcher = difflib.SequenceMatcher(None, list(one), list(other), autojunk=len(other) > LONG)
+    for a, b, size in matcher.get_matching_blocks():
         for offset in range(size):
             marks[0][a + offset] = marks[1][b + offset] = False
     return marks

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from engine.bench import capture, encode, load, machine, memory, start
+from engine.bench import ablation, capture, encode, load, machine, memory, pair, screen, start, step, toggle
 from engine.bench.result import Row
 from engine.errors import UsageError
 from engine.model import choose_device
@@ -16,6 +16,12 @@ from engine.model import choose_device
 Measure = Callable[[torch.device, bool, str | None], list[Row]]
 
 ROWS: dict[int, tuple[tuple[str, Measure], ...]] = {
+    1: (("pair against two runs", lambda device, quick, model: pair.measure(pair.shapes(quick), device)),),
+    2: (("bytes of a step", lambda device, quick, model: step.measure(2, step.shape(quick), device)),),
+    3: (("step of two rows", lambda device, quick, model: step.measure(3, step.shape(quick), device)),),
+    4: (("step under edits", lambda device, quick, model: step.measure(4, step.shape(quick), device)),),
+    5: (("toggle", lambda device, quick, model: toggle.measure(toggle.shape(quick), device)),),
+    6: (("ablation", lambda device, quick, model: ablation.measure(ablation.shape(quick), device)),),
     7: (("encode + statistics", lambda device, quick, model: encode.measure(encode.shape(quick), device)),),
     8: (("memory of encode + statistics", lambda device, quick, model: memory.measure(memory.shape(quick), device)),),
     9: (("capture", lambda device, quick, model: capture.measure(capture.shape(quick), device, model)),),
@@ -23,6 +29,11 @@ ROWS: dict[int, tuple[tuple[str, Measure], ...]] = {
         ("first paint", lambda device, quick, model: start.measure(start.runs(quick))),
         ("loading a SAE", lambda device, quick, model: load.measure("sae", load.shape(quick), device)),
         ("loading a model", lambda device, quick, model: load.measure("model", load.shape(quick), device)),
+    ),
+    11: (
+        ("painting tokens", lambda device, quick, model: screen.repaint(screen.shape(quick))),
+        ("text streams", lambda device, quick, model: screen.streaming(screen.shape(quick))),
+        ("the engine loads", lambda device, quick, model: screen.loading()),
     ),
 }
 """By the scoreboard's numbers: what is measured, and by what."""

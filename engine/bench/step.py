@@ -1,8 +1,8 @@
 """Rows 2, 3 and 4: what one decoding step costs, all rows of its batch one token further, on the packaged demo.
 
-    row 2  bytes that a step has to read (weights, keys and values) in its time, against copying memory in the same run
-    row 3  a step of two rows ÷ a step of one, in bfloat16: the second row should cost nothing
-    row 4  a step of two rows with 64 edited features ÷ a step without any hook of ours
+row 2  bytes that a step has to read (weights, keys and values) in its time, against copying memory in the same run
+row 3  a step of two rows ÷ a step of one, in bfloat16: the second row should cost nothing
+row 4  a step of two rows with 64 edited features ÷ a step without any hook of ours
 """
 
 from __future__ import annotations
@@ -95,7 +95,7 @@ def step_bytes(subject: Subject, room: int) -> int:
         del weights[id(embedding)]  # of which a step reads a row or two
     width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
     token = 2 * config.num_hidden_layers * config.num_key_value_heads * width * model.dtype.itemsize
-    return sum(weights.values()) + BATCH * room * token
+    return int(sum(weights.values()) + BATCH * room * token)
 
 
 def second_row(subject: Subject, sizes: Shape) -> Row:

@@ -19,7 +19,7 @@ from engine.client import LiveEngine
 from engine.process import EngineProcess
 from engine.records import Edit, Load, Prompt, PromptSet, Sampling
 from tui.app import SaescopeApp
-from tui.bench.stand_in import WORDS, StandIn
+from tui.bench.stand_in import StandIn, tokens_at
 from tui.opening import Opening
 from tui.start import autosave_store
 from tui.study import Study, start_workspace
@@ -28,6 +28,8 @@ from tui.token_text import TokenText
 NAP = 0.005
 """Seconds that the probe sleeps; what it oversleeps is the lateness."""
 PROMPT_TOKENS = 100
+IDLE = 1.0
+"""Seconds for which a loop that does nothing else is watched first: whatever it is late, the machine is."""
 PATIENCE = 120.0
 
 
@@ -93,9 +95,15 @@ class Probe:
         found, self.late = self.late, []
         return found
 
+    def stop(self) -> list[float]:
+        """The same, and it is the last time."""
+        self._task.cancel()
+        return self.take()
+
 
 async def streaming(app: Watched, options: Options) -> dict[str, Any]:
     """Two arms stream while the tokens pane is full."""
+    await until(lambda: app.furnished)
     main, loop = app.main, asyncio.get_running_loop()
     await until(lambda: main.work.ready)
     main.read(1)
@@ -109,15 +117,16 @@ async def streaming(app: Watched, options: Options) -> dict[str, Any]:
     streamed = (app.num_streamed() - tokens) // 2
     await until(lambda: not main.generation.running)
     await asyncio.sleep(0.3)
-    return {"late": late, "updates": updates, "seconds": seconds, "tokens": streamed, "late_at_end": max(probe.take())}
+    return {"late": late, "updates": updates, "seconds": seconds, "tokens": streamed, "late_at_end": max(probe.stop())}
 
 
 async def loading(app: Watched, options: Options) -> dict[str, Any]:
     """The engine's process starts and loads the demo."""
+    await until(lambda: app.furnished)
     loop = asyncio.get_running_loop()
     probe, begin = Probe(), loop.time()
     await until(lambda: app.main.work.ready or bool(app.main.messages))
-    return {"late": probe.take(), "seconds": loop.time() - begin, "problem": " ".join(app.main.messages)}
+    return {"late": probe.stop(), "seconds": loop.time() - begin, "problem": " ".join(app.main.messages)}
 
 
 async def until(true: Any) -> None:
@@ -129,10 +138,9 @@ async def until(true: Any) -> None:
 
 def study_of(options: Options) -> Study:
     """Prompts of so many words, a question, an edit."""
-    text = " ".join(word for word in WORDS * PROMPT_TOKENS if word.strip())
-    prompts = tuple(
-        Prompt(" ".join(text.split()[at : at + PROMPT_TOKENS])) for at in range(options.tokens // PROMPT_TOKENS)
-    )
+    words = [tokens_at(index)[0].strip() for index in range(options.tokens)]
+    starts = range(0, options.tokens, PROMPT_TOKENS)
+    prompts = tuple(Prompt(" ".join(words[at : at + PROMPT_TOKENS])) for at in starts)
     half = len(prompts) // 2
     work = start_workspace(PromptSet("bench", prompts[:half], prompts[half:]), (Edit(1),))
     total = options.tokens // 2 + int(options.rate * (options.seconds + 2))
@@ -145,16 +153,20 @@ def engine_for(options: Options) -> LiveEngine:
 
 
 async def measure(options: Options) -> None:
-    """Runs the app to the end of the measurement, and writes what it found."""
+    """Runs the app to the end of the measurement, and writes what it found. Raises RuntimeError where the app ends."""
+    idle = Probe()
+    await asyncio.sleep(IDLE)
+    bare = idle.stop()
     app = Watched(Opening(study_of(options), lambda: engine_for(options), autosave_store))
     running = asyncio.create_task(app.run_async())
-    try:
-        await until(lambda: app.furnished or running.done())
-        found = await (streaming if options.what == "stream" else loading)(app, options)
-        Path(options.result).write_text(json.dumps(found), "utf-8")
-    finally:
-        await app.action_quit()
-        await running
+    measuring = asyncio.create_task((streaming if options.what == "stream" else loading)(app, options))
+    await asyncio.wait({running, measuring}, return_when=asyncio.FIRST_COMPLETED)
+    if running.done():
+        measuring.cancel()
+        raise RuntimeError("The app ended before the measurement did.")
+    await app.action_quit()
+    await running
+    Path(options.result).write_text(json.dumps({**measuring.result(), "bare": bare, "nap": NAP}), "utf-8")
 
 
 def main(argument: str) -> None:

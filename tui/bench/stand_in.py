@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+from itertools import accumulate
 from pathlib import Path
 
 import msgspec
@@ -34,7 +35,9 @@ LOADED = Loaded(
     hook_module="input of model.layers.1", d_model=64, d_sae=4096, encoder="standard", normalisation="none",
     device="cpu", dtype="float32", threads=1, versions={}, reference="none", reference_tokens=1,
 )  # fmt: skip
-WORDS = tuple(" the of sparse features a nurse and her doctor said that they would , . \n".split(" ")[1:])
+WORDS = tuple(f"w{n}" for n in range(3000))
+COMMONNESS = tuple(accumulate(1 / (n + 3) for n in range(len(WORDS))))
+"""As in a language: a word's frequency falls with its rank. What an alignment of two texts takes depends on it."""
 MAXIMUM = 8.0
 DIFFERS_EVERY = 7
 """Of the arms' tokens, so many are the same one after another."""
@@ -106,8 +109,7 @@ class StandIn(LiveEngine):
 
 def tokens_at(index: int) -> tuple[str, str]:
     """The arms' tokens."""
-    word = random.Random(index).choice(WORDS)
-    baseline = word if word == "\n" else f" {word}"
+    baseline = " " + random.Random(index).choices(WORDS, cum_weights=COMMONNESS)[0]
     return baseline, " other" if index % DIFFERS_EVERY == 0 else baseline
 
 
@@ -137,7 +139,8 @@ def generated(request: Generate) -> Generated:
     schedule = (EditsFrom(0, request.edits),)
     return Generated(
         fed_as(request.prompt), request.sampling, request.edits, schedule, 2, baseline, edited,
-        first_divergence=0, kl=(0.25,) * len(pairs), positions=len(pairs), inactive_positions=0, tokens_per_second=200.0,
+        first_divergence=0, kl=(0.25,) * len(pairs), positions=len(pairs), inactive_positions=0,
+        tokens_per_second=200.0,
     )  # fmt: skip
 
 
