@@ -31,7 +31,7 @@ def pairs(result: Generated) -> list[Pair]:
             edits = result.edits if other.variant is None else result.variants[other.variant]
             counts = other.positions, other.inactive_positions
             found.append(Pair(other.sample, other.variant, edits, baselines[other.sample], other.arm, *counts))
-    return sorted(found, key=lambda pair: (pair.sample, -1 if pair.variant is None else pair.variant))
+    return found
 
 
 def edits_in_force(result: Generated) -> list[Edit]:

@@ -11,7 +11,7 @@ from engine import export, session
 from engine.edit_specs import asked, settled
 from engine.errors import UsageError
 from engine.export.report import grid
-from engine.records import Edit, Loaded, Sampling
+from engine.records import Edit, EditsFrom, Loaded, Sampling
 
 replace = msgspec.structs.replace
 
@@ -104,6 +104,14 @@ def test_markdown_shows_every_arm_what_changed_on_the_way_and_what_to_know(full)
     assert "lossy" not in plain
     assert "first step" not in plain
     assert "greedy" not in plain
+
+
+def test_edits_of_which_one_has_to_know_are_found_wherever_they_were_in_force(full):
+    later = (EditsFrom(0, samples.EDITS), EditsFrom(3, samples.PUBLISHED))
+    for where in ({"edits": samples.PUBLISHED}, {"schedule": later}, {"variants": (samples.PUBLISHED,)}):
+        text = export.to_markdown(replace(full, generations=(replace(samples.GENERATED, **where),)))
+        assert "- lossy: " in text
+        assert "- first step: " in text
 
 
 def test_markdown_says_what_to_know_of_the_probes_edits(full):
