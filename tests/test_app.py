@@ -57,11 +57,17 @@ async def test_the_footer_shows_the_keys_that_fit(b):
     assert ", Settings" in footer(b)
 
 
-@on_app(size=SMALLEST)
-async def test_the_footer_fits_eighty_columns(b):
-    for key in "1234e":
-        await b.press(key)
-        await b.until(lambda: "? Help" in footer(b), seconds=2)
+@pytest.mark.parametrize("columns", [80, 100, 110, 120])
+def test_the_footer_fits(tmp_path, columns):
+    async def go():
+        async with opened(tmp_path, size=(columns, 30)) as b:
+            await b.ranked()
+            await b.press("space")
+            for key in "1234e":
+                await b.press(key)
+                await b.until(lambda: "? Help" in footer(b), seconds=2)
+
+    asyncio.run(go())
 
 
 @on_app()

@@ -68,7 +68,7 @@ async def test_the_form_says_what_it_comes_to_and_what_is_wrong(b):
     await b.ranked()
     await form(b, kind="steer", strength="-2", at="first step")
     words = b.words(".summary")
-    assert "100 steer -2 (first step)" in words and "-2 × its maximum is added along its direction" in words
+    assert "100 steer -2 at first step" in words and "-2 × its maximum is added along its direction" in words
     assert "stays in the prompt's keys and values" in words
     for wrong, problem in (("x", "a number, such as"), ("inf", "a finite number"), ("", "a number")):
         b.top.query_one("#f-strength").value = wrong
@@ -90,7 +90,7 @@ async def test_where_an_edit_acts_is_turned_by_a_key(b):
         await b.press("w")
         await b.until(lambda: b.study.edits() == (Edit(100, at=place),))  # noqa: B023
         assert words in lines(b)[0]
-        assert ("stays in the prompt's K and V" in subtitle(b)) == (place == "first-step")
+        assert ("stays in keys and values" in subtitle(b)) == (place == "first-step")
 
 
 @on_app()
@@ -188,7 +188,7 @@ async def test_any_change_acts_on_the_running_text(b):
     await b.until(lambda: b.engine.edits_set[-1][1] == (Edit(100, at="prompt"), LOSSY))
     await edited(b, kind="steer", strength="1", at="all tokens")
     await b.until(lambda: b.engine.edits_set[-1][1] == (Edit(100, 1.0, "steer"), LOSSY))
-    assert title(b) == "edited: 100 ablate → from token 3: 100 steer +1, reconstruct, lossy"
+    assert title(b) == "edited: … → from token 3: 100 steer +1, reconstruct (lossy)"
     b.engine.step(2)
     await finished(b)
     assert [c.token_index for c in b.study.results.generations[-1].schedule] == [0, 2]
@@ -208,7 +208,7 @@ async def test_the_founding_study_s_edit_by_one_key(b):
     await b.hears("As published with founding_5v2")
     await b.generated()
     assert b.engine.of(Generate)[-1].edits == (Edit(101), *published)
-    assert title(b) == "edited: 101 ablate, 100 ×0.125 (first step), reconstruct, lossy (first step)"
+    assert title(b) == "edited: 101 ablate, 100 ×0.125 at first step, reconstruct (lossy) at first step"
     await b.press("3", "u")
     await b.until(lambda: b.study.work.edits == before)
 

@@ -105,7 +105,7 @@ async def test_a_toggle_acts_on_the_next_token(b):
     await finished(b)
     result = b.study.results.generations[-1]
     assert [(c.token_index, c.edits) for c in result.schedule] == [(0, ()), (2, (Edit(100),)), (7, ())]
-    assert title(b) == "edited: no edits → from token 3: 100 ablate → from token 8: no edits"
+    assert title(b) == "edited: … → from token 8: no edits"  # there is no room for more
     assert "from token 8 on: no edits" in figures(b)
     assert "edits changed since" not in figures(b)
     # the request's id, not another's

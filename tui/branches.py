@@ -54,12 +54,11 @@ def origin_in_words(found: Generated) -> str:
 
 
 def name_of(found: Generated) -> str:
-    """Such as "from token 12 · no edits → from token 12: 4133 ablate · stopped"."""
-    parts = [origin_in_words(found), schedule_in_words(schedule_of(found))]
+    """Such as "from token 12 · stopped · no edits → from token 12: 4133 ablate"."""
+    parts = [origin_in_words(found), *["stopped"] * found.stopped, schedule_in_words(schedule_of(found))]
     samples = samples_of(found)
     parts += [count_in_words(samples, "sample")] * (samples > 1)
     parts += [count_in_words(len(found.variants), "variant")] * bool(found.variants)
-    parts += ["stopped"] * found.stopped
     return " · ".join(parts)
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import msgspec
+
 from engine import words
 from engine.records import Edit, EditsFrom, Positions
 from tui.token_layout import safe
@@ -21,6 +23,16 @@ RECONSTRUCTS = "reconstruct"
 def token_in_words(token: str) -> str:
     """A token safe to show on one line, its line breaks and tabs visible."""
     return safe(token).replace("\n", "⏎").replace("\t", "⇥")
+
+
+def in_a_field(text: str) -> str:
+    """A text for a field of one line, its line breaks visible."""
+    return text.replace("\n", "⏎")
+
+
+def from_a_field(text: str) -> str:
+    """The reverse of `in_a_field`."""
+    return text.replace("⏎", "\n")
 
 
 def tokens_in_words(tokens: Sequence[str]) -> str:
@@ -55,23 +67,31 @@ def strength_in_words(edit: Edit) -> str:
 
 
 def edit_in_words(edit: Edit) -> str:
-    """Such as "4133 ×0.125 (prompt)"; a reconstruction, which is about all features, is called lossy."""
-    what = f"{RECONSTRUCTS}, lossy" if edit.kind == "reconstruct" else f"{edit.feature} {strength_in_words(edit)}"
-    return what if edit.at == "all" else f"{what} ({PLACES[edit.at]})"
+    """Such as "4133 ×0.125 at prompt"; a reconstruction, which is about all features, is called lossy."""
+    what = f"{RECONSTRUCTS} (lossy)" if edit.kind == "reconstruct" else f"{edit.feature} {strength_in_words(edit)}"
+    return what if edit.at == "all" else f"{what} at {PLACES[edit.at]}"
 
 
 def edits_in_words(edits: Sequence[Edit]) -> str:
-    """All of them; many are counted."""
+    """All of them, a place they share said once; many are counted."""
     if len(edits) > words.EDITS_SPELLED_OUT:
         return words.edits_in_words(edits)
+    places = {edit.at for edit in edits}
+    if len(edits) > 1 and len(places) == 1 and "all" not in places:
+        everywhere = (msgspec.structs.replace(edit, at="all") for edit in edits)
+        return f"{', '.join(map(edit_in_words, everywhere))}, all at {PLACES[edits[0].at]}"
     return ", ".join(map(edit_in_words, edits)) or "no edits"
 
 
 def schedule_in_words(schedule: Sequence[EditsFrom]) -> str:
     """Such as "no edits → from token 12: 4133 ablate"."""
-    first, *later = schedule
-    changes = [f" → from token {c.token_index + 1}: {edits_in_words(c.edits)}" for c in later]
-    return edits_in_words(first.edits) + "".join(changes)
+    return " → ".join(map(change_in_words, schedule))
+
+
+def change_in_words(change: EditsFrom) -> str:
+    """Such as "from token 12: 4133 ablate"; the edits alone where they are those from the start."""
+    start = f"from token {change.token_index + 1}: " if change.token_index else ""
+    return start + edits_in_words(change.edits)
 
 
 def size_in_words(size: int) -> str:

@@ -40,8 +40,9 @@ SINGLE_BELOW = (100, 28)
 """Columns and lines under which one pane is shown at a time."""
 
 
-WIDE = ("run.attribute", "generation.branches", "edits.where", "edits.reconstruct", "edits.clear")
-"""Keys that the footer shows where all panes are shown."""
+WIDE = {"run.attribute": 100, "edits.all": 100, "generation.settings": 100, "edits.reconstruct": 110}
+WIDE |= {"generation.branches": 110, "edits.clear": 120}
+"""Keys that the footer shows from so many columns on."""
 
 
 class Frame(Widget):
@@ -187,11 +188,11 @@ class Workbench(Screen[None]):
     @property
     def active_bindings(self) -> dict[str, ActiveBinding]:
         """Without what a narrow footer has no room for: the keys act all the same."""
-        found = super().active_bindings
-        if self.size.width >= SINGLE_BELOW[0]:
-            return found
+        found, width = super().active_bindings, self.size.width
         return {
-            key: active._replace(binding=replace(active.binding, show=False)) if active.binding.id in WIDE else active
+            key: active._replace(binding=replace(active.binding, show=False))
+            if WIDE.get(active.binding.id or "", 0) > width
+            else active
             for key, active in found.items()
         }
 

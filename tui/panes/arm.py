@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from rich.cells import cell_len
 from rich.text import Text
 from textual.app import ComposeResult
 from textual.containers import Vertical
@@ -38,11 +39,12 @@ class ArmView(Vertical):
 
     def __init__(self, title: str, empty_text: str, cursor: bool, *, id: str | None = None) -> None:
         super().__init__(id=id)
-        self._title, self._empty, self._cursor = title, empty_text, cursor
+        self._titles: tuple[str, ...] = (title,)
+        self._empty, self._cursor = empty_text, cursor
 
     def compose(self) -> ComposeResult:
         """Heading, text, bars."""
-        yield Static(self._title, classes="arm-title", markup=False)
+        yield Static(self._titles[0], classes="arm-title", markup=False)
         yield ArmText(show_cursor=self._cursor, empty_text=self._empty)
         yield Static(classes="arm-answers", markup=False)
 
@@ -51,9 +53,16 @@ class ArmView(Vertical):
         """The text."""
         return self.query_one(ArmText)
 
-    def show_title(self, title: str) -> None:
-        """Another heading."""
-        self.query_one(".arm-title", Static).update(title)
+    def show_title(self, *titles: str) -> None:
+        """Another heading: the first of these that there is room for, else the last."""
+        self._titles = titles
+        self.on_resize()
+
+    def on_resize(self) -> None:
+        """The heading that fits."""
+        line = self.query_one(".arm-title", Static)
+        fitting = (title for title in self._titles if cell_len(title) <= line.size.width)
+        line.update(next(fitting, self._titles[-1]))
 
     def show_answers(self, answers: Sequence[tuple[str, float]], stale: bool = False) -> None:
         """A bar per tracked answer and its probability; dimmed while it belongs to other edits."""

@@ -14,7 +14,7 @@ from tui.branches import name_of, prompt_of, schedule_of
 from tui.pairs import FIRST, Pair, Rows, differing, first_difference, unlike, without_end
 from tui.panes.arm import ArmView
 from tui.token_text import DIFFERS, MASKED, TURNED, TURNED_DIFFERS, Passage
-from tui.words import edits_in_words, schedule_in_words
+from tui.words import change_in_words, edits_in_words, schedule_in_words
 
 LEFT, RIGHT = 0, 1
 
@@ -227,7 +227,10 @@ class Arms(Horizontal):
             right = f"variant: {edits_in_words(of_its_own or self._variants[pair.variant])}"
         else:
             right = f"edited: {schedule_in_words(self.changes)}" if self.changes else "edited"
-        self.views[RIGHT].show_title(sample + right)
+        titles = [sample + right]
+        if pair.variant is None and len(self.changes) > 1:
+            titles.append(f"{sample}edited: … → {change_in_words(self.changes[-1])}")
+        self.views[RIGHT].show_title(*titles)
 
 
 SHADES = {(False, False): 0, (True, False): DIFFERS, (False, True): TURNED, (True, True): TURNED_DIFFERS}

@@ -21,7 +21,7 @@ from tui.words import PLACES, strength_in_words
 
 NOTHING = "space ablates a feature"
 LOSSY = "lossy: the SAE's error is dropped"
-FIRST_STEP = "stays in the prompt's K and V"
+FIRST_STEP = "stays in keys and values"
 
 
 class EditsPane(Vertical):
@@ -98,7 +98,7 @@ change its strength, * its kind, strength and place, a switches all."""
         """Shows the edits; the cursor stays where it was. `name_of` gives a feature's words."""
         at = self.rows.highlighted
         self._slots = {slot.feature: slot for slot in slots}
-        width = max((len(change_in_words(slot)) for slot in slots), default=0)
+        width = max((len(effect_in_words(slot)) for slot in slots), default=0)
         self.rows.set_options(
             Option(line_of(slot, width, name_of(slot.feature)), id=str(slot.feature)) for slot in slots
         )
@@ -169,7 +169,7 @@ change its strength, * its kind, strength and place, a switches all."""
         self.post_message(self.AllWanted())
 
 
-def change_in_words(slot: EditSlot) -> str:
+def effect_in_words(slot: EditSlot) -> str:
     """What an edit does and, unless that is everywhere, where."""
     place = "" if slot.at == "all" else f" {PLACES[slot.at]}"
     return strength_in_words(slot) + place
@@ -181,6 +181,6 @@ def line_of(slot: EditSlot, width: int, name: str) -> Content:
     return Content.assemble(
         f"{'▣' if slot.on else '▢'} ",
         (number, "bold" if slot.on else "dim"),
-        (f" {change_in_words(slot):{width}} ", "" if slot.on else "dim"),
+        (f" {effect_in_words(slot):{width}} ", "" if slot.on else "dim"),
         ("lossy" if slot.kind == "reconstruct" else name, "dim"),
     )

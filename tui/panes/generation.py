@@ -20,7 +20,7 @@ from engine.session import Workspace
 from tui.effects import strings_in_words
 from tui.pairs import FIRST, Pair, positions_of
 from tui.panes.arms import Arms
-from tui.words import edits_in_words
+from tui.words import edits_in_words, from_a_field, in_a_field
 
 
 class GenerationPane(Vertical):
@@ -131,9 +131,10 @@ the behaviour is gone: ask other questions too (v: all probes)."""
 
     def show_settings(self, work: Workspace) -> None:
         """The question, and how it is asked."""
-        if self.question.value != work.question:
+        question = in_a_field(work.question)
+        if self.question.value != question:
             with self.prevent(Input.Changed):
-                self.question.value = work.question
+                self.question.value = question
         self.border_subtitle = escape(settings_in_words(work))
 
     # ---- the running text
@@ -238,14 +239,14 @@ the behaviour is gone: ask other questions too (v: all probes)."""
     def tell_question(self, event: Input.Changed) -> None:
         """The question was typed over."""
         event.stop()
-        self.post_message(self.QuestionChanged(event.value))
+        self.post_message(self.QuestionChanged(from_a_field(event.value)))
 
     @on(Input.Submitted, "#question")
     def tell_asked(self, event: Input.Submitted) -> None:
         """Generate; letters are keys again, so that edits can be toggled while text streams."""
         event.stop()
         self.take_focus()
-        self.post_message(self.Asked(event.value))
+        self.post_message(self.Asked(from_a_field(event.value)))
 
     def key_escape(self) -> None:
         """Leaves the question."""

@@ -31,10 +31,7 @@ class Branches(Dialog[Chosen]):
     DEFAULT_CSS = """
     Branches {
         & > .frame { width: 130; }
-        & OptionList {
-            height: auto; max-height: 70vh; border: none; padding: 0; background: $surface;
-            text-wrap: nowrap; text-overflow: ellipsis;
-        }
+        & OptionList { height: auto; max-height: 70vh; border: none; padding: 0; background: $surface; }
     }
     """
     BINDINGS: ClassVar[list[BindingType]] = [

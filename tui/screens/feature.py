@@ -15,7 +15,7 @@ from textual.markup import escape
 from textual.screen import ModalScreen
 from textual.widgets import Static
 
-from tui.panes.edits import change_in_words
+from tui.panes.edits import effect_in_words
 from tui.screens import card
 from tui.token_layout import safe
 from tui.words import feature_in_words
@@ -97,7 +97,7 @@ class FeaturePage(ModalScreen[None]):
         head = Text()
         slot = flow.screen.study.slot(feature)
         if slot is not None:
-            head.append(f"{'▣' if slot.on else '▢'} {change_in_words(slot)}\n", "bold")
+            head.append(f"{'▣' if slot.on else '▢'} {effect_in_words(slot)}\n", "bold")
         if flow.screen.labels.get(feature):
             head.append(f"Fires most on {flow.tokens_in_words(feature)}\n")
         for what, words in (("Note", flow.note(feature)), ("Explanation", flow.explanation(feature))):
