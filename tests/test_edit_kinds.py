@@ -441,6 +441,21 @@ def test_nothing_is_left_of_earlier_edits(bench, encoder):
         assert far(found[1], here.expected(edits)[0]) < 3e-6
 
 
+@pytest.mark.parametrize("encoder", ["jumprelu", "topk"])
+def test_a_pass_of_some_rows_goes_under_their_edits(bench, encoder):
+    here = bench(encoder)
+    rows = ((), lists(here)[0], [here.edit("steer", "first-step")], lists(here)[3])
+    whole, allowed_BT, active_BT = here.run(*rows)
+    editor, chosen = here.editor(*rows), [3, 1, 0]
+    ids_BT, kind_BT = torch.tensor([here.ids] * 3), torch.tensor([here.kinds] * 3)
+    editor.expect(ids_BT, kind_BT, row_B=torch.tensor(chosen))
+    found = editor.edit(here.h_TD.repeat(3, 1, 1))
+    for at, row in enumerate(chosen):
+        assert far(found[at], whole[row].double().numpy()) < 1e-6
+    assert torch.equal(editor.allowed_BT, allowed_BT[chosen])
+    assert torch.equal(editor.active_BT, active_BT[chosen])
+
+
 def test_capacities_double_and_never_shrink(model, hook, monkeypatch):
     from engine import slots
 

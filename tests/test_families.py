@@ -11,15 +11,16 @@ from families import D_MODEL, FAMILIES, LAYERS, PARALLEL, WINDOW, parts, write_f
 from nnsight import NNsight
 
 from engine.answers import paired_logprobs
-from engine.decode import decode
+from engine.decode import Text, lists_of, rows_of
 from engine.edits import ResidualEditor
 from engine.errors import HookError, MismatchError
 from engine.feature_card import logit_lens, to_residual
 from engine.hooks import resolve_hook, same_place
 from engine.loading import match
 from engine.model import load_model
-from engine.records import Edit, Prompt, Sampling
+from engine.records import Edit, Generate, Prompt, Sampling
 from engine.sae import SaeConfig, SparseAutoencoder
+from engine.steps import Steps
 
 CPU = torch.device("cpu")
 TEXT = "She said the tide is in."  # longer than the sliding window
@@ -233,6 +234,15 @@ def run(steps):
             return stop.value
 
 
+def generated(model, sae, hook, ids, edits):
+    """Both arms and the KL between them, more tokens than a window holds."""
+    request = Generate(Prompt("told by its ids"), tuple(edits), Sampling(max_tokens=WINDOW + 2))
+    rows = rows_of(request)
+    editor = ResidualEditor(model, sae, hook, make_reference(sae), lists_of(request, rows, request.edits))
+    steps = Steps(model, editor, len(ids) + request.sampling.max_tokens)
+    return run(Text(model, steps, rows, ids, request).run())
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_edits_work_under_the_cache_and_an_edit_that_changes_nothing_changes_no_bit(family, kind):
     name, model, ids = family
@@ -242,15 +252,16 @@ def test_edits_work_under_the_cache_and_an_edit_that_changes_nothing_changes_no_
     sae = make_sae(hook.width, hook.name)
     edits = edits_of(sae, model.capture_batch(hook, [ids])[0])
     noop = [Edit(edit.feature, 1.0) for edit in edits]
-    same = run(decode(model, ResidualEditor(model, sae, hook, noop, 1e9), ids, Sampling(max_tokens=WINDOW + 2)))
-    assert same.edited == same.baseline
+    same = generated(model, sae, hook, ids, noop)
+    baseline, edited = same.arms[:2]
+    assert (edited.ids, edited.logprobs) == (baseline.ids, baseline.logprobs)
     assert set(same.kl) == {0.0}
-    editor = ResidualEditor(model, sae, hook, edits, 1e9)
-    found = run(decode(model, editor, ids, Sampling(max_tokens=WINDOW + 2)))
-    assert found.baseline == same.baseline
+    found = generated(model, sae, hook, ids, edits)
+    assert found.arms[0] == baseline
     assert max(found.kl) > 0
+    editor = ResidualEditor(model, sae, hook, make_reference(sae), [(), edits])
     # without a cache every step reads everything anew
-    for arm, row in ((found.baseline, 0), (found.edited, 1)):
+    for arm, row in ((found.arms[0], 0), (found.arms[1], 1)):
         whole = paired_logprobs(model, editor, [*ids, *arm.ids], len(arm.ids))[row]
         expected = whole[torch.arange(len(arm.ids)), arm.ids]
         assert torch.allclose(torch.tensor(arm.logprobs), expected, atol=1e-3)
