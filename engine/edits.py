@@ -158,7 +158,7 @@ class ResidualEditor:
             return a_BTK * (a_BTK > now.level_K)
         capacity = len(now.b_K)
         found = []
-        for x_TD in x_BTD.flatten(0, 1).split(TOKENS_PER_BLOCK):
+        for x_TD in torch.split(x_BTD.flatten(0, 1), TOKENS_PER_BLOCK):
             value_Tk, feature_Tk = self.sae.top_k(x_TD)
             # a place behind the slots takes whatever belongs to none of them
             f_TK = value_Tk.new_zeros(len(x_TD), capacity + 1)
