@@ -45,6 +45,7 @@ from engine.slots import (
     PROMPT,
     RECONSTRUCTED,
     STEER,
+    Shape,
     Slots,
     Static,
 )
@@ -83,9 +84,8 @@ class ResidualEditor:
         return self._slots.rows
 
     @property
-    def shape(self) -> tuple[int, int, bool]:
-        """What a captured step depends on besides the contents of `tensors`: two capacities, and whether a generated
-        token may be reconstructed."""
+    def shape(self) -> Shape:
+        """What a captured step depends on besides the contents of `tensors`."""
         return self._slots.shape
 
     @property
@@ -157,6 +157,8 @@ class ResidualEditor:
             a_BTK = x_BTD @ now.w_enc_DK + now.b_K
             return a_BTK * (a_BTK > now.level_K)
         capacity = len(now.b_K)
+        if not self.shape.encodes:
+            return x_BTD.new_zeros(*x_BTD.shape[:2], capacity)
         found = []
         for x_TD in torch.split(x_BTD.flatten(0, 1), TOKENS_PER_BLOCK):
             value_Tk, feature_Tk = self.sae.top_k(x_TD)
@@ -168,7 +170,7 @@ class ResidualEditor:
     def _reconstructs(self) -> bool:
         """Whether the announced pass may hold positions that are to be reconstructed."""
         if not self._in_prompt:
-            return self.shape[2]
+            return self.shape.reconstructs
         return any(edit.kind == "reconstruct" for row in self.rows for edit in row)
 
     def _reconstructed(self, h_BTD: torch.Tensor, scaled: Normalised) -> torch.Tensor:

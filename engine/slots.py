@@ -49,6 +49,19 @@ FIRST_SLOTS, FIRST_DIRECTIONS = 64, 8
 """Capacities that are doubled when they do not suffice; there are no projected directions before the first."""
 
 
+class Shape(NamedTuple):
+    """What a pass depends on besides the contents of its tensors."""
+
+    slots: int
+    """Capacity."""
+    directions: int
+    """Capacity of projected directions per row."""
+    reconstructs: bool
+    """A generated token may be reconstructed."""
+    encodes: bool
+    """There are slots, and a topk encoder has to look at all features for them."""
+
+
 class Static(NamedTuple):
     """All that a pass reads of the edits."""
 
@@ -75,8 +88,7 @@ class Slots:
     def __init__(self, sae: SparseAutoencoder, reference: Reference, num_rows: int) -> None:
         self.sae, self.reference, self.num_rows = sae, reference, num_rows
         self.rows: tuple[tuple[Edit, ...], ...] = ((),) * num_rows
-        self.shape: tuple[int, int, bool] = (FIRST_SLOTS, 0, False)
-        """Capacity of slots, capacity of directions per row, whether a generated token may be reconstructed."""
+        self.shape = Shape(FIRST_SLOTS, 0, False, False)
         self.static = self._empty(FIRST_SLOTS, 0)
 
     def write(self, rows: Sequence[Sequence[Edit]]) -> None:
@@ -86,8 +98,8 @@ class Slots:
         settled = tuple(tuple(settle(edit, self.reference, self.sae) for edit in checked(row)) for row in rows)
         features = sorted({edit.feature for row in settled for edit in row if edit.kind in NUMBERS})
         projections = [self._projection([edit for edit in row if edit.kind == "project"]) for row in settled]
-        capacity = grown(self.shape[0], len(features), FIRST_SLOTS)
-        directions = grown(self.shape[1], max(p.shape[1] for p, _ in projections), FIRST_DIRECTIONS)
+        capacity = grown(self.shape.slots, len(features), FIRST_SLOTS)
+        directions = grown(self.shape.directions, max(p.shape[1] for p, _ in projections), FIRST_DIRECTIONS)
         if (capacity, directions) != self.shape[:2]:
             self.static = self._empty(capacity, directions)
         self._write_slots(features)
@@ -96,7 +108,8 @@ class Slots:
             self.static.analysis_BDP[b, :, : analysis_DP.shape[1]] = analysis_DP
             self.static.synthesis_BPD[b].zero_()[: len(synthesis_PD)] = synthesis_PD
         later = any(e.kind == "reconstruct" and GENERATED in CLASSES[e.at] for row in settled for e in row)
-        self.rows, self.shape = settled, (capacity, directions, later)
+        encodes = self.sae.config.encoder == "topk" and bool(features)
+        self.rows, self.shape = settled, Shape(capacity, directions, later, encodes)
 
     @torch.inference_mode(False)  # an inference tensor could not be written outside that mode
     def _empty(self, capacity: int, directions: int) -> Static:

@@ -278,7 +278,7 @@ def test_a_prompt_of_one_token_is_reconstructed_and_later_tokens_cost_no_encode(
     edits = [here.edit("reconstruct", "first-step")]
     expected_TD, _, _ = here.expected(edits)
     editor = here.editor((), edits)
-    assert editor.shape == (64, 0, False)
+    assert editor.shape == (64, 0, False, False)
     editor.expect(torch.tensor([[here.ids[0]]] * 2), torch.tensor([[PROMPT]] * 2), in_prompt=True)
     found = editor.edit(here.h_TD[None, :1].repeat(2, 1, 1))
     assert far(found[1], expected_TD[:1]) < 3e-6
@@ -391,7 +391,7 @@ def lists(here):
         [here.edit("scale"), here.edit("set", "all", 1), *project, here.edit("reconstruct")],
         [here.edit("steer", "all", 5), here.edit("reconstruct")],
         [Edit(f, 2.0, at="generated") for f in here.features] + [here.edit("reconstruct", "generated")],
-        [Edit(here.features[7], 0.2, "project"), here.edit("reconstruct")],
+        [Edit(here.features[7], 0.2, "project"), here.edit("scale"), here.edit("reconstruct")],
     ]
 
 
@@ -462,7 +462,7 @@ def test_capacities_double_and_never_shrink(model, hook, monkeypatch):
     monkeypatch.setattr(slots, "FIRST_SLOTS", 4)
     here = Bench(model, hook, "jumprelu")
     editor = here.editor((), ())
-    assert editor.shape == (4, 0, False)
+    assert editor.shape == (4, 0, False, False)
     shapes = []
     for edits in (
         [Edit(f) for f in range(4)],
@@ -481,15 +481,34 @@ def test_capacities_double_and_never_shrink(model, hook, monkeypatch):
             expected_TD, _, _ = here.expected(edits)
             assert far(editor.edit(here.h_TD.repeat(2, 1, 1))[1], expected_TD) < 3e-6
     assert shapes == [
-        (4, 0, False),
-        (8, 0, False),
-        (32, 0, False),
-        (32, 8, False),
-        (32, 16, False),
-        (32, 16, False),
-        (32, 16, True),
-        (32, 16, False),
+        (4, 0, False, False),
+        (8, 0, False, False),
+        (32, 0, False, False),
+        (32, 8, False, False),
+        (32, 16, False, False),
+        (32, 16, False, False),
+        (32, 16, True, False),
+        (32, 16, False, False),
     ]
+
+
+def test_a_topk_is_only_run_for_slots(bench, monkeypatch):
+    here = bench("topk")
+    editor = here.editor((), [Edit(here.features[0], kind="project")])
+    assert editor.shape == (64, 8, False, False)
+    calls, top_k = [], type(here.sae).top_k
+    monkeypatch.setattr(type(here.sae), "top_k", lambda self, x: calls.append(len(x)) or top_k(self, x))
+    for edits, encodes in (
+        ([here.edit("scale")], True),
+        ([Edit(here.features[0], kind="project")], False),
+        ([], False),
+    ):
+        calls.clear()
+        editor.set_rows([(), edits])
+        assert editor.shape.encodes is encodes
+        editor.expect(torch.full((2, 1), 9), torch.full((2, 1), GENERATED))
+        editor.edit(here.h_TD[None, START : START + 1].repeat(2, 1, 1))
+        assert bool(calls) is encodes
 
 
 def test_edits_may_be_set_inside_inference_mode_and_outside(bench):
