@@ -27,7 +27,6 @@ from engine.records import (
     MinimalSet,
     Neighbour,
     OtherArm,
-    OtherArm,
     Probe,
     ProbeMeasured,
     ProbeRow,
@@ -139,7 +138,6 @@ ARMS = msgspec.structs.replace(
     stopped=True,
 )
 """A generation with all there can be to it."""
-OTHER = OtherArm(1, False, None, Arm("He is", (4, 6), ("He", " is"), (-0.5, -0.25)))
 PROBE = Probe("Which gender?", "chat", "It is", (Answer("female", (" she", " female")), Answer("male", (" he",))))
 PROBES = ProbeTable(
     EDITS,

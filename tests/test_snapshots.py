@@ -11,8 +11,9 @@ from engine.autosave import AutosaveStore
 from engine.records import Doctor, Load
 from tui.app import SaescopeApp
 from tui.opening import Opening
+from tui.screens.branches import Branches
 from tui.screens.causes import CausesScreen
-from tui.screens.dialogs import AskText
+from tui.screens.dialogs import AskText, Form
 from tui.screens.minimal_set import MinimalSetScreen
 from tui.screens.report import Report
 from tui.screens.sheet import Sheet
@@ -84,6 +85,80 @@ def test_generated(looks, size):
     async def go(b):
         await edited(b)
         await b.press("4")
+
+    assert looks(size, go)
+
+
+async def founding(b):
+    """The founding study's edit, then a text that parts from one under it at token 5."""
+    b.study.set_prompts(prompt_sets.from_file(prompts.load("founding_5v2")))
+    b.study.ask_probe(b.study.work.prompts.probes[0])
+    b.main.show_study()
+    await read(b)
+    await b.press("P")
+    await b.generated()
+    await b.press("plus", "4", "ctrl+home", *["right"] * 4, "w")
+    await b.until(lambda: len(b.study.results.generations) == 2 and not b.main.generation.running)
+
+
+@by_size(SMALL, MEDIUM, LARGE)
+def test_branch(looks, size):
+    assert looks(size, founding)
+
+
+@by_size(SMALL, MEDIUM)
+def test_branches(looks, size):
+    async def go(b):
+        await founding(b)
+        await b.press("b")
+        await b.until(lambda: isinstance(b.top, Branches))
+
+    assert looks(size, go)
+
+
+@by_size(MEDIUM)
+def test_beside(looks, size):
+    async def go(b):
+        await founding(b)
+        await b.press("b")
+        await b.until(lambda: isinstance(b.top, Branches))
+        await b.handled()
+        await b.press("down", "space")
+        await b.until(lambda: b.top is b.main)
+
+    assert looks(size, go)
+
+
+@by_size(SMALL, MEDIUM)
+def test_edit_form(looks, size):
+    async def go(b):
+        await founding(b)
+        await b.press("e", "asterisk")
+        await b.until(lambda: isinstance(b.top, Sheet))
+
+    assert looks(size, go)
+
+
+@by_size(SMALL)
+def test_settings(looks, size):
+    async def go(b):
+        await read(b)
+        await b.press("4", "comma")
+        await b.until(lambda: isinstance(b.top, Form))
+
+    assert looks(size, go)
+
+
+@by_size(MEDIUM)
+def test_variants(looks, size):
+    async def go(b):
+        await edited(b)
+        await b.press("T")
+        await b.until(lambda: isinstance(b.top, Sheet))
+        await b.handled()
+        await b.press("enter")
+        await b.until(lambda: len(b.study.results.generations) == 2 and not b.main.generation.running)
+        await b.press("4", "right_square_bracket")
 
     assert looks(size, go)
 

@@ -40,6 +40,8 @@ __all__ = ["DIFFERS", "MASKED", "STEPS", "TURNED", "TURNED_DIFFERS", "Passage", 
 
 FAINTEST = 0.12
 """How far from the background the first step lies, as a share of the whole way: it must be seen."""
+TURNED_TINT = 0.16
+"""How far from the background that of tokens under other edits lies, as a share of the way to white or black."""
 LIGHTNESS_RANGE = 55
 """How far at least the last step lies from the background, of 100: an accent may be as light as a light theme."""
 ADORNMENTS = ("outline_top", "outline_right", "outline_bottom", "outline_left", "hatch", "tint")
@@ -72,7 +74,6 @@ class TokenText(ScrollView, can_focus=True):
         scrollbar-size: 0 1;
         & > .token-text--masked { text-style: dim; }
         & > .token-text--differs { color: $text-warning; text-style: bold underline; }
-        & > .token-text--turned { background: $foreground 14%; }
         & > .token-text--positive { color: $text-success; text-style: bold; }
         & > .token-text--negative { color: $text-error; text-style: bold; }
         & > .token-text--cursor { text-style: bold underline; }
@@ -82,7 +83,6 @@ class TokenText(ScrollView, can_focus=True):
     COMPONENT_CLASSES: ClassVar[set[str]] = {
         "token-text--masked",
         "token-text--differs",
-        "token-text--turned",
         "token-text--positive",
         "token-text--negative",
         "token-text--cursor",
@@ -433,9 +433,11 @@ class TokenText(ScrollView, can_focus=True):
             if background.ansi is not None:  # the terminal's own, which nobody knows
                 background = BLACK if self.app.current_theme.dark else WHITE
             self._palette = {0: plain}
-            for name, key in (("masked", MASKED), ("differs", DIFFERS), ("turned", TURNED)):
+            for name, key in (("masked", MASKED), ("differs", DIFFERS)):
                 self._palette[key] = plain + self.get_component_rich_style(f"token-text--{name}", partial=True)
-            self._palette[TURNED_DIFFERS] = self._palette[DIFFERS] + self._palette[TURNED].background_style
+            tint = background.blend(BLACK if background.brightness > 0.5 else WHITE, TURNED_TINT).rich_color
+            self._palette[TURNED] = plain + Style(bgcolor=tint)
+            self._palette[TURNED_DIFFERS] = self._palette[DIFFERS] + Style(bgcolor=tint)
             for step, colour in enumerate(gradient(background, accent), 1):
                 text = WHITE if rgb_to_lab(colour).L < 50 else BLACK
                 self._palette[step] = plain + Style.from_color(text.rich_color, colour.rich_color)
