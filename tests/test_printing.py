@@ -10,7 +10,7 @@ from rich.console import Console
 from engine.printing import Printer, shade
 from engine.printing.signs import bar
 from engine.printing.tables import Column, print_table
-from engine.records import Arm, CausesReplayed, Progress, RankReplayed, TokenStep
+from engine.records import Arm, CausesReplayed, Progress, RankReplayed, Sampling, TokenStep
 
 replace = msgspec.structs.replace
 
@@ -25,6 +25,7 @@ replace = msgspec.structs.replace
         ("attribution", samples.ATTRIBUTION, (3,)),
         ("minimal_set", samples.MINIMAL_SET, ()),
         ("generated", samples.GENERATED, (False,)),
+        ("generated", samples.ARMS, (False,)),
         ("probe_table", samples.PROBES, ()),
         ("diagnosis", samples.DIAGNOSIS, ()),
     ],
@@ -177,3 +178,22 @@ def test_the_command_that_shows_a_set_is_whole_however_many_members_it_has(capsy
     Printer(json=False).minimal_set(replace(samples.MINIMAL_SET, members=members))
     (line,) = [line for line in capsys.readouterr().out.splitlines() if "saescope generate" in line]
     assert line.endswith(" ".join(f"--ablate {m.feature}" for m in members))
+
+
+def test_a_text_is_said_to_end_at_its_stop_strings_and_how_it_was_sampled_only_where_it_was(capsys):
+    for sampling, words in (
+        (Sampling(8, stop=(".", "\n")), "greedy, ends at '.' or '\\n'"),
+        (Sampling(8, 0.5, 3), "temperature 0.5, seed 3"),
+        (Sampling(8), ""),
+    ):
+        Printer(json=False).generated(replace(samples.GENERATED, sampling=sampling), compare=True)
+        out = capsys.readouterr().out
+        assert words in out.splitlines() or not words
+        assert ("greedy" in out, "temperature" in out) == ("greedy" in words, "temperature" in words)
+
+
+def test_edits_that_had_nowhere_to_act_are_not_said_to_have_been_silent(capsys):
+    for positions, silent in ((0, False), (3, True)):
+        counted = replace(samples.GENERATED, positions=positions, inactive_positions=positions)
+        Printer(json=False).generated(counted, compare=True)
+        assert ("silent everywhere" in capsys.readouterr().out) == silent
