@@ -269,3 +269,28 @@ def test_an_engine_that_does_not_start_is_not_alive():
         assert not bridge.alive
 
     asyncio.run(main())
+
+
+class Clock:
+    """An event loop's clock that a test moves; keeps when what was to be called."""
+
+    def __init__(self):
+        self.now, self.planned = 100.0, []
+
+    def time(self):
+        return self.now
+
+    def call_at(self, when, callback):
+        self.planned.append(when)
+
+
+def test_late_updates_do_not_add_up_to_fewer(monkeypatch):
+    clock, period = Clock(), 1 / UPDATES_PER_SECOND
+    monkeypatch.setattr("tui.bridge.asyncio.get_running_loop", lambda: clock)
+    bridge = Bridge(FakeEngine, Target())
+    for now in (100, 100 + 1.4 * period, 100 + 2.9 * period, 100 + 4.1 * period, 100 + 9 * period):
+        clock.now = now
+        bridge._plan_flush()
+    # on the first one's beat; the fourth was later than that would have been, and a pause begins a new one
+    expected = [1, 2, 3, 5.1, 10]
+    assert [(when - 100) / period for when in clock.planned] == pytest.approx(expected)

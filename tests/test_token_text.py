@@ -290,6 +290,39 @@ async def test_append_gives_the_cursor_its_first_token(app, widget, pilot):
 
 
 @on_screen(size=(25, 10), show_cursor=False)
+async def test_append_lays_out_no_other_widget(app, widget, pilot):
+    widget.show([Passage((" word",) * 60, (0,) * 60)])
+    widget.action_whole(1)
+    await pilot.pause()
+    layouts = []
+    app.screen.screen_layout_refresh_signal.subscribe(widget, layouts.append)
+    for _ in range(3):
+        widget.append([" word"] * 20, [0] * 20)
+        await pilot.pause()
+    assert layouts == []
+    lines = len(widget._placed.lines)
+    assert widget.virtual_size.height == widget.vertical_scrollbar.window_virtual_size == lines
+    assert widget.scroll_y == widget.max_scroll_y == lines - 10
+    widget.styles.height = "auto"
+    await pilot.pause()
+    layouts.clear()
+    widget.append([" word"] * 20, [0] * 20)
+    await pilot.pause()
+    assert layouts != []
+
+
+@on_screen(size=(25, 10))
+async def test_a_cursor_at_the_end_stays_there_until_it_is_moved(app, widget, pilot):
+    widget.show(plain(["a", " b"]))
+    widget.move_to(0, 1)
+    widget.append([" c"] * 100, [0] * 100)
+    assert widget.cursor == (0, 101) and widget.scroll_target_y == widget.max_scroll_y
+    widget.action_step(-1)
+    widget.append([" d"] * 3, [0] * 3)
+    assert widget.cursor == (0, 100)
+
+
+@on_screen(size=(25, 10), show_cursor=False)
 async def test_append_leaves_a_reader_alone(app, widget, pilot):
     widget.append([" word"] * 200, [0] * 200)
     widget.scroll_end(animate=False)

@@ -100,7 +100,7 @@ def loading() -> list[Row]:
 def lateness(what: str, said: str, found: dict[str, Any]) -> Row:
     """The 99th percentile beside that of a loop that has nothing to do."""
     late, bare = (felt(found[name], found["nap"]) for name in ("late", "bare"))
-    other = f"an idle loop {1e3 * percentile(bare, 0.99):.2g} ms"
+    other = f"an idle loop {1e3 * percentile(bare, 0.99):.1f} ms"
     return Row(11, what, said, other, 1e3 * percentile(late, 0.99), 10.0, False, "ms", raw=found)
 
 
@@ -116,7 +116,7 @@ def percentile(values: list[float], share: float) -> float:
 
 def in_words(late: list[float]) -> str:
     """Median and worst."""
-    return f"median {1e3 * percentile(late, 0.5):.2g}, worst {1e3 * max(late):.2g} ms"
+    return f"median {1e3 * percentile(late, 0.5):.1f}, worst {1e3 * max(late):.0f} ms"
 
 
 def has_terminals() -> bool:

@@ -15,7 +15,6 @@ from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 
 from engine.bench.encode import app_dtype, short
-from engine.demo import model as demo_model
 from engine.demo.model import finish
 from engine.edits import ResidualEditor
 from engine.hooks import HookPoint, resolve_hook
@@ -82,8 +81,7 @@ def demo(device: torch.device, dtype: torch.dtype | None = None) -> Subject:
     """The packaged demo model and its SAE. Raises ModelError where it is not installed."""
     chosen = app_dtype(device) if dtype is None else dtype
     explorer = finish(open_explorer(Load(device=str(device), dtype=short(chosen))))
-    said = f"{demo_model.NAME}, {short(chosen)}"
-    return Subject(said, endless(explorer.model), explorer.sae, explorer.hook, explorer.reference)
+    return Subject(f"demo, {short(chosen)}", endless(explorer.model), explorer.sae, explorer.hook, explorer.reference)
 
 
 def with_features(said: str, model: LanguageModel, hook: HookPoint, count: int) -> Subject:

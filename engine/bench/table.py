@@ -48,7 +48,7 @@ def machine_in_words(machine: dict[str, Any]) -> list[str]:
         hardware += f", {machine['gpu']}"
     versions = ", ".join(f"{name} {found or 'not installed'}" for name, found in machine["versions"].items())
     threads = f"{machine['threads']} thread on {machine['device']}, load average {machine['load_average']}"
-    clocks = "times: median (fastest–slowest); on a CPU rows 7 and 9 are CPU time of one thread, row 10 is wall time"
+    clocks = "times: median (fastest–slowest); on a CPU those of one thread, but rows 10 and 11 by the clock"
     return [hardware, f"{threads} · {versions}", clocks]
 
 
