@@ -122,9 +122,12 @@ class Text:
         self.schedule: list[EditsFrom] = []
 
     def take_up(self, request: Generate) -> bool:
-        """Goes back to the token at which a request branches off, if its text is this one up to there."""
+        """Goes back to the token at which a request branches off, if its text is this one up to there.
+
+        Its keys and values must still be there: no other text may have used the steps since.
+        """
         at, old = request.branched_at, self.request
-        if not at or len(self._passes) < at or self.steps.user is not self:
+        if not at or len(self._passes) < at:
             return False
         ruled = [change for change in self.schedule if change.token_index < at]
         if _asked(request) != _asked(old) or planned(request, at) != ruled:
@@ -148,7 +151,6 @@ class Text:
         changes = {0: request.edits} | {change.token_index: change.edits for change in request.schedule}
         chooser = Chooser(request.sampling, [row.sample for row in self.rows], self.model.device)
         arms = self._arms()
-        self.steps.user = self
         reply: Reply = None
         seconds, first = 0.0, len(self._passes)
         for index in range(first, request.sampling.max_tokens):

@@ -61,8 +61,6 @@ class Steps:
     def __init__(self, model: LanguageModel, editor: ResidualEditor, length: int) -> None:
         self.model, self.editor, self.length = model, editor, length
         self.rows = len(editor.rows)
-        self.user: object = None
-        """Whose tokens the keys and values are."""
         self._module = model.bare
         self._hooked = self._module.get_submodule(editor.hook.path)
         config = self._module.config.get_text_config()
