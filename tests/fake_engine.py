@@ -301,8 +301,12 @@ def arm(tokens):
 
 
 def words_of(edits, sample, at):
-    """The token of an arm: edits change the words from FIRST_EDITED on, and samples are told apart by their first."""
-    word = (EDITED if edits else BASELINE)[at]
+    """The token of an arm: edits, but for a scale of 1, change the words from FIRST_EDITED on.
+
+    Samples are told apart by their first token.
+    """
+    changed = any((e.kind, e.strength) != ("scale", 1.0) for e in edits)
+    word = (EDITED if changed else BASELINE)[at]
     return f"Sample{sample + 1}" if sample and at == 0 else word
 
 

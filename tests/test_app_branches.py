@@ -353,7 +353,8 @@ async def test_a_text_beside_stays_while_another_one_of_the_question_streams(b):
     await b.press("enter", "end")
     await b.type("?")
     await b.press("enter")
-    await b.until(lambda: b.engine.streaming and left_title(b) == "baseline")  # of another question there is nothing beside
+    # of another question there is nothing beside
+    await b.until(lambda: b.engine.streaming and left_title(b) == "baseline")
     await finished(b, 4)
     await b.press("B")
     await b.hears("b lists the kept texts")
@@ -422,6 +423,12 @@ async def test_a_rewound_sample_stays_that_sample(b):
     assert "2 samples" in (await branches(b))[0]
 
 
+async def streaming_tried(b, text):
+    b.engine.stepping = True
+    await tried(b, text)
+    await b.until(lambda: b.engine.streaming)
+
+
 async def tried(b, text=None):
     await b.press("T")
     await b.until(lambda: isinstance(b.top, Sheet))
@@ -475,6 +482,23 @@ async def test_strengths_of_a_feature_without_an_edit(b):
     request = b.engine.of(Generate)[-1]
     assert request.edits == () and request.variants == tuple((Edit(100, s),) for s in (0.0, 0.25, 0.5, 1.5, 2.0))
     assert b.study.edits() == ()
+
+
+@on_app()
+async def test_each_variant_has_its_own_text(b):
+    await b.ranked()
+    await b.press("space")
+    await streaming_tried(b, "1, 2")
+    b.engine.step(7)
+    await b.until(lambda: "● token 7" in figures(b))
+    await b.press("4", "right_square_bracket")
+    for _ in range(2):  # while it streams, and then
+        assert title(b) == "variant: 100 ×1" and arm(b, "edited").startswith("The nurse is most likely a woman")
+        await b.press("right_square_bracket")
+        assert title(b) == "variant: 100 ×2" and arm(b, "edited").startswith("The nurse is most likely a person")
+        if b.main.generation.running:
+            await finished(b)
+        await b.press("left_square_bracket")
 
 
 @on_app()

@@ -23,6 +23,7 @@ from engine.process import EngineProcess
 from engine.records import Load
 from tui.screens.dialogs import AskText
 from tui.screens.report import Report
+from tui.screens.sheet import Sheet
 from tui.start import first_study
 
 pytestmark = pytest.mark.demo
@@ -37,7 +38,7 @@ def figures(b):
 
 async def tokens_stream(b, least):
     """Waits for so many tokens of a running text."""
-    await b.until(lambda: b.main.generation._steps >= least and b.main.generation.running, LONG)
+    await b.until(lambda: b.main.generation.arms.steps >= least and b.main.generation.running, LONG)
 
 
 @pytest.fixture(scope="module")
@@ -67,8 +68,31 @@ def saved(tmp_path_factory):
             await b.until(lambda: b.study.results.generations, LONG)
             result = b.study.results.generations[-1]
             assert [len(c.edits) for c in result.schedule] == [1, 2] and result.schedule[1].token_index >= 3
-            await b.until(lambda: "edits changed at token" in figures(b))
+            await b.until(lambda: f"from token {result.schedule[1].token_index + 1} on: " in figures(b))
             assert "KL" in figures(b) and "tokens/s" in figures(b)
+            await b.press("4", "ctrl+home", "right", "right", "w")
+            await b.until(lambda: len(b.study.results.generations) == 2 and not b.main.generation.running, LONG)
+            branch = b.study.results.generations[-1]
+            assert branch.branched_at == 2 and branch.edited.token_ids[:2] == result.edited.token_ids[:2]
+            assert [(c.token_index, len(c.edits)) for c in branch.schedule] == [(0, 1), (2, 2)]
+            await b.press("T")
+            await b.until(lambda: isinstance(b.top, Sheet))
+            await b.handled()
+            b.top.query_one(Input).value = "0.5, 1"
+            await b.handled()
+            await b.press("enter")
+            await tokens_stream(b, 3)
+            streamed = [len(tokens) for tokens in b.main.generation.arms._rows.tokens.values()]
+            assert len(streamed) == 4 and min(streamed) >= 3
+            await b.press("x")
+            await b.until(lambda: len(b.study.results.generations) == 3 and not b.main.generation.running, LONG)
+            kept = b.study.results.generations[-1]
+            assert (
+                kept.stopped
+                and len(kept.variants) == 2
+                and kept.baseline.token_ids[:3] == result.baseline.token_ids[:3]
+            )
+            assert "stopped at token" in figures(b)
             await b.press("s")
             await b.until(lambda: isinstance(b.top, AskText))
             await b.handled()
@@ -93,7 +117,7 @@ def test_a_saved_visit_opens_and_replays_the_same(saved, tmp_path):
             assert b.rows() and len(b.study.edits()) == 2
             await b.press("R")
             await b.until(lambda: isinstance(b.top, Report))
-            await b.until(lambda: b.screen_text().count("same     ") == 2 or "DIFFERS" in b.screen_text(), LONG)
+            await b.until(lambda: b.screen_text().count("same     ") == 4 or "DIFFERS" in b.screen_text(), LONG)
             assert "DIFFERS" not in b.screen_text()
 
     asyncio.run(main())

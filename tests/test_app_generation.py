@@ -237,6 +237,18 @@ async def test_letters_go_into_the_question(b):
 
 
 @on_app()
+async def test_a_question_with_a_line_break_stays_on_its_line(b):
+    b.study.ask_probe(Probe("Human: Who?\nAssistant:", "raw"))
+    b.main.show_question()
+    await b.shows("›  Human: Who?⏎Assistant:")
+    await b.press("4", "enter", "end")
+    await b.type(" A")
+    await b.press("enter")
+    await b.until(lambda: b.engine.of(Generate))
+    assert b.engine.of(Generate)[-1].prompt == Prompt("Human: Who?\nAssistant: A", "raw")
+
+
+@on_app()
 async def test_enter_generates_and_letters_are_keys_again(b):
     await b.press("4", "a", "end")
     await b.type(" Really")

@@ -312,6 +312,20 @@ async def test_a_probe_is_changed_in_its_form(b):
 
 
 @on_app()
+async def test_a_line_break_in_a_probe_stays_in_its_form(b):
+    b.study.put_probe(0, Probe("Who?\nA nurse:", "raw", prefill="So\n"))
+    b.main.show_prompts()
+    await to(b, "probes", 0)
+    await b.press("enter")
+    await form(b)
+    await b.shows("Who?⏎A nurse:")
+    await b.press("end")
+    await b.type(" x")
+    await b.press("enter")
+    await b.until(lambda: b.study.work.prompts.probes[0] == Probe("Who?\nA nurse: x", "raw", prefill="So\n"))
+
+
+@on_app()
 async def test_escape_leaves_a_probe_as_it_is(b):
     await to(b, "probes", 1)
     await b.press("enter")

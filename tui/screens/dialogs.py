@@ -16,6 +16,8 @@ from textual.screen import ModalScreen
 from textual.widgets import Input, OptionList, Select, Static
 from textual.widgets.option_list import Option
 
+from tui.words import from_a_field, in_a_field
+
 T = TypeVar("T")
 
 
@@ -203,7 +205,7 @@ class Form(Dialog[dict[str, str]]):
                             [(c, c) for c in field.choices], value=field.value, allow_blank=False, id=f"f-{field.name}"
                         )
                     else:
-                        yield Input(field.value, placeholder=field.placeholder, id=f"f-{field.name}")
+                        yield Input(in_a_field(field.value), placeholder=field.placeholder, id=f"f-{field.name}")
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
         """An open list of choices has the arrows for itself."""
@@ -219,7 +221,7 @@ class Form(Dialog[dict[str, str]]):
     def _value(self, field: Field) -> str:
         if field.choices:
             return str(self.query_one(f"#f-{field.name}", Select).value)
-        return self.query_one(f"#f-{field.name}", Input).value
+        return from_a_field(self.query_one(f"#f-{field.name}", Input).value)
 
     @on(Input.Submitted)
     def action_keep(self) -> None:
