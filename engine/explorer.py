@@ -264,9 +264,7 @@ class Explorer:
     def _steps_for(self, editor: ResidualEditor, num_tokens: int) -> Steps:
         """Steps for such an editor's rows and so many tokens, those kept from another text where they fit."""
         key = (len(editor.rows), room_for(num_tokens))
-        if key in self._steps:
-            self._steps[key].editor.set_rows(editor.rows)
-        else:
+        if key not in self._steps:
             while len(self._steps) >= KEPT_STEPS:
                 self._steps.popitem(last=False)
             self._steps[key] = Steps(self.model, editor, key[1])

@@ -113,12 +113,15 @@ def test_after_the_first_edits_were_changed_a_branch_before_it_goes_under_them(e
         {"prefill": "it"},
         {"variants": ((),)},
         {"max_tokens": 400},  # more than there is room for
+        {"seed": 9},
+        {"top_k": 3},
+        {"stop": ("zz",)},
     ],
 )
 def test_a_branch_of_a_text_that_is_not_there_is_generated_from_the_start(explorer, asked, edits, change):
     run(explorer, asked)
     text = explorer._text
-    if "max_tokens" in change:
+    if set(change) <= set(Sampling.__struct_fields__):
         change = {"sampling": replace(asked.sampling, **change)}
     wanted = replace(branch(asked, 7, edits), **change)
     found, events = run(explorer, wanted)

@@ -1,5 +1,7 @@
 """How tokens are chosen: against plain definitions in float64, with the same random numbers for every arm."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -101,7 +103,7 @@ def test_each_sample_is_what_its_seed_gives_alone(client):
 
 
 def test_variants_are_arms_of_their_own_beside_the_edited_one(client):
-    lists = ((Edit(3, -4.0),), (Edit(5, 6.0), Edit(7, -2.0)), ())
+    lists = ((Edit(3, -4.0),), (Edit(5, 6.0, at="prompt"), Edit(7, -2.0, at="last")), ())
     result = generate(client, Sampling(16), lists[0], variants=lists[1:])
     assert result.variants == lists[1:]
     assert [(arm.sample, arm.edited, arm.variant) for arm in result.more] == [(0, True, 0), (0, True, 1)]
@@ -137,6 +139,12 @@ def test_stops_looks_at_the_end_of_the_text(explorer, text, stop, ends):
     tokens = explorer.model.tokens
     ids = tokens.tokenizer(text, add_special_tokens=False)["input_ids"]
     assert stops(tokens, ids, stop) is ends
+
+
+def test_a_space_that_a_tokenizer_drops_at_the_start_is_seen_all_the_same():
+    """Of a run of tokens some tokenizers leave out the space in front."""
+    tokens = SimpleNamespace(decode=lambda ids: "".join(map(chr, ids)).lstrip(" "))
+    assert stops(tokens, list(map(ord, "a cab")), (" cab",))
 
 
 @pytest.mark.parametrize(
