@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 from functools import cached_property
+from importlib import import_module
 from typing import TYPE_CHECKING, ClassVar
 
 from textual import on
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from tui.text_flows import TextFlows
 
 AUTOSAVE_SECONDS = 0.25
+DIALOGS = ("tui.flows", "tui.edit_flows", "tui.text_flows", "tui.cause_flows", "tui.feature_flow")
 
 
 class MainScreen(EditScreen):
@@ -99,14 +101,13 @@ class MainScreen(EditScreen):
             self.show_study()
         finally:
             self.furnished.set()  # also where that failed: keys wait for it, ctrl+q among them
+        gc.freeze()  # what there is now stays: looking through it again and again would hold up keys
         gc.enable()  # the front door switches it off
         if self._opening.offer_last:
             self.sessions.offer_last()
         self.work.load(self.study.load)
         self.set_interval(AUTOSAVE_SECONDS, self.autosave)
-        self.set_timer(
-            1.0, lambda: (self.flows, self.edit_flows, self.text_flows, self.causes, self.feature_page)
-        )  # imported before the first dialog is asked for
+        self.set_timer(1.0, lambda: self.run_worker(import_dialogs, group="imports", thread=True))
 
     def autosave(self) -> None:
         """Keeps the study as it is now, if it has changed."""
@@ -423,3 +424,9 @@ class MainScreen(EditScreen):
     def action_messages(self) -> None:
         """What was reported."""
         self.flows.show_messages()
+
+
+def import_dialogs() -> None:
+    """Before the first is asked for; in a thread, since it takes a tenth of a second."""
+    for name in DIALOGS:
+        import_module(name)
