@@ -19,6 +19,7 @@ from torch import nn
 
 from engine.errors import HookError, ModelError, SaescopeError, UsageError
 from engine.hooks import HookPoint
+from engine.packed import pack
 from engine.records import Progress
 from engine.sources import hub, memory
 from engine.tokens import Tokens
@@ -42,8 +43,11 @@ class LanguageModel:
 
     @cached_property
     def bare(self) -> Any:
-        """The model without nnsight's wrappers, which cost time in every module: its twin with the same weights."""
-        return twin(self.module)
+        """The model without nnsight's wrappers, which cost time in every module: its twin with the same weights.
+
+        On a CPU in bfloat16 with a packed copy of them where there is room.
+        """
+        return pack(twin(self.module))
 
     @property
     def device(self) -> torch.device:
