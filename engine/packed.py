@@ -19,8 +19,8 @@ from engine.sources import memory
 
 log = logging.getLogger("saescope")
 
-ROWS = 1
-"""How many rows the order is best for."""
+ROWS = 3
+"""How many rows the order is best for: those of a text without variants or samples."""
 SHARE_OF_FREE = 0.25
 """The copy may take so much of the memory that is free."""
 
