@@ -70,7 +70,7 @@ def log_probabilities(
     if shared:
         begin = [continuations[0].ids[:shared]] * 2
         read(model, make_editor([(), edits]), begin, [[PROMPT] * shared] * 2, cache=cache, keep=1)
-        cache.batch_select_indices(torch.tensor([0, 1] * len(continuations), device=model.device))
+        cache.reorder_cache(torch.tensor([0, 1] * len(continuations), device=model.device))
     editor = make_editor([(), edits] * len(continuations))
     logits_BTV = read(model, editor, ids, kind, torch.tensor(mask, device=model.device), cache)
     ids_BT = torch.tensor(ids, device=model.device)

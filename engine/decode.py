@@ -13,9 +13,11 @@ from __future__ import annotations
 import time
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass, field
+from math import inf, isnan
 
 import torch
 
+from engine.errors import EditError
 from engine.model import LanguageModel
 from engine.records import Edit, EditsFrom, Generate, Progress, Reply, TokenStep
 from engine.sampling import Chooser, stops
@@ -91,6 +93,8 @@ class Decoded:
     tokens_per_second: float
     """Tokens of one arm."""
     stopped: bool
+    fault: str
+    """What ended it early, in words; "" where nothing did."""
 
 
 @dataclass(frozen=True)
@@ -130,6 +134,8 @@ class Text:
         if not at or len(self._passes) < at:
             return False
         ruled = [change for change in self.schedule if change.token_index < at]
+        if request.variants not in (old.variants, self._variants()):
+            return False
         if _asked(request) != _asked(old) or planned(request, at) != ruled:
             return False
         length = len(self.prompt_ids) + request.sampling.max_tokens
@@ -152,13 +158,19 @@ class Text:
         chooser = Chooser(request.sampling, [row.sample for row in self.rows], self.model.device)
         arms = self._arms()
         reply: Reply = None
-        seconds, first = 0.0, len(self._passes)
-        for index in range(first, request.sampling.max_tokens):
+        seconds, first, fault = 0.0, len(self._passes), ""
+        while (index := len(self._passes)) < request.sampling.max_tokens and not self._over(arms) and reply != "stop":
             started = time.perf_counter()
             edits = reply if isinstance(reply, tuple) else changes.get(index)
-            if edits is not None:
-                self._put(edits, index)
-            chosen = self._choose(chooser, index)
+            try:
+                if edits is not None:
+                    self._put(edits, index)
+                chosen = self._choose(chooser, index)
+            except EditError as error:
+                if not self._passes:
+                    raise
+                fault = f"{error.message} {error.remedy}"  # what there is of the text is kept
+                break
             self._passes.append(chosen)
             step = self._note(arms, chosen, index)
             seconds += time.perf_counter() - started
@@ -167,10 +179,12 @@ class Text:
                 reply = yield step
             else:
                 yield Progress("going back to the token", index, told_from)
-            if reply == "stop" or all(arm.ended for arm, row in zip(arms, self.rows, strict=True) if not row.forced):
-                break
-        speed = (index + 1 - first) / seconds if first < request.sampling.max_tokens else 0.0
-        return self._decoded(arms, speed, reply == "stop")
+        stopped = reply == "stop" and index < request.sampling.max_tokens and not self._over(arms)
+        speed = (len(self._passes) - first) / seconds if seconds else 0.0
+        return self._decoded(arms, speed, stopped, fault)
+
+    def _over(self, arms: list[DecodedArm]) -> bool:
+        return all(arm.ended for arm, row in zip(arms, self.rows, strict=True) if not row.forced)
 
     def _put(self, edits: Edits, index: int) -> None:
         """Puts edits in force from this token on."""
@@ -198,6 +212,10 @@ class Text:
         # brought to Python in one piece: a GPU is waited for once
         numbers = torch.stack([number_B.double() for number_B in told]).tolist()
         tokens, logprobs, margins, kl, allowed, active = numbers
+        if any(map(isnan, logprobs)):
+            raise EditError(
+                f"The edits make the model's numbers overflow at token {index + 1}.", "Use smaller strengths."
+            )
         return Chosen(list(map(int, tokens)), logprobs, margins, kl[0], list(map(int, allowed)), list(map(int, active)))
 
     def _note(self, arms: list[DecodedArm], chosen: Chosen, index: int) -> TokenStep:
@@ -227,11 +245,15 @@ class Text:
             self._note(arms, chosen, index)
         return arms
 
-    def _decoded(self, arms: list[DecodedArm], speed: float, stopped: bool) -> Decoded:
+    def _variants(self) -> tuple[Edits, ...]:
+        """The variants' edits with what their strengths come to."""
+        found = {row.variant: edits for row, edits in zip(self.rows, self.steps.editor.rows, strict=True)}
+        return tuple(found[n] for n in range(len(self.request.variants)))
+
+    def _decoded(self, arms: list[DecodedArm], speed: float, stopped: bool, fault: str) -> Decoded:
         kl = [chosen.kl for chosen in self._passes[: len(arms[BASELINE].ids)]] if self._forced else []
-        variants = {row.variant: edits for row, edits in zip(self.rows, self.steps.editor.rows, strict=True)}
-        ordered = [variants[n] for n in range(len(self.request.variants))]
-        return Decoded(self.rows, arms, kl, list(self.schedule), ordered, speed, stopped)
+        schedule = [change for change in self.schedule if change.token_index < len(self._passes)]  # not what failed
+        return Decoded(self.rows, arms, kl, schedule, list(self._variants()), speed, stopped, fault)
 
 
 def planned(request: Generate, at: int) -> list[EditsFrom]:
@@ -243,9 +265,10 @@ def _asked(request: Generate) -> tuple[object, ...]:
     """What a text depends on, its length and the edits that may change apart."""
     s = request.sampling
     how = (s.temperature, s.seed, s.top_k, s.top_p, s.min_p, s.stop)
-    return request.prompt.text, request.prompt.format, request.prefill, how, request.samples, request.variants
+    return request.prompt.text, request.prompt.format, request.prefill, how, request.samples
 
 
 def divergence(base_V: torch.Tensor, edited_V: torch.Tensor) -> torch.Tensor:
-    """KL(base || edited) in nats of two log-probability vectors."""
-    return (base_V.exp() * (base_V - edited_V)).sum().clamp(min=0)
+    """KL(base || edited) in nats of two log-probability vectors; tokens that cannot come count nothing."""
+    terms_V = torch.where(base_V == -inf, 0.0, base_V.exp() * (base_V - edited_V))
+    return terms_V.sum().clamp(0, torch.finfo(terms_V.dtype).max)

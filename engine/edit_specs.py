@@ -35,6 +35,9 @@ KINDS: dict[str, EditKind] = {
 EQUALS = {"ablate": ("",), "project": ("", "=")}
 """Whether a word's value has a strength; a word that is not here needs one."""
 
+NOTHING = "none"
+"""A variant without edits."""
+
 ReadList = Callable[[str], Sequence[int]]
 """The features of a list by its name."""
 
@@ -91,8 +94,10 @@ def feature_number(text: str, option: str) -> int:
 def parse_list(spec: str, at: Positions, read_list: ReadList) -> tuple[Edit, ...]:
     """The edits of a variant: such as "scale 4133=0.5, ablate 12, reconstruct, at prompt". Raises EditError.
 
-    `at` is where they act unless the variant says otherwise.
+    `at` is where they act unless the variant says otherwise; "none" has no edits.
     """
+    if spec.strip() == NOTHING:
+        return ()
     parts = [part.split() for part in spec.split(",")]
     for part in parts:
         if _is_place(part):
@@ -137,6 +142,8 @@ def _spelled(edit: Edit, at: Positions) -> tuple[str, str]:
 
 def spelled_list(edits: Sequence[Edit], at: Positions) -> str:
     """A variant's edits as `parse_list` reads them, where they act unless they say otherwise being `at`."""
+    if not edits:
+        return NOTHING
     own, words = spelled(edits)
     parts = [f"{word} {value}".strip() for word, value in words]
     return ", ".join(parts if own == at else [*parts, f"at {own}"])

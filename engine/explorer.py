@@ -9,6 +9,7 @@ Shape suffixes: P prompts, T tokens, D d_model, F features, K chosen features.
 
 from __future__ import annotations
 
+import math
 from collections import OrderedDict
 from collections.abc import Generator, Sequence
 from functools import cached_property
@@ -18,11 +19,11 @@ import torch
 from msgspec.structs import replace
 
 from engine import contrast as statistics
-from engine import feature_card, ranking
+from engine import feature_card, ranking, slots
 from engine.answers import join, log_probabilities
 from engine.decode import BASELINE, EDITED, Decoded, DecodedArm, Text, lists_of, rows_of
 from engine.edits import ResidualEditor
-from engine.errors import UsageError
+from engine.errors import EditError, UsageError
 from engine.hooks import HookPoint
 from engine.model import LanguageModel
 from engine.ranking import RankTable, Read
@@ -240,13 +241,14 @@ class Explorer:
         """Continues a prompt in all its arms. What is sent in answer to a TokenStep counts from the next token on."""
         check_sampling(request.sampling, request.samples)
         check_branch(request)
-        rows = rows_of(request)
-        editor = self.editor(lists_of(request, rows, request.edits))  # raises for edits that cannot be applied
+        lists = [request.edits, *request.variants, *(change.edits for change in request.schedule)]
+        slots.check(lists, self.reference, self.sae)
         fed = yield from self._feed(request.prompt, request.prefill)
         self.model.check_length(len(fed.token_ids) + request.sampling.max_tokens)
         text = self._text
         if text is None or not text.take_up(request):
-            steps = self._steps_for(editor, len(fed.token_ids) + request.sampling.max_tokens)
+            self._text, rows = None, rows_of(request)
+            steps = self._steps_for(lists_of(request, rows, request.edits), request, len(fed.token_ids))
             text = self._text = Text(self.model, steps, rows, list(fed.token_ids), request)
         decoded: Decoded = yield from text.run()
         return self._generated(request, fed, decoded)
@@ -261,13 +263,13 @@ class Explorer:
         (h_TD,) = yield from self.model.capture(self.hook, [found.ids], "reading the prompt")
         return self._fed(prompt, found.ids, found.template, h_TD, prefill)
 
-    def _steps_for(self, editor: ResidualEditor, num_tokens: int) -> Steps:
-        """Steps for such an editor's rows and so many tokens, those kept from another text where they fit."""
-        key = (len(editor.rows), room_for(num_tokens))
+    def _steps_for(self, rows: Sequence[Sequence[Edit]], request: Generate, num_prompt: int) -> Steps:
+        """Steps for so many rows and tokens, those kept from another text where they fit."""
+        key = (len(rows), room_for(num_prompt + request.sampling.max_tokens))
         if key not in self._steps:
             while len(self._steps) >= KEPT_STEPS:
                 self._steps.popitem(last=False)
-            self._steps[key] = Steps(self.model, editor, key[1])
+            self._steps[key] = Steps(self.model, self.editor(rows), key[1])
         self._steps.move_to_end(key)
         return self._steps[key]
 
@@ -295,6 +297,7 @@ class Explorer:
             more=tuple(others),
             branched_at=request.branched_at,
             stopped=decoded.stopped,
+            fault=decoded.fault,
         )
 
     def _arm(self, arm: DecodedArm) -> Arm:
@@ -331,7 +334,10 @@ class Explorer:
         if not strings:
             return (), ()
         joined = [join(before, self.model.tokens.feed(prompt, probe.prefill, s).ids) for _, s in strings]
+        self.model.check_length(max(len(c.ids) for c in joined))
         found = log_probabilities(self.model, self.editor, edits, joined)
+        if any(math.isnan(logprob) for pair in found for logprob in pair):
+            raise EditError("The edits make the model's numbers overflow.", "Use smaller strengths.")
         sums = {answer.name: torch.zeros(2, dtype=torch.float64) for answer in probe.answers}
         for (name, _), pair in zip(strings, found, strict=True):
             sums[name] += torch.tensor(pair, dtype=torch.float64).exp()

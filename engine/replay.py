@@ -47,7 +47,7 @@ def generation(explorer: Explorer, recorded: Generated) -> Events:
 def request_of(recorded: Generated) -> Generate:
     """The request that a recorded generation comes from."""
     sampling = recorded.sampling
-    if recorded.stopped:
+    if recorded.stopped or recorded.fault:
         arms = (recorded.baseline, recorded.edited, *(other.arm for other in recorded.more))
         sampling = replace(sampling, max_tokens=max(len(arm.token_ids) for arm in arms))
     return Generate(

@@ -25,7 +25,7 @@ from msgspec.structs import replace
 from engine.errors import EditError
 from engine.records import NO_FEATURE, Edit, Positions
 from engine.reference import Reference
-from engine.sae import SparseAutoencoder
+from engine.sae import FeatureColumns, SparseAutoencoder
 
 PROMPT, LAST, GENERATED = 0, 1, 2
 """Kinds of positions: of the prompt before its last token, its last token, a generated token fed back."""
@@ -45,6 +45,7 @@ that the edit has something to act on."""
 ALLOWED, ALWAYS, PROJECTED, RECONSTRUCTED = 0, 1, 2, 3
 """Flags per row and class: some edit may act; one acts whatever the features do; the two kinds beyond slots."""
 
+LARGEST = torch.finfo(torch.float32).max
 FIRST_SLOTS, FIRST_DIRECTIONS = 64, 8
 """Capacities that are doubled when they do not suffice; there are no projected directions before the first."""
 
@@ -97,12 +98,13 @@ class Slots:
             raise ValueError(f"{len(rows)} lists of edits for {self.num_rows} rows")
         settled = tuple(tuple(settle(edit, self.reference, self.sae) for edit in checked(row)) for row in rows)
         features = sorted({edit.feature for row in settled for edit in row if edit.kind in NUMBERS})
+        columns = self.sae.columns(features)
         projections = [self._projection([edit for edit in row if edit.kind == "project"]) for row in settled]
         capacity = grown(self.shape.slots, len(features), FIRST_SLOTS)
         directions = grown(self.shape.directions, max(p.shape[1] for p, _ in projections), FIRST_DIRECTIONS)
         if (capacity, directions) != self.shape[:2]:
             self.static = self._empty(capacity, directions)
-        self._write_slots(features)
+        self._write_slots(columns)
         self._write_rows(settled, features)
         for b, (analysis_DP, synthesis_PD) in enumerate(projections):
             self.static.analysis_BDP[b, :, : analysis_DP.shape[1]] = analysis_DP
@@ -129,14 +131,14 @@ class Slots:
             synthesis_BPD=torch.zeros(self.num_rows, directions, sae.d_in, device=device),
         )
 
-    def _write_slots(self, features: Sequence[int]) -> None:
+    def _write_slots(self, columns: FeatureColumns) -> None:
         """Which feature each slot is; no row does anything with the rest, whatever is left in them."""
         sae, static = self.sae, self.static
-        columns, at = sae.columns(features), slice(len(features))
+        at = slice(len(columns.features))
         static.w_dec_KD[at] = columns.w_dec_KD
         if sae.config.encoder == "topk":
             static.slot_F.fill_(len(static.b_K))
-            static.slot_F[columns.index_K] = torch.arange(len(features), device=static.slot_F.device)
+            static.slot_F[columns.index_K] = torch.arange(at.stop, device=static.slot_F.device)
             return
         b_enc_K = sae.b_enc_F[columns.index_K]
         if sae.gain_F is not None and sae.b_mag_F is not None and sae.b_gate_F is not None:
@@ -206,6 +208,13 @@ def flags_of(edit: Edit) -> tuple[bool, bool, bool, bool]:
     return True, always, edit.kind == "project" and edit.strength != 1, edit.kind == "reconstruct"
 
 
+def check(rows: Sequence[Sequence[Edit]], reference: Reference, sae: SparseAutoencoder) -> None:
+    """Raises EditError for lists of edits that cannot be applied."""
+    for row in rows:
+        settled = [settle(edit, reference, sae) for edit in checked(row)]
+        sae.columns([edit.feature for edit in settled if edit.kind != "reconstruct"])
+
+
 def settle(edit: Edit, reference: Reference, sae: SparseAutoencoder) -> Edit:
     """The edit with what its strength comes to filled in where its kind has a unit. Raises EditError."""
     if edit.kind not in ("set", "steer") or edit.absolute is not None:
@@ -217,7 +226,8 @@ def settle(edit: Edit, reference: Reference, sae: SparseAutoencoder) -> Edit:
             f"Feature {edit.feature} never fires on the reference text, so there is no unit to {edit.kind} it in.",
             "Choose another feature, or give the reference a text on which it fires (--reference).",
         )
-    return replace(edit, absolute=edit.strength * maximum * (reference.median_u if edit.kind == "steer" else 1.0))
+    absolute = edit.strength * maximum * (reference.median_u if edit.kind == "steer" else 1.0)
+    return checked([replace(edit, absolute=absolute)])[0]
 
 
 def checked(edits: Sequence[Edit]) -> Sequence[Edit]:
@@ -233,9 +243,14 @@ def checked(edits: Sequence[Edit]) -> Sequence[Edit]:
             if edit.kind == "reconstruct":
                 raise EditError("The vectors are to be reconstructed twice.", "Give one edit of kind reconstruct.")
             raise EditError(f"Feature {edit.feature} is edited twice.", "Give each feature one edit.")
-        if not isfinite(edit.strength) or not isfinite(edit.absolute or 0):
+        if not all(isfinite(number) for number in (edit.strength, edit.absolute or 0.0)):
             raise EditError(
                 f"Feature {edit.feature}: the strength {edit.strength} is not a number.", "Give a finite number."
+            )
+        if max(abs(edit.strength), abs(edit.absolute or 0.0)) > LARGEST:
+            raise EditError(
+                f"Feature {edit.feature}: the strength {edit.strength:g} is beyond what the model can compute with.",
+                "Give a smaller number.",
             )
         seen.add(edit.feature)
     if len({edit.at for edit in edits if edit.kind == "project"}) > 1:

@@ -150,9 +150,7 @@ def _edits(edits: Sequence[Edit], device: str) -> dict[str, str]:
     kinds = {edit.feature: edit.kind for edit in features if edit.kind != "scale"}
     places = {edit.feature: edit.at for edit in features if edit.at != "all"}
     lines = [_dict("EDITS", {e.feature: _amount(e) for e in features}, "feature: factor, 0 ablates")]
-    lines += [_dict("KIND", kinds, "set: f becomes the amount; steer: amount * decoder row is added")] * bool(
-        kinds
-    )
+    lines += [_dict("KIND", kinds, "set: f becomes the amount; steer: amount * decoder row is added")] * bool(kinds)
     lines += [_dict("AT", places, "where it is not everywhere")] * bool(places)
     if projected:
         amounts = {edit.feature: edit.strength for edit in projected}

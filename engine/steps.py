@@ -81,20 +81,19 @@ class Steps:
 
         `like` names for each row the first one that is under the same edits: such rows are read once.
         """
-        like = range(self.rows) if like is None or len(ids) == 1 else like
+        if like is None or len(ids) == 1 or not self.static:
+            like = range(self.rows)
         read = sorted(set(like))
         row_U = torch.tensor(read, device=self.model.device)
         copy_B = torch.tensor([read.index(row) for row in like], device=self.model.device)
         if not self.static:
             self._cache = DynamicCache(config=self._module.config)
-        self._position.at_1.fill_(0)
+        self._go_to(0)
         self._position.copy_B = copy_B
         try:
             found = self._read_prompt(ids, row_U)
         finally:
             self._position.copy_B = None
-        if not self.static:
-            self._cache.batch_select_indices(copy_B)
         self._position.at_1.fill_(len(ids))
         return Pass(*(part[copy_B] for part in found))
 
@@ -118,11 +117,20 @@ class Steps:
         self._position.at_1.add_(1)
         return found
 
+    @torch.inference_mode()
     def rewind(self, position: int) -> bool:
         """Takes back what was read from this position on; False where that cannot be done."""
         if self.static:
-            self._position.at_1.fill_(position)
+            self._go_to(position)
         return self.static
+
+    def _go_to(self, position: int) -> None:
+        """Nothing is left of what came after: a mask does not keep a NaN away."""
+        self._position.at_1.fill_(position)
+        for layer in self._cache.layers if self.static else ():
+            if layer.is_initialized:
+                layer.keys[:, :, position:].zero_()
+                layer.values[:, :, position:].zero_()
 
     def _forward(
         self,

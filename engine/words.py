@@ -111,7 +111,9 @@ def story(result: Generated) -> list[str]:
     lines += changes_in_words(result.schedule)
     if result.branched_at is not None:
         lines.append(f"branched off at token {result.branched_at + 1}: what is before it is another text's")
-    return lines + ["stopped before its end"] * result.stopped
+    return (
+        lines + ["stopped before its end"] * result.stopped + [f"it ended early: {result.fault}"] * bool(result.fault)
+    )
 
 
 def arm_in_words(other: OtherArm) -> str:

@@ -12,7 +12,18 @@ from test_edits import active_features
 from engine.answers import join, log_probabilities
 from engine.client import ask
 from engine.demo.model import finish
-from engine.records import Answer, Edit, Probe, ProbeTable, Prompt, RunProbes, Sampling, ScoreAnswers
+from engine.errors import EditError, UsageError
+from engine.records import (
+    Answer,
+    AnswersScored,
+    Edit,
+    Probe,
+    ProbeTable,
+    Prompt,
+    RunProbes,
+    Sampling,
+    ScoreAnswers,
+)
 
 STRINGS = (" she", " the women on the beach", " he", " water")
 
@@ -118,3 +129,18 @@ def test_scoring_answers_alone_gives_what_the_probes_table_says(client, explorer
     (row,) = ask(client, RunProbes((probe,), edits, Sampling(max_tokens=2)), ProbeTable).rows
     assert (scored.answers, scored.flags) == (row.answers, row.flags)
     assert scored.answers[0].baseline != scored.answers[0].edited
+
+
+def test_numbers_that_overflow_are_refused(client, explorer):
+    probe = Probe("Who said that the tide comes in twice?", "raw", answers=(Answer("she", (" she",)),))
+    ids = explorer.model.tokens.feed(Prompt(probe.text)).ids
+    wild = tuple(Edit(feature, 3e38) for feature in active_features(explorer, ids, 6))
+    with pytest.raises(EditError, match="overflow"):
+        ask(client, ScoreAnswers(probe, wild), AnswersScored)
+
+
+def test_answers_beyond_the_models_context_are_refused(client, explorer, monkeypatch):
+    monkeypatch.setattr(explorer.model.module.config, "max_position_embeddings", 12)
+    probe = Probe("Who said that the tide comes in twice?", "raw", answers=(Answer("she", (" she",)),))
+    with pytest.raises(UsageError, match="context"):
+        ask(client, ScoreAnswers(probe), AnswersScored)

@@ -5,7 +5,7 @@ import pytest
 from test_edits import active_features
 
 from engine.client import ask
-from engine.errors import UsageError
+from engine.errors import EditError, UsageError
 from engine.records import (
     Edit,
     EditsFrom,
@@ -196,6 +196,76 @@ def test_a_stopped_text_is_a_result(client, explorer, asked):
     assert stopped.edited.token_ids == whole.edited.token_ids[:7]
     assert stopped.kl == whole.kl[:7]
     assert stopped.first_divergence in (None, *range(7))
+
+
+@pytest.mark.parametrize("at", [23, 4])
+def test_a_text_that_ends_by_itself_is_not_stopped(explorer, asked, monkeypatch, at):
+    if at == 4:
+        free, _ = run(explorer, asked)
+        ends = {free.baseline.token_ids[4], free.edited.token_ids[4]}
+        monkeypatch.setattr(type(explorer.model), "end_ids", lambda self: ends)
+    whole, _ = run(explorer, asked)
+    found, _ = run(explorer, asked, {len(whole.baseline.token_ids) - 1: "stop"} if at == 4 else {at: "stop"})
+    assert same_text(found, whole)
+    assert not found.stopped or len(found.edited.token_ids) < len(whole.edited.token_ids)
+    assert at == 4 or not found.stopped
+
+
+def test_edits_sent_on_the_way_that_cannot_be_applied_end_the_text_and_keep_it(client, explorer, asked):
+    whole, _ = run(explorer, asked)
+    found, _ = run(explorer, asked, {6: (Edit(999),)})
+    assert "999" in found.fault and not found.stopped
+    assert found.edited.token_ids == whole.edited.token_ids[:7] and found.schedule == whole.schedule
+    assert ask(client, Replay(found), Replayed).same
+
+
+def test_numbers_that_overflow_end_the_text_and_poison_no_other(client, explorer, asked, edits):
+    whole, _ = run(explorer, asked)
+    wild = tuple(Edit(edit.feature, 3e38) for edit in edits)
+    found, _ = run(explorer, asked, {6: wild})
+    assert "overflow at token 8" in found.fault
+    assert found.edited.token_ids == whole.edited.token_ids[:7] and found.schedule == whole.schedule
+    text = explorer._text
+    branched, _ = run(explorer, replace(asked, branched_at=7))
+    assert explorer._text is text and same_text(branched, whole)
+    run(explorer, asked, {6: wild})
+    again, _ = run(explorer, asked)
+    assert same_text(again, whole)
+    assert ask(client, Replay(found), Replayed).same
+    with pytest.raises(EditError, match="overflow at token 1"):
+        run(explorer, replace(asked, edits=wild))
+    again, _ = run(explorer, asked)
+    assert same_text(again, whole)
+
+
+def test_planned_edits_that_cannot_be_applied_are_refused_before_the_text_begins(explorer, asked):
+    for wanted in (replace(asked, schedule=(EditsFrom(5, (Edit(999),)),)), replace(asked, variants=((Edit(999),),))):
+        with pytest.raises(EditError, match="999"):
+            next(explorer.generate(wanted))
+
+
+def test_a_text_that_has_ended_cannot_be_gone_on_with(explorer, asked, edits, monkeypatch):
+    free, _ = run(explorer, asked)
+    ends = {free.baseline.token_ids[0], free.edited.token_ids[0]}
+    monkeypatch.setattr(type(explorer.model), "end_ids", lambda self: ends)
+    run(explorer, asked)
+    found, events = run(explorer, branch(asked, 1, edits))
+    whole, _ = run(explorer, replace(asked, schedule=(EditsFrom(1, edits),)))
+    assert same_text(found, whole)
+    assert not [event for event in events if isinstance(event, TokenStep)]
+
+
+def test_a_branch_beside_recorded_variants_reuses_the_text(explorer, asked, edits):
+    variants = ((Edit(edits[0].feature, 2.0, "steer"),), (Edit(edits[1].feature, 0.5, "set", "generated"),))
+    old, _ = run(explorer, replace(asked, variants=variants))
+    assert old.variants != variants  # what the strengths came to is filled in
+    text = explorer._text
+    found, _ = run(explorer, branch(replace(asked, variants=old.variants), 9, edits))
+    assert explorer._text is text
+    whole, _ = run(explorer, replace(asked, variants=variants, schedule=(EditsFrom(9, edits),)))
+    assert same_text(found, whole)
+    run(explorer, branch(replace(asked, variants=variants[:1]), 9, edits))
+    assert explorer._text is not text
 
 
 def test_branches_replay(client, explorer, asked, edits):

@@ -128,10 +128,10 @@ def test_generate_samples_as_it_is_told(cli):
 
 
 def test_a_variant_acts_where_the_edits_do_unless_it_says_otherwise(cli):
-    variants = ("--variant", "ablate 4, scale 5=2@last", "--variant", "at all, ablate 4")
+    variants = ("--variant", "ablate 4, scale 5=2@last", "--variant", "at all, ablate 4", "--variant", "none")
     found = parsed(cli("generate", "x", "--json", "--max-tokens", 2, "--ablate", 3, "--at", "generated", *variants))
     places = [[e["at"] for e in edits] for edits in (found["edits"], *found["variants"])]
-    assert places == [["generated"], ["generated", "last"], ["all"]]
+    assert places == [["generated"], ["generated", "last"], ["all"], []]
 
 
 def test_more_than_one_edited_text_is_shown_without_being_asked_to_compare(cli):

@@ -511,6 +511,17 @@ def test_a_topk_is_only_run_for_slots(bench, monkeypatch):
         assert bool(calls) is encodes
 
 
+def test_edits_that_are_refused_leave_the_tensors_as_they_were(bench):
+    here = bench("jumprelu")
+    editor = here.editor((), [here.edit("scale")])
+    before = [(tensor.data_ptr(), tensor.clone()) for tensor in editor.tensors]
+    for bad in ([Edit(1, kind="project"), Edit(999)], [Edit(1, 1e39)], [Edit(1, 1.0, "set", absolute=-1e39)]):
+        with pytest.raises(EditError):
+            editor.set_rows([(), bad])
+        assert all(tensor.data_ptr() == at for tensor, (at, _) in zip(editor.tensors, before, strict=True))
+        assert all(torch.equal(tensor, old) for tensor, (_, old) in zip(editor.tensors, before, strict=True))
+
+
 def test_edits_may_be_set_inside_inference_mode_and_outside(bench):
     here = bench("gated")
     with torch.inference_mode():

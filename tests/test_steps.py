@@ -12,7 +12,7 @@ import pytest
 import torch
 from recorded import record
 from test_edits import active_features
-from tiny import write_sae
+from tiny import make_tokenizer, write_sae
 
 from engine import steps as steps_module
 from engine.client import ask
@@ -171,6 +171,47 @@ def test_going_back_forgets_what_came_after(explorer):
     assert steps.rewind(4)
     again = [steps.step(torch.tensor([token])).logits_BV.clone() for token in (11, 12)]
     assert all(torch.equal(a, b) for a, b in zip(first[1:], again, strict=True))
+
+
+def test_nothing_is_left_of_keys_that_were_taken_back(explorer):
+    """A mask gives them no weight, and no weight times NaN is NaN."""
+    steps = Steps(explorer.model, explorer.editor([()]), 32)
+    clean = steps.prompt([7, 8, 9]).logits_BV.clone()
+    after = steps.step(torch.tensor([10])).logits_BV.clone()
+    for back in (lambda: steps.rewind(3), lambda: steps.prompt([7, 8, 9]), lambda: steps.prompt([7])):
+        with torch.inference_mode():
+            for layer in steps._cache.layers:
+                layer.keys[:, :, 3:] = layer.values[:, :, 3:] = torch.nan
+        back()
+        assert not any(layer.keys.isnan().any() or layer.values.isnan().any() for layer in steps._cache.layers)
+    assert torch.equal(steps.prompt([7, 8, 9]).logits_BV, clean)
+    assert torch.equal(steps.step(torch.tensor([10])).logits_BV, after)
+
+
+def test_a_family_whose_layers_are_not_all_attention_generates(tmp_path, explorer):
+    """Its cache cannot pick rows."""
+    from transformers import AutoModelForCausalLM, Lfm2Config
+
+    tokenizer = make_tokenizer()
+    kinds = ["conv", "full_attention", "conv"]
+    config = Lfm2Config(
+        vocab_size=len(tokenizer), hidden_size=16, intermediate_size=32, num_hidden_layers=3, num_attention_heads=2,
+        num_key_value_heads=1, layer_types=kinds, bos_token_id=0, eos_token_id=1, pad_token_id=1,
+    )  # fmt: skip
+    torch.manual_seed(0)
+    AutoModelForCausalLM.from_config(config).float().save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    model = load_model(str(tmp_path), "lfm2", CPU, torch.float32)
+    hook = resolve_hook(model.module, "model.layers.1")
+    steps = Steps(model, ResidualEditor(model, explorer.sae, hook, explorer.reference, [(), (), ()]), 32)
+    assert not steps.static
+    ids = [7, 30, 41, 50, 9, 12]
+    steps.prompt(ids[:4], [0, 1, 0])
+    for token in ids[4:]:
+        found = steps.step(torch.tensor([token] * 3)).logits_BV
+    with torch.inference_mode():
+        expected = model.module(input_ids=torch.tensor([ids]), use_cache=False).logits[0, -1]
+    assert torch.allclose(found, expected.expand_as(found), atol=1e-4)
 
 
 def test_room_comes_in_few_sizes():

@@ -105,6 +105,8 @@ class Generated(Record, frozen=True, tag=True):
     """The generated token from which this text parts with an earlier one."""
     stopped: bool = False
     """The user stopped it."""
+    fault: str = ""
+    """What ended it early, in words: edits sent on the way that cannot be applied, or numbers that overflowed."""
 
 
 class AnswerRow(Record, frozen=True):
