@@ -2,8 +2,8 @@
 
 What a step depends on is in tensors at fixed addresses: token ids, position, keys and values, edits. So a step can be
 captured once and run again without Python: as a CUDA graph on a GPU, and on a CPU as a trace, which saves what the
-interpreter costs (a third of a step of a 12-layer model of width 256, a sixth of the demo model's). A captured step is
-used only if it does what the plain one does, bit for bit on a CPU.
+interpreter costs (two fifths of a step of a 12-layer model of width 256, a fifth of the demo model's). A captured step
+is used only if it does what the plain one does, bit for bit on a CPU.
 
 Shape suffixes: B rows, T tokens, V vocabulary, L room for tokens, 1 one.
 """
