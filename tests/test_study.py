@@ -69,8 +69,8 @@ def test_undo_takes_back_one_change_of_prompts_at_a_time(study):
 
 
 def test_undo_leaves_everything_else_alone(study):
-    study.put_prompt("positive", None, "four")
     study.toggle_edit(7)
+    study.put_prompt("positive", None, "four")
     study.set_question("new")
     assert study.undo()
     assert study.work.prompts == SET and study.edits() == (Edit(7),) and study.work.question == "new"
@@ -248,6 +248,25 @@ def test_edits_are_put_in_one_step_of_undo(study):
     study.put_edits((Edit(2, 0.5, at="prompt"), Edit(kind="reconstruct")))
     assert study.edits() == (Edit(1), Edit(2, 0.5, at="prompt"), Edit(kind="reconstruct"))
     assert study.undo() and study.work.edits == (EditSlot(1), EditSlot(2, on=False))
+
+
+@pytest.mark.parametrize(
+    "add",
+    [
+        lambda study: study.toggle_edit(1),
+        lambda study: study.step_edit(1, 1),
+        lambda study: study.toggle_reconstruction(),
+    ],
+)
+def test_an_edit_new_to_the_list_is_a_step_of_undo(study, add):
+    study.add_edits([5])
+    study.clear_edits()
+    add(study)
+    add(study)  # what it does to one in the list is none
+    study.move_edit(1)
+    assert len(study.work.edits) == 1
+    assert study.undo() and study.work.edits == ()
+    assert study.undo() and study.work.edits == (EditSlot(5),)
 
 
 def test_variants_have_one_edit_at_several_strengths():

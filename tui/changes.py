@@ -173,22 +173,22 @@ class Changes:
     def toggle_edit(self, feature: int) -> None:
         """Switches a feature's edit; a feature without one is ablated."""
         slot = self.slot(feature)
-        self._put(EditSlot(feature) if slot is None else replace(slot, on=not slot.on))
+        self._change(EditSlot(feature) if slot is None else replace(slot, on=not slot.on))
 
     def toggle_reconstruction(self) -> None:
         """Switches whether the SAE's error is dropped."""
         slot = self.slot(NO_FEATURE)
-        self._put(reconstruction() if slot is None else replace(slot, on=not slot.on))
+        self._change(reconstruction() if slot is None else replace(slot, on=not slot.on))
 
     def step_edit(self, feature: int, steps: int) -> None:
         """Moves a feature's strength; one without an edit starts at a scale of 1, where nothing changes."""
-        self._put(stepped(self.slot(feature) or EditSlot(feature, 1.0), steps))
+        self._change(stepped(self.slot(feature) or EditSlot(feature, 1.0), steps))
 
     def move_edit(self, feature: int) -> None:
         """Lets a feature's edit act at the next choice of positions."""
         slot = self.slot(feature)
         if slot is not None:
-            self._put(moved(slot))
+            self._change(moved(slot))
 
     def remove_edit(self, feature: int) -> None:
         """Takes a feature out of the list of edits."""
@@ -218,6 +218,12 @@ class Changes:
         """All off if any is on, else all on."""
         on = not any(slot.on for slot in self.work.edits)
         self._set(edits=tuple(replace(slot, on=on) for slot in self.work.edits))
+
+    def _change(self, slot: EditSlot) -> None:
+        """Puts one edit; a new line in the list is a step of undo."""
+        if self.slot(slot.feature) is None:
+            self._remember("edits")
+        self._put(slot)
 
     def _put(self, slot: EditSlot) -> None:
         slots = self.work.edits
