@@ -112,7 +112,7 @@ async def test_the_reconstruction_has_a_line_of_its_own(b):
     await b.press("escape")
     for key in ("f", "l", "p", "y", "P"):  # about a feature, which it is not
         await b.press(key)
-        await b.hears("No feature is chosen yet")
+        await b.hears("This line is about all features.")
         b.app.clear_notifications()
         assert b.top is b.main
     await b.press("space")

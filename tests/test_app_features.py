@@ -228,8 +228,16 @@ async def test_a_jump_before_any_ranking_reads_the_feature(b):
     await asked(b, "Jump", "7")
     await b.shows("2 Tokens · #7")
     assert not b.engine.of(Rank)
-    await b.press("2", "space")
+    assert b.main.focused_pane() is b.main.tokens  # the prompts have no feature
+    await b.press("space")
     assert b.study.edits() == (Edit(7),)
+    await b.press("3", "plus")
+    assert b.study.edits() == (Edit(7, 0.125),)
+    await b.press("p")
+    assert b.study.work.pinned == (7,)
+    await b.ranked()
+    await b.press("space")  # a row is under the cursor by now
+    assert b.study.edits() != (Edit(7, 0.125),)
 
 
 @on_app()

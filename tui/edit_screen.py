@@ -40,23 +40,28 @@ class EditScreen(Workbench):
             listed = pane.listed_feature()
             return self.study.work.feature if listed is None else listed
         if isinstance(pane, LeaderboardPane):
-            return pane.feature()
+            return pane.feature() if self.study.ranking() is not None else self.study.work.feature
         return self.study.work.feature
 
     def _with_feature(self, action: Callable[[int], object]) -> None:
         feature = self.feature_at_hand()
-        if feature is None:
+        if self._listed_line() == NO_FEATURE:
+            self.notify("This line is about all features.")
+        elif feature is None:
             self.notify("No feature is chosen yet: r ranks them, # looks one up.")
         else:
             action(feature)
 
     # ---- edits
 
+    def _listed_line(self) -> int | None:
+        """What the line under the cursor of the list of edits is about; None where another pane has the focus."""
+        return self.edits.line() if isinstance(self.focused_pane(), EditsPane) else None
+
     def _with_edit(self, action: Callable[[int], object]) -> None:
         """Does something to the edit at hand: in the list of edits the one under the cursor, else a feature's."""
-        line = self.edits.line() if isinstance(self.focused_pane(), EditsPane) else None
-        if line == NO_FEATURE:
-            action(line)
+        if self._listed_line() == NO_FEATURE:
+            action(NO_FEATURE)
         else:
             self._with_feature(action)
 

@@ -331,6 +331,8 @@ class MainScreen(EditScreen):
     def jump_to(self, feature: int) -> None:
         """Reads any feature; one without a row gets one with the next ranking."""
         self.read(feature)
+        if isinstance(self.focused_pane(), PromptsPane):
+            self.action_pane("tokens")  # where keys act on it
         if not self.features.go_to(feature) and self.study.ranking() is not None and not self.study.ranking_is_stale():
             self.jump = feature
             self.work.rank()
