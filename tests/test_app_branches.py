@@ -1,6 +1,6 @@
 """Texts rewound, branched, stopped, kept and compared; samples and variants: by keys, on an engine of records."""
 
-from fake_engine import BASELINE, EDITED, FIRST_EDITED, on_app
+from fake_engine import BASELINE, EDITED, FIRST_EDITED, KL, on_app
 from test_app_generation import arm, figures, finished, settings, streaming, title
 from textual.widgets import OptionList
 
@@ -139,7 +139,7 @@ async def test_a_rewound_text_goes_on_from_the_cursor_under_the_edits_that_are_o
     assert arm(b, "edited") == "The nurse is most likely a person"
     assert arm(b, "baseline") == "The nurse is most likely a woman"
     assert title(b) == "edited: no edits → from token 5: 100 ablate"
-    assert "from token 5 on: 100 ablate" in figures(b)
+    assert "ablate" not in figures(b)  # the title says it
     await finished(b, 2)
     first, second = texts(b)
     assert first.edited.text == WAY and second.edited.text == OTHER_WAY and second.branched_at == 4
@@ -195,7 +195,7 @@ async def test_rewinding_to_the_first_token_is_a_text_of_its_own(b):
 
 @on_app()
 async def test_rewinding_keeps_what_a_text_was_asked_with(b):
-    """Not what the settings say by now: the kept tokens come from the old ones."""
+    """Not what the settings say by now, but for how many: the kept tokens come from the old ones."""
     await settings(b, tokens="9", prefill="So", temperature="0.5", seed="3")
     await b.until(lambda: b.top is b.main)
     await b.generated()
@@ -204,7 +204,7 @@ async def test_rewinding_keeps_what_a_text_was_asked_with(b):
     await b.press("w")
     await b.until(lambda: len(texts(b)) == 2)
     request = b.engine.of(Generate)[-1]
-    assert (request.sampling, request.prefill, request.branched_at) == (Sampling(9, 0.5, 3), "So", 6)
+    assert (request.sampling, request.prefill, request.branched_at) == (Sampling(7, 0.5, 3), "So", 6)
     assert request.schedule == ()  # the same edits: a text that goes on
 
 
@@ -225,6 +225,52 @@ async def test_rewinding_while_the_text_streams_keeps_that_text(b):
     assert arm(b, "edited") == "The nurse"
     await finished(b, 2)
     assert arm(b, "edited") == OTHER_WAY and not b.engine.cancelled
+
+
+@on_app()
+async def test_a_text_that_came_to_its_limit_goes_on_once_that_is_raised(b):
+    await settings(b, tokens="4", seed="3")
+    await b.until(lambda: b.top is b.main)
+    await b.generated()
+    assert arm(b, "edited") == "The nurse is most"
+    await settings(b, tokens="9", seed="4")
+    await moved(b, 3)
+    await b.press("w")
+    await b.until(lambda: len(texts(b)) == 2)
+    request = b.engine.of(Generate)[-1]
+    assert request.sampling == Sampling(9, seed=3) and request.branched_at == 3
+    assert len(texts(b)[-1].edited.tokens) == 9
+
+
+@on_app()
+async def test_there_is_nothing_to_rewind_before_the_first_token(b):
+    await streaming(b)
+    await b.press("4", "w")
+    await b.hears("The text has no new token yet")
+    await finished(b)
+    await moved(b, 3)
+    b.app.clear_notifications()
+    await b.press("w")
+    await b.until(lambda: b.engine.streaming)
+    await b.press("w")  # there are three, but none of its own
+    await b.hears("The text has no new token yet")
+    assert len(b.engine.of(Generate)) == 2 and not b.engine.stopped
+    await finished(b, 2)
+
+
+@on_app()
+async def test_the_kl_of_a_branch_counts_what_it_keeps(b):
+    await b.ranked()
+    await b.press("space")
+    await b.generated()
+    await moved(b, 8)
+    b.engine.stepping = True
+    await b.press("w")
+    await b.until(lambda: b.engine.streaming)
+    assert f"KL {KL / 8:.3f} nats a token" in figures(b)
+    b.engine.step()
+    await b.until(lambda: f"KL {KL / 9:.3f} nats a token" in figures(b))
+    await finished(b, 2)
 
 
 @on_app()

@@ -97,7 +97,6 @@ async def test_a_toggle_acts_on_the_next_token(b):
     assert title(b) == "edited: no edits → from token 3: 100 ablate"
     b.engine.step(5)
     await b.until(lambda: "● token 7" in figures(b))
-    assert "from token 3 on: 100 ablate" in figures(b)
     await b.press("minus")
     await b.until(lambda: b.engine.edits_set[-1][1] == (Edit(100, -0.5),))
     await b.press("space")
@@ -106,7 +105,7 @@ async def test_a_toggle_acts_on_the_next_token(b):
     result = b.study.results.generations[-1]
     assert [(c.token_index, c.edits) for c in result.schedule] == [(0, ()), (2, (Edit(100),)), (7, ())]
     assert title(b) == "edited: … → from token 8: no edits"  # there is no room for more
-    assert "from token 8 on: no edits" in figures(b)
+    assert "no edits" not in figures(b)
     assert "edits changed since" not in figures(b)
     # the request's id, not another's
     assert {i for i, _ in b.engine.edits_set} == {b.engine.requests.index(b.engine.of(Generate)[0]) + 1}
@@ -118,26 +117,54 @@ async def test_a_toggle_restarts_the_text(b):
     await b.press("4", "t")
     await b.until(lambda: "a toggle restarts the text" in str(b.main.generation.border_subtitle))
     await streaming(b, 4)
-    await b.press("space")
+    await b.press("space", "minus")  # the text is stopped once, and then one begins
+    assert b.main.generation.running and len(b.engine.of(Generate)) == len(b.engine.stopped) == 1
+    b.engine.step()
     await b.until(lambda: len(b.engine.of(Generate)) == 2)
-    assert b.engine.edits_set == [] and b.engine.of(Generate)[-1].edits == (Edit(100),)
+    (kept,) = b.study.results.generations
+    assert kept.stopped and len(kept.edited.tokens) == 5 and kept.edits == ()
+    assert b.engine.edits_set == [] and b.engine.of(Generate)[-1].edits == (Edit(100, -0.5),)
     await b.until(lambda: b.engine.streaming and arm(b, "baseline") == "")
     b.engine.step(2)
     await b.until(lambda: arm(b, "baseline") == "The nurse")
-    await finished(b)
-    assert b.study.results.generations[-1].schedule[0].edits == (Edit(100),)
+    await finished(b, 2)
+    assert b.study.results.generations[-1].schedule[0].edits == (Edit(100, -0.5),)
     await b.press("t")
     await b.until(lambda: "acts on the next token" in str(b.main.generation.border_subtitle))
 
 
 @on_app()
-async def test_g_while_a_text_streams_begins_anew(b):
+async def test_g_while_a_text_streams_keeps_it_and_begins_anew(b):
     await streaming(b, 4)
-    await b.press("g")
+    await b.press("g", "g")
+    await b.until(lambda: b.engine.stopped)
+    assert len(b.engine.of(Generate)) == 1
+    b.engine.step()
     await b.until(lambda: len(b.engine.of(Generate)) == 2 and b.engine.streaming)
     await b.until(lambda: arm(b, "baseline") == "")
     b.engine.step(3)
     await b.until(lambda: arm(b, "baseline") == "The nurse is")
+    await finished(b, 2)
+    first, second = b.study.results.generations
+    assert first.stopped and first.baseline.tokens == BASELINE[:5] and second.baseline.tokens == BASELINE
+    assert not b.engine.cancelled
+
+
+@on_app()
+async def test_x_calls_off_the_text_that_was_to_begin(b):
+    await streaming(b, 4)
+    await b.press("g", "x")
+    b.engine.step()
+    await b.until(lambda: not b.main.generation.running)
+    (kept,) = b.study.results.generations
+    assert kept.stopped and len(b.engine.of(Generate)) == 1 and not b.engine.cancelled
+
+
+@on_app()
+async def test_g_before_the_first_token_begins_anew_at_once(b):
+    await streaming(b)
+    await b.press("g")
+    await b.until(lambda: len(b.engine.of(Generate)) == 2 and b.engine.streaming)
     await finished(b)
 
 
@@ -177,6 +204,10 @@ async def test_an_edit_of_silent_features_says_so(b):
     b.study.add(result)
     b.main.show_generated(result)
     assert "the edited features were silent everywhere: nothing was changed" in figures(b)
+    assert figures(b).index("silent everywhere") < figures(b).index("KL")
+    edits = (Edit(100), Edit(101, kind="project"))  # a projection acts where its feature is silent
+    b.main.show_generated(replace(generated_of(Generate(b.study.question(), edits)), inactive_positions=20))
+    assert "the edits changed nothing" in figures(b) and "silent" not in figures(b)
 
 
 # ---- answers
@@ -204,6 +235,34 @@ async def test_bars_go_with_their_question(b):
     await b.type("!")
     await b.settle()
     assert bars(b, "baseline").strip() == ""
+
+
+@on_app()
+async def test_bars_that_come_late_are_not_another_question_s(b):
+    await b.ranked()
+    b.engine.held = {ScoreAnswers}
+    await b.press("space")
+    await b.until(lambda: b.engine.of(ScoreAnswers)[-1].edits)
+    await b.press("4", "enter", "end")
+    await b.type("!")
+    await b.until(lambda: bars(b, "edited").strip() == "")
+    b.engine.release(ScoreAnswers)
+    await b.settle()
+    assert bars(b, "baseline").strip() == bars(b, "edited").strip() == ""
+
+
+@on_app()
+async def test_bars_that_come_late_are_not_of_other_edits(b):
+    await b.ranked()
+    b.engine.held = {ScoreAnswers}
+    await b.press("space")
+    await b.until(lambda: b.engine.of(ScoreAnswers)[-1].edits)
+    await streaming(b, 2)
+    await b.press("space")
+    b.engine.release(ScoreAnswers)
+    await b.settle()
+    assert "0.75" in bars(b, "edited") and "0.25" not in bars(b, "edited")
+    await finished(b)
 
 
 @on_app()

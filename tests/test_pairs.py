@@ -44,25 +44,37 @@ def test_where_texts_differ():
 def test_what_a_branch_asks_for():
     """What was recorded rules up to there, with what its strengths came to; then what is on now."""
     now = (Edit(1),)
-    request = branches.rewound(samples.ARMS, 3, now)
+    request = branches.rewound(samples.ARMS, 3, now, 9)
     assert request == Generate(
         Prompt(samples.NEGATIVE.text, "chat"),
         samples.EDITS,
-        samples.ARMS.sampling,
+        replace(samples.ARMS.sampling, max_tokens=9),
         prefill="It |is|",
         samples=2,
+        variants=samples.ARMS.variants,
         schedule=(EditsFrom(2, ()), EditsFrom(3, now)),
         branched_at=3,
     )
-    assert branches.rewound(samples.ARMS, 3, ()).schedule == (EditsFrom(2, ()),)  # no change
+    assert branches.rewound(samples.ARMS, 3, (), 9).schedule == (EditsFrom(2, ()),)  # no change
     last = samples.ARMS.schedule[-1].edits
     assert (
-        branches.rewound(samples.ARMS, 4, tuple(replace(e, absolute=None) for e in last)).schedule
+        branches.rewound(samples.ARMS, 4, tuple(replace(e, absolute=None) for e in last), 9).schedule
         == (samples.ARMS.schedule[1:])
     )
-    of_a_variant = branches.rewound(samples.ARMS, 2, now, Pair(1, 1))
+    of_a_variant = branches.rewound(samples.ARMS, 2, now, 9, Pair(1, 1))
     assert of_a_variant.edits == samples.PUBLISHED and of_a_variant.schedule == (EditsFrom(2, now),)
-    assert branches.rewound(samples.ARMS, 0, now).schedule == ()
+    assert of_a_variant.variants == ()
+    from_the_start = branches.rewound(samples.ARMS, 0, now, 1)
+    assert from_the_start.schedule == () and from_the_start.sampling.max_tokens == 1
+    assert branches.rewound(samples.ARMS, 3, now, 3).sampling.max_tokens == 4  # one token more than is kept
+
+
+def test_the_kl_a_branch_goes_on_from():
+    branch = branches.rewound(samples.GENERATED, 2, (), 9)
+    assert pairs.kl_kept(samples.GENERATED, branch, Pair()) == list(samples.GENERATED.kl[:2]) != []
+    assert pairs.kl_kept(samples.GENERATED, branch, Pair(0, 0)) == []
+    assert pairs.kl_kept(samples.GENERATED, replace(branch, branched_at=None), Pair()) == []
+    assert pairs.kl_kept(None, branch, Pair()) == []
 
 
 def test_what_kept_texts_are_called():

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import msgspec
+
 from engine.edit_specs import asked
 from engine.records import Edit, EditsFrom, Generate, Generated, Prompt
 from tui.pairs import FIRST, Pair, first_difference, samples_of, without_end
 from tui.words import count_in_words, schedule_in_words, token_in_words
+
+replace = msgspec.structs.replace
 
 WORDS = 160
 """Letters that are shown of a text."""
@@ -20,8 +24,11 @@ def schedule_of(found: Generated, pair: Pair = FIRST) -> tuple[EditsFrom, ...]:
     return found.schedule or (EditsFrom(0, found.edits),)
 
 
-def rewound(found: Generated, at: int, edits: tuple[Edit, ...], pair: Pair = FIRST) -> Generate:
-    """The request that keeps a text up to its token `at`, and goes on from there under these edits."""
+def rewound(found: Generated, at: int, edits: tuple[Edit, ...], max_tokens: int, pair: Pair = FIRST) -> Generate:
+    """The request that keeps a text up to its token `at`, and goes on from there under these edits.
+
+    `max_tokens` counts what is kept too; there is at least one token more. All else is as recorded.
+    """
     kept = [change for change in schedule_of(found, pair) if change.token_index < at]
     if not kept:
         kept = [EditsFrom(0, edits)]
@@ -30,9 +37,10 @@ def rewound(found: Generated, at: int, edits: tuple[Edit, ...], pair: Pair = FIR
     return Generate(
         prompt_of(found),
         kept[0].edits,
-        found.sampling,
+        replace(found.sampling, max_tokens=max(max_tokens, at + 1)),
         prefill=found.prompt.prefill,
         samples=samples_of(found),
+        variants=() if pair.variant is not None else found.variants,
         schedule=tuple(kept[1:]),
         branched_at=at or None,
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from engine.client import RequestCancelled
@@ -15,6 +15,8 @@ from tui.tasks import Tasks
 
 if TYPE_CHECKING:
     from tui.main_screen import MainScreen
+
+TOO_EARLY = "The text has no new token yet: w acts once there is one."
 
 
 class Rewind(NamedTuple):
@@ -37,8 +39,8 @@ class Generating(Tasks):
         self._arrived = False
         """Whether the running text has a token of its own."""
         self._stopping = False
-        self._rewind: Rewind | None = None
-        """What to do once the running text has ended."""
+        self._next: Callable[[Generated], None] | None = None
+        """What begins once the running text has ended and is kept."""
 
     def request(self, variants: tuple[tuple[Edit, ...], ...] = ()) -> Generate:
         """What the question, the edits that are on and the settings ask for."""
@@ -47,21 +49,25 @@ class Generating(Tasks):
         return Generate(study.question(), study.edits(), work.sampling, work.prefill, work.samples, variants)
 
     def generate(self, variants: tuple[tuple[Edit, ...], ...] = ()) -> None:
-        """Generates anew from the question, with the edits that are on, and with other ones beside them."""
+        """Generates anew from the question, with the edits that are on, and with other ones beside them.
+
+        A running text is stopped and kept first.
+        """
         if not self.may_ask():
             return
         if not self.screen.study.work.question.strip():
             self.screen.notify("Type a question first.")
             self.screen.generation.question.focus()
             return
-        self._start(self.request(variants))
+        if not self._after_this(lambda found: self._start(self.request(variants))):
+            self._start(self.request(variants))
 
     def _start(self, request: Generate, kept: Generated | None = None) -> None:
         """Runs it in place of the text that runs; a branch goes on from a kept text."""
         study, pane = self.screen.study, self.screen.generation
         self._text += 1
         number, self._generation = self._text, None
-        self._arrived, self._stopping, self._rewind = False, False, None
+        self._arrived, self._stopping, self._next = False, False, None
         wanted = study.edits()
         pane.start(request, kept)
 
@@ -89,9 +95,11 @@ class Generating(Tasks):
             self._generation = None
             self.screen.keep_result(result)
             self.screen.show_generated(result)
-            rewind, self._rewind = self._rewind, None
-            if rewind is not None:
-                self._branch(result, rewind)
+            if result.fault:
+                self.screen.report(result.fault, "The text is kept up to there.")
+            begin, self._next = self._next, None
+            if begin is not None:
+                begin(result)
             else:
                 self.score_answers()
 
@@ -100,11 +108,24 @@ class Generating(Tasks):
     # ---- while it runs
 
     def stop_text(self) -> bool:
-        """Ends the running text at its next token, so that it is kept; False where it has none yet, or was told to."""
-        if not self.screen.generation.running or self._generation is None or not self._arrived or self._stopping:
+        """Ends the running text at its next token, so that it is kept; False where it has none yet, or was told to.
+
+        Where another text was to begin then, that is called off.
+        """
+        if not self.screen.generation.running or self._generation is None or not self._arrived:
             return False
+        if self._stopping:
+            called_off, self._next = self._next is not None, None
+            return called_off
         self._stopping = True
         self.bridge.stop(self._generation)
+        return True
+
+    def _after_this(self, begin: Callable[[Generated], None]) -> bool:
+        """Stops the running text, and begins another once it is kept; False where nothing is there to be kept."""
+        if not self.stop_text() and not (self.screen.generation.running and self._stopping):
+            return False  # a text that stops already is kept too
+        self._next = begin
         return True
 
     def edits_changed(self) -> None:
@@ -123,19 +144,23 @@ class Generating(Tasks):
     def rewind(self) -> None:
         """Keeps the text before the cursor, and generates the rest anew under the edits that are on."""
         arms = self.screen.generation.arms
-        at = arms.cursor()
+        at, running = arms.cursor(), self.screen.generation.running
         if at is None:
-            self.screen.notify("No text to rewind yet: g generates one.")
-        elif self.screen.generation.running:
-            if self.stop_text() or self._stopping:
-                self._rewind = Rewind(at, arms.pair)
+            self.screen.notify(TOO_EARLY if running else "No text to rewind yet: g generates one.")
+            return
+        rewind = Rewind(at, arms.pair)
+        if running:
+            if not self._after_this(lambda found: self._branch(found, rewind)):
+                self.screen.notify(TOO_EARLY)
         elif arms.result is None:
             self.screen.notify("This text was not kept: g generates it again.")
         elif self.may_ask():
-            self._branch(arms.result, Rewind(at, arms.pair))
+            self._branch(arms.result, rewind)
 
     def _branch(self, found: Generated, rewind: Rewind) -> None:
-        self._start(rewound(found, rewind.at, self.screen.study.edits(), rewind.pair), found)
+        study = self.screen.study
+        max_tokens = study.work.sampling.max_tokens
+        self._start(rewound(found, rewind.at, study.edits(), max_tokens, rewind.pair), found)
 
     # ---- answers
 
@@ -154,7 +179,9 @@ class Generating(Tasks):
             return
 
         async def task() -> None:
-            scored = await self.ask(ScoreAnswers(probe, study.edits()), AnswersScored)
-            pane.arms.show_answers(scored)
+            edits = study.edits()
+            scored = await self.ask(ScoreAnswers(probe, edits), AnswersScored)
+            if study.probe_of_question() == probe and study.edits() == edits:
+                pane.arms.show_answers(scored)
 
         self.run("score", task)

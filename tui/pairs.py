@@ -74,6 +74,13 @@ def positions_of(found: Generated, row: Row) -> tuple[int, int]:
     return found.positions, found.inactive_positions
 
 
+def kl_kept(kept: Generated | None, request: Generate, pair: Pair) -> list[float]:
+    """The KL of the tokens that a branch keeps, in nats; none is known of a variant's."""
+    if kept is None or pair.variant is not None:
+        return []
+    return list(kept.kl[: request.branched_at or 0])
+
+
 def without_end(arm: Arm) -> tuple[str, ...]:
     """An arm's tokens, a closing end token left out: it is no part of the text."""
     tokens = arm.tokens

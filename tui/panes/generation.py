@@ -17,10 +17,11 @@ from textual.widgets import Input, Static
 
 from engine.records import Edit, Generate, Generated, Sampling, TokenStep
 from engine.session import Workspace
+from tui.branches import schedule_of
 from tui.effects import strings_in_words
-from tui.pairs import FIRST, Pair, positions_of
+from tui.pairs import FIRST, Pair, kl_kept, positions_of
 from tui.panes.arms import Arms
-from tui.words import edits_in_words, from_a_field, in_a_field
+from tui.words import from_a_field, in_a_field
 
 
 class GenerationPane(Vertical):
@@ -56,9 +57,11 @@ Both texts come from one batch, token by token; the edits on the left act on the
 next token of the running text, or restarts it: the line below says which, t changes it. Tokens that differ are marked;
 where edits changed on the way, the tokens that follow have another background. Arrows or the mouse move the cursor
 through the edited text; w keeps what stands before it, and generates the rest anew under the edits as they are now. No
-text is lost by that: b lists them all. x ends a running text at its next token, and keeps it. KL compares both arms on
-the baseline's tokens. Bars: probability of the tracked answers after the probe's prefill. No edit shows by itself that
-the behaviour is gone: ask other questions too (v: all probes)."""
+text is lost by that, nor by g: b lists them all. w goes as far as the settings say now, all else is as the text was
+asked: to go on with one that came to its limit, raise "tokens at most" and press w at its end. x ends a running text at
+its next token, and keeps it. KL compares both arms on the baseline's tokens. Bars: probability of the tracked answers
+after the probe's prefill. No edit shows by itself that the behaviour is gone: ask other questions too (v: all
+probes)."""
 
     @dataclass
     class Asked(Message):
@@ -146,7 +149,7 @@ the behaviour is gone: ask other questions too (v: all probes)."""
 
     def start(self, request: Generate, kept: Generated | None = None) -> None:
         """A new text begins; a branch with what it keeps of another."""
-        self._kl, self._speed = [], 0.0
+        self._kl, self._speed = kl_kept(kept, request, self.arms.pair), 0.0
         self._started, self._running, self._note, self._stale = time.monotonic(), True, "", ""
         self.arms.start(request, kept)
         self._kept = self.arms.steps
@@ -203,18 +206,15 @@ the behaviour is gone: ask other questions too (v: all probes)."""
         if arms.steps:
             same = "same so far" if self._running else "same text"
             parts.append(same if arms.apart is None else f"differs from token {arms.apart + 1}")
+        parts += self._ending()
         if self._kl and arms.pair == FIRST and arms.beside is None:
             parts.append(f"KL {sum(self._kl) / len(self._kl):.3f} nats a token")
-        if len(arms.changes) > 1 and arms.pair.variant is None:
-            last = arms.changes[-1]
-            parts.append(f"from token {last.token_index + 1} on: {edits_in_words(last.edits)}")
         if arms.num_pairs > 1:
             parts.insert(0, f"{arms.page + 1} of {arms.num_pairs}, [ ] turn")
         if self._running:
             parts.insert(0, f"● token {arms.steps}, x stops")
         elif self._stale:
             parts.insert(0, self._stale)
-        parts += self._ending()
         if self._speed:
             parts.append(f"{self._speed:.0f} tokens/s")
         self.query_one("#figures", Static).update(" · ".join(parts), layout=False)
@@ -224,11 +224,13 @@ the behaviour is gone: ask other questions too (v: all probes)."""
         result, pair = self.arms.result, self.arms.pair
         if result is None:
             return [self._note] if self._note else []
-        parts = [f"stopped at token {self.arms.steps}"] * result.stopped
+        parts = [f"stopped at token {self.arms.steps}"] * result.stopped + ["ended early"] * bool(result.fault)
         positions, silent = positions_of(result, pair.edited)
-        edited = pair.variant is not None or any(change.edits for change in self.arms.changes)
+        edited = [edit for change in schedule_of(result, pair) for edit in change.edits]
         if edited and positions and silent == positions:
-            parts.append("the edited features were silent everywhere: nothing was changed")
+            alone = all(edit.kind == "scale" for edit in edited)
+            silence = "the edited features were silent everywhere: nothing was changed"
+            parts.append(silence if alone else "the edits changed nothing")
         elif edited and not self._note:
             parts.append(f"edit silent at {silent} of {positions} positions")
         return parts + [self._note] * bool(self._note)
