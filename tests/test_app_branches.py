@@ -1,10 +1,10 @@
 """Texts rewound, branched, stopped, kept and compared; samples and variants: by keys, on an engine of records."""
 
-from fake_engine import BASELINE, EDITED, FIRST_EDITED, KL, on_app
+from fake_engine import BASELINE, EDITED, FIRST_EDITED, KL, generated_of, on_app, replace
 from test_app_generation import arm, figures, finished, settings, streaming, title
 from textual.widgets import OptionList
 
-from engine.records import Edit, EditsFrom, Generate, Prompt, Sampling
+from engine.records import Edit, EditsFrom, Finished, Generate, Prompt, Sampling
 from tui.screens.branches import Branches
 from tui.screens.dialogs import Form
 from tui.screens.sheet import Sheet
@@ -80,6 +80,15 @@ async def test_x_before_the_first_token_leaves_nothing(b):
     await b.press("x")
     await b.until(lambda: not b.main.generation.running)
     assert b.engine.cancelled and not b.engine.stopped and texts(b) == ()
+
+
+@on_app()
+async def test_a_text_that_ended_early_is_kept_and_says_why(b):
+    early = replace(generated_of(Generate(b.study.question())), fault="The edits overflow at token 12.")
+    b.engine.failures[Generate] = Finished(early)
+    await b.generated()
+    assert "ended early" in figures(b) and texts(b) == (early,)
+    assert any("The edits overflow at token 12." in error for error in b.errors())
 
 
 # ---- the cursor
