@@ -36,6 +36,10 @@ def figures(b):
     return b.words("#figures")
 
 
+def title(b):
+    return str(b.main.query_one("#arm-edited .arm-title").render())
+
+
 async def tokens_stream(b, least):
     """Waits for so many tokens of a running text."""
     await b.until(lambda: b.main.generation.arms.steps >= least and b.main.generation.running, LONG)
@@ -68,7 +72,7 @@ def saved(tmp_path_factory):
             await b.until(lambda: b.study.results.generations, LONG)
             result = b.study.results.generations[-1]
             assert [len(c.edits) for c in result.schedule] == [1, 2] and result.schedule[1].token_index >= 3
-            await b.until(lambda: f"from token {result.schedule[1].token_index + 1} on: " in figures(b))
+            await b.until(lambda: f"from token {result.schedule[1].token_index + 1}: " in title(b))
             assert "KL" in figures(b) and "tokens/s" in figures(b)
             await b.press("4", "ctrl+home", "right", "right", "w")
             await b.until(lambda: len(b.study.results.generations) == 2 and not b.main.generation.running, LONG)
