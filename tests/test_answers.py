@@ -50,7 +50,7 @@ def test_padded_pairs_equal_single_forward_passes(explorer):
 
 
 @pytest.mark.parametrize("at", ["all", "prompt", "generated", "last", "first-step"])
-def test_an_answers_tokens_are_generated_ones_to_an_edit(explorer, weights, at):
+def test_an_answers_tokens_are_generated_ones_to_an_edit(explorer, model, weights, at):
     prompt = Prompt("She said that")
     before = explorer.model.tokens.feed(prompt).ids
     joint = [explorer.model.tokens.feed(prompt, answer=s).ids for s in STRINGS]
@@ -60,7 +60,7 @@ def test_an_answers_tokens_are_generated_ones_to_an_edit(explorer, weights, at):
     for (base, edited), ids in zip(found, joint, strict=True):
         h_TD = plain.hidden(explorer.model.module, ids, layer=1)
         new_TD, _, _ = plain.edited(h_TD, ids, kinds(len(ids), len(before)), weights, edits, explorer.reference)
-        logits_TV = nnsight_logits(explorer.model, explorer.hook, ids, new_TD)
+        logits_TV = nnsight_logits(model, explorer.hook, ids, new_TD)  # not the explorer's: nnsight leaves hooks
         logprobs = torch.log_softmax(logits_TV.double(), -1)
         wanted = sum(float(logprobs[t - 1, ids[t]]) for t in range(len(before), len(ids)))
         assert edited == pytest.approx(wanted, abs=1e-4)

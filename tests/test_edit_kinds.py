@@ -395,6 +395,7 @@ def lists(here):
     ]
 
 
+@pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning", "ignore::DeprecationWarning")
 @pytest.mark.parametrize("encoder", ENCODERS)
 def test_a_step_reads_no_numbers_and_follows_writes_into_the_same_tensors(bench, encoder):
     here = bench(encoder)
