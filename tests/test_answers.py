@@ -58,9 +58,9 @@ def test_an_answers_tokens_are_generated_ones_to_an_edit(explorer, model, weight
     edits = [Edit(a, -3.0, at=at), Edit(b, 0.5, "steer", at)]
     found = log_probabilities(explorer.model, explorer.editor, edits, [join(before, ids) for ids in joint])
     for (base, edited), ids in zip(found, joint, strict=True):
-        h_TD = plain.hidden(explorer.model.module, ids, layer=1)
+        h_TD = plain.hidden(model.module, ids, layer=1)  # not the explorer's: hooks would stay
         new_TD, _, _ = plain.edited(h_TD, ids, kinds(len(ids), len(before)), weights, edits, explorer.reference)
-        logits_TV = nnsight_logits(model, explorer.hook, ids, new_TD)  # not the explorer's: nnsight leaves hooks
+        logits_TV = nnsight_logits(model, explorer.hook, ids, new_TD)
         logprobs = torch.log_softmax(logits_TV.double(), -1)
         wanted = sum(float(logprobs[t - 1, ids[t]]) for t in range(len(before), len(ids)))
         assert edited == pytest.approx(wanted, abs=1e-4)
