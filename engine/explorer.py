@@ -57,8 +57,8 @@ from engine.records import (
     TokenStep,
 )
 from engine.reference import Reference
+from engine.requests import check_branch, check_sampling
 from engine.sae import SparseAutoencoder
-from engine.sampling import check_sampling
 from engine.steps import Steps, room_for
 from engine.upper import UpperLayers
 
@@ -348,20 +348,6 @@ class Explorer:
 def split(values: list[int], n_positive: int) -> tuple[list[int], list[int]]:
     """The positives' values and the negatives'."""
     return values[:n_positive], values[n_positive:]
-
-
-def check_branch(request: Generate) -> None:
-    """Raises UsageError for changes of edits, or a branch, at tokens there are not."""
-    last = request.sampling.max_tokens - 1
-    places = [change.token_index for change in request.schedule]
-    if places != sorted(set(places)) or not all(0 < place <= last for place in places):
-        raise UsageError(f"Edits can change at tokens 1 to {last} of this text, in order.")
-    if request.branched_at is not None and not 0 < request.branched_at <= last:
-        raise UsageError(
-            f"The text has at most {last + 1:,} tokens: there is nothing to generate from token "
-            f"{request.branched_at + 1:,} on.",
-            "Allow more tokens, or go back further.",
-        )
 
 
 def of_probe(work: Events, probe: int) -> Events:

@@ -9,7 +9,6 @@ Shape suffixes: B rows, V vocabulary.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from math import inf
 
 import torch
 from transformers.generation.logits_process import (
@@ -19,35 +18,11 @@ from transformers.generation.logits_process import (
     TopPLogitsWarper,
 )
 
-from engine.errors import UsageError
 from engine.records import Sampling
 from engine.tokens import Tokens
 
-SEEDS = 2**63
 STOP_MARGIN = 8
 """Tokens looked at beyond as many as a stop string has bytes: a character may be split over several."""
-
-
-def check_sampling(sampling: Sampling, samples: int = 1) -> None:
-    """Raises UsageError for settings that make no sense."""
-    if sampling.max_tokens < 1:
-        raise UsageError("--max-tokens must be at least 1.")
-    if not 0 <= sampling.temperature < inf:
-        raise UsageError("--temperature must be 0 (greedy) or more.")
-    if samples < 1:
-        raise UsageError("--samples must be at least 1.")
-    if samples > 1 and sampling.temperature == 0:
-        raise UsageError("Without a temperature all samples are the same text.", "Give --temperature 0.8, say.")
-    if not 0 <= sampling.seed < SEEDS - samples:
-        raise UsageError(f"--seed must be between 0 and {SEEDS - samples - 1}.")
-    if sampling.top_k < 0:
-        raise UsageError("--top-k must be 0 (all tokens) or more.")
-    if not 0 < sampling.top_p <= 1:
-        raise UsageError("--top-p must be above 0 and at most 1.")
-    if not 0 <= sampling.min_p <= 1:
-        raise UsageError("--min-p must be between 0 and 1.")
-    if not all(sampling.stop):
-        raise UsageError("--stop must not be empty.")
 
 
 class Chooser:

@@ -127,6 +127,13 @@ def test_generate_samples_as_it_is_told(cli):
     assert table["rows"][0]["generated"]["sampling"] == found["sampling"]
 
 
+@pytest.mark.parametrize("options", [("--temperature", "nan"), ("--seed", 2**63), ("--samples", 2)])
+def test_sampling_that_makes_no_sense_is_refused_before_anything_is_loaded(cli, monkeypatch, options):
+    monkeypatch.setattr("engine.cli.command.Command.open", lambda self: pytest.fail("loaded"))
+    code, out, err = cli("generate", "x", *options)
+    assert (code, out) == (2, "") and options[0] in err
+
+
 def test_a_variant_acts_where_the_edits_do_unless_it_says_otherwise(cli):
     variants = ("--variant", "ablate 4, scale 5=2@last", "--variant", "at all, ablate 4", "--variant", "none")
     found = parsed(cli("generate", "x", "--json", "--max-tokens", 2, "--ablate", 3, "--at", "generated", *variants))

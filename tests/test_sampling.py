@@ -9,7 +9,8 @@ import torch
 from engine.client import ask
 from engine.errors import UsageError
 from engine.records import Edit, Generate, Generated, Prompt, Sampling
-from engine.sampling import Chooser, check_sampling, stops
+from engine.requests import check_sampling
+from engine.sampling import Chooser, stops
 
 TEXT = "The kettle boils on the beach, because she said"
 LOGITS = [2.0, 1.0, 0.5, 0.0, -1.0, -3.0]

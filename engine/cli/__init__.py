@@ -4,7 +4,7 @@ Exit codes: 0 done, 1 the work failed, 2 bad usage, 130 stopped with Ctrl+C.
 """
 
 from engine.cli.command import Command
-from engine.cli.given import edits, samples, sampling, variants
+from engine.cli.given import edits, sampling, variants
 from engine.cli.run import main
 
-__all__ = ["Command", "edits", "main", "samples", "sampling", "variants"]
+__all__ = ["Command", "edits", "main", "sampling", "variants"]

@@ -8,9 +8,10 @@ from functools import partial
 
 import prompts
 from engine import edit_specs, feature_lists, prompt_sets
-from engine.errors import EditError, UsageError
+from engine.errors import EditError
 from engine.prompt_sets import as_published
 from engine.records import Edit, PromptSet, Sampling
+from engine.requests import check_sampling
 
 
 def prompt_set(name_or_path: str) -> PromptSet:
@@ -42,15 +43,8 @@ def list_of_demo(args: argparse.Namespace, name: str) -> list[int]:
 
 
 def sampling(args: argparse.Namespace) -> Sampling:
-    """How tokens are chosen."""
+    """How tokens are chosen. Raises UsageError."""
     values = {name: getattr(args, name) for name in Sampling.__struct_fields__}
-    return Sampling(**values | {"stop": tuple(args.stop)})
-
-
-def samples(args: argparse.Namespace) -> int:
-    """How many samples of each arm. Raises UsageError where they would all be the same."""
-    if args.samples > 1 and not args.temperature > 0:
-        raise UsageError(
-            f"--samples {args.samples} needs a temperature: greedy samples are all the same.", "Add --temperature 0.8."
-        )
-    return int(args.samples)
+    found = Sampling(**values | {"stop": tuple(args.stop)})
+    check_sampling(found, getattr(args, "samples", 1))
+    return found

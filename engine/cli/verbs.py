@@ -77,7 +77,7 @@ def generate(command: Command) -> None:
         given.edits(args, command.prompts().settings if args.published is not None else None),
         given.sampling(args),
         prefill=args.prefill,
-        samples=given.samples(args),
+        samples=args.samples,
         variants=given.variants(args),
     )
     loaded = command.open()

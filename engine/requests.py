@@ -1,0 +1,48 @@
+"""What is asked of a text and makes no sense: refused before anything is loaded. No torch."""
+
+from __future__ import annotations
+
+from math import inf
+
+from engine.errors import UsageError
+from engine.records import Generate, Sampling
+
+SEEDS = 2**63
+
+
+def check_sampling(sampling: Sampling, samples: int = 1) -> None:
+    """Raises UsageError for settings that make no sense."""
+    if sampling.max_tokens < 1:
+        raise UsageError("--max-tokens must be at least 1.")
+    if not 0 <= sampling.temperature < inf:
+        raise UsageError("--temperature must be 0 (greedy) or more.")
+    if samples < 1:
+        raise UsageError("--samples must be at least 1.")
+    if samples > 1 and sampling.temperature == 0:
+        raise UsageError(
+            f"--samples {samples} needs a temperature: greedy samples are all the same text.", "Add --temperature 0.8."
+        )
+    if not 0 <= sampling.seed < SEEDS - samples:
+        raise UsageError(f"--seed must be between 0 and {SEEDS - samples - 1}.")
+    if sampling.top_k < 0:
+        raise UsageError("--top-k must be 0 (all tokens) or more.")
+    if not 0 < sampling.top_p <= 1:
+        raise UsageError("--top-p must be above 0 and at most 1.")
+    if not 0 <= sampling.min_p <= 1:
+        raise UsageError("--min-p must be between 0 and 1.")
+    if not all(sampling.stop):
+        raise UsageError("--stop must not be empty.")
+
+
+def check_branch(request: Generate) -> None:
+    """Raises UsageError for changes of edits, or a branch, at tokens there are not."""
+    last = request.sampling.max_tokens - 1
+    places = [change.token_index for change in request.schedule]
+    if places != sorted(set(places)) or not all(0 < place <= last for place in places):
+        raise UsageError(f"Edits can change at tokens 1 to {last} of this text, in order.")
+    if request.branched_at is not None and not 0 < request.branched_at <= last:
+        raise UsageError(
+            f"The text has at most {last + 1:,} tokens: there is nothing to generate from token "
+            f"{request.branched_at + 1:,} on.",
+            "Allow more tokens, or go back further.",
+        )
