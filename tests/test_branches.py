@@ -2,6 +2,7 @@
 
 import msgspec
 import pytest
+from driven import driven as run
 from test_edits import active_features
 
 from engine.client import ask
@@ -31,18 +32,6 @@ def edits(explorer):
 @pytest.fixture(params=[0.0, 1.0], ids=["greedy", "sampled"])
 def asked(request, edits):
     return Generate(Prompt(TEXT), edits[:2], Sampling(24, temperature=request.param, seed=3))
-
-
-def run(explorer, request, replies=None):
-    """(result, events) of a generation, with replies to tokens by index."""
-    work, events, reply = explorer.generate(request), [], None
-    while True:
-        try:
-            event = work.send(reply)
-        except StopIteration as done:
-            return done.value, events
-        events.append(event)
-        reply = (replies or {}).get(event.index) if isinstance(event, TokenStep) else None
 
 
 def same_text(one, other):

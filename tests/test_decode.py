@@ -3,6 +3,7 @@
 import plain
 import pytest
 import torch
+from driven import driven
 from test_edits import active_features
 
 from engine.answers import paired_logprobs
@@ -107,14 +108,7 @@ def test_margins_are_the_gap_between_the_two_likeliest_tokens(client, explorer, 
 
 def with_changes(explorer, ids, edits, changes, steps=12):
     """A generation whose edits are changed in answer to some of its tokens."""
-    work = explorer.generate(asked(edits, steps))
-    answer = None
-    while True:
-        try:
-            event = work.send(answer)
-        except StopIteration as done:
-            return done.value
-        answer = changes.get(event.index) if isinstance(event, TokenStep) else None
+    return driven(explorer, asked(edits, steps), changes)[0]
 
 
 def test_edits_sent_after_a_token_rule_from_the_next_one_on(explorer, ids, edits):
@@ -157,15 +151,8 @@ def test_edits_sent_again_or_after_the_last_token_change_nothing(explorer, ids, 
 
 
 def test_a_generation_whose_edits_changed_replays_the_same(client, explorer, ids, edits):
-    work = explorer.generate(Generate(Prompt(TEXT), (), Sampling(max_tokens=12, temperature=1.0, seed=2)))
-    answer = None
-    while True:
-        try:
-            event = work.send(answer)
-        except StopIteration as done:
-            recorded = done.value
-            break
-        answer = {2: edits, 6: edits[:2], 9: ()}.get(event.index) if isinstance(event, TokenStep) else None
+    request = Generate(Prompt(TEXT), (), Sampling(max_tokens=12, temperature=1.0, seed=2))
+    recorded, _ = driven(explorer, request, {2: edits, 6: edits[:2], 9: ()})
     assert [change.token_index for change in recorded.schedule] == [0, 3, 7, 10]
     assert ask(client, Replay(recorded), Replayed).same
 

@@ -4,6 +4,7 @@ import msgspec
 import numpy as np
 import plain
 import pytest
+from driven import driven
 from tiny import SENTENCES
 
 from engine.client import ask
@@ -30,7 +31,6 @@ from engine.records import (
     Replayed,
     ReplayRank,
     Sampling,
-    TokenStep,
 )
 
 replace = msgspec.structs.replace
@@ -140,16 +140,8 @@ def test_every_arm_depends_on_what_is_recorded(client, arms, field):
 
 def live(client, changes, stop_at=None, edits=EDITS, max_tokens=10):
     """A text whose edits are changed while it runs, and which is stopped perhaps."""
-    work = client._explorer.generate(Generate(QUESTION, edits, Sampling(max_tokens)))
-    reply = None
-    while True:
-        try:
-            event = work.send(reply)
-        except StopIteration as done:
-            return done.value
-        reply = None
-        if isinstance(event, TokenStep):
-            reply = "stop" if event.index == stop_at else changes.get(event.index + 1)
+    replies = {token - 1: edits_then for token, edits_then in changes.items()} | {stop_at: "stop"}
+    return driven(client._explorer, Generate(QUESTION, edits, Sampling(max_tokens)), replies)[0]
 
 
 def test_edits_that_changed_on_the_way_change_again_at_the_same_tokens(client):

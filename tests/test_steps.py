@@ -10,6 +10,7 @@ from types import SimpleNamespace
 import families
 import pytest
 import torch
+from driven import driven
 from recorded import record
 from test_edits import active_features
 from tiny import make_tokenizer, write_sae
@@ -21,7 +22,7 @@ from engine.edits import ResidualEditor
 from engine.hooks import resolve_hook
 from engine.local import LocalClient
 from engine.model import load_model
-from engine.records import NO_FEATURE, Edit, Generate, Load, Loaded, Prompt, Sampling, TokenStep
+from engine.records import NO_FEATURE, Edit, Generate, Load, Loaded, Prompt, Sampling
 from engine.sae import SparseAutoencoder
 from engine.steps import Steps, Watch, room_for
 
@@ -86,16 +87,8 @@ def every_kind(explorer):
 def toggled(explorer, lists, num_tokens=40, every=4):
     """A sampled text whose edits change every few tokens; with no repeats to hide behind."""
     request = Generate(Prompt(TEXT), lists[0], Sampling(num_tokens, temperature=1.0, seed=1), variants=(lists[1],))
-    work = explorer.generate(request)
-    reply = None
-    while True:
-        try:
-            event = work.send(reply)
-        except StopIteration as done:
-            return done.value
-        reply = None
-        if isinstance(event, TokenStep) and event.index % every == every - 1:
-            reply = lists[(event.index // every + 1) % len(lists)]
+    replies = {index: lists[(index // every + 1) % len(lists)] for index in range(every - 1, num_tokens, every)}
+    return driven(explorer, request, replies)[0]
 
 
 # ---- against the model's own pass
