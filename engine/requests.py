@@ -22,8 +22,8 @@ def check_sampling(sampling: Sampling, samples: int = 1) -> None:
         raise UsageError(
             f"--samples {samples} needs a temperature: greedy samples are all the same text.", "Add --temperature 0.8."
         )
-    if not 0 <= sampling.seed < SEEDS - samples:
-        raise UsageError(f"--seed must be between 0 and {SEEDS - samples - 1}.")
+    if not 0 <= sampling.seed <= SEEDS - samples:
+        raise UsageError(f"--seed must be between 0 and {SEEDS - samples}.")
     if sampling.top_k < 0:
         raise UsageError("--top-k must be 0 (all tokens) or more.")
     if not 0 < sampling.top_p <= 1:

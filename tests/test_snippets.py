@@ -60,7 +60,7 @@ def test_the_command_parses_back(load, edits, sampling, question, raw):
     assert (args.prompt, args.raw, args.compare) == (question, raw, bool(edits))
     assert cli.edits(args) == edits
     assert cli.sampling(args) == sampling
-    assert (args.prefill, cli.samples(args), cli.variants(args)) == ("", 1, ())
+    assert (args.prefill, args.samples, cli.variants(args)) == ("", 1, ())
     assert Load(**{name: getattr(args, name) for name in Load.__struct_fields__}) == load
 
 
@@ -71,7 +71,7 @@ def test_prefill_samples_and_variants_parse_back(edits, variants, prefill):
     sampling = Sampling(temperature=0.5)
     request = Generate(Prompt("Who?", "chat"), edits, sampling, prefill=prefill, samples=3, variants=variants)
     args = read_back(command_line(Load(), request))
-    assert (args.prefill, cli.samples(args), cli.variants(args)) == (prefill, 3, variants)
+    assert (args.prefill, args.samples, cli.variants(args)) == (prefill, 3, variants)
     assert (cli.edits(args), cli.sampling(args)) == (edits, sampling)
 
 
