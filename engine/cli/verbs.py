@@ -26,6 +26,7 @@ from engine.records import (
     Show,
     Shown,
 )
+from engine.requests import check_sampling
 from engine.sources import presets
 
 
@@ -80,6 +81,7 @@ def generate(command: Command) -> None:
         samples=args.samples,
         variants=given.variants(args),
     )
+    check_sampling(request.sampling, request.samples)
     loaded = command.open()
     result = command.ask(request, Generated)
     command.printer.generated(result, compare=args.compare)
@@ -90,6 +92,7 @@ def probes(command: Command) -> None:
     """saescope probes"""
     chosen = command.prompts()
     request = RunProbes(chosen.probes, given.edits(command.args, chosen.settings), given.sampling(command.args))
+    check_sampling(request.sampling)
     loaded = command.open()
     result = command.ask(request, ProbeTable)
     command.printer.probe_table(result)
