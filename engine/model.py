@@ -18,6 +18,7 @@ from nnsight import NNsight
 from torch import nn
 
 from engine.errors import HookError, ModelError, SaescopeError, UsageError
+from engine.fused import fuse
 from engine.hooks import HookPoint
 from engine.packed import pack
 from engine.records import Progress
@@ -45,9 +46,9 @@ class LanguageModel:
     def bare(self) -> Any:
         """The model without nnsight's wrappers, which cost time in every module: its twin with the same weights.
 
-        On a CPU in bfloat16 with a packed copy of them where there is room.
+        On a CPU in bfloat16 with a packed copy of them where there is room, on a GPU with fused layers.
         """
-        return pack(twin(self.module))
+        return fuse(pack(twin(self.module)))
 
     @property
     def device(self) -> torch.device:

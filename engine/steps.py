@@ -10,9 +10,11 @@ Shape suffixes: B rows, T tokens, V vocabulary, L room for tokens, 1 one.
 
 from __future__ import annotations
 
+import gc
 import logging
 import warnings
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import torch
@@ -256,7 +258,7 @@ def graph(body: Body) -> Body:
             body()
     torch.cuda.current_stream().wait_stream(stream)
     captured = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(captured):
+    with uncollected(), torch.cuda.graph(captured):
         found = body()
 
     def run() -> tuple[torch.Tensor, ...]:
@@ -264,6 +266,19 @@ def graph(body: Body) -> Body:
         return found
 
     return run
+
+
+@contextmanager
+def uncollected() -> Iterator[None]:
+    """Inside, no garbage is collected: a CUDA graph that is deleted while another is captured ends the capture."""
+    enabled = gc.isenabled()
+    gc.collect()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 def same(plain: Sequence[torch.Tensor], captured: Sequence[torch.Tensor]) -> bool:

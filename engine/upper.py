@@ -9,7 +9,8 @@ Shape suffixes: B rows, T tokens, D d_model or width of the hooked vector, N sco
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -49,6 +50,7 @@ class UpperLayers:
         self._module = twin(model.module, self.dtype, {id(b): n for n, b in enumerate(list(blocks)[: hook.layer])})
         self._block = self._module.get_submodule(f"{path}.{hook.layer}")
         self._hooked = self._module.get_submodule(hook.path)
+        self._head = self._module.get_output_embeddings()
         self.device = model.device
 
     def logits(
@@ -82,16 +84,16 @@ class UpperLayers:
                     changed_BTD[b, : len(delta_TD) - start] += delta_TD[start:].to(h_BTD.dtype)
             return changed_BTD
 
-        with changed(self._block, self.entry, lambda _: entry_BTD), changed(self._hooked, self.hook, change):
+        entering = changed(self._block, self.entry, lambda _: entry_BTD)
+        with entering, changed(self._hooked, self.hook, change), only(self._head, keep_BT[:, start:]):
             out = self._module(
                 # only their number counts: what they come to is replaced at the block
                 input_ids=torch.zeros_like(mask_BT[:, start:], dtype=torch.long),
                 attention_mask=mask_BT.long(),
                 past_key_values=self._cache(past, start) if start else None,
                 use_cache=start > 0,
-                logits_to_keep=keep_BT[:, start:],
             )
-        logits_NV: torch.Tensor = out.logits.to(torch.promote_types(self.dtype, torch.float32))
+        logits_NV: torch.Tensor = out.logits[0].to(torch.promote_types(self.dtype, torch.float32))
         return logits_NV
 
     def _cache(self, past: Sequence[Past], start: int) -> DynamicCache:
@@ -132,6 +134,23 @@ class UpperLayers:
             place = torch.zeros(1, dtype=torch.long, device=self.device)
             self._module(input_ids=ids_BT, attention_mask=mask_BT.long(), use_cache=False, logits_to_keep=place)
         return [found[0][b, : len(row)] for b, row in enumerate(entry)]
+
+
+@contextmanager
+def only(head: nn.Module, keep_BT: torch.Tensor) -> Iterator[None]:
+    """Inside, the unembedding sees the vectors of these positions alone, all rows' in one: its logits are (1, N, V).
+
+    transformers' own `logits_to_keep` takes a position a row from 5.2x on.
+    """
+
+    def select(_: nn.Module, args: tuple[torch.Tensor, ...]) -> torch.Tensor:
+        return args[0][keep_BT][None]
+
+    handle = head.register_forward_pre_hook(select)
+    try:
+        yield
+    finally:
+        handle.remove()
 
 
 def padded(rows: Sequence[torch.Tensor], dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor]:

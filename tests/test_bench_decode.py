@@ -42,7 +42,7 @@ def no_demo(monkeypatch):
         raise ModelError(MISSING)
 
     for module in (pair, step, toggle, ablation):
-        monkeypatch.setattr(module, "demo", missing)
+        monkeypatch.setattr(module, "usual", missing)
 
 
 # ---- who generates what
@@ -175,7 +175,7 @@ def test_stepping_goes_over_the_same_positions_on_a_captured_step(monkeypatch, s
 
 
 def test_rows_2_to_4(monkeypatch, subject):
-    monkeypatch.setattr(step, "demo", lambda device, dtype: subject)
+    monkeypatch.setattr(step, "usual", lambda device, dtype: subject)
     sizes = step.Shape(2, 2, 1 << 16)
     (limit,), (second,), (slots,) = (step.measure(n, sizes, CPU) for n in (2, 3, 4))
     median = {name: times["median"] for name, times in limit.raw["seconds"].items()}

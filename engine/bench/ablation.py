@@ -1,6 +1,6 @@
 """Row 6: an edited text against SAELens' own way to ablate a feature: its model with the SAE attached, and a hook.
 
-On the shape of the packaged demo, with the number of features of the founding study, and with the demo's own. SAELens'
+On the shape of the usual subject (subjects.py), with the founding study's number of features and with its own. SAELens'
 model has random weights, and everybody the app's dtype. Ours is timed as one row, the edited text, and as the pair
 that the app generates.
 """
@@ -15,7 +15,7 @@ import torch
 
 from engine.bench import contenders, ours
 from engine.bench.result import Row, as_raw, in_turn, spread
-from engine.bench.subjects import FOUNDING_FEATURES, Subject, demo, settle, with_features
+from engine.bench.subjects import FOUNDING_FEATURES, Subject, settle, usual, with_features
 from engine.errors import ModelError
 
 WHAT = "SAELens' ablation ÷ our edited text"
@@ -37,11 +37,11 @@ def shape(quick: bool) -> Shape:
 
 
 def measure(sizes: Shape, device: torch.device) -> list[Row]:
-    """With many features, and with the demo's."""
+    """With many features, and with the subject's own."""
     if not contenders.has_saelens():
         return [Row(6, WHAT, "", "", None, GOAL, note=contenders.NO_SAELENS)]
     try:
-        subject = demo(device)
+        subject = usual(device)
     except ModelError as error:
         return [Row(6, WHAT, "", "", None, GOAL, note=error.message)]
     theirs = contenders.saelens_model(subject)

@@ -19,6 +19,7 @@ from engine.bench.subjects import Subject
 from engine.edits import changed
 from engine.records import Edit
 from engine.sae import SparseAutoencoder
+from engine.twins import twin
 
 Edits = tuple[Edit, ...]
 Generation = Callable[[], list[int]]
@@ -43,7 +44,7 @@ def ablation(subject: Subject, edits: Edits) -> Callable[[torch.Tensor], torch.T
 
 def transformers_run(subject: Subject, num_tokens: int, edits: Edits) -> Generation:
     """`generate`, with a forward hook where there are edits."""
-    module, device = subject.model.bare, subject.model.device
+    module, device = twin(subject.model.module), subject.model.device
     ids_BT = torch.tensor([subject.prompt], device=device)
     change = ablation(subject, edits)
 

@@ -13,7 +13,7 @@ import torch
 
 from engine.bench import contenders, ours
 from engine.bench.result import Row, Times, as_raw, in_turn, spread
-from engine.bench.subjects import Subject, demo, settle, tiny
+from engine.bench.subjects import Subject, settle, tiny, usual
 from engine.errors import ModelError
 
 WHAT = "two transformers runs with a hook ÷ our pair"
@@ -29,7 +29,7 @@ class Shape:
 
 
 def shapes(quick: bool) -> tuple[Shape, Shape]:
-    """For the tiny model and the demo."""
+    """For the tiny model and the usual one."""
     return (Shape(24, 1), Shape(20, 1)) if quick else (Shape(64, 5), Shape(32, 3))
 
 
@@ -38,7 +38,7 @@ def measure(sizes: tuple[Shape, Shape], device: torch.device) -> list[Row]:
     goal = GOALS[device.type]
     rows = rows_of(tiny(device), sizes[0], goal)
     try:
-        return rows + rows_of(demo(device), sizes[1], goal if device.type == "cuda" else None)
+        return rows + rows_of(usual(device), sizes[1], goal if device.type == "cuda" else None)
     except ModelError as error:
         return [*rows, Row(1, WHAT, "", "", None, goal, note=error.message)]
 

@@ -1,4 +1,4 @@
-"""Rows 2, 3 and 4: what one decoding step costs, all rows of its batch one token further, on the packaged demo.
+"""Rows 2, 3 and 4: what one decoding step costs, all rows of its batch one token further, on the usual subject.
 
 row 2  bytes that a step has to read (weights, keys and values) in its time, against copying memory in the same run
 row 3  a step of two rows ÷ a step of one, in bfloat16: the second row should cost nothing
@@ -18,12 +18,14 @@ from torch import nn
 
 from engine.bench import ours
 from engine.bench.result import Row, Times, as_raw, in_turn, spread
-from engine.bench.subjects import Subject, demo, settle
+from engine.bench.subjects import Subject, settle, usual
 from engine.edits import ResidualEditor
 from engine.errors import ModelError
 
 SLOTS = 64
 BATCH = 2
+GPU_COPIES = 16
+"""A GPU copies so many times as much: else launching and waiting would be a part of its time."""
 WHAT = {
     2: "bytes a step reads ÷ its time ÷ the rate of a copy",
     3: "step of two rows ÷ step of one, bfloat16",
@@ -65,7 +67,7 @@ def measure(number: int, sizes: Shape, device: torch.device) -> list[Row]:
         note = "bfloat16 is not native to this CPU"
         return [Row(3, WHAT[3], "", "", None, goal, at_least=False, note=note)]
     try:
-        subject = demo(device, bf16)
+        subject = usual(device, bf16)
     except ModelError as error:
         return [Row(number, WHAT[number], "", "", None, goal, at_least=number == 2, note=error.message)]
     return [{2: limit, 3: second_row, 4: slots}[number](subject, sizes)]
@@ -74,13 +76,14 @@ def measure(number: int, sizes: Shape, device: torch.device) -> list[Row]:
 def limit(subject: Subject, sizes: Shape) -> Row:
     """Row 2. The goal is a GPU's; a CPU's row is for information."""
     device = subject.model.device
-    source = torch.zeros(sizes.copied, dtype=torch.uint8, device=device)
+    copied = sizes.copied * (GPU_COPIES if device.type == "cuda" else 1)
+    source = torch.zeros(copied, dtype=torch.uint8, device=device)
     target = torch.empty_like(source)
     step = ours.stepping(subject, subject.editor((), subject.ablations()), sizes.steps)
     times = in_turn({"step": step, "copy": partial(target.copy_, source)}, sizes.rounds, settle(device))
     read = step_bytes(subject, ours.room_of(subject, sizes.steps))
-    rate, copy_rate = read * sizes.steps / times["step"].median, 2 * sizes.copied / times["copy"].median
-    raw = {"seconds": as_raw(times), "steps": sizes.steps, "bytes": read, "copied": 2 * sizes.copied}
+    rate, copy_rate = read * sizes.steps / times["step"].median, 2 * copied / times["copy"].median
+    raw = {"seconds": as_raw(times), "steps": sizes.steps, "bytes": read, "copied": 2 * copied}
     said = f"{spread(times['step'], sizes.steps / 1e3, 'ms')}, {read / 1e6:.0f} MB, {subject.said}, {device.type}"
     goal = GOALS[2] if device.type == "cuda" else None
     return Row(2, WHAT[2], said, f"copy: {copy_rate / 1e9:.3g} GB/s", rate / copy_rate, goal, raw=raw)

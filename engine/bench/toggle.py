@@ -1,7 +1,7 @@
 """Row 5: how many tokens pass until a toggled edit acts, and whether an edit that is off changes a bit.
 
-A text of both arms is generated as the app does, on the tiny model in float32 and on the app's dtype of the demo. The
-edit is sent as the answer to a token, as the app sends it; logits of all passes are kept and compared bit by bit.
+A text of both arms is generated as the app does, on the tiny model in float32 and on the usual one in the app's dtype.
+The edit is sent as the answer to a token, as the app sends it; logits of all passes are kept and compared bit by bit.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import torch
 
 from engine import decode
 from engine.bench.result import Row
-from engine.bench.subjects import Subject, demo, tiny
+from engine.bench.subjects import Subject, tiny, usual
 from engine.decode import BASELINE, EDITED
 from engine.edits import ResidualEditor
 from engine.errors import ModelError
@@ -66,7 +66,7 @@ def measure(sizes: Shape, device: torch.device) -> list[Row]:
     """Both subjects."""
     rows = rows_of(tiny(device), sizes)
     try:
-        return rows + rows_of(demo(device), sizes)
+        return rows + rows_of(usual(device), sizes)
     except ModelError as error:
         return [*rows, Row(5, DELAY, "", "", None, 1.0, at_least=False, unit="tokens", note=error.message)]
 

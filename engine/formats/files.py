@@ -121,7 +121,9 @@ def is_name(name: str) -> bool:
 
 
 def unreadable(path: Path, error: BaseException) -> SaeError:
-    """Says why a file cannot be read, on one line."""
+    """Says why a file cannot be read, on one line. Raises OutOfMemoryError again: the file is not to blame for it."""
+    if isinstance(error, torch.OutOfMemoryError):
+        raise error
     if isinstance(error, PermissionError):
         return SaeError(f"{path} cannot be read: permission denied.", "Ask for the right to read it, or copy it.")
     lines = str(error).strip().splitlines() or [type(error).__name__]
