@@ -210,7 +210,7 @@ def test_texts_are_cut_and_hold_nothing_that_a_terminal_obeys(kept, tmp_path):
     (tmp_path / "a.jsonl").write_bytes(lines(record(1, "a\x1b[2J\n b\t c"), record(2, "x" * 5000)))
     kept.add(LOADED, tmp_path / "a.jsonl")
     found = kept.of(LOADED.sae_fingerprint)
-    assert found[1] == "a [2J b c"
+    assert found[1] == "a␛[2J b c"
     assert found[2] == "x" * 999 + "…"
 
 
