@@ -8,7 +8,7 @@ from typing import Any
 import rich.text
 from rich.console import Console, ConsoleOptions, RenderableType
 from rich.segment import Segment
-from rich.style import Style
+from rich.style import StyleType
 
 from engine.safe_text import safe
 
@@ -16,10 +16,18 @@ from engine.safe_text import safe
 class Text(rich.text.Text):
     """A text with styles. Whatever is put into it goes through `safe` before it is measured; none of it is markup."""
 
-    def __init__(self, text: str = "", style: str | Style = "", **options: Any) -> None:
+    def __init__(self, text: str = "", style: StyleType = "", **options: Any) -> None:
         super().__init__(safe(text), style, **options)
 
-    def append(self, text: rich.text.Text | str, style: str | Style | None = None) -> Text:
+    @classmethod
+    def assemble(cls, *parts: str | rich.text.Text | tuple[str, StyleType], **options: Any) -> Text:
+        """A text of several parts, each with a style where it is a pair."""
+        text = cls(**options)
+        for part in parts:
+            text.append(*part if isinstance(part, tuple) else (part,))
+        return text
+
+    def append(self, text: rich.text.Text | str, style: StyleType | None = None) -> Text:
         """Adds a text at the end."""
         super().append(safe(text) if isinstance(text, str) else text, style)
         return self

@@ -142,7 +142,7 @@ NO_EXPLANATION = [
     b'{"index": 1.5, "description": "d"}',
     b'{"index": "999999999999999999999", "description": "d"}',
     b'{"index": 5, "description": null}',
-    b'{"index": 5, "description": " \\u0007 "}',
+    b'{"index": 5, "description": " \\t "}',
     b'{"index": 5, "description": "' + b"x" * 2**20 + b'"}',
 ]
 
