@@ -100,7 +100,7 @@ class Explanations:
 
 def address(loaded: Loaded, feature: int) -> str | None:
     """The feature's page on Neuronpedia; None where it is not known to have one."""
-    return f"{SITE}/{quote(loaded.neuronpedia.strip('/'))}/{feature}" if loaded.neuronpedia else None
+    return f"{SITE}/{quote(loaded.neuronpedia.strip('/'), errors='replace')}/{feature}" if loaded.neuronpedia else None
 
 
 @dataclass

@@ -41,10 +41,13 @@ class Text(rich.text.Text):
 
 
 class Terminal(Console):
-    """A console that lets nothing through but safe text and rich's own control codes.
+    """A console that lets nothing through but safe text and rich's own control codes; no string is markup.
 
     A `Text` is safe before it is measured; this is what holds whatever else is printed, now or later.
     """
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(markup=False, emoji=False, highlight=False, **options)
 
     def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
         """The segments of something printed."""

@@ -20,11 +20,11 @@ BAR = 24
 
 def described(out: Console, result: Described, page: str) -> None:
     """Everything about a feature; `page` is its SAE's on Neuronpedia, "" where there is none."""
-    out.print(
-        f"[bold]feature {result.feature}[/bold]  density {result.density:.3%} "
-        f"(fires on {result.reference_count:,} of {result.reference_tokens:,} reference tokens, "
-        f"maximum {result.reference_maximum:.2f})"
+    facts = (
+        f"  density {result.density:.3%} (fires on {result.reference_count:,} of {result.reference_tokens:,} reference "
+        f"tokens, maximum {result.reference_maximum:.2f})"
     )
+    out.print(Text.assemble((f"feature {result.feature}", "bold"), facts))
     if page:
         out.print(Text(f"https://www.neuronpedia.org/{page}/{result.feature}"), soft_wrap=True)
     if not result.strongest:
@@ -61,7 +61,7 @@ def histogram(out: Console, result: Described) -> None:
         values = f"{b.lower:.2f} – {b.upper:.2f}"
         table.add_row(values, bar(b.reference, most, BAR), f"{b.reference:,}", f"{b.prompts:,}" if b.prompts else "")
     out.print(table)
-    out.print(f"[dim]the prompts: it fires on {result.prompt_count:,} of their counted tokens[/dim]")
+    out.print(f"the prompts: it fires on {result.prompt_count:,} of their counted tokens", style="dim")
 
 
 def relations(out: Console, result: Described) -> None:

@@ -44,8 +44,8 @@ class Printer:
     def __init__(self, json: bool) -> None:
         self.json = json
         # a pipe or a file has no width: tables there are as wide as they need to be
-        self.out = Terminal(highlight=False, width=None if sys.stdout.isatty() else 200)
-        self.err = Terminal(stderr=True, highlight=False)
+        self.out = Terminal(width=None if sys.stdout.isatty() else 200)
+        self.err = Terminal(stderr=True)
 
     def _record(self, record: Record) -> bool:
         """Prints the record if JSON was asked for."""
@@ -174,7 +174,5 @@ class Printer:
     def tour_end(self) -> None:
         """Where to go from the tour."""
         if not self.json:
-            self.out.print(
-                "\nNext: [bold]saescope feature N[/bold], [bold]saescope generate PROMPT --ablate N --compare[/bold], "
-                "[bold]saescope --help[/bold]"
-            )
+            commands = ("saescope feature N", "saescope generate PROMPT --ablate N --compare", "saescope --help")
+            self.out.print("\nNext:", Text(", ").join(Text(command, "bold") for command in commands))
