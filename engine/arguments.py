@@ -6,11 +6,12 @@ import argparse
 from collections.abc import Sequence
 from functools import partial
 from math import inf
-from typing import get_args
+from typing import NoReturn, get_args
 
 from msgspec.structs import fields
 
 from engine.records import RANK_COLUMNS, Attribute, FindMinimalSet, Load, Positions
+from engine.safe_text import safe
 
 DEFAULT_SET = "gender_bias"
 TABLES = ("features", "generations", "probes", "attributions", "sets")
@@ -20,13 +21,21 @@ ATTRIBUTE, MINIMAL = ({f.name: f.default for f in fields(kind)} for kind in (Att
 """Default values of the requests' fields."""
 
 
+class Parser(argparse.ArgumentParser):
+    """Says what is wrong with the arguments, which it repeats, safe to show."""
+
+    def error(self, message: str) -> NoReturn:
+        """Ends the program."""
+        super().error(safe(message))
+
+
 def parser() -> argparse.ArgumentParser:
     """The whole command line."""
-    loads, saves, machine = (argparse.ArgumentParser(add_help=False) for _ in range(3))
+    loads, saves, machine = (Parser(add_help=False) for _ in range(3))
     add_load_options(loads)
     saves.add_argument("--session", metavar="FILE", help="add the result to this session file")
     machine.add_argument("--json", action="store_true", help="one JSON object on standard output")
-    main_parser = argparse.ArgumentParser(
+    main_parser = Parser(
         prog="saescope",
         description="Explore sparse-autoencoder features of language models in the terminal. Without a verb: the app "
         "(options: --preset --model --sae --hook --device --dtype --threads --reference --prompts FILE "
@@ -34,8 +43,8 @@ def parser() -> argparse.ArgumentParser:
     )
     verbs = main_parser.add_subparsers(dest="verb", metavar="VERB", required=True)
 
-    def verb(name: str, help: str, *parents: argparse.ArgumentParser) -> argparse.ArgumentParser:
-        return verbs.add_parser(name, help=help, description=help, parents=parents or [loads, machine])
+    def verb(name: str, help: str, *parents: Parser) -> argparse.ArgumentParser:
+        return verbs.add_parser(name, help=help, description=help, parents=parents or (loads, machine))
 
     saved = (loads, saves, machine)
     add_rank_options(verb("rank", "rank features by how well they tell positive prompts from negative ones", *saved))
@@ -55,7 +64,7 @@ def parser() -> argparse.ArgumentParser:
     verb("doctor", "check that the SAE is wired right to the model")
     one = verb("replay", "run a saved session again and compare")
     one.add_argument("file", metavar="SESSION")
-    no_options = argparse.ArgumentParser(add_help=False)
+    no_options = Parser(add_help=False)
     add_export_options(verb("export", "a saved session as csv, jsonl or markdown", no_options))
     add_bench_options(verb("bench", "measure how fast this is here: rows of the scoreboard", machine))
     verb("tour", "the whole job on the packaged demo, step by step", loads, saves)
@@ -70,7 +79,7 @@ def app_arguments(argv: Sequence[str]) -> tuple[Load, str | None, str | None, st
     """
     if argv and (not argv[0].startswith("-") or argv[0] in ("-h", "--help")):
         return None
-    options = argparse.ArgumentParser(prog="saescope", usage="saescope [VERB] [options]", add_help=False)
+    options = Parser(prog="saescope", usage="saescope [VERB] [options]", add_help=False)
     add_load_options(options)
     options.add_argument("--prompts")
     options.add_argument("--session")

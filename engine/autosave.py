@@ -16,12 +16,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TypeVar
 
-import msgspec
 import platformdirs
 
 from engine import session as sessions
 from engine.errors import SessionError
 from engine.records import Record
+from engine.safe_text import to_json
 from engine.session import Session
 
 T = TypeVar("T")
@@ -80,10 +80,7 @@ class AutosaveStore:
         """Stores the session under its id, in place of what was there. Raises SessionError where that fails."""
         updated = datetime.now(UTC).isoformat(timespec="seconds")
         values = (storable(name), updated, None if file is None else storable(file), *counts(session))
-        try:
-            body = msgspec.json.encode(session)
-        except UnicodeEncodeError as error:
-            raise SessionError(f"The session cannot be stored: {error}.", "Delete the character it names.") from error
+        body = to_json(session).encode()
 
         def work(db: sqlite3.Connection) -> None:
             db.execute("BEGIN IMMEDIATE")

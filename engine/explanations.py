@@ -19,8 +19,9 @@ from urllib.parse import quote
 import msgspec
 
 from engine.errors import NotesError
-from engine.notes import clean, data_folder, locked, storable, write_private
+from engine.notes import data_folder, locked, write_private
 from engine.records import Loaded, Record
+from engine.safe_text import safe
 
 FOLDER = "explanations"
 SUFFIXES = (".jsonl", ".jsonl.gz", ".json")
@@ -99,7 +100,7 @@ class Explanations:
 
 def address(loaded: Loaded, feature: int) -> str | None:
     """The feature's page on Neuronpedia; None where it is not known to have one."""
-    return f"{SITE}/{quote(loaded.neuronpedia.strip('/'))}/{feature}" if loaded.neuronpedia else None
+    return f"{SITE}/{quote(loaded.neuronpedia.strip('/'), errors='replace')}/{feature}" if loaded.neuronpedia else None
 
 
 @dataclass
@@ -115,11 +116,11 @@ class Export:
     def take(self, record: Any, path: Path) -> None:
         """Takes one record in, if it is an explanation. Raises NotesError if it is one of another SAE's features."""
         feature, text = index_of(record), record.get("description") if isinstance(record, dict) else None
-        if feature is None or not isinstance(text, str) or not clean(text):
+        if feature is None or not isinstance(text, str) or not text.strip():
             self.skipped += 1
             return
         self._check(record, feature, path)
-        text = " ".join(clean(storable(text)).split())
+        text = " ".join(safe(text).split())
         self.explanations.setdefault(feature, text if len(text) <= MAX_TEXT else f"{text[: MAX_TEXT - 1]}…")
 
     def _check(self, record: dict[str, Any], feature: int, path: Path) -> None:
@@ -128,7 +129,7 @@ class Export:
         expected = self.loaded.neuronpedia or self.neuronpedia
         if named and expected and named.casefold() != expected.strip("/").casefold():
             raise NotesError(
-                f"{path} explains features of {clean(named)}, not of {expected}.",
+                f"{path} explains features of {named}, not of {expected}.",
                 "Take the export that belongs to this SAE.",
             )
         if feature >= self.loaded.d_sae:

@@ -22,6 +22,7 @@ import platformdirs
 
 from engine.errors import NotesError
 from engine.records import Record
+from engine.safe_text import to_json, visible
 
 try:
     import fcntl
@@ -104,7 +105,7 @@ class Notes:
     def of(self, sae_fingerprint: str) -> dict[int, Note]:
         """The notes of one SAE by feature. Raises NotesError where the file is there and cannot be read."""
         return {
-            feature: Note(clean(line.label), clean(line.notes, "\n\t"), line.changed, clean(line.sae_name))
+            feature: Note(visible(line.label).strip(), line.notes.strip(), line.changed, line.sae_name)
             for (sae, feature), (line, _) in sorted(self._contents().lines.items())
             if sae == sae_fingerprint and (line.label or line.notes)
         }
@@ -124,7 +125,7 @@ class Notes:
             if old is not None:  # also where another clock was ahead: what is written last counts
                 now = max(now, old[0].changed + timedelta(microseconds=1))
             line = Line(sae_fingerprint, feature, now, *after, storable(sae_name))
-            raw = msgspec.json.encode(line)
+            raw = to_json(line).encode()
             if len(raw) > MAX_LINE:
                 raise NotesError(f"The notes on feature {feature} are too long.", "Shorten them.")
             contents.lines[line.key] = line, raw
@@ -216,11 +217,6 @@ def data_folder() -> Path:
 def storable(text: str) -> str:
     """The text without what UTF-8 cannot hold."""
     return text.encode("utf-8", "replace").decode()
-
-
-def clean(text: str, keep: str = "") -> str:
-    """The text without control characters, which a file from elsewhere may hold: a terminal would obey them."""
-    return "".join(c if c.isprintable() or c in keep else " " for c in text).strip()
 
 
 def write_private(path: Path, data: bytes) -> None:

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 from rich.console import Group
 from rich.table import Table
-from rich.text import Text
 
+from engine.safe_rich import Text
 from engine.sources.presets import Preset
 
 WIDE = 150

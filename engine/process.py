@@ -118,7 +118,7 @@ class EngineProcess(LiveEngine):
             return
         try:
             running.writer.write(frame(message))
-        except EngineFault as fault:  # too long
+        except EngineFault as fault:  # too long, or not UTF-8
             failed = Failed("EngineFault", fault.message, fault.remedy)
             asyncio.get_running_loop().call_soon(running.listener.on_event, message.id, failed)
 

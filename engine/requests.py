@@ -32,6 +32,16 @@ def check_sampling(sampling: Sampling, samples: int = 1) -> None:
         raise UsageError("--min-p must be between 0 and 1.")
     if not all(sampling.stop):
         raise UsageError("--stop must not be empty.")
+    check_encoding(*sampling.stop)
+
+
+def check_encoding(*texts: str) -> None:
+    """Raises UsageError for a text that no tokenizer takes, such as an odd byte on the command line."""
+    for text in texts:
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:
+            raise UsageError(f"{text!r} is not in UTF-8.", "Type it anew, or mend it where it comes from.") from error
 
 
 def check_branch(request: Generate) -> None:

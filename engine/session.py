@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,7 @@ from engine.records import (
     Record,
     Sampling,
 )
+from engine.safe_text import escaped
 
 VERSION = 2
 SUFFIX = ".saescope.json"
@@ -140,7 +142,7 @@ def read(path: Path) -> Session:
 def decode(data: bytes, what: str) -> Session:
     """A session from its JSON. Raises SessionError naming the file, or whatever else `what` calls it."""
     try:
-        raw = msgspec.json.decode(data)
+        raw = parsed(data)
     except (msgspec.DecodeError, RecursionError) as error:
         raise SessionError(f"{what} is not a session file: {error}.", "It may be cut off: use a copy.") from error
     version = raw.get("saescope_session") if isinstance(raw, dict) else None
@@ -159,6 +161,20 @@ def decode(data: bytes, what: str) -> Session:
         raise SessionError(f"{what} is damaged: {error}.", "Mend the field it names, or use a copy.") from error
 
 
+def parsed(data: bytes) -> Any:
+    """What the JSON holds, a lone surrogate too, such as an odd byte of a file name: msgspec refuses its escape.
+
+    Raises DecodeError.
+    """
+    try:
+        return msgspec.json.decode(data)
+    except msgspec.DecodeError as error:
+        if "surrogate" in str(error):
+            with suppress(ValueError):
+                return json.loads(data)
+        raise
+
+
 def upgraded(value: Any) -> Any:
     """What version 1 wrote, as version 2 has it: an edit had a scale, where it has a kind and a strength now."""
     if isinstance(value, list):
@@ -173,7 +189,7 @@ def upgraded(value: Any) -> Any:
 
 def write(session: Session, path: Path) -> None:
     """Writes the session beside its place and renames it there. Raises SessionError; the old file then stays."""
-    text = layout(msgspec.to_builtins(session, str_keys=True)) + "\n"
+    text = escaped(layout(msgspec.to_builtins(session, str_keys=True))) + "\n"
     temporary = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -185,8 +201,8 @@ def write(session: Session, path: Path) -> None:
             file.write(text)
         os.replace(temporary, path)
         temporary = None
-    except (OSError, UnicodeEncodeError) as error:
-        message = f"The session cannot be written to {path}: {getattr(error, 'strerror', error)}."
+    except OSError as error:
+        message = f"The session cannot be written to {path}: {error.strerror}."
         raise SessionError(message, "Save it elsewhere.") from error
     finally:
         if temporary is not None:

@@ -13,6 +13,7 @@ from typing import Any
 from engine import script_parts as parts
 from engine.edit_specs import spelled, spelled_list
 from engine.records import Edit, Generate, Load, Loaded, Sampling
+from engine.safe_text import UNKNOWN, safe
 from engine.words import edit_in_words, edit_notes
 
 WIDTH = 110
@@ -36,7 +37,22 @@ def command_line(load: Load, request: Generate) -> str:
     words += [word for name, value in options if value is not None for word in _option(name, str(value))]
     # behind "--" nothing is taken for an option
     words += ["--", question] if question.startswith("-") else [question]
-    return shlex.join(["saescope", "generate", *words])
+    return " ".join(map(_quoted, ["saescope", "generate", *words]))
+
+
+def _quoted(word: str) -> str:
+    """A word for a shell; one with characters that a terminal would act on has their bytes in bash's and zsh's $'…'."""
+    if safe(word, UNKNOWN) == word:
+        return shlex.quote(word)
+    return f"$'{''.join(map(_in_bytes, word))}'"
+
+
+def _in_bytes(letter: str) -> str:
+    if safe(letter, UNKNOWN) == letter and letter not in "'\\":
+        return letter
+    # as argv has them: the odd bytes of a file name
+    errors = "surrogateescape" if "\udc80" <= letter <= "\udcff" else "replace"
+    return "".join(f"\\{byte:03o}" for byte in letter.encode("utf-8", errors))
 
 
 def _sampling(sampling: Sampling) -> list[tuple[str, Any]]:

@@ -11,6 +11,7 @@ from typing import Any
 
 from engine.errors import ModelError, UsageError
 from engine.records import Prompt
+from engine.requests import check_encoding
 
 BROKEN, TOKENS_PER_CHARACTER = "\ufffd", 4
 MARKER = "\u2402saescope\u2403"
@@ -37,8 +38,10 @@ class Tokens:
     def feed(self, prompt: Prompt, prefill: str = "", answer: str = "") -> TokenIds:
         """Token ids of a prompt, with text put in the model's mouth behind it, tokenised jointly.
 
-        Raises UsageError for an empty prompt, ModelError where a chat prompt meets a model without a template.
+        Raises UsageError for an empty prompt or one that is not in UTF-8, ModelError where a chat prompt meets a model
+        without a template.
         """
+        check_encoding(prompt.text, prefill, answer)
         if not prompt.text.strip():
             raise UsageError("The prompt is empty.", "Type some text.")
         if prompt.format == "raw":

@@ -68,8 +68,11 @@ FromEngine = Hello | Answer
 
 
 def frame(message: ToEngine | FromEngine) -> bytes:
-    """The message as it travels. Raises EngineFault where it is longer than MAX_FRAME."""
-    body = msgspec.msgpack.encode(message)
+    """The message as it travels. Raises EngineFault where it is longer than MAX_FRAME, or not UTF-8."""
+    try:
+        body = msgspec.msgpack.encode(message)
+    except UnicodeEncodeError as error:
+        raise EngineFault(f"A text for the engine is not UTF-8: {error.object!r}.", "Retype it.") from error
     if len(body) > MAX_FRAME:
         raise EngineFault(f"A message of {len(body) >> 20} MiB is too long for the engine.", "Use fewer prompts.")
     return HEADER.pack(len(body)) + body

@@ -124,20 +124,29 @@ HEALTHY = Diagnosis(
 # ---- what it answers
 
 
+def number_of(text):
+    """Always the same for a text, be it UTF-8 or not."""
+    return zlib.crc32(text.encode("utf-8", "surrogatepass"))
+
+
+def id_of(token):
+    return number_of(token) % 50_000
+
+
 def fed(prompt, prefill=""):
     """Words as tokens, behind a leading token that does not count; in a chat the template's do not count either."""
     words = re.findall(r"\s*\S+", prompt.text)
     before, after = (["<s>", "<|user|>\n"], ["<|assistant|>\n"]) if prompt.format == "chat" else (["<s>"], [])
     tokens = (*before, *words, *after)
     counts = tuple(word in words for word in tokens)
-    ids = tuple(zlib.crc32(token.encode()) % 50_000 for token in tokens)
+    ids = tuple(id_of(token) for token in tokens)
     editable = (False, *[True] * (len(tokens) - 1))
     return FedPrompt(prompt.text, prompt.format, ids, tokens, counts, editable, prefill)
 
 
 def activation(feature, token):
     """Between 0 and 7; silent on about half of all tokens."""
-    return max(0, zlib.crc32(f"{feature}{token}".encode()) % 15 - 7) * 1.0
+    return max(0, number_of(f"{feature}{token}") % 15 - 7) * 1.0
 
 
 def loaded_of(load):
@@ -296,7 +305,10 @@ def features_at(request):
 
 def arm(tokens):
     return Arm(
-        "".join(tokens), tuple(zlib.crc32(t.encode()) % 50_000 for t in tokens), tuple(tokens), (-0.5,) * len(tokens)
+        "".join(tokens),
+        tuple(id_of(t) for t in tokens),
+        tuple(tokens),
+        (-0.5,) * len(tokens),
     )
 
 

@@ -142,7 +142,7 @@ NO_EXPLANATION = [
     b'{"index": 1.5, "description": "d"}',
     b'{"index": "999999999999999999999", "description": "d"}',
     b'{"index": 5, "description": null}',
-    b'{"index": 5, "description": " \\u0007 "}',
+    b'{"index": 5, "description": " \\t "}',
     b'{"index": 5, "description": "' + b"x" * 2**20 + b'"}',
 ]
 
@@ -210,7 +210,7 @@ def test_texts_are_cut_and_hold_nothing_that_a_terminal_obeys(kept, tmp_path):
     (tmp_path / "a.jsonl").write_bytes(lines(record(1, "a\x1b[2J\n b\t c"), record(2, "x" * 5000)))
     kept.add(LOADED, tmp_path / "a.jsonl")
     found = kept.of(LOADED.sae_fingerprint)
-    assert found[1] == "a [2J b c"
+    assert found[1] == "a␛[2J b c"
     assert found[2] == "x" * 999 + "…"
 
 

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from rich.console import Console
 
 from engine.printing import Printer
 from engine.records import (
@@ -36,6 +35,7 @@ from engine.records import (
     StrongToken,
     TokenLogit,
 )
+from engine.safe_rich import Terminal
 
 GOLDEN = Path(__file__).parent / "golden"
 
@@ -198,7 +198,7 @@ def compare(name, text):
 def test_output_in_80_columns(name, capsys):
     method, record, more = RECORDS[name]
     printer = Printer(json=False)
-    printer.out = Console(highlight=False, width=80)
+    printer.out = Terminal(width=80)
     getattr(printer, method)(record, *more)
     found = capsys.readouterr().out
     assert max(map(len, found.splitlines())) <= 80
@@ -211,7 +211,7 @@ def test_output(name, colour, capsys):
     method, record, more = RECORDS[name]
     printer = Printer(json=False)
     options = {"force_terminal": True, "color_system": "truecolor"} if colour else {}
-    printer.out = Console(highlight=False, width=100, **options)
+    printer.out = Terminal(width=100, **options)
     getattr(printer, method)(record, *more)
     compare(f"{name}_colour" if colour else name, capsys.readouterr().out)
 
@@ -221,7 +221,7 @@ def test_replay_output(capsys):
     again = Replayed(False, False, (ArmReplay("baseline", True), parted))
     ranking = RECORDS["ranking"][1]
     printer = Printer(json=False)
-    printer.out = Console(highlight=False, width=100)
+    printer.out = Terminal(width=100)
     printer.replayed([(ranking, RankReplayed(True, None, 1.5e-6))], [(GENERATED, again)])
     compare("replayed", capsys.readouterr().out)
 

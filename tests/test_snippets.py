@@ -3,6 +3,7 @@
 import ast
 import runpy
 import shlex
+import subprocess
 import warnings
 
 import msgspec
@@ -15,6 +16,7 @@ from engine.arguments import parser
 from engine.client import ask
 from engine.local import LocalClient
 from engine.records import Edit, Generate, Generated, Load, Loaded, Prompt, Sampling
+from engine.safe_text import safe
 from engine.snippets import command_line, nnsight_snippet
 
 QUESTION = "Who fed the lab rats, and did she say 'yes'?"
@@ -53,7 +55,7 @@ def read_back(command):
 @pytest.mark.parametrize("load", LOADS)
 @pytest.mark.parametrize("edits", EDITS)
 @pytest.mark.parametrize("sampling", SAMPLINGS)
-@pytest.mark.parametrize("question", [QUESTION, "-x", "--", '$HOME `ls` \\ "a"\nb;c\u2028é', "4=5"])
+@pytest.mark.parametrize("question", [QUESTION, "-x", "--", '$HOME `ls` \\ "a"\nb;c é', "4=5"])
 @pytest.mark.parametrize("raw", [False, True])
 def test_the_command_parses_back(load, edits, sampling, question, raw):
     args = read_back(command_line(load, Generate(Prompt(question, "raw" if raw else "chat"), edits, sampling)))
@@ -62,6 +64,15 @@ def test_the_command_parses_back(load, edits, sampling, question, raw):
     assert cli.sampling(args) == sampling
     assert (args.prefill, args.samples, cli.variants(args)) == ("", 1, ())
     assert Load(**{name: getattr(args, name) for name in Load.__struct_fields__}) == load
+
+
+def test_what_a_terminal_would_act_on_is_not_copied_as_it_is_and_comes_out_the_same():
+    question = "it's \x1b]0;x\x07 \\ \x9b2J \u202e\u200b a\u200db \udcff\n\U000e0041 漢字"
+    command = command_line(Load(sae="\x1b[201~"), Generate(Prompt(question)))
+    assert safe(command) == command
+    found = subprocess.run(["bash", "-c", f"printf '%s\\0' {command}"], capture_output=True, check=True).stdout
+    words = found.decode("utf-8", "surrogateescape").split("\0")[:-1]
+    assert words == ["saescope", "generate", "--raw", "--sae", "\x1b[201~", question]
 
 
 @pytest.mark.parametrize("edits", EDITS)

@@ -8,28 +8,32 @@ import signal
 import sys
 import threading
 import tomllib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
 import platformdirs
-from rich.text import Text
 from textual import events
 from textual.app import App, SystemCommand
 from textual.binding import Binding, BindingType
 from textual.dom import DOMNode
+from textual.filter import LineFilter
 from textual.screen import Screen
 from textual.theme import Theme
 
+from engine.safe_rich import Text
+from engine.safe_text import safe
 from tui import preferences
 from tui.crash import keep_details
 from tui.main_screen import MainScreen
 from tui.opening import Opening
+from tui.safe_lines import SafeLines
 
 GONE_SECONDS = 5.0
 KEYMAP_FILE = "keys.toml"
+SAFE_LINES = SafeLines()
 DARK = Theme(
     name="saescope-dark", dark=True,
     primary="#7aa2f7", secondary="#9ece6a", accent="#ffb000", warning="#ff8c42", error="#f7768e", success="#73c991",
@@ -123,7 +127,20 @@ class SaescopeApp(App[None]):
         mark = "✗ " if options.get("severity") == "error" else ""
         words = f"{options.get('title', '')} {message}".strip()
         self.main.messages.append(f"{datetime.now():%H:%M:%S}  {mark}{words}")
-        super().notify(message, **{**options, "markup": False})
+        title = safe(options.get("title", ""))
+        super().notify(safe(message), **{**options, "title": title, "markup": False})
+
+    def get_line_filters(self) -> Sequence[LineFilter]:
+        """What every line goes through on its way to the terminal."""
+        return [SAFE_LINES, *super().get_line_filters()]
+
+    def get_key_display(self, binding: Binding) -> str:
+        """A key as it is called on the screen; one of keys.toml may be anything."""
+        return safe(super().get_key_display(binding))
+
+    def copy_to_clipboard(self, text: str) -> None:
+        """Copies, by OSC 52; what UTF-8 cannot hold becomes a question mark."""
+        super().copy_to_clipboard(text.encode("utf-8", "replace").decode())
 
     def _fatal_error(self) -> None:
         """A defect of ours ends the app: the work is kept, the details go to a file, the user reads three lines."""

@@ -8,8 +8,9 @@ import msgspec
 
 from engine.edit_specs import asked
 from engine.records import Edit, EditsFrom, Generate, Generated, Prompt
+from engine.safe_text import visible
 from tui.pairs import FIRST, Pair, first_difference, samples_of, without_end
-from tui.words import count_in_words, schedule_in_words, token_in_words
+from tui.words import count_in_words, schedule_in_words
 
 replace = msgspec.structs.replace
 
@@ -79,7 +80,7 @@ def difference_in_words(found: Generated, shown: Generated | None) -> str:
         at = first_difference(tokens, other)
         if at is None and len(other) < len(tokens):
             at = len(other)
-    words = token_in_words("".join(tokens[at or 0 :])[:WORDS]).strip()
+    words = visible("".join(tokens[at or 0 :])[:WORDS]).strip()
     return f"… {words}" if at else words or "(no text)"
 
 

@@ -8,7 +8,8 @@ import msgspec
 
 from engine import measures
 from engine.records import Answer, AttributedFeature, Attribution, Measure, Probe
-from tui.words import count_in_words, token_in_words
+from engine.safe_text import visible
+from tui.words import count_in_words
 
 replace = msgspec.structs.replace
 
@@ -116,4 +117,4 @@ def measure_in_words(measure: Measure) -> str:
 
 def strings_in_words(strings: Sequence[str]) -> str:
     """In quotation marks, so that a space in front is seen."""
-    return " ".join(f"“{token_in_words(s)}”" for s in strings)
+    return " ".join(f"“{visible(s)}”" for s in strings)

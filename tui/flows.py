@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.console import Group
-from rich.text import Text
 
 import prompts
 import prompts.importer
@@ -16,6 +15,7 @@ from engine import prompt_sets
 from engine.errors import SaescopeError
 from engine.export import edits_in_words
 from engine.records import Answer, Diagnosis, Format, Probe, ProbeTable, Prompt, Sampling
+from engine.safe_rich import Text
 from tui import paths
 from tui.help import help_text
 from tui.screens.dialogs import AskText, Choice, Choose, Field, Form

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from rich.table import Table
-from rich.text import Text
 from textual.widgets import Static
 
 from engine.records import Loaded, MemoryLeft, Progress
+from engine.safe_rich import Text
 from tui.words import size_in_words
 
 BAR_WIDTH = 10

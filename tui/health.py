@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from rich.text import Text
 from textual import events
 from textual.message import Message
 from textual.widgets import Static
 
 from engine.records import Check, Diagnosis, Loaded
+from engine.safe_rich import Text
 from tui.words import count_in_words
 
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from rich.text import Text
 from textual.binding import Binding
 from textual.screen import Screen
 from textual.widget import Widget
 
+from engine.safe_rich import Text
 from tui.panes.edits import EditsPane
 from tui.panes.generation import GenerationPane
 from tui.panes.leaderboard import LeaderboardPane

@@ -35,7 +35,7 @@ class ModelFlow:
             Field("sae", "SAE", load.sae or "", "folder, hub place, or SAELens' RELEASE/ID"),
             Field("hook", "hook point", load.hook or "", "empty: the one the SAE names"),
             Field("device", "device", load.device or "", "cpu or cuda:N; empty: a GPU if there is one"),
-            Field("dtype", "dtype", load.dtype or DTYPES[0], choices=DTYPES),
+            Field("dtype", "dtype", load.dtype if load.dtype in DTYPES else DTYPES[0], choices=DTYPES),
         )
 
         def chosen(values: dict[str, str] | None) -> None:

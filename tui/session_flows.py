@@ -9,11 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rich.text import Text
-
 from engine import session as sessions
 from engine.autosave import AutosaveStore, StoredInfo
 from engine.errors import SessionError, UsageError
+from engine.safe_rich import Text
 from tui import paths
 from tui.screens.dialogs import AskText, Choice, Choose
 from tui.screens.report import Report

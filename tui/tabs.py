@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from rich.text import Text
 from textual import events
 from textual.message import Message
 from textual.widgets import Static
+
+from engine.safe_rich import Text
 
 
 class TabLine(Static):

@@ -14,6 +14,8 @@ from typing import NamedTuple
 
 from rich.cells import cell_len, get_character_cell_size, split_graphemes
 
+from engine.safe_text import safe
+
 STEPS = 16
 MASKED = -1
 DIFFERS = -2
@@ -48,34 +50,9 @@ def step_of(value: float, maximum: float) -> int:
     return max(1, round(min(1.0, value / maximum) * STEPS))
 
 
-# ---- what may reach the terminal
-
-CONTROL_PICTURES = {code: 0x2400 + code for code in range(0x20) if chr(code) not in "\t\n"} | {0x7F: 0x2421}
-# C1 holds one-byte escape sequences, bidi controls reorder the screen, line separators break lines in some terminals,
-# and a lone surrogate can't be encoded at all
-UNSHOWN = (
-    *range(0x80, 0xA0),
-    *(0x61C, 0x200E, 0x200F, 0x2028, 0x2029),
-    *range(0x202A, 0x202F),
-    *range(0x2066, 0x2070),
-    *range(0xD800, 0xE000),
-)
-STAND_INS = CONTROL_PICTURES | dict.fromkeys(UNSHOWN, 0xFFFD)
 WHITESPACE = {False: {"\n": " ", "\t": "    "}, True: {"\n": "⏎", "\t": "⇥", " ": "·"}}
 
-# A joiner or a request for the emoji form is measured together with its neighbours: it stays only inside an emoji.
-EMOJI = "\u2190-\u2bff\U0001f000-\U0001faff"
-STRAY_JOINER = re.compile(
-    rf"(?<![{EMOJI}\ufe0f])\u200d|\u200d(?![{EMOJI}])|(?<![#*0-9©®{EMOJI}\u3030\u303d\u3297\u3299])\ufe0f"
-)
 ATOM = re.compile(r"\n|[ \t]*[^ \t\n]+|[ \t]+")
-
-
-def safe(text: str) -> str:
-    """The text with a visible stand-in for every character that could steer a terminal; tabs and line breaks stay."""
-    if text.isascii() and text.isprintable():
-        return text
-    return STRAY_JOINER.sub("", text.translate(STAND_INS))
 
 
 class Atom(NamedTuple):

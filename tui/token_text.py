@@ -12,7 +12,6 @@ from typing import ClassVar
 from rich.cells import cell_len, set_cell_size
 from rich.segment import Segment
 from rich.style import Style
-from rich.text import Text
 from textual import events
 from textual.actions import SkipAction
 from textual.binding import Binding, BindingType
@@ -23,6 +22,8 @@ from textual.reactive import reactive
 from textual.scroll_view import ScrollView
 from textual.strip import Strip
 
+from engine.safe_rich import Text
+from engine.safe_text import safe
 from tui.token_layout import (
     DIFFERS,
     MASKED,
@@ -32,7 +33,6 @@ from tui.token_layout import (
     Layout,
     Line,
     Passage,
-    safe,
     step_of,
 )
 

@@ -8,7 +8,7 @@ import msgspec
 
 from engine import words
 from engine.records import Edit, EditsFrom, Positions
-from tui.token_layout import safe
+from engine.safe_text import visible
 
 PLACES: dict[Positions, str] = {
     "all": "all tokens",
@@ -18,11 +18,6 @@ PLACES: dict[Positions, str] = {
     "first-step": "first step",
 }
 RECONSTRUCTS = "reconstruct"
-
-
-def token_in_words(token: str) -> str:
-    """A token safe to show on one line, its line breaks and tabs visible."""
-    return safe(token).replace("\n", "⏎").replace("\t", "⇥")
 
 
 def in_a_field(text: str) -> str:
@@ -37,7 +32,7 @@ def from_a_field(text: str) -> str:
 
 def tokens_in_words(tokens: Sequence[str]) -> str:
     """Such as "gender · sex"."""
-    return " · ".join(token_in_words(t).strip() or repr(t) for t in tokens)
+    return " · ".join(visible(t).strip() or repr(t) for t in tokens)
 
 
 def feature_in_words(feature: int, label: str, tokens: Sequence[str]) -> str:

@@ -14,6 +14,7 @@ from engine.cli.command import Command
 from engine.client import EngineClient, RequestCancelled
 from engine.errors import SaescopeError, UsageError
 from engine.printing import Printer
+from engine.safe_text import safe
 
 VERBS: dict[str, Callable[[Command], None]] = {
     "rank": verbs.rank,
@@ -38,9 +39,26 @@ def local_client() -> EngineClient:
     return LocalClient()
 
 
+class SafeFormatter(logging.Formatter):
+    """Messages that are safe to show: they quote names and values out of files."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The message, traceback included."""
+        return safe(super().format(record))
+
+
+def hear_libraries() -> None:
+    """What libraries report as an error, and what they warn of, goes to standard error."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(SafeFormatter("%(name)s: %(message)s"))
+    logging.basicConfig(handlers=[handler], level=logging.ERROR)
+    logging.captureWarnings(True)
+    logging.getLogger("py.warnings").setLevel(logging.WARNING)
+
+
 def main(argv: Sequence[str], connect: Callable[[], EngineClient] = local_client) -> int:
     """Runs one command; returns its exit code."""
-    logging.basicConfig(stream=sys.stderr, level=logging.ERROR, format="%(name)s: %(message)s")
+    hear_libraries()
     args = parser().parse_args(list(argv))
     printer = Printer(json=getattr(args, "json", False))
     try:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import msgspec
-
 from engine.export.report import to_markdown
 from engine.export.tables import TABLES, Table, to_csv
+from engine.safe_text import to_json
 from engine.session import Result, Session
 from engine.words import edits_in_words
 
@@ -18,7 +17,7 @@ def to_jsonl(session: Session) -> str:
     Where nothing was, it holds the Load that would have loaded it.
     """
     records = [session.loaded or session.load, *results(session)]
-    return "".join(msgspec.json.encode(record).decode() + "\n" for record in records)
+    return "".join(to_json(record) + "\n" for record in records)
 
 
 def results(session: Session) -> list[Result]:

@@ -8,6 +8,7 @@ from engine import measures
 from engine.arms import edits_in_force, pairs
 from engine.export.tables import mean_kl
 from engine.records import Attribution, Generated, Loaded, MinimalSet, ProbeTable, Ranking
+from engine.safe_text import safe
 from engine.session import Session
 from engine.words import (
     ablated,
@@ -36,7 +37,7 @@ def to_markdown(session: Session) -> str:
         lines += attribution_section(attribution)
     for minimal_set in session.minimal_sets:
         lines += set_section(minimal_set)
-    return "\n".join(lines)
+    return safe("\n".join(lines))
 
 
 def loaded_lines(loaded: Loaded | None) -> list[str]:

@@ -11,6 +11,7 @@ from engine import measures
 from engine.arms import Pair, pairs
 from engine.errors import UsageError
 from engine.records import Generated
+from engine.safe_text import safe
 from engine.session import Session
 from engine.words import changes_in_words, edits_in_words, sampling_in_words, set_evidence
 
@@ -31,7 +32,7 @@ def to_csv(session: Session, table: Table) -> str:
     writer = csv.DictWriter(out, fieldnames=list(rows[0]), lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
-    return out.getvalue()
+    return safe(out.getvalue())
 
 
 def feature_rows(session: Session) -> Iterator[dict[str, Any]]:

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
-from rich.text import Text
 
 from engine.measures import unit
-from engine.printing.signs import bar, one_line, tokens_in_words, visible
+from engine.printing.signs import bar, tokens_in_words
 from engine.records import Described, Effect, Measure
+from engine.safe_rich import Text
+from engine.safe_text import visible
 from engine.words import measure_in_words, percent
 
 BAR = 24
@@ -20,18 +20,18 @@ BAR = 24
 
 def described(out: Console, result: Described, page: str) -> None:
     """Everything about a feature; `page` is its SAE's on Neuronpedia, "" where there is none."""
-    out.print(
-        f"[bold]feature {result.feature}[/bold]  density {result.density:.3%} "
-        f"(fires on {result.reference_count:,} of {result.reference_tokens:,} reference tokens, "
-        f"maximum {result.reference_maximum:.2f})"
+    facts = (
+        f"  density {result.density:.3%} (fires on {result.reference_count:,} of {result.reference_tokens:,} reference "
+        f"tokens, maximum {result.reference_maximum:.2f})"
     )
+    out.print(Text.assemble((f"feature {result.feature}", "bold"), facts))
     if page:
-        out.print(f"https://www.neuronpedia.org/{page}/{result.feature}", soft_wrap=True)
+        out.print(Text(f"https://www.neuronpedia.org/{page}/{result.feature}"), soft_wrap=True)
     if not result.strongest:
         out.print("It fires nowhere in the prompts or the reference text.")
     for strong in result.strongest:
-        line = Text(f"{strong.activation:7.2f}  {strong.source:9}  …{one_line(strong.before)}", style="dim")
-        line.append(visible(strong.token), style="bold reverse").append(one_line(strong.after) + "…")
+        line = Text(f"{strong.activation:7.2f}  {strong.source:9}  …{visible(strong.before)}", style="dim")
+        line.append(visible(strong.token), style="bold reverse").append(visible(strong.after) + "…")
         out.print(line, soft_wrap=True, no_wrap=True)
     logit_lens(out, result)
     if result.histogram:
@@ -47,7 +47,7 @@ def logit_lens(out: Console, result: Described) -> None:
     for name in ("promotes", "logit", "suppresses", "logit"):
         table.add_column(name, justify="right" if name == "logit" else "left")
     for up, down in zip(result.promoted, result.suppressed, strict=True):
-        table.add_row(escape(repr(up.token)), f"{up.logit:+.2f}", escape(repr(down.token)), f"{down.logit:+.2f}")
+        table.add_row(Text(repr(up.token)), f"{up.logit:+.2f}", Text(repr(down.token)), f"{down.logit:+.2f}")
     out.print(table)
 
 
@@ -61,7 +61,7 @@ def histogram(out: Console, result: Described) -> None:
         values = f"{b.lower:.2f} – {b.upper:.2f}"
         table.add_row(values, bar(b.reference, most, BAR), f"{b.reference:,}", f"{b.prompts:,}" if b.prompts else "")
     out.print(table)
-    out.print(f"[dim]the prompts: it fires on {result.prompt_count:,} of their counted tokens[/dim]")
+    out.print(f"the prompts: it fires on {result.prompt_count:,} of their counted tokens", style="dim")
 
 
 def relations(out: Console, result: Described) -> None:

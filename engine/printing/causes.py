@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from rich.console import Console
-from rich.text import Text
 
 from engine import measures
-from engine.printing.signs import one_line, tokens_in_words
+from engine.printing.signs import tokens_in_words
 from engine.printing.tables import Column, print_table
 from engine.records import Attribution, Measure, MinimalSet
+from engine.safe_rich import Text
+from engine.safe_text import visible
 from engine.words import (
     ablated,
     attribution_notes,
@@ -38,7 +39,7 @@ def title(out: Console, measure: Measure, n_probes: int, slope: bool) -> None:
 
 def probes(out: Console, found: Attribution) -> None:
     """The measure on each probe; where both answers are improbable, the probability is marked."""
-    texts = [one_line(p.fed.text) for p in found.probes]
+    texts = [visible(p.fed.text) for p in found.probes]
     masses = [Text(f"{p.mass:.3f}", style="yellow" if p.mass < measures.LOW_MASS else "") for p in found.probes]
     marks = ["low" if p.mass < measures.LOW_MASS else "" for p in found.probes]
     columns = [

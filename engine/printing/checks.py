@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from rich.console import Console
 from rich.table import Table
-from rich.text import Text
 
 from engine.records import Check, Diagnosis
+from engine.safe_rich import Text
 
 
 def diagnosis(out: Console, result: Diagnosis) -> None:

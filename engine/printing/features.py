@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from rich.console import Console
-from rich.markup import escape
-from rich.text import Text
 
-from engine.printing.signs import STEPS, shade, tokens_in_words, visible
+from engine.printing.signs import STEPS, shade, tokens_in_words
 from engine.printing.tables import Column, print_table
 from engine.records import FedPrompt, Ranking, Shown
+from engine.safe_rich import Text
+from engine.safe_text import visible
 
 EVIDENCE = "associated, no more: these features tell the two sets apart; only an edit shows whether they have influence"
 
@@ -21,14 +21,15 @@ def ranking(out: Console, result: Ranking) -> None:
     print_table(out, columns(result))
     weight = "on" if result.density_weight else "off"
     out.print(
-        f"[dim]{result.n_positive} against {result.n_negative} prompts · {result.n_active_features:,} features "
+        f"{result.n_positive} against {result.n_negative} prompts · {result.n_active_features:,} features "
         f"fire · by {result.by}, pooled by {result.pool} · density weight {weight} · "
-        f"p floor {result.p_floor:.2g} ({result.labelings:,} labelings){columns_in_words(result)}[/dim]"
+        f"p floor {result.p_floor:.2g} ({result.labelings:,} labelings){columns_in_words(result)}",
+        style="dim",
     )
     tokens = "every token counted" if result.include_masked else counted(result.prompts)
-    out.print(f"[dim]{tokens} · {EVIDENCE}[/dim]")
+    out.print(f"{tokens} · {EVIDENCE}", style="dim")
     for warning in result.warnings:
-        out.print(f"[yellow]{escape(warning)}[/yellow]")
+        out.print(Text(warning, style="yellow"))
 
 
 def columns(result: Ranking) -> list[Column]:

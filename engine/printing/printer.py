@@ -11,9 +11,6 @@ from contextlib import AbstractContextManager
 from typing import Any
 
 import msgspec
-from rich.console import Console
-from rich.markup import escape
-from rich.text import Text
 
 from engine.arms import edits_in_force
 from engine.preset_table import preset_table
@@ -35,6 +32,8 @@ from engine.records import (
     Replayed,
     Shown,
 )
+from engine.safe_rich import Terminal, Text
+from engine.safe_text import to_json
 from engine.sources.presets import Preset
 from engine.words import edit_notes
 
@@ -45,8 +44,8 @@ class Printer:
     def __init__(self, json: bool) -> None:
         self.json = json
         # a pipe or a file has no width: tables there are as wide as they need to be
-        self.out = Console(highlight=False, width=None if sys.stdout.isatty() else 200)
-        self.err = Console(stderr=True, highlight=False)
+        self.out = Terminal(width=None if sys.stdout.isatty() else 200)
+        self.err = Terminal(stderr=True)
 
     def _record(self, record: Record) -> bool:
         """Prints the record if JSON was asked for."""
@@ -55,11 +54,11 @@ class Printer:
         return self.json
 
     def _json(self, value: Any) -> None:
-        sys.stdout.write(msgspec.json.encode(value).decode() + "\n")
+        sys.stdout.write(to_json(value) + "\n")
 
     def note(self, text: str) -> None:
         """A remark beside the result."""
-        self.err.print(escape(text), style="dim", soft_wrap=True)
+        self.err.print(Text(text, style="dim"), soft_wrap=True)
 
     def error(self, message: str, remedy: str) -> None:
         """What went wrong, and what to do."""
@@ -70,7 +69,7 @@ class Printer:
     def heading(self, text: str) -> None:
         """A step of the tour."""
         if not self.json:
-            self.out.print(f"\n[bold]{escape(text)}[/bold]\n")
+            self.out.print(Text(f"\n{text}\n", style="bold"))
 
     def watching(self) -> AbstractContextManager[Callable[[Event], None]]:
         """A sink for events: a progress bar on a terminal, one line per stage elsewhere."""
@@ -175,7 +174,5 @@ class Printer:
     def tour_end(self) -> None:
         """Where to go from the tour."""
         if not self.json:
-            self.out.print(
-                "\nNext: [bold]saescope feature N[/bold], [bold]saescope generate PROMPT --ablate N --compare[/bold], "
-                "[bold]saescope --help[/bold]"
-            )
+            commands = ("saescope feature N", "saescope generate PROMPT --ablate N --compare", "saescope --help")
+            self.out.print("\nNext:", Text(", ").join(Text(command, "bold") for command in commands))

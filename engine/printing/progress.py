@@ -19,9 +19,9 @@ def watching(err: Console, note: Callable[[str], None]) -> Iterator[Callable[[Ev
         yield Stages(note)
         return
     columns = (
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
-        TextColumn("{task.fields[count]}"),
+        TextColumn("{task.fields[count]}", markup=False),
         TimeElapsedColumn(),
     )
     with ProgressBar(*columns, console=err, transient=True) as bar:

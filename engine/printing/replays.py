@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from rich.console import Console
-from rich.markup import escape
 
-from engine.printing.signs import one_line
 from engine.records import ArmReplay, Attribution, Causes, CausesReplayed, Generated, Ranking, RankReplayed, Replayed
+from engine.safe_rich import Text
+from engine.safe_text import visible
 
 
 def rankings(out: Console, found: Sequence[tuple[Ranking, RankReplayed]]) -> None:
@@ -24,16 +24,14 @@ def rankings(out: Console, found: Sequence[tuple[Ranking, RankReplayed]]) -> Non
 def generations(out: Console, found: Sequence[tuple[Generated, Replayed]]) -> None:
     """A line a generation, and where its arms part."""
     for result, again in found:
-        out.print(f"{verdict(again.same)}  {escape(one_line(result.prompt.text))}")
+        out.print(Text(f"{verdict(again.same)}  {visible(result.prompt.text)}"))
         if not again.prompt_ids_same:
             out.print("    the prompt is fed as other token ids than recorded")
         for arm in again.arms:
             if not arm.same:
-                out.print(
-                    f"    {arm.name} first diverges at token {(arm.first_divergence or 0) + 1}: recorded "
-                    f"{escape(repr(arm.recorded_token))}, now {escape(repr(arm.replayed_token))}{gap(arm)}",
-                    soft_wrap=True,
-                )
+                where = f"{arm.name} first diverges at token {(arm.first_divergence or 0) + 1}"
+                tokens = f"recorded {arm.recorded_token!r}, now {arm.replayed_token!r}"
+                out.print(Text(f"    {where}: {tokens}{gap(arm)}"), soft_wrap=True)
 
 
 def causal(out: Console, found: Sequence[tuple[Causes, CausesReplayed]]) -> None:
@@ -46,11 +44,9 @@ def causal(out: Console, found: Sequence[tuple[Causes, CausesReplayed]]) -> None
         where = (
             f"same {'features' if whole else 'members'} in the same order" if again.same else f"{item} {place} differs"
         )
-        out.print(
-            f"{verdict(again.same)}  {name} of {escape(repr(measure.toward))} against "
-            f"{escape(repr(measure.against))}: {where}, largest {changed} change {again.largest_change:.2g}",
-            soft_wrap=True,
-        )
+        what = f"{name} of {measure.toward!r} against {measure.against!r}"
+        change = f"largest {changed} change {again.largest_change:.2g}"
+        out.print(Text(f"{verdict(again.same)}  {what}: {where}, {change}"), soft_wrap=True)
 
 
 def verdict(same: bool) -> str:

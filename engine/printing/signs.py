@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from rich.text import Text
+from engine.safe_rich import Text
+from engine.safe_text import visible
 
 STEPS = 16
 BLOCKS = " ▏▎▍▌▋▊▉█"
@@ -27,16 +28,6 @@ def shade(value: float, maximum: float) -> str:
 def tokens_in_words(tokens: Sequence[str]) -> Text:
     """Such as "gender · sex"."""
     return Text(" · ".join(visible(token).strip() or visible(token) for token in tokens))
-
-
-def visible(token: str) -> str:
-    """A token with its line breaks shown."""
-    return token.replace("\r", "␍").replace("\n", "⏎").replace("\t", "⇥")
-
-
-def one_line(text: str) -> str:
-    """Text with its line breaks shown."""
-    return visible(text)
 
 
 def short(text: str, limit: int = 60) -> str:

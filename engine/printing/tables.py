@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from rich.cells import cell_len
 from rich.console import Console
 from rich.table import Table
-from rich.text import Text
+
+from engine.safe_rich import Text
 
 GAP = 2
 SHORTEST = 16

@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from itertools import zip_longest
 
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
-from rich.text import Text
 
 from engine.arms import Pair, edits_in_force, pairs
-from engine.printing.signs import short, visible
+from engine.printing.signs import short
 from engine.records import Arm, Generated, ProbeTable
+from engine.safe_rich import Text
+from engine.safe_text import visible
 from engine.words import edit_notes, edits_in_words, story
 
 MOST = 90
@@ -40,7 +40,7 @@ def both_arms(result: Generated) -> Table:
     found = [pair for pair in pairs(result) if pair.variant is None]
     table = numbered(found)
     table.add_column("baseline", ratio=1)
-    table.add_column(f"edited: {escape(short(edits_in_words(result.edits), MOST))}", ratio=1)
+    table.add_column(Text(f"edited: {short(edits_in_words(result.edits), MOST)}"), ratio=1)
     for pair in found:
         add_row(table, pair, marked(pair.baseline, pair.edited), marked(pair.edited, pair.baseline))
     return table
@@ -50,7 +50,7 @@ def variant(result: Generated, index: int) -> Table:
     """One variant's texts, a row a sample, as wide as the terminal."""
     found = [pair for pair in pairs(result) if pair.variant == index]
     table = numbered(found)
-    table.add_column(f"variant {index + 1}: {escape(edits_in_words(result.variants[index]))}", ratio=1)
+    table.add_column(Text(f"variant {index + 1}: {edits_in_words(result.variants[index])}"), ratio=1)
     for pair in found:
         add_row(table, pair, marked(pair.edited, pair.baseline))
     return table
@@ -127,12 +127,12 @@ def probe_table(out: Console, result: ProbeTable) -> None:
         names = [a.name + (" (unclean split)" if row.flags else "") for a in row.answers]
         table.add_row(
             *cells,
-            "\n".join(names),
+            Text("\n".join(names)),
             "\n".join(f"{a.baseline:.3f}" for a in row.answers),
             "\n".join(f"{a.edited:.3f}" for a in row.answers),
         )
     out.print(table)
-    out.print(f"[dim]edits: {escape(edits_in_words(result.edits))} · answers scored after the prefill[/dim]")
+    out.print(Text(f"edits: {edits_in_words(result.edits)} · answers scored after the prefill", style="dim"))
     for note in edit_notes(result.edits):
         out.print(Text(note, style="dim"))
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from rich.cells import cell_len
-from rich.text import Text
 from textual.app import ComposeResult
 from textual.containers import Vertical
 from textual.widgets import Static
 
+from engine.safe_rich import Text
 from tui.token_text import TokenText
 
 BAR_WIDTH = 12
@@ -62,7 +62,7 @@ class ArmView(Vertical):
         """The heading that fits."""
         line = self.query_one(".arm-title", Static)
         fitting = (title for title in self._titles if cell_len(title) <= line.size.width)
-        line.update(next(fitting, self._titles[-1]))
+        line.update(Text(next(fitting, self._titles[-1])))
 
     def show_answers(self, answers: Sequence[tuple[str, float]], stale: bool = False) -> None:
         """A bar per tracked answer and its probability; dimmed while it belongs to other edits."""

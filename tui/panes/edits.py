@@ -10,12 +10,12 @@ from textual import on
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Vertical
-from textual.content import Content
 from textual.message import Message
 from textual.widgets import OptionList
 from textual.widgets.option_list import Option
 
 from engine.records import NO_FEATURE
+from engine.safe_rich import Text
 from engine.session import EditSlot
 from tui.words import PLACES, strength_in_words
 
@@ -103,7 +103,7 @@ change its strength, * its kind, strength and place, a switches all."""
             Option(line_of(slot, width, name_of(slot.feature)), id=str(slot.feature)) for slot in slots
         )
         if not slots:
-            self.rows.add_option(Option(Content(NOTHING).stylize("italic dim"), disabled=True))
+            self.rows.add_option(Option(Text(NOTHING, "italic dim"), disabled=True))
         self.rows.highlighted = min(at or 0, len(slots) - 1) if slots else None
         on_now = sum(slot.on for slot in slots)
         self.border_title = "Edits" + (f" · {on_now} of {len(slots)} on" if slots else "")
@@ -175,10 +175,10 @@ def effect_in_words(slot: EditSlot) -> str:
     return strength_in_words(slot) + place
 
 
-def line_of(slot: EditSlot, width: int, name: str) -> Content:
+def line_of(slot: EditSlot, width: int, name: str) -> Text:
     """Switch, feature, what is done to it, its words; a reconstruction is about no feature."""
     number = "  all" if slot.kind == "reconstruct" else f"{slot.feature:>5}"
-    return Content.assemble(
+    return Text.assemble(
         f"{'▣' if slot.on else '▢'} ",
         (number, "bold" if slot.on else "dim"),
         (f" {effect_in_words(slot):{width}} ", "" if slot.on else "dim"),

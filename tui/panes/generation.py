@@ -11,14 +11,15 @@ from textual import on
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Horizontal, Vertical
-from textual.markup import escape
 from textual.message import Message
 from textual.widgets import Input, Static
 
 from engine.records import Edit, Generate, Generated, Sampling, TokenStep
+from engine.safe_rich import Text
 from engine.session import Workspace
 from tui.branches import schedule_of
 from tui.effects import strings_in_words
+from tui.fields import LineField
 from tui.pairs import FIRST, Pair, kl_kept, positions_of
 from tui.panes.arms import Arms
 from tui.words import from_a_field, in_a_field
@@ -108,7 +109,7 @@ probes)."""
         """Question, arms, figures."""
         with Horizontal(id="question-row"):
             yield Static("›", id="question-mark")
-            yield Input(id="question", placeholder="Ask the model something; enter generates")
+            yield LineField(id="question", placeholder="Ask the model something; enter generates")
         yield Arms()
         yield Static(id="figures", markup=False)
 
@@ -138,7 +139,7 @@ probes)."""
         if self.question.value != question:
             with self.prevent(Input.Changed):
                 self.question.value = question
-        self.border_subtitle = escape(settings_in_words(work))
+        self.border_subtitle = Text(settings_in_words(work))
 
     # ---- the running text
 
@@ -217,7 +218,7 @@ probes)."""
             parts.insert(0, self._stale)
         if self._speed:
             parts.append(f"{self._speed:.0f} tokens/s")
-        self.query_one("#figures", Static).update(" · ".join(parts), layout=False)
+        self.query_one("#figures", Static).update(Text(" · ".join(parts)), layout=False)
 
     def _ending(self) -> list[str]:
         """How a text ended, and where its edits did nothing."""

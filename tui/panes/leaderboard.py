@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from math import inf
 from typing import ClassVar
 
-from rich.text import Text
 from textual import events, on
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
@@ -16,8 +15,10 @@ from textual.message import Message
 from textual.widgets import DataTable, Input, Static
 
 from engine.records import FeatureRow, Ranking
+from engine.safe_rich import Text
 from engine.session import EditSlot
 from tui.effects import Effects
+from tui.fields import LineField
 from tui.words import tokens_in_words
 
 NOTHING = """\
@@ -175,7 +176,7 @@ any feature by its number."""
         table = FeatureTable(id="feature-table", cursor_type="row", fixed_columns=2, cell_padding=0)
         table.display = False
         yield table
-        yield Input(placeholder="number, token or label; enter keeps, escape clears", id="features-search")
+        yield LineField(placeholder="number, token or label; enter keeps, escape clears", id="features-search")
         yield Static(id="features-note", markup=False)
 
     def on_mount(self) -> None:
@@ -336,7 +337,7 @@ any feature by its number."""
             found.append("density weight off: w")
         # how few labelings there are is said already
         found += [f"⚠ {words}" for words in ranking.warnings if "labelings" not in words]
-        self.query_one("#features-note", Static).update(" · ".join(filter(None, found)))
+        self.query_one("#features-note", Static).update(Text(" · ".join(filter(None, found))))
 
     def go_to(self, feature: int) -> bool:
         """Puts the cursor on a feature; False where it has no row."""

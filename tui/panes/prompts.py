@@ -11,15 +11,15 @@ from textual import events, on
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Vertical
-from textual.content import Content
 from textual.lazy import Lazy
-from textual.markup import escape
 from textual.message import Message
 from textual.widgets import OptionList, TextArea
 from textual.widgets.option_list import Option
 
 from engine.records import Prompt, PromptSet
-from tui.token_layout import safe
+from engine.safe_rich import Text
+from engine.safe_text import visible
+from tui.fields import TextField
 
 Group = Literal["positive", "negative", "probes"]
 GROUPS: tuple[Group, ...] = ("positive", "negative", "probes")
@@ -55,7 +55,7 @@ class Place:
         return cls(found, int(index) if index else None)
 
 
-class PromptEditor(TextArea):
+class PromptEditor(TextField):
     """A prompt being typed, over the line it belongs to. Enter keeps it, escape drops it, ctrl+j breaks the line."""
 
     DEFAULT_CSS = """
@@ -191,19 +191,17 @@ whose answers are tracked. Enter edits in place (ctrl+j: line break); on a probe
         count = self.rows.option_count
         self.rows.highlighted = min(at if at is not None else 1, count - 1)
         formats = {p.format for p in (*prompts.positive, *prompts.negative)}
-        self.border_title = escape(f"1 Prompts · {prompts.name}" + (" · chat" if formats == {"chat"} else ""))
+        self.border_title = Text(f"1 Prompts · {prompts.name}" + (" · chat" if formats == {"chat"} else ""))
         self.border_subtitle = caution(prompts)
 
     def _options(self, group: Group) -> list[Option]:
         entries: Sequence[object] = getattr(self._prompts, group)
-        heading = Content.assemble((f"{MARKS[group]} {group}", "bold"), (f"  {len(entries)}", "dim"))
+        heading = Text.assemble((f"{MARKS[group]} {group}", "bold"), (f"  {len(entries)}", "dim"))
         found = [Option(heading, id=Place(group, None).id)]
         texts = [getattr(entry, "text", "") for entry in entries]
-        found += [
-            Option(Content("  " + safe(text.replace("\n", "⏎"))), id=Place(group, i).id) for i, text in enumerate(texts)
-        ]
+        found += [Option(Text("  " + visible(text)), id=Place(group, i).id) for i, text in enumerate(texts)]
         if not entries:
-            found[0] = Option(Content.assemble(heading, (f"  {EMPTY[group]}", "italic dim")), id=Place(group, None).id)
+            found[0] = Option(Text.assemble(heading, (f"  {EMPTY[group]}", "italic dim")), id=Place(group, None).id)
         return found
 
     def place(self) -> Place:

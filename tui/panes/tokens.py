@@ -6,20 +6,19 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar
 
-from rich.text import Text
 from textual import on
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Vertical
-from textual.content import Content
-from textual.markup import escape
 from textual.message import Message
 from textual.widgets import OptionList, Static
 from textual.widgets.option_list import Option
 
 from engine.records import Prompt, Shown, TokenFeatures
+from engine.safe_rich import Text
+from engine.safe_text import visible
 from tui.token_text import MASKED, Passage, TokenText, step_of
-from tui.words import feature_in_words, token_in_words, tokens_in_words
+from tui.words import feature_in_words, tokens_in_words
 
 NOTHING = """\
 Here you read one feature on your prompts, token by token.
@@ -111,7 +110,7 @@ features of the token under the cursor: enter shows one, p pins it, space ablate
         )
         if self.text.cursor is not None and self._is_masked(*self.text.cursor):
             self._to_first_counted()
-        self.border_title = escape(f"2 Tokens · {feature_in_words(shown.feature, label, tokens)}")
+        self.border_title = Text(f"2 Tokens · {feature_in_words(shown.feature, label, tokens)}")
         self.border_subtitle = f"max {shown.maximum:.2f}" if self._by_strength() else "silent on these prompts"
         self._show_legend()
 
@@ -148,7 +147,7 @@ features of the token under the cursor: enter shows one, p pins it, space ablate
             return
         token, value, counts = here
         number = f"{value + 0.0:.2f}" if counts else "masked"
-        here_in_words = Text(f"“{token_in_words(token)}” {number}", no_wrap=True)
+        here_in_words = Text(f"“{visible(token)}” {number}", no_wrap=True)
         self.query_one("#token-legend", Static).update(
             here_in_words.append("   ").append_text(self.text.legend(self._shown.maximum))
         )
@@ -207,7 +206,7 @@ features of the token under the cursor: enter shows one, p pins it, space ablate
         options = self.query_one("#token-features", OptionList)
         options.set_options(
             Option(
-                Content.assemble(
+                Text.assemble(
                     (f"{at.feature:>6}", "bold"),
                     f"  {at.activation:6.2f}  ",
                     name_of(at.feature) or tokens_in_words(at.tokens),
@@ -217,10 +216,10 @@ features of the token under the cursor: enter shows one, p pins it, space ablate
             for at in found.features
         )  # fmt: skip
         if not found.features:
-            self.notify(f"No feature fires on “{token_in_words(found.token)}”.")
+            self.notify(f"No feature fires on “{visible(found.token)}”.")
             return
-        title = f"{found.n_active} features fire on “{token_in_words(found.token)}” · escape closes"
-        self.query_one("#token-features-title", Static).update(title)
+        title = f"{found.n_active} features fire on “{visible(found.token)}” · escape closes"
+        self.query_one("#token-features-title", Static).update(Text(title))
         self.add_class("-listing")
         options.highlighted = 0
         options.focus()

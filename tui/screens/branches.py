@@ -8,11 +8,11 @@ from typing import ClassVar, NamedTuple
 from textual import on
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
-from textual.content import Content
 from textual.widgets import OptionList
 from textual.widgets.option_list import Option
 
 from engine.records import Generated
+from engine.safe_rich import Text
 from tui.branches import difference_in_words, name_of
 from tui.screens.dialogs import Dialog
 
@@ -54,7 +54,7 @@ class Branches(Dialog[Chosen]):
     def _line(self, text: Generated) -> Option:
         mark = "▸" if text is self._shown else "◂" if text is self._beside else " "
         difference = difference_in_words(text, self._shown)
-        return Option(Content.assemble(f"{mark} ", (name_of(text), "bold"), "\n    ", (difference, "dim")))
+        return Option(Text.assemble(f"{mark} ", (name_of(text), "bold"), "\n    ", (difference, "dim")))
 
     @on(OptionList.OptionSelected)
     def show(self, event: OptionList.OptionSelected) -> None:

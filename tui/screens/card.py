@@ -7,13 +7,13 @@ from math import ceil, log1p
 
 from rich.console import RenderableType
 from rich.table import Table
-from rich.text import Text
 
 from engine import measures
 from engine.records import Bin, CoActive, Described, Effect, FeatureRow, Neighbour
+from engine.safe_rich import Text
+from engine.safe_text import visible
 from tui.effects import Effects, effect_in_words, number, percent
-from tui.token_layout import safe
-from tui.words import token_in_words, tokens_in_words
+from tui.words import tokens_in_words
 
 AROUND = 30
 """Characters of text shown on either side of a strong token."""
@@ -102,9 +102,9 @@ def strongest(found: Described) -> Text:
     text = Text("Strongest tokens\n" if found.strongest else "", "bold", no_wrap=True, overflow="ellipsis")
     for strong in found.strongest:
         text.append(f"{strong.activation:6.2f} {strong.source:9} ", "not bold dim")
-        text.append(flat(strong.before)[-AROUND:].rjust(AROUND), "not bold dim")
-        text.append(token_in_words(strong.token), "bold reverse")
-        text.append(flat(strong.after)[:AROUND] + "\n", "not bold dim")
+        text.append(visible(strong.before)[-AROUND:].rjust(AROUND), "not bold dim")
+        text.append(visible(strong.token), "bold reverse")
+        text.append(visible(strong.after)[:AROUND] + "\n", "not bold dim")
     return text
 
 
@@ -116,8 +116,8 @@ def lens(found: Described) -> RenderableType:
         table.add_column(name, justify="left" if name else "right", min_width=18 if name else 8)
     for up, down in zip(found.promoted, found.suppressed, strict=True):
         table.add_row(
-            Text(f"“{token_in_words(up.token)}”"), number(up.logit),
-            Text(f"“{token_in_words(down.token)}”"), number(down.logit),
+            Text(f"“{visible(up.token)}”"), number(up.logit),
+            Text(f"“{visible(down.token)}”"), number(down.logit),
         )  # fmt: skip
     return table
 
@@ -150,8 +150,3 @@ def companion(found: CoActive, name_of: dict[int, str]) -> Text:
     """One line: share of the tokens on which any of the two fires, and on how many both do."""
     words = name_of.get(found.feature) or tokens_in_words(found.tokens)
     return Text(f"{found.jaccard:4.0%} ({found.both})  #{found.feature} {words}")
-
-
-def flat(text: str) -> str:
-    """Text on one line."""
-    return safe(text).replace("\n", "⏎").replace("\t", " ")

@@ -5,18 +5,18 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, ClassVar
 
 from rich.table import Table
-from rich.text import Text
 from textual import on
 from textual.binding import Binding, BindingType
 from textual.widgets import DataTable
 
 from engine import measures
 from engine.records import AttributedFeature, Attribution
+from engine.safe_rich import Text
+from engine.safe_text import visible
 from engine.words import listed
 from tui.effects import Effects, effect_in_words, measure_in_words, number
 from tui.screens.report import Report
 from tui.screens.table_page import TablePage, name_cell, right
-from tui.token_layout import safe
 from tui.words import count_in_words
 
 if TYPE_CHECKING:
@@ -146,7 +146,7 @@ def about(found: Attribution, stale: str) -> Text:
     text.append(f" · Spearman with the exact effect: estimate {correlation(found.spearman)}")
     text.append(f", activation {correlation(found.spearman_activation)} · {found.dtype}")
     for warning in (*found.warnings, *filter(None, [stale])):
-        text.append(f"\n⚠ {safe(warning)}", "bold")
+        text.append(f"\n⚠ {warning}", "bold")
     return text
 
 
@@ -176,5 +176,5 @@ def probes_page(found: Attribution) -> Table:
     for probe in found.probes:
         mass = f"{probe.mass:.3f}" + (" ⚠" if probe.mass < measures.LOW_MASS else "")
         covariate = "–" if probe.covariate is None else number(probe.covariate)
-        table.add_row(number(probe.value, 3), mass, covariate, Text(safe(probe.fed.text).replace("\n", "⏎")))
+        table.add_row(number(probe.value, 3), mass, covariate, Text(visible(probe.fed.text)))
     return table

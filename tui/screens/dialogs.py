@@ -10,12 +10,12 @@ from textual import events, on
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Horizontal, Vertical, VerticalScroll
-from textual.content import Content
-from textual.markup import escape
 from textual.screen import ModalScreen
 from textual.widgets import Input, OptionList, Select, Static
 from textual.widgets.option_list import Option
 
+from engine.safe_rich import Text
+from tui.fields import LineField
 from tui.words import from_a_field, in_a_field
 
 T = TypeVar("T")
@@ -45,11 +45,11 @@ class Dialog(ModalScreen[T | None], Generic[T]):
     def compose(self) -> ComposeResult:
         """The frame around the dialog's own widgets."""
         with Vertical(classes="frame") as frame:
-            frame.border_title = escape(self._title)
+            frame.border_title = Text(self._title)
             yield from self.compose_content()
             yield Static(classes="problem", markup=False)
             if self._hint:
-                yield Static(self._hint, classes="hint", markup=False)
+                yield Static(Text(self._hint), classes="hint", markup=False)
 
     def compose_content(self) -> ComposeResult:
         """The dialog's own widgets."""
@@ -64,7 +64,7 @@ class Dialog(ModalScreen[T | None], Generic[T]):
     def show_problem(self, problem: str) -> None:
         """Says what is wrong; the dialog stays."""
         line = self.query_one(".problem", Static)
-        line.update(problem)
+        line.update(Text(problem))
         line.display = bool(problem)
 
     def action_leave(self) -> None:
@@ -89,7 +89,7 @@ class AskText(Dialog[str]):
 
     def compose_content(self) -> ComposeResult:
         """The line."""
-        yield Input(self._value, placeholder=self._placeholder)
+        yield LineField(self._value, placeholder=self._placeholder)
 
     @on(Input.Submitted)
     def go_on(self, event: Input.Submitted) -> None:
@@ -141,7 +141,7 @@ class Choose(Dialog[str]):
         """The list."""
         yield OptionList(
             *(
-                Option(Content.assemble(c.text, ("  " + c.detail if c.detail else "", "dim")), id=c.id)
+                Option(Text.assemble(c.text, ("  " + c.detail if c.detail else "", "dim")), id=c.id)
                 for c in self._choices
             ),
             markup=False,
@@ -199,13 +199,13 @@ class Form(Dialog[dict[str, str]]):
         with VerticalScroll(can_focus=False):
             for field in self._fields:
                 with Horizontal(classes="row"):
-                    yield Static(field.label, classes="label", markup=False)
+                    yield Static(Text(field.label), classes="label", markup=False)
                     if field.choices:
                         yield Select(
                             [(c, c) for c in field.choices], value=field.value, allow_blank=False, id=f"f-{field.name}"
                         )
                     else:
-                        yield Input(in_a_field(field.value), placeholder=field.placeholder, id=f"f-{field.name}")
+                        yield LineField(in_a_field(field.value), placeholder=field.placeholder, id=f"f-{field.name}")
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
         """An open list of choices has the arrows for itself."""

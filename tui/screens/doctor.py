@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from rich.console import Group, RenderableType
 from rich.table import Table
-from rich.text import Text
 
 from engine.records import Check, Diagnosis
+from engine.safe_rich import Text
 from tui.health import in_doubt, red
 from tui.words import count_in_words
 

@@ -6,18 +6,16 @@ from typing import TYPE_CHECKING, ClassVar
 
 from rich.console import Group, RenderableType
 from rich.table import Table
-from rich.text import Text
 from textual import events
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Vertical, VerticalScroll
-from textual.markup import escape
 from textual.screen import ModalScreen
 from textual.widgets import Static
 
+from engine.safe_rich import Text
 from tui.panes.edits import effect_in_words
 from tui.screens import card
-from tui.token_layout import safe
 from tui.words import feature_in_words
 
 if TYPE_CHECKING:
@@ -87,7 +85,7 @@ class FeaturePage(ModalScreen[None]):
             return
         flow, feature = self.flow, self.feature
         frame = self.query_one(".frame")
-        frame.border_title = escape(f"Feature {feature_in_words(feature, flow.screen.name_of(feature), ())}")
+        frame.border_title = Text(f"Feature {feature_in_words(feature, flow.screen.name_of(feature), ())}")
         place = self._order.index(feature) + 1 if feature in self._order else 0
         frame.border_subtitle = f"{place} of {len(self._order)}" if place else ""
         self.query_one("#card", Static).update(Group(*self._parts()))
@@ -102,7 +100,7 @@ class FeaturePage(ModalScreen[None]):
             head.append(f"Fires most on {flow.tokens_in_words(feature)}\n")
         for what, words in (("Note", flow.note(feature)), ("Explanation", flow.explanation(feature))):
             if words:
-                head.append(f"{what}: ", "bold").append(safe(words) + "\n", "not bold")
+                head.append(f"{what}: ", "bold").append(words + "\n", "not bold")
         if flow.address(feature):
             head.append(f"{flow.address(feature)}\n", "dim")
         found = flow.described(feature)

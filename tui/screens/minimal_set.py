@@ -4,17 +4,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar
 
-from rich.text import Text
 from textual import on
 from textual.binding import Binding, BindingType
 from textual.widgets import DataTable
 
 from engine import measures
 from engine.records import MinimalSet
+from engine.safe_rich import Text
 from engine.words import beaten, set_evidence
 from tui.effects import measure_in_words, number
 from tui.screens.table_page import TablePage, name_cell, right
-from tui.token_layout import safe
 from tui.words import count_in_words
 
 if TYPE_CHECKING:
@@ -91,7 +90,7 @@ def about(found: MinimalSet) -> Text:
     if found.facts_kept is not None and found.facts_kept < FACTS_KEPT:
         warnings.append("Facts suffer: a penalty for harm (m again) looks for another set.")
     for warning in warnings:
-        text.append(f"\n⚠ {safe(warning)}", "bold")
+        text.append(f"\n⚠ {warning}", "bold")
     return text
 
 

@@ -6,11 +6,11 @@ from collections.abc import Callable, Sequence
 
 from textual import on
 from textual.app import ComposeResult
-from textual.content import Content
 from textual.widgets import Input, OptionList, Static
 from textual.widgets.option_list import Option
 
 from engine.records import MemoryLeft
+from engine.safe_rich import Text
 from engine.sources.presets import Preset
 from tui.screens.dialogs import Field, Form
 from tui.words import size_in_words
@@ -64,10 +64,10 @@ class ModelForm(Form):
     def _is_too_big(self, preset: Preset) -> bool:
         return self._memory is not None and preset.bytes_needed() > self._memory.total
 
-    def _line(self, preset: Preset) -> Content:
+    def _line(self, preset: Preset) -> Text:
         mark, style = ("✗ ", "dim") if self._is_too_big(preset) else ("  ", "")
         size = size_in_words(preset.bytes_needed())
-        return Content.assemble((f"{mark}{preset.name:{NAME_WIDTH}} {size:>8}  ", style), (preset.title, "dim"))
+        return Text.assemble((f"{mark}{preset.name:{NAME_WIDTH}} {size:>8}  ", style), (preset.title, "dim"))
 
     @on(OptionList.OptionHighlighted)
     def show_detail(self, event: OptionList.OptionHighlighted) -> None:
@@ -78,7 +78,7 @@ class ModelForm(Form):
             has = f"{self._device} has {size_in_words(self._memory.total)}"
             needs += f": too big, {has}" if self._is_too_big(preset) else f", {has}"
         pair = preset.sae or f"{preset.model_name} and its {preset.sae_name}"
-        self.query_one("#detail", Static).update(f"{pair}\n{needs}")
+        self.query_one("#detail", Static).update(Text(f"{pair}\n{needs}"))
 
     @on(OptionList.OptionSelected)
     def take(self, event: OptionList.OptionSelected) -> None:

@@ -8,6 +8,7 @@ from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.widgets import TextArea
 
+from tui.fields import TextField
 from tui.screens.dialogs import Dialog
 
 
@@ -25,7 +26,7 @@ class AskNote(Dialog[str]):
 
     def compose_content(self) -> ComposeResult:
         """The text."""
-        yield TextArea(self._text, soft_wrap=True, highlight_cursor_line=False, tab_behavior="focus")
+        yield TextField(self._text, soft_wrap=True, highlight_cursor_line=False, tab_behavior="focus")
 
     def on_mount(self) -> None:
         """Behind what is there."""

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from rich.table import Table
-from rich.text import Text
 
 from engine.records import ProbeRow, ProbeTable
+from engine.safe_rich import Text
 from tui.pairs import differing, without_end
-from tui.token_layout import safe
 
 
 def probe_table(result: ProbeTable) -> Table:
@@ -37,6 +36,6 @@ def arms(row: ProbeRow) -> tuple[Text, Text]:
     for tokens, differs in zip(texts, differing(*texts), strict=True):
         text = Text()
         for token, marked in zip(tokens, differs, strict=True):
-            text.append(safe(token), "bold underline" if marked else "")
+            text.append(token, "bold underline" if marked else "")
         found.append(text)
     return found[0], found[1]

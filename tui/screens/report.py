@@ -8,9 +8,10 @@ from rich.console import RenderableType
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Vertical, VerticalScroll
-from textual.markup import escape
 from textual.screen import ModalScreen
 from textual.widgets import Static
+
+from engine.safe_rich import Text
 
 
 class Report(ModalScreen[None]):
@@ -37,7 +38,7 @@ class Report(ModalScreen[None]):
     def compose(self) -> ComposeResult:
         """The page."""
         with Vertical(classes="frame") as frame:
-            frame.border_title = escape(self._title)
+            frame.border_title = Text(self._title)
             with VerticalScroll():
                 yield Static(self._text, id="report-text")
             yield Static("↑↓ scroll · escape closes", classes="hint", markup=False)

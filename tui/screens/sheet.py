@@ -10,10 +10,11 @@ from textual import events, on
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Horizontal, Vertical
-from textual.content import Content
 from textual.message import Message
 from textual.widgets import Input, Static
 
+from engine.safe_rich import Text
+from tui.fields import LineField
 from tui.screens.dialogs import Dialog, Field
 
 Values = dict[str, str]
@@ -47,7 +48,7 @@ class Turn(Static, can_focus=True):
 
     def _draw(self) -> None:
         only = len(self._values) < 2
-        self.update(Content(self.value if only else f"‹ {self.value} ›"))
+        self.update(Text(self.value if only else f"‹ {self.value} ›"))
 
     def action_turn(self, step: int) -> None:
         """The next value, or the one before."""
@@ -95,11 +96,11 @@ class Sheet(Dialog[Values]):
         with Vertical(classes="fields"):
             for field in self._fields:
                 with Horizontal(classes="row"):
-                    yield Static(field.label, classes="label", markup=False)
+                    yield Static(Text(field.label), classes="label", markup=False)
                     if field.choices:
                         yield Turn(field.choices, field.value, id=f"f-{field.name}")
                     else:
-                        yield Input(field.value, placeholder=field.placeholder, id=f"f-{field.name}")
+                        yield LineField(field.value, placeholder=field.placeholder, id=f"f-{field.name}")
         yield Static(classes="summary", markup=False)
 
     def on_mount(self) -> None:
@@ -124,7 +125,7 @@ class Sheet(Dialog[Values]):
         line = self.query_one(".summary", Static)
         line.display = not problem
         if not problem:
-            line.update(self._summary(values))
+            line.update(Text(self._summary(values)))
 
     def action_field(self, step: int) -> None:
         """To the next field, or the one before."""

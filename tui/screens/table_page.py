@@ -5,16 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import ClassVar
 
-from rich.text import Text
 from textual import events
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Vertical
-from textual.markup import escape
 from textual.screen import ModalScreen
 from textual.widgets import DataTable, Static
 
-from tui.words import token_in_words
+from engine.safe_rich import Text
+from engine.safe_text import visible
 
 FRAME, BORDERS = 130, 5
 """Columns that a page takes at most; of them for border, padding and scrollbar."""
@@ -47,7 +46,7 @@ class TablePage(ModalScreen[None]):
     def compose(self) -> ComposeResult:
         """What it is about, the table, the keys."""
         with Vertical(classes="frame") as frame:
-            frame.border_title = escape(self._title)
+            frame.border_title = Text(self._title)
             yield Static(self._about, classes="about")
             yield DataTable[Text](cursor_type="row", cell_padding=0, fixed_columns=2)
             yield Static(self._hint, classes="hint", markup=False)
@@ -97,6 +96,6 @@ def right(words: str) -> Text:
 
 def name_cell(name: str, width: int) -> Text:
     """A feature's words, cut where they are too long."""
-    text = Text(" " + token_in_words(name))
+    text = Text(" " + visible(name))
     text.truncate(width - 1, overflow="ellipsis")
     return text
