@@ -13,6 +13,7 @@ from typing import Any
 
 import msgspec
 
+from engine import session_check
 from engine.errors import SessionError
 from engine.records import (
     Attribution,
@@ -30,6 +31,7 @@ from engine.records import (
 
 VERSION = 2
 SUFFIX = ".saescope.json"
+NEW_LINE = b"\n"
 
 
 class EditSlot(Edit, frozen=True):
@@ -82,6 +84,8 @@ class Session(Record, frozen=True):
     workspace: Workspace | None = None
     """The app's; None in a session written by the command line."""
 
+
+RULES = session_check.RULES | {Workspace: lambda work: session_check.once("edits", [e.feature for e in work.edits])}
 
 SAME = {
     "model_fingerprint": "model",
@@ -138,12 +142,31 @@ def read(path: Path) -> Session:
 
 
 def decode(data: bytes, what: str) -> Session:
-    """A session from its JSON. Raises SessionError naming the file, or whatever else `what` calls it."""
+    """A session from its JSON, whose parts agree. Raises SessionError naming the file, or what `what` calls it."""
+    raw = raw_session(data, what)
+    remedy = "Mend the field it names, or use a copy."
     try:
-        raw = msgspec.json.decode(data)
+        found = msgspec.convert(raw, Session, str_keys=True)
+    except msgspec.ValidationError as error:
+        raise SessionError(f"{what} is damaged: {error}.", remedy) from error
+    for problem in session_check.problems(found, RULES):
+        raise SessionError(f"{what} is damaged: {problem}.", remedy)
+    return found
+
+
+def raw_session(data: bytes, what: str) -> Any:
+    """JSON that calls itself a session, as this version lays it out. Raises SessionError."""
+    try:
+        raw = msgspec.json.decode(data.decode())
+        version = raw.get("saescope_session") if isinstance(raw, dict) else None
+        if isinstance(version, int) and version < 2:
+            raw = upgraded(raw) | {"saescope_session": VERSION}
+    except UnicodeDecodeError as error:
+        where = f"byte {error.start + 1:,}, in line {data.count(NEW_LINE, 0, error.start) + 1:,}"
+        remedy = "Mend that byte, or use a copy."
+        raise SessionError(f"{what} is not a session file: {where}, is no UTF-8 text.", remedy) from error
     except (msgspec.DecodeError, RecursionError) as error:
         raise SessionError(f"{what} is not a session file: {error}.", "It may be cut off: use a copy.") from error
-    version = raw.get("saescope_session") if isinstance(raw, dict) else None
     if not isinstance(version, int):
         raise SessionError(f"{what} is not a session file.", f"Sessions end in {SUFFIX}.")
     if version > VERSION:
@@ -151,12 +174,7 @@ def decode(data: bytes, what: str) -> Session:
             f"{what} was written by a newer saescope (session version {version}, this one reads {VERSION}).",
             "Update saescope.",
         )
-    if version < 2:
-        raw = upgraded(raw) | {"saescope_session": VERSION}
-    try:
-        return msgspec.convert(raw, Session, str_keys=True)
-    except msgspec.ValidationError as error:
-        raise SessionError(f"{what} is damaged: {error}.", "Mend the field it names, or use a copy.") from error
+    return raw
 
 
 def upgraded(value: Any) -> Any:
