@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from typing import Any
 import msgspec
 
 from engine import session_check
-from engine.errors import SessionError
+from engine.errors import NewerSessionError, SessionError
 from engine.records import (
     Attribution,
     Edit,
@@ -28,6 +29,7 @@ from engine.records import (
     Record,
     Sampling,
 )
+from engine.requests import MOST_SAMPLES
 
 VERSION = 2
 SUFFIX = ".saescope.json"
@@ -85,7 +87,14 @@ class Session(Record, frozen=True):
     """The app's; None in a session written by the command line."""
 
 
-RULES = session_check.RULES | {Workspace: lambda work: session_check.once("edits", [e.feature for e in work.edits])}
+def of_workspace(work: Workspace) -> Iterator[str]:
+    """What is wrong with a workspace, as session_check.RULES tell of the others."""
+    yield from session_check.once("edits", [edit.feature for edit in work.edits])
+    if not 1 <= work.samples <= MOST_SAMPLES:
+        yield f"has {work.samples} samples: 1 to {MOST_SAMPLES:,} can be asked for"
+
+
+RULES = session_check.RULES | {Workspace: of_workspace}
 
 SAME = {
     "model_fingerprint": "model",
@@ -134,10 +143,21 @@ def differences(one: Loaded, other: Loaded) -> list[str]:
 
 def read(path: Path) -> Session:
     """Reads a session. Raises SessionError saying what is wrong with the file."""
+    found = read_if_there(path)
+    if found is None:
+        raise SessionError(f"The session {path} cannot be read: there is no such file.", "Check the path.")
+    return found
+
+
+def read_if_there(path: Path) -> Session | None:
+    """Reads a session; None where there is no such file. Raises SessionError saying what is wrong with the file."""
     try:
         data = path.read_bytes()
-    except OSError as error:
-        raise SessionError(f"The session {path} cannot be read: {error.strerror}.", "Check the path.") from error
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except (OSError, ValueError) as error:  # the latter: a null character in the path
+        reason = getattr(error, "strerror", error)
+        raise SessionError(f"The session {path} cannot be read: {reason}.", "Check the path.") from error
     return decode(data, str(path))
 
 
@@ -170,7 +190,7 @@ def raw_session(data: bytes, what: str) -> Any:
     if not isinstance(version, int):
         raise SessionError(f"{what} is not a session file.", f"Sessions end in {SUFFIX}.")
     if version > VERSION:
-        raise SessionError(
+        raise NewerSessionError(
             f"{what} was written by a newer saescope (session version {version}, this one reads {VERSION}).",
             "Update saescope.",
         )

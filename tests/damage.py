@@ -71,12 +71,10 @@ def damage_values(rng: random.Random, content: bytes) -> bytes:
     """JSON whose values, however deep, are others, each other's, missing, doubled or too deep."""
     raw = json.loads(content)
     for _ in range(rng.choice((1, 1, 1, 2, 4))):
-        holder, key = rng.choice(list(places(raw)))
-        if not holder:  # changed meanwhile
-            continue
+        holder, key = rng.choice(list(places(raw)) or [([None], 0)])
         how = rng.randrange(6)
         if how == 0:
-            other, place = rng.choice(list(places(raw)))
+            other, place = rng.choice(list(places(raw)) or [([None], 0)])
             holder[key] = json.loads(json.dumps(other[place]))
         elif how == 1:
             del holder[key]

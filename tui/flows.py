@@ -12,11 +12,10 @@ from rich.text import Text
 import prompts
 import prompts.importer
 import prompts.writer
-from engine import prompt_sets
+from engine import paths, prompt_sets
 from engine.errors import SaescopeError
 from engine.export import edits_in_words
 from engine.records import Answer, Diagnosis, Format, Probe, ProbeTable, Prompt, Sampling
-from tui import paths
 from tui.help import help_text
 from tui.screens.dialogs import AskText, Choice, Choose, Field, Form
 from tui.screens.doctor import checks_page
