@@ -142,6 +142,8 @@ class AutosaveStore:
         except FileExistsError:
             pass
         except OSError as error:
+            with suppress(OSError):
+                copy.unlink()  # half of it, perhaps
             return f"It stays in {self.path}; no copy could be made: {error.strerror}."
         return f"A copy is kept as {copy}."
 

@@ -75,18 +75,23 @@ def damage_values(rng: random.Random, content: bytes) -> bytes:
         how = rng.randrange(6)
         if how == 0:
             other, place = rng.choice(list(places(raw)) or [([None], 0)])
-            holder[key] = json.loads(json.dumps(other[place]))
+            holder[key] = copy(other[place])
         elif how == 1:
             del holder[key]
         elif how == 2 and isinstance(holder, list):
-            holder.insert(rng.randrange(len(holder) + 1), json.loads(json.dumps(holder[key])))
+            holder.insert(rng.randrange(len(holder) + 1), copy(holder[key]))
         elif how == 3 and isinstance(holder, list):
             rng.shuffle(holder)
         elif how == 4 and isinstance(holder[key], bool | int | float):
             holder[key] = rng.choice((holder[key] + 1, -holder[key], holder[key] * 10**6, 0, -1, 2**63, 1e308))
         else:
-            holder[key] = rng.choice(WRONG)
+            holder[key] = copy(rng.choice(WRONG))
     return json.dumps(raw, ensure_ascii=False).encode("utf-8")
+
+
+def copy(value):
+    """A value of its own, so that none is in itself."""
+    return json.loads(json.dumps(value))
 
 
 def places(value):

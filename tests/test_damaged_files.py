@@ -188,7 +188,7 @@ def test_a_damaged_database_never_keeps_the_store_from_working(tmp_path, databas
         path.write_bytes(data)
         store = AutosaveStore(path)
         latest, found = store.latest(), read_all(store)
-        assert len(found) == 3 or store.notice or latest is not None
+        assert not data or len(found) == 3 or store.notice or latest is not None
         try:
             store.save("d", "d", WHOLE)
         except SessionError as error:  # its header says that it is newer, or not to be written
@@ -264,7 +264,7 @@ def test_damaged_notes_are_kept_and_the_others_are_read(tmp_path):
         assert notes.of("ab" * 32).keys() == found.keys() | {99}
         return len(found) == 4
 
-    assert some(range(COUNT), tried)
+    assert some(range(COUNT // 2), tried)
 
 
 KEPT = json.dumps({"neuronpedia": "a/b", "explanations": {"3": "women", "7": "nurses"}}).encode()

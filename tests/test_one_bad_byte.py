@@ -243,7 +243,7 @@ async def test_damaged_sessions_that_open_are_shown_page_by_page(tmp_path):
         with suppress(SessionError):
             found.append(sessions.decode(damaged(number, content, json_values=True), "it"))
     async with opened(tmp_path) as b:
-        for session in found[:3]:
+        for session in found[:2]:
             b.main.sessions.exchange(Study.from_session(session))
             await b.press("C", "escape", "V", "escape", "4", "right_square_bracket", "e", "w")
             b.main.causes.show_last_set()
