@@ -24,7 +24,10 @@ def problems(value: Any, rules: dict[type, Rule], place: str = "") -> Iterator[s
                 yield from (f"{place} {problem}" for problem in rule(value))
             for name in value.__struct_fields__:
                 yield from problems(getattr(value, name), rules, f"{place}.{name}" if place else name)
-        case tuple() if value and isinstance(value[0], int | float):  # there may be thousands of them
+        # of these there may be thousands, a number or a string a token
+        case (str() | float() | bool(), *_):
+            pass
+        case (int(), *_):
             yield from problems(max(value, key=abs), rules, place)
         case tuple():
             for index, item in enumerate(value):
