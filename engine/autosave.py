@@ -13,31 +13,26 @@ import time
 from collections.abc import Callable
 from contextlib import closing, suppress
 from datetime import UTC, datetime
+from hashlib import sha256
 from pathlib import Path
 from typing import TypeVar
 
 import platformdirs
 
+from engine import paths
 from engine import session as sessions
-from engine.errors import SessionError
+from engine import session_table as table
+from engine.errors import NewerSessionError, SessionError
 from engine.records import Record
 from engine.safe_text import to_json
 from engine.session import Session
 
 T = TypeVar("T")
 KEPT = 100
-LAYOUT = 1
 BUSY_SECONDS = 5.0
-BESIDE = ("-wal", "-shm")
-DAMAGED = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
+DAMAGED = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR}
+"""The last: a table of another form."""
 BUSY = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}
-COUNTS = ("prompts", "edits", "rankings", "generations", "probe_tables")
-TABLE = f"""
-CREATE TABLE IF NOT EXISTS sessions (
-    id TEXT PRIMARY KEY, place INTEGER NOT NULL, name TEXT NOT NULL, updated TEXT NOT NULL, file TEXT,
-    {", ".join(f"{count} INTEGER NOT NULL" for count in COUNTS)}, body BLOB NOT NULL
-)
-"""
 
 
 class StoredInfo(Record, frozen=True):
@@ -70,7 +65,7 @@ class AutosaveStore:
     def __init__(self, path: Path | None = None) -> None:
         self.path = path or Path(platformdirs.user_state_dir("saescope")) / "sessions.sqlite3"
         self.notice = ""
-        """The last thing that went wrong and was worked around, in words for the user; "" if nothing did."""
+        """What went wrong and was worked around, in words for the user, a line each; "" if nothing did."""
         self._owns_folder = path is None
         self._one_at_a_time = threading.Lock()
 
@@ -79,17 +74,15 @@ class AutosaveStore:
     def save(self, id: str, name: str, session: Session, file: str | None = None) -> None:
         """Stores the session under its id, in place of what was there. Raises SessionError where that fails."""
         updated = datetime.now(UTC).isoformat(timespec="seconds")
-        values = (storable(name), updated, None if file is None else storable(file), *counts(session))
+        about = (storable(name), updated, None if file is None else storable(file), *counts(session))
         body = to_json(session).encode()
 
         def work(db: sqlite3.Connection) -> None:
             db.execute("BEGIN IMMEDIATE")
-            (place,) = db.execute("SELECT coalesce(max(place), 0) + 1 FROM sessions").fetchone()
-            marks = ", ".join("?" * (len(values) + 3))
-            columns = f"id, place, name, updated, file, {', '.join(COUNTS)}, body"
-            db.execute(f"INSERT OR REPLACE INTO sessions ({columns}) VALUES ({marks})", (id, place, *values, body))
-            oldest = "SELECT id FROM sessions ORDER BY place DESC LIMIT -1 OFFSET ?"
-            db.execute(f"DELETE FROM sessions WHERE id IN ({oldest})", (KEPT,))
+            (place,) = db.execute(f"SELECT coalesce(max({table.PLACE}), 0) + 1 FROM sessions").fetchone()
+            db.execute(f"INSERT OR REPLACE {table.PUT}", (key(id), place, *about, body))
+            oldest = f"SELECT rowid FROM sessions {table.NEWEST_FIRST} LIMIT -1 OFFSET ?"
+            db.execute(f"DELETE FROM sessions WHERE rowid IN ({oldest})", (KEPT,))
             db.execute("COMMIT")
 
         self._run(work)
@@ -98,7 +91,8 @@ class AutosaveStore:
         """What is stored, newest first."""
 
         def work(db: sqlite3.Connection) -> list[StoredInfo]:
-            return [StoredInfo(*row) for row in db.execute(f"SELECT {INFO} FROM sessions ORDER BY place DESC")]
+            query = f"SELECT {table.ID}, {table.ABOUT} FROM sessions {table.NEWEST_FIRST}"
+            return [StoredInfo(id.decode("utf-8", "surrogateescape"), *about) for id, *about in db.execute(query)]
 
         return self._try(work) or []
 
@@ -108,20 +102,85 @@ class AutosaveStore:
             try:
                 return Stored(info, self.load(info.id))
             except SessionError as error:
-                self.notice = error.message
+                self._note(error.message)
         return None
 
     def load(self, id: str) -> Session:
-        """One session. Raises SessionError where it is missing or damaged."""
-        query = "SELECT name, body FROM sessions WHERE id = ?"
-        row = self._run(lambda db: db.execute(query, (id,)).fetchone())
+        """One session. Raises SessionError where it is missing or damaged; of a damaged one a copy is made."""
+        query = f"SELECT {table.NAME}, {table.BODY} FROM sessions WHERE {table.ID} = ? {table.NEWEST_FIRST}"
+        row = self._run(lambda db: db.execute(query, (key(id),)).fetchone())
         if row is None:
             raise SessionError(f"There is no stored session {id}.", "It may have been deleted, or be too old.")
-        return sessions.decode(row[1], f"The stored session {row[0]!r}")
+        name, body = row
+        try:
+            return sessions.decode(body, f"The stored session {name!r}")
+        except NewerSessionError:
+            raise
+        except SessionError as error:
+            raise SessionError(f"{error.message} {self._copied(body)}", "Mend the copy, then open it.") from error
 
     def delete(self, id: str) -> None:
         """Forgets a session; harmless if it is not there. Raises SessionError where that fails."""
-        self._run(lambda db: db.execute("DELETE FROM sessions WHERE id = ?", (id,)) and None)
+        self._run(lambda db: db.execute(f"DELETE FROM sessions WHERE {table.ID} = ?", (key(id),)) and None)
+
+    # ---- what is damaged
+
+    def _note(self, problem: str) -> None:
+        """One more thing that was worked around."""
+        if problem not in self.notice:
+            self.notice = f"{self.notice}\n{problem}".strip()
+
+    def _copied(self, body: bytes) -> str:
+        """Writes a damaged session beside the database, once; says in words where it is."""
+        copy = self.path.with_name(f"damaged-{sha256(body).hexdigest()[:12]}{sessions.SUFFIX}")
+        try:
+            with open(os.open(copy, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), "wb") as file:
+                file.write(body)
+        except FileExistsError:
+            pass
+        except OSError as error:
+            with suppress(OSError):
+                copy.unlink()  # half of it, perhaps
+            return f"It stays in {self.path}; no copy could be made: {error.strerror}."
+        return f"A copy is kept as {copy}."
+
+    def _move_aside(self, inode: int | None, error: Exception) -> None:
+        """Renames the damaged database and what belongs to it, and takes over what can be read of it.
+
+        Raises SessionError where that fails.
+        """
+        try:
+            if os.stat(self.path).st_ino != inode:
+                return  # another process has just done so: this is a new one
+            aside = paths.broken_name(self.path)
+            os.rename(self.path, aside)
+            for name in table.BESIDE:
+                with suppress(FileNotFoundError):
+                    os.rename(f"{self.path}{name}", f"{aside}{name}")
+        except FileNotFoundError:
+            return
+        except OSError as reason:
+            raise self._unusable(f"it is damaged ({error}) and cannot be moved: {reason.strerror}") from reason
+        saved = self._take_over(aside)
+        taken = f"The {saved} that could be read are in a new one." if saved else "A new one is begun."
+        self._note(f"The stored sessions were damaged ({error}): the file is kept as {aside}. {taken}")
+
+    def _take_over(self, aside: Path) -> int:
+        """Puts what can be read of a damaged database into the new one; returns how many sessions that is."""
+        with suppress(OSError, sqlite3.Error, MemoryError):
+            rows = table.readable_rows(aside)
+            self._make_file()
+            with closing(table.connect(self.path, BUSY_SECONDS)) as db:
+                self._prepare(db)
+                db.execute("BEGIN IMMEDIATE")
+                before = db.total_changes
+                # the newest first, lest an older one of the same id stands in its way; all before what is saved now
+                for place, (id, _, *others) in sorted(enumerate(rows, 1 - len(rows)), reverse=True):
+                    db.execute(f"INSERT OR IGNORE {table.PUT}", (id, place, *others))
+                saved = db.total_changes - before
+                db.execute("COMMIT")
+                return saved
+        return 0
 
     # ---- the database
 
@@ -130,7 +189,7 @@ class AutosaveStore:
         try:
             return self._run(work)
         except SessionError as error:
-            self.notice = error.message
+            self._note(error.message)
             return None
 
     def _run(self, work: Callable[[sqlite3.Connection], T]) -> T:
@@ -142,12 +201,11 @@ class AutosaveStore:
                 try:
                     self._make_file()
                     inode = os.stat(self.path).st_ino
-                    with closing(sqlite3.connect(self.path, BUSY_SECONDS, isolation_level=None)) as db:
+                    with closing(table.connect(self.path, BUSY_SECONDS)) as db:
                         self._prepare(db)
                         return work(db)
-                except sqlite3.Error as error:
-                    # not every error of sqlite3 has a code
-                    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+                except (sqlite3.Error, UnicodeDecodeError) as error:
+                    code = code_of(error)
                     if code in DAMAGED and new_ones < 2:  # a disk that damages every new one is not to be filled
                         new_ones += 1
                         self._move_aside(inode, error)
@@ -155,8 +213,8 @@ class AutosaveStore:
                         raise self._unusable(str(error)) from error
                     else:  # where a database is just being made or tidied up, SQLite does not wait by itself
                         time.sleep(0.02)
-                except OSError as error:
-                    raise self._unusable(str(error.strerror)) from error
+                except (OSError, MemoryError) as error:
+                    raise self._unusable(getattr(error, "strerror", None) or "the memory is full") from error
 
     def _make_file(self) -> None:
         """An empty database only its owner can read; SQLite gives -wal and -shm the same permissions."""
@@ -168,7 +226,7 @@ class AutosaveStore:
         # only where there is none: closing a file that SQLite has open elsewhere in this process would drop its locks
         with suppress(FileExistsError):
             os.close(os.open(self.path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
-        for name in ("", *BESIDE):
+        for name in ("", *table.BESIDE):
             with suppress(FileNotFoundError):
                 os.chmod(f"{self.path}{name}", 0o600)
 
@@ -176,38 +234,33 @@ class AutosaveStore:
         db.execute("PRAGMA journal_mode = WAL")
         db.execute("PRAGMA synchronous = NORMAL")
         (layout,) = db.execute("PRAGMA user_version").fetchone()
-        if layout > LAYOUT:
-            raise SessionError(f"{self.path} was written by a newer saescope.", "Update saescope.")
-        if layout < LAYOUT:
-            db.execute(TABLE)
-            db.execute(f"PRAGMA user_version = {LAYOUT}")
-
-    def _move_aside(self, inode: int | None, error: sqlite3.Error) -> None:
-        """Renames the damaged database and what belongs to it. Raises SessionError where that fails."""
-        try:
-            if os.stat(self.path).st_ino != inode:
-                return  # another process has just done so: this is a new one
-            aside = free_name(f"{self.path}.broken-{datetime.now(UTC):%Y%m%d-%H%M%S}")
-            os.rename(self.path, aside)
-            for name in BESIDE:
-                with suppress(FileNotFoundError):
-                    os.rename(f"{self.path}{name}", f"{aside}{name}")
-        except FileNotFoundError:
-            return
-        except OSError as reason:
-            raise self._unusable(f"it is damaged ({error}) and cannot be moved: {reason.strerror}") from reason
-        self.notice = f"The stored sessions were damaged ({error}); the file is kept as {aside}, a new one is begun."
+        if layout > table.LAYOUT:
+            raise SessionError(
+                f"{self.path} was written by a newer saescope, or is damaged.",
+                "Update saescope, or move the file away.",
+            )
+        if layout < table.LAYOUT:
+            table.make(db)
 
     def _unusable(self, reason: str) -> SessionError:
         remedy = f"Make room and writable, or move away, {self.path}; until then save to a session file."
         return SessionError(f"Sessions cannot be stored in {self.path}: {reason}.", remedy)
 
 
-INFO = ", ".join(StoredInfo.__struct_fields__)
+def code_of(error: Exception) -> int:
+    """SQLite's code of an error; not every one has one. Words that are no UTF-8 are those of a damaged table."""
+    if isinstance(error, UnicodeDecodeError):
+        return sqlite3.SQLITE_CORRUPT
+    return getattr(error, "sqlite_errorcode", 0) & 0xFF
+
+
+def key(id: str) -> bytes:
+    """An id as it is stored, whatever bytes it came from."""
+    return id.encode("utf-8", "surrogateescape")
 
 
 def counts(session: Session) -> tuple[int, ...]:
-    """The numbers of COUNTS."""
+    """The numbers of session_table.COUNTS."""
     work = session.workspace
     prompts = len(work.prompts.positive) + len(work.prompts.negative) if work else 0
     results = (session.rankings, session.generations, session.probe_tables)
@@ -217,12 +270,3 @@ def counts(session: Session) -> tuple[int, ...]:
 def storable(text: str) -> str:
     """The text without what UTF-8 cannot hold, such as the odd bytes of an old file name."""
     return text.encode("utf-8", "replace").decode()
-
-
-def free_name(name: str) -> str:
-    """The name, or the name with a number behind it where there is such a file."""
-    number, found = 1, name
-    while os.path.exists(found):
-        number += 1
-        found = f"{name}-{number}"
-    return found

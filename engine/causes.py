@@ -29,6 +29,7 @@ from engine.records import (
     Probe,
     ProbeMeasured,
 )
+from engine.requests import check_causes
 
 NEAR = 16
 """A control is drawn among so many features that are most like the one it stands for."""
@@ -94,6 +95,7 @@ def _sides(probe: Probe, toward: str, against: str) -> Sides:
 
 def attribute(explorer: Explorer, request: Attribute) -> Events:
     """Which features does the measure depend on? Returns an Attribution. Raises UsageError, HookError, EditError."""
+    check_causes(request)
     sae, upper = explorer.sae, explorer.upper
     sae.columns([*request.candidates, *request.also])  # raises for a feature the SAE does not have
     found = yield from measured(explorer, request.measure)

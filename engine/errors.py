@@ -8,6 +8,7 @@
     ├── SaeError          the SAE's files are missing, broken or of an unknown kind
     │   └── MismatchError the SAE does not fit the model
     ├── SessionError      a session file that cannot be read or written
+    │   └── NewerSessionError one that a newer saescope wrote: nothing is wrong with it
     ├── NotesError        notes on features, or explanations of them, that cannot be read or written
     └── EngineFault       anything unexpected inside the engine; the log has the details
 
@@ -56,6 +57,10 @@ class MismatchError(SaeError):
 
 class SessionError(SaescopeError):
     """A session file that cannot be read or written."""
+
+
+class NewerSessionError(SessionError):
+    """A session that a newer saescope wrote: nothing is wrong with it."""
 
 
 class NotesError(SaescopeError):

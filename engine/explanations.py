@@ -20,6 +20,7 @@ import msgspec
 
 from engine.errors import NotesError
 from engine.notes import data_folder, locked, write_private
+from engine.paths import set_aside
 from engine.records import Loaded, Record
 from engine.safe_text import safe
 
@@ -64,7 +65,7 @@ class Explanations:
         self._seen: dict[str, tuple[tuple[int, ...], dict[int, str]]] = {}
 
     def of(self, sae_fingerprint: str) -> dict[int, str]:
-        """Explanations of one SAE's features, {} where there are none. Raises NotesError for a damaged file."""
+        """Explanations of one SAE's features, {} where there are none. A damaged file is set aside: NotesError."""
         path = self._file(sae_fingerprint)
         try:
             found = path.stat()
@@ -77,8 +78,8 @@ class Explanations:
         except OSError as error:
             raise NotesError(f"{path} cannot be read: {error.strerror}.", "Check its permissions.") from error
         except (ValueError, RecursionError) as error:
-            remedy = "Delete the file and import the explanations again."
-            raise NotesError(f"The explanations {path} are damaged: {error}.", remedy) from error
+            message = f"The explanations {path} are damaged: {error}. {set_aside(path)}"
+            raise NotesError(message, "Import the explanations again.") from error
         return dict(self._seen[sae_fingerprint][1])
 
     def add(self, loaded: Loaded, source: Path) -> Added:

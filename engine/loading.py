@@ -12,7 +12,7 @@ import platformdirs
 import torch
 
 import prompts
-from engine import health
+from engine import health, paths
 from engine import reference as references
 from engine.demo import model as demo_model
 from engine.errors import HookError, MismatchError, SaeError, UsageError
@@ -31,6 +31,8 @@ log = logging.getLogger("saescope")
 DEMO_SAE = Path(__file__).parent / "demo" / "sae"
 SHIPPED_REFERENCE = "reference.safetensors"
 SAE_FILES = (".json", ".safetensors", ".npz", ".pt")
+MOST_THREADS = 1024
+"""The system may end a process that asks for more."""
 LIBRARIES = ("torch", "transformers", "tokenizers", "nnsight", "safetensors")
 
 
@@ -39,9 +41,8 @@ def open_explorer(request: Load, current: Explorer | None = None) -> Generator[P
 
     Raises ModelError, SaeError, HookError or UsageError.
     """
+    check(request)
     if request.threads is not None:
-        if request.threads < 1:
-            raise UsageError("--threads must be at least 1.")
         torch.set_num_threads(request.threads)
     device = choose_device(request.device)
     dtype = choose_dtype(request.dtype, device)
@@ -61,6 +62,15 @@ def open_explorer(request: Load, current: Explorer | None = None) -> Generator[P
     hook = match(model, sae, request.hook)
     reference = yield from find_reference(request, model, sae, hook, located.folder)
     return Explorer(model, sae, hook, reference, describe(request, model, sae, hook, reference, located.folder))
+
+
+def check(request: Load) -> None:
+    """Raises UsageError for what nothing can be loaded by."""
+    for name in (request.model, request.sae, request.reference):
+        if name is not None:
+            paths.typed(name)  # a hub name is looked for among the folders too
+    if request.threads is not None and not 1 <= request.threads <= MOST_THREADS:
+        raise UsageError(f"--threads must be between 1 and {MOST_THREADS:,}.")
 
 
 def find_sae(request: Load) -> Generator[Progress, None, Located]:

@@ -55,7 +55,7 @@ def default_measure(probes: Sequence[Probe]) -> Measure:
 
 
 def check(measure: Measure) -> tuple[Probe, ...]:
-    """The probes of a measure. Raises UsageError where it has none, or compares an answer with itself."""
+    """The probes of a measure. Raises UsageError where it has none, compares an answer with itself, or with nothing."""
     if measure.toward == measure.against:
         raise UsageError(f"{measure.toward!r} cannot be measured against itself.", "Choose two different answers.")
     found = measured_probes(measure)
@@ -64,6 +64,13 @@ def check(measure: Measure) -> tuple[Probe, ...]:
         raise UsageError(
             f"No probe tracks both {measure.toward!r} and {measure.against!r}.", f"The probes' answers are: {names}."
         )
+    for probe in found:
+        for answer in probe.answers:
+            if answer.name in (measure.toward, measure.against) and not answer.strings:
+                raise UsageError(
+                    f"The answer {answer.name!r} of the probe {probe.text!r} has no string that counts as it.",
+                    "Give it at least one.",
+                )
     return found
 
 

@@ -23,6 +23,7 @@ from engine.measuring import total
 from engine.neutral import NeutralText
 from engine.ranking import Read
 from engine.records import Event, FindMinimalSet, MinimalSet, Progress, SetMember
+from engine.requests import check_causes
 
 KL_UNIT = 0.1
 """Nats per token of neutral text that count like the whole measure."""
@@ -105,6 +106,7 @@ class Search:
 
 def check(explorer: Explorer, request: FindMinimalSet) -> None:
     """Raises UsageError, or EditError for a feature the SAE does not have."""
+    check_causes(request)
     if not request.candidates:
         raise UsageError("There are no features to choose from.", "Attribute first.")
     if not 0 < request.share <= 1:

@@ -1,13 +1,16 @@
-"""What is asked of a text and makes no sense: refused before anything is loaded. No torch."""
+"""What is asked for and makes no sense: refused before anything is loaded or run. No torch."""
 
 from __future__ import annotations
 
 from math import inf
 
 from engine.errors import UsageError
-from engine.records import Generate, Sampling
+from engine.records import Attribute, FindMinimalSet, Generate, Sampling
 
 SEEDS = 2**63
+MOST_SAMPLES = 4096
+"""Rows that a batch may come to, some times over."""
+MOST_CONTROLS = 10_000
 
 
 def check_sampling(sampling: Sampling, samples: int = 1) -> None:
@@ -16,8 +19,8 @@ def check_sampling(sampling: Sampling, samples: int = 1) -> None:
         raise UsageError("--max-tokens must be at least 1.")
     if not 0 <= sampling.temperature < inf:
         raise UsageError("--temperature must be 0 (greedy) or more.")
-    if samples < 1:
-        raise UsageError("--samples must be at least 1.")
+    if not 1 <= samples <= MOST_SAMPLES:
+        raise UsageError(f"--samples must be between 1 and {MOST_SAMPLES:,}.")
     if samples > 1 and sampling.temperature == 0:
         raise UsageError(
             f"--samples {samples} needs a temperature: greedy samples are all the same text.", "Add --temperature 0.8."
@@ -56,3 +59,11 @@ def check_branch(request: Generate) -> None:
             f"{request.branched_at + 1:,} on.",
             "Allow more tokens, or go back further.",
         )
+
+
+def check_causes(request: Attribute | FindMinimalSet) -> None:
+    """Raises UsageError for numbers of features that make no sense."""
+    if not 0 <= request.controls <= MOST_CONTROLS:
+        raise UsageError(f"--controls must be between 0 and {MOST_CONTROLS:,}.")
+    if isinstance(request, Attribute) and (request.top < 1 or request.exact < 0):
+        raise UsageError("--top must be at least 1, --exact at least 0.")

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Iterator
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,7 +15,8 @@ from typing import Any
 
 import msgspec
 
-from engine.errors import SessionError
+from engine import session_check
+from engine.errors import NewerSessionError, SessionError
 from engine.records import (
     Attribution,
     Edit,
@@ -28,10 +30,12 @@ from engine.records import (
     Record,
     Sampling,
 )
+from engine.requests import MOST_SAMPLES
 from engine.safe_text import escaped
 
 VERSION = 2
 SUFFIX = ".saescope.json"
+NEW_LINE = b"\n"
 
 
 class EditSlot(Edit, frozen=True):
@@ -85,6 +89,15 @@ class Session(Record, frozen=True):
     """The app's; None in a session written by the command line."""
 
 
+def of_workspace(work: Workspace) -> Iterator[str]:
+    """What is wrong with a workspace, as session_check.RULES tell of the others."""
+    yield from session_check.once("edits", [edit.feature for edit in work.edits])
+    if not 1 <= work.samples <= MOST_SAMPLES:
+        yield f"has {work.samples} samples: 1 to {MOST_SAMPLES:,} can be asked for"
+
+
+RULES = session_check.RULES | {Workspace: of_workspace}
+
 SAME = {
     "model_fingerprint": "model",
     "sae_fingerprint": "SAE",
@@ -132,36 +145,61 @@ def differences(one: Loaded, other: Loaded) -> list[str]:
 
 def read(path: Path) -> Session:
     """Reads a session. Raises SessionError saying what is wrong with the file."""
+    found = read_if_there(path)
+    if found is None:
+        raise SessionError(f"The session {path} cannot be read: there is no such file.", "Check the path.")
+    return found
+
+
+def read_if_there(path: Path) -> Session | None:
+    """Reads a session; None where there is no such file. Raises SessionError saying what is wrong with the file."""
     try:
         data = path.read_bytes()
-    except OSError as error:
-        raise SessionError(f"The session {path} cannot be read: {error.strerror}.", "Check the path.") from error
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except (OSError, ValueError) as error:  # the latter: a null character in the path
+        reason = getattr(error, "strerror", error)
+        raise SessionError(f"The session {path} cannot be read: {reason}.", "Check the path.") from error
     return decode(data, str(path))
 
 
 def decode(data: bytes, what: str) -> Session:
-    """A session from its JSON. Raises SessionError naming the file, or whatever else `what` calls it."""
+    """A session from its JSON, whose parts agree. Raises SessionError naming the file, or what `what` calls it."""
+    raw = raw_session(data, what)
+    remedy = "Mend the field it names, or use a copy."
     try:
-        raw = parsed(data)
+        found = msgspec.convert(raw, Session, str_keys=True)
+    except msgspec.ValidationError as error:
+        raise SessionError(f"{what} is damaged: {error}.", remedy) from error
+    for problem in session_check.problems(found, RULES):
+        raise SessionError(f"{what} is damaged: {problem}.", remedy)
+    return found
+
+
+def raw_session(data: bytes, what: str) -> Any:
+    """JSON that calls itself a session, as this version lays it out. Raises SessionError."""
+    try:
+        raw = parsed(data.decode())
+        version = raw.get("saescope_session") if isinstance(raw, dict) else None
+        if isinstance(version, int) and version < 2:
+            raw = upgraded(raw) | {"saescope_session": VERSION}
+    except UnicodeDecodeError as error:
+        where = f"byte {error.start + 1:,}, in line {data.count(NEW_LINE, 0, error.start) + 1:,}"
+        remedy = "Mend that byte, or use a copy."
+        raise SessionError(f"{what} is not a session file: {where}, is no UTF-8 text.", remedy) from error
     except (msgspec.DecodeError, RecursionError) as error:
         raise SessionError(f"{what} is not a session file: {error}.", "It may be cut off: use a copy.") from error
-    version = raw.get("saescope_session") if isinstance(raw, dict) else None
     if not isinstance(version, int):
         raise SessionError(f"{what} is not a session file.", f"Sessions end in {SUFFIX}.")
     if version > VERSION:
-        raise SessionError(
+        raise NewerSessionError(
             f"{what} was written by a newer saescope (session version {version}, this one reads {VERSION}).",
             "Update saescope.",
         )
-    if version < 2:
-        raw = upgraded(raw) | {"saescope_session": VERSION}
-    try:
-        return msgspec.convert(raw, Session, str_keys=True)
-    except msgspec.ValidationError as error:
-        raise SessionError(f"{what} is damaged: {error}.", "Mend the field it names, or use a copy.") from error
+    return raw
 
 
-def parsed(data: bytes) -> Any:
+def parsed(data: str) -> Any:
     """What the JSON holds, a lone surrogate too, such as an odd byte of a file name: msgspec refuses its escape.
 
     Raises DecodeError.

@@ -78,9 +78,16 @@ def packaged() -> list[str]:
 
 def find(name_or_path: str) -> Path:
     """The file of a packaged set, or the path itself. Raises PromptSetError."""
-    path = Path(name_or_path).expanduser()
+    try:
+        path = Path(name_or_path).expanduser()
+        is_file = path.is_file()
+    except (OSError, RuntimeError, ValueError) as error:  # a name too long; nobody's home
+        reason = getattr(error, "strerror", None) or error
+        raise PromptSetError(
+            f"The prompt set file {name_or_path} cannot be read: {reason}.", "Check the path."
+        ) from error
     if path.suffix == ".toml" or path.parent != Path():
-        if path.is_file():
+        if is_file:
             return path
         raise PromptSetError(f"There is no prompt set file {path}.", "Check the path.")
     if (FOLDER / f"{name_or_path}.toml").is_file():
@@ -98,7 +105,10 @@ def load(name_or_path: str) -> PromptSetFile:
         raw = tomllib.loads(path.read_text("utf-8-sig"))  # sig: some editors put a byte order mark first
     except (OSError, UnicodeDecodeError) as error:
         raise PromptSetError(f"{path} cannot be read: {error}.", "Give a UTF-8 text file.") from error
-    except (tomllib.TOMLDecodeError, RecursionError) as error:
+    except (
+        ValueError,
+        RecursionError,
+    ) as error:  # tomllib's own errors are ValueErrors, a number too long is a plain one
         raise PromptSetError(f"{path} is not valid TOML: {error}.", "Mend the line it names.") from error
     try:
         found = msgspec.convert(raw, PromptSetFile)
@@ -138,6 +148,8 @@ def check(found: PromptSetFile, path: Path) -> None:
                 if text in places:
                     fail(field, f"the same text as {places[text]}", "Delete one of them.")
                 places[text] = field
+    if not isfinite(found.settings.scale):
+        fail("settings.scale", f"{found.settings.scale} is not a number", "Give a finite number.")
     for index, probe in enumerate(found.probe):
         for answer, forms in probe.answers.items():
             if not forms or not all(forms):

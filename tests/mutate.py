@@ -21,6 +21,7 @@ from pathlib import Path
 import foreign
 import torch
 from broken import CONFIG, WEIGHTS, check
+from damage import damage
 from tiny import sae_config, write_sae
 
 ODD = (
@@ -78,33 +79,6 @@ def originals(folder: Path) -> list[tuple[str, Path]]:
 
 
 # ---- damage to bytes
-
-
-def damage(rng: random.Random, content: bytes) -> bytes:
-    """Flips, cuts, doubles or overwrites a part of it."""
-    data = bytearray(content)
-    if not data:
-        return bytes(data)
-    # most of a file is numbers, which may be anything: its structure stands at the ends
-    near = min(len(data), rng.choice((16, 64, 300, len(data))))
-    start = rng.randrange(near)
-    at = start if rng.random() < 0.6 else len(data) - 1 - start
-    size = min(rng.choice((1, 2, 4, 8, 50, 1000)), len(data) - at)
-    how = rng.randrange(7)
-    if how <= 1:
-        for _ in range(rng.choice((1, 1, 2, 8))):
-            data[min(at + rng.randrange(8), len(data) - 1)] ^= 1 << rng.randrange(8)
-    elif how == 2:
-        del data[at : at + size]
-    elif how == 3:
-        data[at:at] = data[at : at + size] * rng.choice((1, 1, 3))
-    elif how == 4:
-        data[at : at + size] = rng.choice((b"\x00", b"\xff", b"9", b"{", b'"')) * size
-    elif how == 5:
-        data[at : at + size] = rng.randbytes(size)
-    else:
-        del data[at:]
-    return bytes(data)
 
 
 def damage_archive(rng: random.Random, content: bytes) -> bytes:

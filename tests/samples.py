@@ -2,6 +2,7 @@
 
 import msgspec
 
+from engine import session as sessions
 from engine.records import (
     Answer,
     AnswerRow,
@@ -199,3 +200,20 @@ CARD = msgspec.structs.replace(
     co_active=(CoActive(11, 3, 0.375, (" girl",)),),
     effect=Effect("female", "male", 2, True, 0.25, 0.125),
 )
+
+
+def whole_session():
+    """A session with all there can be to one, its workspace on one feature."""
+    found = sessions.new(LOAD, LOADED)
+    for result in (RANKING, GENERATED, ARMS, PROBES, ATTRIBUTION, MINIMAL_SET):
+        found = sessions.add(found, result, PROMPT_SET)
+    work = sessions.Workspace(
+        msgspec.structs.replace(PROMPT_SET, probes=(PROBE, *MEASURE.probes), settings={"scale": 0.5}),
+        question=NEGATIVE.text,
+        edits=(sessions.EditSlot(3), sessions.EditSlot(5, 2.0, "set", "last", absolute=7.25, on=False)),
+        pinned=(4133, 7),
+        labels={4133: "women"},
+        feature=7,
+        sampling=Sampling(8, 0.5, 3),
+    )
+    return msgspec.structs.replace(found, workspace=work)

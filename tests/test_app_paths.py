@@ -4,9 +4,9 @@ import pytest
 from fake_engine import on_app
 from textual.widgets import Input
 
+from engine import paths
 from engine.errors import UsageError
 from engine.records import Load
-from tui import paths
 from tui.model_flow import check_load
 from tui.screens.dialogs import AskText
 from tui.session_flows import session_path

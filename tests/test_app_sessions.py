@@ -106,7 +106,7 @@ async def test_a_file_that_cannot_be_written_is_said_in_the_dialog(b):
     for value, words in (
         ("  ", "A file needs a name."),
         (str(folder / "a file" / "x"), "There is no folder"),
-        (str(folder / "a.json"), "something else"),
+        (str(folder / "a.json"), "is not a session file. It is not replaced."),
     ):
         field.value = value
         await b.press("enter")

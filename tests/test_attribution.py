@@ -311,11 +311,18 @@ def test_questions_of_fact_and_probes_without_both_answers_are_left_out(explorer
         (Measure(PROBES, "female", "female"), "against itself"),
         (Measure(PROBES, "female", "other"), "No probe tracks both"),
         (Measure((), "female", "male"), "No probe tracks both"),
+        (Measure((Probe("Who?", answers=(FEMALE, Answer("male", ()))),), "female", "male"), "'male' of the probe 'Who"),
     ],
 )
 def test_a_measure_that_cannot_be_taken(explorer, measure, words):
     with pytest.raises(UsageError, match=words):
         run(causes.attribute(explorer, Attribute(measure)))
+
+
+@pytest.mark.parametrize("numbers", [{"top": 0}, {"exact": -1}, {"controls": -1}])
+def test_numbers_of_features_that_make_no_sense(explorer, numbers):
+    with pytest.raises(UsageError, match="must be"):
+        run(causes.attribute(explorer, Attribute(MEASURE, **numbers)))
 
 
 def test_a_feature_the_sae_does_not_have(explorer):

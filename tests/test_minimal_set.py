@@ -172,6 +172,7 @@ def test_neutral_passages_are_spread_over_the_text_and_start_as_they_were_fed(ex
     ("change", "words"),
     [
         ({"candidates": ()}, "no features to choose from"),
+        ({"controls": 2**62}, "--controls must be between 0 and 10,000"),
         ({"share": 0.0}, "not between 0 and 1"),
         ({"share": 1.5}, "not between 0 and 1"),
         ({"most": 0}, "at least one feature"),

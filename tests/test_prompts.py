@@ -90,6 +90,9 @@ def test_one_text_may_be_a_prompt_and_a_probe(written):
         (HEAD + "[[positive]\n", ["not valid TOML", "line 2"]),
         (HEAD + 'name = "twice"\n', ["not valid TOML", "line 2"]),
         (b'name = "\xff"\n', ["cannot be read"]),
+        (HEAD + f"x = {'9' * 5000}\n", ["not valid TOML"]),
+        (HEAD + f"x = {'[' * 50_000}\n", ["not valid TOML"]),
+        (HEAD + "[settings]\nscale = nan\n", ["settings.scale", "not a number"]),
     ],
 )
 def test_a_mistake_is_named_with_its_file_and_field(written, text, parts):
@@ -109,6 +112,13 @@ def test_a_missing_file_and_an_unknown_name_are_different_mistakes(tmp_path):
     with pytest.raises(PromptSetError, match="no prompt set 'gendre'") as caught:
         prompts.load("gendre")
     assert all(name in caught.value.remedy for name in prompts.packaged())
+
+
+@pytest.mark.parametrize("path", ["n" * 300, f"{'n' * 300}.toml", "~nosuchuser/x.toml", "a\0b.toml"])
+def test_what_no_path_can_be_is_a_mistake(path):
+    with pytest.raises(PromptSetError) as caught:
+        prompts.load(path)
+    assert caught.value.remedy
 
 
 def test_a_folder_is_not_a_prompt_set(tmp_path):

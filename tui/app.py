@@ -23,6 +23,7 @@ from textual.filter import LineFilter
 from textual.screen import Screen
 from textual.theme import Theme
 
+from engine.paths import shortened
 from engine.safe_rich import Text
 from engine.safe_text import safe
 from tui import preferences
@@ -33,6 +34,8 @@ from tui.safe_lines import SafeLines
 
 GONE_SECONDS = 5.0
 KEYMAP_FILE = "keys.toml"
+MOST_NAMED = 5
+"""Lines of it that are named where they say nothing."""
 SAFE_LINES = SafeLines()
 DARK = Theme(
     name="saescope-dark", dark=True,
@@ -58,10 +61,9 @@ class SaescopeApp(App[None]):
     def __init__(self, opening: Opening) -> None:
         super().__init__()
         self._opening = opening
-        self._keymap_problem = ""
         for theme in (DARK, LIGHT):
             self.register_theme(theme)
-        chosen = preferences.theme()
+        chosen, self._theme_problem = preferences.theme()
         self.theme = chosen if chosen in self.available_themes else DARK.name
 
     def get_default_screen(self) -> Screen[None]:
@@ -78,35 +80,18 @@ class SaescopeApp(App[None]):
     def on_mount(self) -> None:
         """The user's own keys; a hang-up or a kill saves and ends."""
         self.theme_changed_signal.subscribe(self, lambda theme: preferences.remember_theme(theme.name))
-        self.set_keymap(self._read_keymap())
-        if self._keymap_problem:
-            self.main.report(self._keymap_problem, "Those keys are as they come.")
+        if self._theme_problem:
+            self.main.report(self._theme_problem, "The theme is saescope's own: the palette (ctrl+p) chooses another.")
+        keymap, problem = read_keymap()
+        self.set_keymap(keymap)
+        if problem:
+            self.main.report(problem, "Those keys are as they come.")
         loop = asyncio.get_running_loop()
         for number in (signal.SIGHUP, signal.SIGTERM):
             try:
                 loop.add_signal_handler(number, self._end_by_signal)
             except (NotImplementedError, RuntimeError, ValueError):  # not in the main thread: a test's
                 return
-
-    def _read_keymap(self) -> dict[str, str]:
-        """Bindings the user has remapped, by id, from keys.toml in the configuration folder."""
-        path = Path(platformdirs.user_config_dir("saescope")) / KEYMAP_FILE
-        if not path.exists():
-            return {}
-        try:
-            found = tomllib.loads(path.read_text("utf-8"))
-        except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-            self._keymap_problem = f"{path} cannot be read: {error}."
-            return {}
-        from tui.help import PAGES, PANES
-
-        classes: tuple[type[DOMNode], ...] = (MainScreen, *(pane for _, pane in (*PANES, *PAGES)))
-        bindings = [binding for owner in classes for binding in owner.BINDINGS]
-        known = {binding.id for binding in bindings if isinstance(binding, Binding)}
-        odd = [name for name, value in found.items() if name not in known or not isinstance(value, str)]
-        if odd:
-            self._keymap_problem = f'{path}: {", ".join(odd)}: not of the form "run.rank" = "k" with a known id.'
-        return {name: value for name, value in found.items() if name not in odd}
 
     async def on_event(self, event: events.Event) -> None:
         """Keys and clicks that come before all panes are there wait for them."""
@@ -188,3 +173,26 @@ class SaescopeApp(App[None]):
     def switch_theme(self) -> None:
         """Dark to light and back."""
         self.theme = LIGHT.name if self.current_theme.dark else DARK.name
+
+
+def read_keymap() -> tuple[dict[str, str], str]:
+    """Bindings the user has remapped, by id, from keys.toml in the configuration folder; and what is wrong with it."""
+    path = Path(platformdirs.user_config_dir("saescope")) / KEYMAP_FILE
+    try:
+        found = tomllib.loads(path.read_text("utf-8-sig"))
+    except (FileNotFoundError, NotADirectoryError):
+        return {}, ""
+    except (OSError, ValueError, RecursionError) as error:  # tomllib's errors are ValueErrors
+        return {}, f"{path} cannot be read: {error}."
+    from tui.help import PAGES, PANES
+
+    classes: tuple[type[DOMNode], ...] = (MainScreen, *(pane for _, pane in (*PANES, *PAGES)))
+    bindings = [binding for owner in classes for binding in owner.BINDINGS]
+    known = {binding.id for binding in bindings if isinstance(binding, Binding)}
+    odd = [name for name, value in found.items() if name not in known or not isinstance(value, str)]
+    keymap = {name: value for name, value in found.items() if name not in odd}
+    if not odd:
+        return keymap, ""
+    more = f" and {len(odd) - MOST_NAMED} more" if len(odd) > MOST_NAMED else ""
+    named = ", ".join(map(shortened, odd[:MOST_NAMED])) + more
+    return keymap, f'{path}: {named}: not of the form "run.rank" = "k" with a known id.'

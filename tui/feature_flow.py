@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from engine import measures
+from engine import measures, paths
 from engine.errors import SaescopeError, UsageError
 from engine.explanations import address
 from engine.records import Describe, Described, Effect, FeatureRow, Measure
-from tui import paths
 from tui.effects import Effects
 from tui.screens.dialogs import AskText
 from tui.screens.feature import FeaturePage

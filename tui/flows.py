@@ -11,12 +11,11 @@ from rich.console import Group
 import prompts
 import prompts.importer
 import prompts.writer
-from engine import prompt_sets
+from engine import paths, prompt_sets
 from engine.errors import SaescopeError
 from engine.export import edits_in_words
 from engine.records import Answer, Diagnosis, Format, Probe, ProbeTable, Prompt, Sampling
 from engine.safe_rich import Text
-from tui import paths
 from tui.help import help_text
 from tui.screens.dialogs import AskText, Choice, Choose, Field, Form
 from tui.screens.doctor import checks_page

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from engine import paths
 from engine.records import Load, Loaded
 from engine.sources import presets
-from tui import paths
 from tui.presets import take_over
 from tui.screens.dialogs import Field
 from tui.screens.model import ModelForm

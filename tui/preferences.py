@@ -7,19 +7,31 @@ from pathlib import Path
 
 import platformdirs
 
+from engine.paths import set_aside
+
 
 def _file() -> Path:
     return Path(platformdirs.user_state_dir("saescope")) / "preferences.json"
 
 
-def theme() -> str | None:
-    """The theme chosen last; None where none was, or the file cannot be read."""
+def theme() -> tuple[str | None, str]:
+    """The theme chosen last, None where none is known; and what is wrong with the file, "" if nothing is.
+
+    A damaged file is set aside: the next theme that is chosen would be written over it.
+    """
+    path = _file()
     try:
-        found = json.loads(_file().read_text("utf-8"))
-    except (OSError, ValueError):
-        return None
-    name = found.get("theme") if isinstance(found, dict) else None
-    return name if isinstance(name, str) else None
+        found = json.loads(path.read_bytes())
+        name = found.get("theme") if isinstance(found, dict) else found
+        if not isinstance(name, str | None):
+            raise ValueError("it names no theme")
+        return name, ""
+    except FileNotFoundError:
+        return None, ""
+    except OSError as error:
+        return None, f"{path} cannot be read: {error.strerror}."
+    except (ValueError, RecursionError) as error:
+        return None, f"{path} is damaged: {error}. {set_aside(path)}"
 
 
 def remember_theme(name: str) -> None:

@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from engine import paths
 from engine import session as sessions
 from engine.autosave import AutosaveStore, StoredInfo
 from engine.errors import SessionError, UsageError
 from engine.safe_rich import Text
-from tui import paths
 from tui.screens.dialogs import AskText, Choice, Choose
 from tui.screens.report import Report
 from tui.study import Study, start_workspace
@@ -112,10 +112,11 @@ class SessionFlows:
 
     def save(self) -> None:
         """Saves to the session's file, or asks for one."""
-        if self.screen.study.file is None:
+        file = self.screen.study.file
+        if file is None:
             self.save_as()
         else:
-            problem = self._write(self.screen.study.file)
+            problem = not_replaced(file) or self._write(file)
             if problem:
                 self.screen.report(problem, "S saves it elsewhere; the autosave has it too.")
 
@@ -177,17 +178,20 @@ class SessionFlows:
     def open(self) -> None:
         """A stored session, or a file."""
         self.keep_now()
-        stored = [Choice(info.id, f"{info.name}", in_words(info)) for info in self.store.all()]
-        choices = [Choice(FILE, "A session file…"), *stored]
+        stored = self.store.all()
+        self._tell_notice()
+        listed = [Choice(str(place), info.name, in_words(info)) for place, info in enumerate(stored)]
+        choices = [Choice(FILE, "A session file…"), *listed]
 
         def chosen(choice: str | None) -> None:
             if choice == FILE:
                 self.open_file()
             elif choice is not None:
-                info = next(info for info in self.store.all() if info.id == choice)
+                info = stored[int(choice)]
                 try:
-                    found = self.store.load(choice)
+                    found = self.store.load(info.id)
                 except SessionError as error:
+                    self._tell_notice()
                     self.screen.report(error.message, error.remedy)
                     return
                 self.exchange(stored_study(info, found))
@@ -196,20 +200,21 @@ class SessionFlows:
 
     def open_file(self) -> None:
         """A session file."""
+        found: list[Study] = []
 
         def check(text: str) -> str:
             try:
-                sessions.read(paths.typed(text))
+                path = paths.typed(text)
+                found.append(Study.from_session(sessions.read(path), file=path))
             except (SessionError, UsageError) as error:
                 return f"{error.message} {error.remedy}"
             return ""
 
-        def read(text: str | None) -> None:
+        def take(text: str | None) -> None:
             if text is not None:
-                path = paths.typed(text)
-                self.exchange(Study.from_session(sessions.read(path), file=path))
+                self.exchange(found[-1])
 
-        self.screen.app.push_screen(AskText("Open a session file", "", f"…{sessions.SUFFIX}", check=check), read)
+        self.screen.app.push_screen(AskText("Open a session file", "", f"…{sessions.SUFFIX}", check=check), take)
 
     def new(self) -> None:
         """An empty session on the same model."""
@@ -287,12 +292,16 @@ def session_path(text: str, name: str) -> tuple[Path, str]:
         return Path(), f"{error.message} {error.remedy}"
     if not path.parent.is_dir():
         return path, f"There is no folder {path.parent}."
-    if path.exists():
-        try:
-            sessions.read(path)
-        except SessionError:
-            return path, f"{path} is something else than a session: it is not replaced."
-    return path, ""
+    return path, not_replaced(path)
+
+
+def not_replaced(path: Path) -> str:
+    """Why a file is not written over: it holds something else than a session, or a damaged one; "" if it may be."""
+    try:
+        sessions.read_if_there(path)
+    except SessionError as error:
+        return f"{error.message} It is not replaced."
+    return ""
 
 
 def in_words(info: StoredInfo) -> str:

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 import prompts
 from engine import prompt_sets
 from engine import session as sessions
+from engine.paths import typed
 from engine.records import Load
 from engine.sources import presets
 from tui.app import SaescopeApp
 from tui.opening import Opening
-from tui.paths import typed
 from tui.presets import DEFAULT_SET, packaged_set, with_pins
 from tui.study import Study, start_workspace
 

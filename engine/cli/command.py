@@ -33,8 +33,8 @@ class Command:
 
     def open(self) -> Loaded:
         """Loads model and SAE."""
-        if getattr(self.args, "session", None) and Path(self.args.session).exists():
-            session.read(Path(self.args.session))  # a broken file is better found before the work than after
+        if getattr(self.args, "session", None):
+            session.read_if_there(Path(self.args.session))  # a broken file is better found before the work than after
         self.client = self._connect()
         loaded = self.ask(self.load, Loaded)
         self.printer.loaded(loaded)
@@ -55,7 +55,7 @@ class Command:
         if self.args.session is None:
             return
         path = Path(self.args.session)
-        current = session.read(path) if path.exists() else session.new(self.load, loaded)
+        current = session.read_if_there(path) or session.new(self.load, loaded)
         if current.loaded is None:  # the app's, saved before anything was loaded
             current = msgspec.structs.replace(current, load=self.load, loaded=loaded)
         other = session.differences(current.loaded or loaded, loaded)
