@@ -231,10 +231,15 @@ def tensors_in(values: Any) -> Iterator[torch.Tensor]:
 
 
 def trace(body: Body, tensors: Sequence[torch.Tensor]) -> Body:
-    """On a CPU: the operations in a row. `tensors` are those that the body reads.
+    """On a CPU: the operations in a row, as TorchScript runs them. `tensors` are those that the body reads.
 
     They are the trace's inputs, for what is none is a constant to it: some torch might work it out beforehand, and it
-    never lets go of any.
+    never lets go of any. The operations are not fused: they are those of the plain step, so the numbers are too, bit
+    for bit.
+
+    TorchScript is deprecated. torch names two successors: torch.export, whose program AOTInductor compiles ahead of
+    time, and torch.compile. Both fuse operations, so `same` would need a tolerance, and both need a C++ compiler where
+    saescope runs. Whatever replaces the trace replaces this function alone; without it steps run the plain way.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # shapes become constants, which they are; and that traces are deprecated

@@ -7,7 +7,7 @@ import asyncio
 import re
 import unicodedata
 import zlib
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from functools import wraps
 from itertools import count
@@ -17,9 +17,11 @@ from pathlib import Path
 import msgspec
 import samples
 from textual import events
+from textual._compositor import Compositor
 from textual.keys import _character_to_key
 from textual.pilot import Pilot
 from textual.widgets import Static
+from textual.widgets._toast import Toast
 
 from engine import measures
 from engine.autosave import AutosaveStore
@@ -82,7 +84,6 @@ from engine.records import (
     TokenStep,
 )
 from tui.app import SaescopeApp
-from tui.bridge import UPDATES_PER_SECOND
 from tui.opening import Opening
 from tui.study import Study, start_workspace
 
@@ -580,6 +581,27 @@ class FakeEngine(LiveEngine):
 
 # ---- the app on it
 
+LONG = 60
+"""Seconds in which whatever a test waits for has come, on a busy machine too; only a test that fails waits so long."""
+PAINT = Compositor.render_update
+
+
+@contextmanager
+def painted_when_looked_at():
+    """What changes on the screen is painted once the keys of a Bench are handled, and where it looks.
+
+    A headless app paints every frame, though nobody sees it: more than half of what a test of the app would cost.
+    """
+
+    def put_off(self, full=False, screen_stack=None, simplify=False):
+        return PAINT(self, full, screen_stack, simplify) if full else None
+
+    Compositor.render_update = put_off
+    try:
+        yield
+    finally:
+        Compositor.render_update = PAINT
+
 
 @dataclass
 class Bench:
@@ -613,12 +635,14 @@ class Bench:
                 letter = None
             self._send(_character_to_key(key) if len(key) == 1 else key, letter)
             await self.handled()
+        self.paint()
 
     async def type(self, text):
         """Types into whatever has the focus."""
         for letter in text:
             self._send(_character_to_key(letter), letter)
         await self.handled()
+        self.paint()
 
     def _send(self, key, letter):
         event = events.Key(key, letter)
@@ -632,7 +656,13 @@ class Bench:
         if self.app._exception is not None:
             raise self.app._exception
 
-    async def until(self, condition, seconds=10):
+    def paint(self):
+        """Paints what has changed."""
+        if self.app.is_running:
+            with self.app._context():
+                PAINT(self.top._compositor, screen_stack=self.app._background_screens)
+
+    async def until(self, condition, seconds=LONG):
         """Waits for something to become true, and returns it."""
         async with asyncio.timeout(seconds):
             while not (found := condition()):
@@ -641,18 +671,28 @@ class Bench:
                 await self.pilot.pause(0.005)
         return found
 
-    async def shows(self, words, seconds=10):
+    async def shows(self, words):
         """Waits until the screen shows them."""
-        await self.until(lambda: words in self.screen_text(), seconds)
+        await self.until(lambda: words in self.screen_text())
 
     async def hears(self, words):
         """Waits for a toast that says them."""
         await self.until(lambda: any(words in told for told in self.told()))
 
     async def settle(self):
-        """Waits for all that was set off, one update of the bridge included."""
-        await self.pilot.pause(1.2 / UPDATES_PER_SECOND)
+        """Waits for all that was set off: what the engine said has been handed out and handled too."""
         await self.handled()
+        await self.until(lambda: self.main.work.bridge._flush_at is None)
+        await self.handled()
+        self.paint()
+
+    async def no_toasts(self):
+        """Takes the toasts off every screen, and waits until they are gone."""
+        screens = self.app.screen_stack
+        self.app.clear_notifications()
+        for toast in [toast for screen in screens for toast in screen.query(Toast)]:
+            await toast.remove()
+        await self.until(lambda: not any(screen.query(Toast) for screen in screens))
 
     def screen_text(self):
         """What the terminal shows, a line a line, as plain text."""
@@ -705,15 +745,17 @@ async def opened(folder, study=None, *, size=(130, 40), engine=None, store=None,
     engine = engine or FakeEngine(folder)
     store = store or AutosaveStore(Path(folder) / "sessions.sqlite3")
     app = SaescopeApp(Opening(study or small_study(), lambda: engine, lambda: store, offer_last))
-    async with app.run_test(size=size, notifications=True) as pilot:
-        bench = Bench(app, pilot, engine, store)
-        if ready:
-            await bench.until(lambda: app.main.work.ready)
-            await bench.settle()
-        yield bench
-        if app.is_running and app._exception is None:
-            await bench.until(lambda: not app.main.sessions._keeping)
-            await app.action_quit()
+    app.NOTIFICATION_TIMEOUT = 1000 * LONG  # toasts stay, however slow the machine
+    with painted_when_looked_at():
+        async with app.run_test(size=size, notifications=True) as pilot:
+            bench = Bench(app, pilot, engine, store)
+            if ready:
+                await bench.until(lambda: app.main.work.ready)
+                await bench.settle()
+            yield bench
+            if app.is_running and app._exception is None:
+                await bench.until(lambda: not app.main.sessions._keeping)
+                await app.action_quit()
 
 
 def on_app(**options):

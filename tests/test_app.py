@@ -65,7 +65,7 @@ def test_the_footer_fits(tmp_path, columns):
             await b.press("space")
             for key in "1234e":
                 await b.press(key)
-                await b.until(lambda: "? Help" in footer(b), seconds=2)
+                await b.until(lambda: "? Help" in footer(b))
 
     asyncio.run(go())
 

@@ -137,7 +137,7 @@ async def test_a_load_that_fails_says_why(b):
 @on_engine(lambda: engine_with(start_fails=EngineFault("The engine did not start: odd.", "See the log.")), ready=False)
 async def test_an_engine_that_does_not_start_says_why(b):
     await b.shows("no engine · E restarts it")
-    await b.until(lambda: "The engine did not start: odd." in reports(b), seconds=3)
+    await b.until(lambda: "The engine did not start: odd." in reports(b))
     b.engine.start_fails = None
     await b.press("E")
     await b.until(lambda: b.main.work.ready)
@@ -282,9 +282,9 @@ def test_no_message_is_taken_for_markup(tmp_path, words):
         async with opened(tmp_path) as b:
             b.main.report(f"It failed {words}.", f"Do {words}.")
             b.main.notify(f"Saved to {words}!")
-            await b.shows(f"It failed {words}.", seconds=2)
-            await b.shows(f"Do {words}.", seconds=2)
-            await b.shows(f"Saved to {words}!", seconds=2)
+            await b.shows(f"It failed {words}.")
+            await b.shows(f"Do {words}.")
+            await b.shows(f"Saved to {words}!")
 
     asyncio.run(main())
 

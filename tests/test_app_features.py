@@ -278,14 +278,14 @@ async def test_titles_take_no_token_for_markup(b):
     )
     await b.ranked()
     await b.until(lambda: b.main.tokens.text.cursor is not None)
-    await b.shows("#100 [/b] · [red]x · [@click=app.quit]", seconds=2)
+    await b.shows("#100 [/b] · [red]x · [@click=app.quit]")
 
 
 @on_app()
 async def test_titles_take_no_name_of_a_set_for_markup(b):
     b.study.set_prompts(replace(SMALL, name="[red]mine"))
     b.main.show_prompts()
-    await b.shows("1 Prompts · [red]mine", seconds=2)
+    await b.shows("1 Prompts · [red]mine")
 
 
 @on_app()
@@ -294,8 +294,8 @@ async def test_the_probe_table_takes_no_answer_for_markup(b):
     b.study.set_prompts(replace(SMALL, probes=(probe,)))
     await b.press("v")
     await b.until(lambda: isinstance(b.top, Report))
-    await b.shows("[red]r", seconds=2)
-    await b.shows("[/b]", seconds=2)
+    await b.shows("[red]r")
+    await b.shows("[/b]")
 
 
 @on_app()

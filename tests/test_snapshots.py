@@ -1,7 +1,7 @@
 """What the screen looks like. A change that is wanted: pytest tests/test_snapshots.py --snapshot-update."""
 
 import pytest
-from fake_engine import Bench, FakeEngine, loaded_of, replace, small_study
+from fake_engine import LONG, Bench, FakeEngine, loaded_of, painted_when_looked_at, replace, small_study
 from test_app_doctor import SICK
 from textual.widgets import Input, TextArea
 
@@ -33,18 +33,19 @@ def looks(snap_compare, tmp_path, monkeypatch):
         engine.instead = instead or {}
         study = small_study(prompt_sets.from_file(prompts.load("gender_bias")))
         app = SaescopeApp(Opening(study, lambda: engine, lambda: store))
+        app.NOTIFICATION_TIMEOUT = 1000 * LONG
 
         async def before(pilot):
             bench = Bench(app, pilot, engine, store)
             await bench.until(lambda: app.main.work.ready)
             await bench.settle()
             await go(bench)
-            app.clear_notifications()
-            await bench.settle()
+            await bench.no_toasts()
             await bench.until(lambda: not app.main.sessions._keeping)
             await bench.settle()
 
-        return snap_compare(app, terminal_size=size, run_before=before)
+        with painted_when_looked_at():
+            return snap_compare(app, terminal_size=size, run_before=before)
 
     return compare
 

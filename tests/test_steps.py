@@ -329,6 +329,18 @@ def test_a_capture_that_fails_or_differs_is_not_used(load, tmp_path, at_once, mo
     assert toggled(explorer, every_kind(explorer)[:3], 12).edited == found.edited
 
 
+def test_a_torch_without_torchscript_decodes_the_plain_way(load, tmp_path, at_once, monkeypatch):
+    explorer = pair(load, tmp_path, "jumprelu", "none")
+    expected = toggled(explorer, every_kind(explorer)[:3], 12)
+    assert explorer._text.steps._captured is not None
+    explorer._steps.clear()
+    for name in ("trace", "script", "optimized_execution"):
+        monkeypatch.delattr(torch.jit, name)
+    found = toggled(explorer, every_kind(explorer)[:3], 12)
+    assert explorer._text.steps._captured is None
+    assert (found.baseline, found.edited) == (expected.baseline, expected.edited)
+
+
 @pytest.mark.parametrize("encoder", ["jumprelu", "topk"])
 def test_a_trace_holds_neither_keys_nor_weights(load, tmp_path, encoder, at_once):
     """torch keeps the constants of a trace for ever."""
