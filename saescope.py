@@ -7,18 +7,18 @@ import sys
 import traceback
 from types import TracebackType
 
-from engine.safe_text import safe
+from engine.records.words.tokens import safe
 
 
 def main() -> int:
     """Runs saescope; returns the exit code."""
-    from engine.arguments import app_arguments
+    from engine.cli.options import app_arguments
 
     sys.excepthook = show_defect
     # neither side is imported before it is known which one is wanted
     options = app_arguments(sys.argv[1:])
     if options is None:
-        from engine.cli import main as command_line
+        from engine.cli.run import main as command_line
 
         return command_line(sys.argv[1:])
     if not (sys.stdin.isatty() and sys.stderr.isatty()):
@@ -36,7 +36,7 @@ def show_defect(kind: type[BaseException], error: BaseException, trace: Tracebac
 def open_app(*options: object) -> int:
     """The app; a session or prompt set that cannot be read is said before anything opens."""
     gc.disable()  # until the first paint: a twentieth of the time to it
-    from engine.errors import SaescopeError
+    from engine.records.errors import SaescopeError
     from prompts import PromptSetError
     from tui.start import run
 

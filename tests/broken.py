@@ -10,8 +10,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from tiny import write_sae
 
-from engine.errors import SaeError
-from engine.formats import load_sae
+from engine.loading.formats import load_sae
+from engine.records.errors import SaeError
 
 WEIGHTS = {
     "SAELens": "sae_weights.safetensors",
@@ -21,6 +21,7 @@ WEIGHTS = {
     "dictionary_learning": "ae.pt",
     "sparsify": "sae.safetensors",
 }
+
 CONFIG = {
     "SAELens": "cfg.json",
     "Gemma Scope 2": "config.json",
@@ -28,6 +29,7 @@ CONFIG = {
     "dictionary_learning": "config.json",
     "sparsify": "cfg.json",
 }
+
 WRITERS = {
     "SAELens": write_sae,
     "Gemma Scope": foreign.write_gemma_scope,

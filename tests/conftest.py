@@ -1,9 +1,6 @@
 """What the whole suite shares: a tiny model with its SAE and reference text, a cache folder of its own, one thread."""
 
 import os
-
-os.environ["HF_HUB_OFFLINE"] = "1"  # read when huggingface_hub is imported: no test may reach for the network
-
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -12,11 +9,13 @@ import pytest
 import torch
 from tiny import sae_weights, write_model, write_reference, write_sae
 
-from engine.client import ask
-from engine.hooks import resolve_hook
-from engine.local import LocalClient
-from engine.model import load_model
+from engine.loading.load_model import load_model
+from engine.models.hooks import resolve_hook
 from engine.records import Load, Loaded
+from engine.serving.client import ask
+from engine.serving.local import LocalClient
+
+os.environ["HF_HUB_OFFLINE"] = "1"  # read when huggingface_hub is imported: no test may reach for the network
 
 CPU = torch.device("cpu")
 
@@ -89,8 +88,13 @@ def client(load):
 
 
 @pytest.fixture(scope="session")
-def explorer(client):
-    return client._explorer
+def pair(client):
+    return client._pair
+
+
+@pytest.fixture(scope="session")
+def explorer(pair):
+    return pair
 
 
 @pytest.fixture(scope="session")

@@ -23,10 +23,7 @@ from textual.pilot import Pilot
 from textual.widgets import Static
 from textual.widgets._toast import Toast
 
-from engine import measures
-from engine.autosave import AutosaveStore
-from engine.client import LiveEngine
-from engine.errors import EngineFault
+from engine.files.autosave import AutosaveStore
 from engine.records import (
     Answer,
     AnswerRow,
@@ -83,6 +80,9 @@ from engine.records import (
     TokenLogit,
     TokenStep,
 )
+from engine.records import attribution as measures
+from engine.records.errors import EngineFault
+from engine.serving.client import LiveEngine
 from tui.app import SaescopeApp
 from tui.opening import Opening
 from tui.study import Study, start_workspace
@@ -91,24 +91,29 @@ replace = msgspec.structs.replace
 
 FEATURES = tuple(range(100, 130))
 """What every ranking finds; `also` adds more."""
+
 D_SAE = 5000
+
 BASELINE = ("The", " nurse", " is", " most", " likely", " a", " woman", ",", " they", " say", ".")
+
 EDITED = ("The", " nurse", " is", " most", " likely", " a", " person", ",", " they", " say", ".")
+
 FIRST_EDITED = 6
 """The first token that edits change."""
+
 KL = 0.5
 """Nats, at every token that edits change."""
 
 QUESTION = Probe(
     "Who is a nurse?", "chat", "A nurse is a", (Answer("female", (" woman",)), Answer("male", (" man", " boy")))
 )
+
 SMALL = PromptSet(
     "small",
     (Prompt("Women care for the home."), Prompt("Girls are bad at maths.")),
     (Prompt("Cats sleep all day."), Prompt("Ferries leave at dawn.")),
     (QUESTION, Probe("Who is a pilot?", "raw")),
 )
-
 
 HEALTHY = Diagnosis(
     (
@@ -235,10 +240,13 @@ def described_of(request):
 
 BASE = 2.0
 """The measure, in nats."""
+
 ATTRIBUTED = (101, 4321, 103, 104, 105)
 """What an attribution finds among all features, most first. 4321 is in no ranking. 104 works the other way."""
+
 EXACT = 4
 """How many of them are ablated."""
+
 CONTROLS = tuple(range(2000, 2024))
 
 
@@ -256,7 +264,7 @@ def control(feature, place):
 
 def attribution_of(request):
     """Raises what the engine would where nothing can be measured."""
-    probes = measures.check(request.measure)
+    probes = measures.check_measure(request.measure)
     among = request.candidates or ATTRIBUTED
     rows = [attributed(f, place) for place, f in enumerate(f for f in ATTRIBUTED if f in among)]
     extra = [f for f in dict.fromkeys((*request.also, *request.candidates)) if f not in ATTRIBUTED]
@@ -324,7 +332,7 @@ def words_of(edits, sample, at):
 
 
 def rows_of(request):
-    """(sample, edited, variant) of every row, as engine.decode orders them."""
+    """(sample, edited, variant) of every row, as engine.generation.decoding orders them."""
     rows = []
     for sample in range(request.samples):
         rows += [(sample, False, None), (sample, True, None)]
@@ -404,7 +412,6 @@ ANSWERS = {
     FindMinimalSet: minimal_set_of,
     ReplayCauses: lambda r: CausesReplayed(True, None, 0.0),
 }
-
 
 # ---- the engine
 
@@ -583,6 +590,7 @@ class FakeEngine(LiveEngine):
 
 LONG = 60
 """Seconds in which whatever a test waits for has come, on a busy machine too; only a test that fails waits so long."""
+
 PAINT = Compositor.render_update
 
 

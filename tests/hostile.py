@@ -12,12 +12,18 @@ import msgspec
 from msgspec import inspect
 
 CONTROL = "\x1b\x9b\x00\x07\x08\x0b\x0c\r\x7f\x80\x85\x90\x9c\x9d\x9f"
+
 HIDDEN = "\u202a\u202e\u2066\u2069\u200e\u200f\u061c\u2028\u2029\u200b\u2060\ufeff\U000e0041"
+
 SEQUENCES = "\x1b]0;t\x07\x1b]52;c;aGk=\x07\x1b[2J\x1bP1$q\x1b\\\x9b2J\x9d0;t\x9c"
+
 MARKUP = "[/b][@click=app.quit]x["
+
 HOSTILE = f"[/b]{CONTROL}{HIDDEN}\ud800{SEQUENCES}{MARKUP}"
+
 STAND_INS = ("␛", "\\u001b", "\\x1b")
 """Any of them is to be seen where HOSTILE was shown: as it is, in JSON, in what repr makes of it."""
+
 FILE_NAME = HOSTILE.translate({0: None, ord("/"): None, 0xD800: 0xDCE9})
 """As a file may be called: an odd byte of it is a lone surrogate."""
 

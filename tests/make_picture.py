@@ -9,14 +9,15 @@ import sys
 import tempfile
 from pathlib import Path
 
-from engine.autosave import AutosaveStore
-from engine.process import EngineProcess
+from engine.files.autosave import AutosaveStore
 from engine.records import Load
+from engine.serving.process import EngineProcess
 from tui.app import SaescopeApp
 from tui.opening import Opening
 from tui.start import first_study
 
 PICTURE = Path(__file__).parent.parent / "tui" / "app.svg"
+
 STUDY = (277, 2065, 2777, 838)
 """The first features of the packaged list @gender."""
 

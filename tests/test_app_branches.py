@@ -11,6 +11,7 @@ from tui.screens.sheet import Sheet
 from tui.token_text import DIFFERS, TURNED, TURNED_DIFFERS
 
 WAY = "".join(BASELINE)
+
 OTHER_WAY = "".join(EDITED)
 
 

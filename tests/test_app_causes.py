@@ -20,8 +20,8 @@ from fake_engine import (
 from test_app_features import asked, column, headings, sorted_by
 from textual.widgets import Input, TextArea
 
-from engine.explanations import Explanations
-from engine.notes import Notes
+from engine.files.explanations import Explanations
+from engine.files.notes import Notes
 from engine.records import (
     Answer,
     Attribute,

@@ -17,10 +17,10 @@ import pytest
 from fake_engine import opened
 from textual.widgets import Input
 
-from engine import session as sessions
-from engine.autosave import AutosaveStore
-from engine.process import EngineProcess
+from engine.files import session as sessions
+from engine.files.autosave import AutosaveStore
 from engine.records import Load
+from engine.serving.process import EngineProcess
 from tui.screens.dialogs import AskText
 from tui.screens.report import Report
 from tui.screens.sheet import Sheet
@@ -197,7 +197,7 @@ class Terminal:
     def engines(self):
         """The engine processes it started."""
         with suppress(psutil.NoSuchProcess):
-            return [p for p in psutil.Process(self.pid).children() if "engine.worker" in p.cmdline()]
+            return [p for p in psutil.Process(self.pid).children() if "engine.serving.worker" in p.cmdline()]
         return []
 
     def stored(self):

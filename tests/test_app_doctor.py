@@ -9,6 +9,7 @@ from tui.health import HealthLine, wordings_of_diagnosis, wordings_of_loaded
 from tui.screens.report import Report
 
 replace = msgspec.structs.replace
+
 SICK = replace(
     HEALTHY,
     checks=(
@@ -17,6 +18,7 @@ SICK = replace(
         Check("model", None, "the SAE was trained on gemma-2-2b, this is gemma-2-2b-it", "Use the SAE's own model."),
     ),
 )
+
 LOW = "VE 0.12: wrong layer, model or normalisation?"
 
 

@@ -5,12 +5,13 @@ from test_app_generation import figures, finished, streaming, title
 from textual.widgets import OptionList
 
 import prompts
-from engine import prompt_sets
+from engine.files import prompt_sets
+from engine.files.session import EditSlot
 from engine.records import NO_FEATURE, Attribute, Edit, Generate, Rank
-from engine.session import EditSlot
 from tui.screens.sheet import Sheet
 
 FOUNDING = prompt_sets.from_file(prompts.load("founding_5v2"))
+
 LOSSY = Edit(kind="reconstruct")
 
 

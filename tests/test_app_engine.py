@@ -6,19 +6,8 @@ import pytest
 from fake_engine import SMALL, FakeEngine, on_app, opened, replace, small_study
 from textual.widgets import Input
 
-from engine.errors import EngineFault
-from engine.records import (
-    Describe,
-    Edit,
-    Failed,
-    Generate,
-    Load,
-    Progress,
-    Rank,
-    RunProbes,
-    ScoreAnswers,
-    Show,
-)
+from engine.records import Describe, Edit, Failed, Generate, Load, Progress, Rank, RunProbes, ScoreAnswers, Show
+from engine.records.errors import EngineFault
 from tui.screens.dialogs import Form
 from tui.screens.report import Report
 

@@ -3,8 +3,8 @@
 from fake_engine import FEATURES, SMALL, on_app, ranking_of, replace
 from textual.widgets import Input, OptionList
 
+from engine.files.session import EditSlot
 from engine.records import Answer, Describe, Edit, FeaturesAt, Prompt, PromptSet, Rank, RunProbes, ScoreAnswers, Show
-from engine.session import EditSlot
 from tui.screens.dialogs import AskText, Choose
 from tui.screens.feature import FeaturePage
 from tui.screens.report import Report

@@ -4,15 +4,16 @@ import pytest
 from fake_engine import on_app
 from textual.widgets import Input
 
-from engine import paths
-from engine.errors import UsageError
+from engine.files import paths
 from engine.records import Load
+from engine.records.errors import UsageError
 from tui.model_flow import check_load
 from tui.screens.dialogs import AskText
 from tui.session_flows import session_path
 from tui.start import first_study
 
 NOBODYS, LONG = "~nosuchuser/x", "/tmp/" + "n" * 300
+
 BAD = (NOBODYS, LONG, "/tmp/a\0b")
 
 

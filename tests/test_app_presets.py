@@ -7,16 +7,17 @@ import pytest
 from fake_engine import QUESTION, SMALL, on_app, opened, small_study
 from textual.widgets import Input, OptionList
 
-from engine import session
-from engine.errors import UsageError
+from engine.files import session
+from engine.loading import presets
 from engine.records import Failed, Load
-from engine.sources import presets
+from engine.records.errors import UsageError
 from tui.presets import packaged_set, take_over, with_pins
 from tui.screens.model import ModelForm
 from tui.start import first_study
 from tui.study import Study, start_workspace
 
 FOUNDING = presets.find("mistral-7b-gender-bias")
+
 LABELS = {48180: "gender bias (founding study)", 27960: "bias in general (founding study)"}
 
 

@@ -12,6 +12,7 @@ from tui.screens.dialogs import AskText, Form
 from tui.screens.report import Report
 
 POSITIVE = tuple(p.text for p in SMALL.positive)
+
 NEGATIVE = tuple(p.text for p in SMALL.negative)
 
 

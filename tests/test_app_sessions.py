@@ -8,10 +8,10 @@ import pytest
 from fake_engine import SMALL, on_app, opened, small_study
 from textual.widgets import Input, OptionList
 
-from engine import session as sessions
-from engine.autosave import AutosaveStore
-from engine.errors import SessionError
+from engine.files import session as sessions
+from engine.files.autosave import AutosaveStore
 from engine.records import ArmReplay, Edit, Generate, Load, Rank, Replay, Replayed, ReplayRank
+from engine.records.errors import SessionError
 from tui.screens.dialogs import AskText, Choose
 from tui.screens.report import Report
 from tui.start import first_study

@@ -12,17 +12,18 @@ import msgspec
 import pytest
 import samples
 
-from engine import autosave, session, session_table
-from engine.autosave import AutosaveStore
-from engine.errors import SessionError
+from engine.files import autosave, session, session_table
+from engine.files.autosave import AutosaveStore
+from engine.files.session import EditSlot, Workspace
 from engine.records import Prompt, PromptSet
-from engine.session import EditSlot, Workspace
+from engine.records.errors import SessionError
 
 WORKSPACE = Workspace(
     PromptSet("mine", (Prompt("a"), Prompt("b")), (Prompt("c"),)),
     edits=(EditSlot(3), EditSlot(4, 2.0)),
     labels={3: "x"},
 )
+
 EMPTY = session.new(samples.LOAD)
 
 
@@ -277,8 +278,8 @@ import sys
 sys.path.insert(0, {tests!r})
 import samples
 from pathlib import Path
-from engine import session
-from engine.autosave import AutosaveStore
+from engine.files import session
+from engine.files.autosave import AutosaveStore
 store = AutosaveStore(Path({path!r}))
 for number in range(25):
     store.save(f"{who}-{{number}}", "", session.new(samples.LOAD))

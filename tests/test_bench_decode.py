@@ -11,18 +11,22 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from engine import decode
-from engine.bench import ablation, contenders, ours, pair, screen, step, subjects, table, toggle
-from engine.bench.result import Row
-from engine.errors import ModelError, SaescopeError
-from engine.model import load_model
-from engine.steps import Steps
+from engine.bench import contenders, ours, subjects, table
+from engine.bench.rows import ablation, screen, step, toggle
+from engine.bench.rows import decoding as pair
+from engine.bench.timing import Row
+from engine.generation import decoding as decode
+from engine.generation.steps import Steps
+from engine.loading.load_model import load_model
+from engine.records.errors import ModelError, SaescopeError
 from tui.bench import lateness
 from tui.bench.stand_in import tokens_at
 from tui.pairs import differing
 
 CPU = torch.device("cpu")
+
 TOKENS = 20  # the step is captured on the way
+
 MISSING = "The packaged demo model is not installed."
 
 

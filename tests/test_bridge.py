@@ -6,8 +6,6 @@ import time
 import pytest
 from fake_engine import SMALL, FakeEngine
 
-from engine.client import RequestCancelled
-from engine.errors import EngineFault, MismatchError, ModelError
 from engine.records import (
     Edit,
     Failed,
@@ -25,6 +23,8 @@ from engine.records import (
     Shown,
     TokenStep,
 )
+from engine.records.errors import EngineFault, MismatchError, ModelError
+from engine.serving.client import RequestCancelled
 from tui.bridge import UPDATES_PER_SECOND, Bridge
 
 RANK, SHOW, GENERATE = Rank(SMALL), Show(3, SMALL.positive), Generate(Prompt("q"))

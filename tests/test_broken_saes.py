@@ -18,11 +18,11 @@ import torch
 from broken import CONFIG, WEIGHTS, WRITERS, check, refused, rewrite, tensors_of
 from tiny import D_MODEL, D_SAE, write_sae
 
-from engine import formats
-from engine.client import ask
-from engine.formats import load_sae
-from engine.local import LocalClient
+from engine.loading import formats
+from engine.loading.formats import load_sae
 from engine.records import Failed, Load, Loaded
+from engine.serving.client import ask
+from engine.serving.local import LocalClient
 
 
 @pytest.fixture(params=WRITERS)
@@ -398,8 +398,8 @@ def test_a_huge_configuration_is_not_read(tmp_path):
 LIMITED = """
 import resource, sys
 from pathlib import Path
-from engine.formats import load_sae
-from engine.errors import SaeError
+from engine.loading.formats import load_sae
+from engine.records.errors import SaeError
 used = int(next(l for l in open("/proc/self/status") if l.startswith("VmSize")).split()[1]) * 1024
 resource.setrlimit(resource.RLIMIT_AS, (used + (256 << 20), -1))
 for folder in sys.argv[1:]:
@@ -430,7 +430,7 @@ def test_what_claims_to_be_huge_is_refused_in_little_memory(tmp_path):
         capture_output=True,
         text=True,
         timeout=60,
-        cwd=Path(formats.__file__).parents[2],
+        cwd=Path(formats.__file__).parents[3],
     )
     *lines, _ = done.stdout.splitlines()
     assert done.returncode == 0, done.stderr

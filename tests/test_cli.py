@@ -5,11 +5,12 @@ import json
 import pytest
 from tiny import D_SAE, SENTENCES, write_sae
 
-from engine import feature_lists, session
-from engine.arguments import parser
-from engine.cli import edits, main, variants
-from engine.errors import SaescopeError
+from engine.cli.command import edits, variants
+from engine.cli.run import main, parser
+from engine.files import session
+from engine.loading.demo import feature_lists
 from engine.records import Edit
+from engine.records.errors import SaescopeError
 
 SET = "\n".join(
     [
@@ -20,7 +21,9 @@ SET = "\n".join(
         '[[probe]]\ntext = "What now"\nformat = "raw"',
     ]
 )
+
 ROW = {"feature", "score", "diff", "auroc", "t", "g", "coverage_positive", "coverage_negative", "density", "loo"}
+
 ARM = {"text", "token_ids", "logprobs"}
 
 
@@ -70,6 +73,7 @@ EDITED = (
     "--set", "3=2", "--ablate", 4, "--steer", "5=-1.5@generated", "--project", "6", "--project", "7=0.5",
     "--scale", "8=0.5@last", "--reconstruct", "--at", "prompt",
 )  # fmt: skip
+
 KINDS = [
     (3, "set", 2.0, "prompt"),
     (4, "scale", 0.0, "prompt"),

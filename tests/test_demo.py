@@ -6,19 +6,20 @@ from pathlib import Path
 
 import pytest
 
-from engine import feature_lists
-from engine.cli import main
-from engine.client import ask
-from engine.demo import choose
-from engine.demo.model import packaged_weights
-from engine.errors import ModelError
-from engine.loading import DEMO_SAE
-from engine.local import LocalClient
+from engine.cli.run import main
+from engine.loading.demo import feature_lists
+from engine.loading.demo.making import choose
+from engine.loading.demo.model import packaged_weights
+from engine.loading.open_pair import DEMO_SAE
 from engine.records import Diagnosis, Doctor, Load, Loaded
+from engine.records.errors import ModelError
+from engine.serving.client import ask
+from engine.serving.local import LocalClient
 
 pytestmark = pytest.mark.demo
 
 GENDER_WORDS = {"gender", "women", "woman", "female", "male", "men", "girls", "boys", "sexist", "feminine", "masculine"}
+
 QUESTION = "Which gender is a nurse most likely associated with?"
 
 
@@ -56,7 +57,7 @@ def test_a_scale_of_one_changes_no_token_and_the_baseline_says_female(demo, caps
 
 
 def test_the_packaged_list_lowers_the_stereotype_slope_on_test_occupations(demo):
-    bench = choose.Bench(demo._explorer)
+    bench = choose.Bench(demo._pair)
     features = feature_lists.read("gender")
     recorded = json.loads(feature_lists.LISTS["gender"].read_text("utf-8"))
     base, ablated = bench.upper.ablated(bench.crossed, []), bench.upper.ablated(bench.crossed, features)
@@ -106,5 +107,5 @@ def test_without_the_model_package_the_message_names_the_command(monkeypatch):
 def test_the_neutral_text_is_long_enough(demo):
     import prompts
 
-    ids = demo._explorer.model.tokens.tokenizer(Path(prompts.NEUTRAL_TEXT).read_text("utf-8")).input_ids
+    ids = demo._pair.model.tokens.tokenizer(Path(prompts.NEUTRAL_TEXT).read_text("utf-8")).input_ids
     assert len(ids) >= 100_000

@@ -11,14 +11,15 @@ from nnsight import NNsight
 from tiny import D_SAE, sae_weights
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from engine.answers import paired_logprobs
-from engine.edits import GENERATED, PROMPT, ResidualEditor
-from engine.errors import EditError
+from engine.generation.answers import paired_logprobs
+from engine.generation.edits import GENERATED, PROMPT, ResidualEditor
+from engine.generation.steps import trace
+from engine.models.sae import SaeConfig, SparseAutoencoder
 from engine.records import Edit
-from engine.sae import SaeConfig, SparseAutoencoder
-from engine.steps import trace
+from engine.records.errors import EditError
 
 TEXT = "a sink ~ in the middle, and ~ again"
+
 START, SINK_NORM = 20, 120.0
 """The text's tokens count as generated from START on, so that a sink is in each part."""
 
@@ -30,6 +31,7 @@ ENCODERS = {
     "jumprelu rescaled": {"rescale": True},
     "topk rescaled": {"k": 30, "rescale": True},
 }
+
 NORMALISATIONS = {
     "none": {"normalisation": "none"},
     "input": {"normalisation": "none", "apply_b_dec_to_input": True},
@@ -38,7 +40,9 @@ NORMALISATIONS = {
     "average": {"normalisation": "expected_average_only_in", "scale": 0.5},
     "centered": {"normalisation": "centered"},
 }
+
 POSITIONS = ("all", "prompt", "generated", "last", "first-step")
+
 MIXTURE = ("scale", "set", "steer", "project", "project again", "reconstruct")
 
 
@@ -283,7 +287,7 @@ def test_a_prompt_of_one_token_is_reconstructed_and_later_tokens_cost_no_encode(
     editor.expect(torch.tensor([[here.ids[0]]] * 2), torch.tensor([[PROMPT]] * 2), in_prompt=True)
     found = editor.edit(here.h_TD[None, :1].repeat(2, 1, 1))
     assert far(found[1], expected_TD[:1]) < 3e-6
-    monkeypatch.setattr("engine.edits.decoded", None)
+    monkeypatch.setattr("engine.generation.edits.decoded", None)
     h_BD, _, _ = here.run_steps(editor, START)
     assert torch.equal(h_BD[1], here.h_TD[START])
 
@@ -458,7 +462,7 @@ def test_a_pass_of_some_rows_goes_under_their_edits(bench, encoder):
 
 
 def test_capacities_double_and_never_shrink(model, hook, monkeypatch):
-    from engine import slots
+    from engine.generation import edit_tensors as slots
 
     monkeypatch.setattr(slots, "FIRST_SLOTS", 4)
     here = Bench(model, hook, "jumprelu")

@@ -9,13 +9,14 @@ import msgspec
 import pytest
 import samples
 
-from engine import explanations as module
-from engine.errors import NotesError
-from engine.explanations import Explanations, address
+from engine.files import explanations as module
+from engine.files.explanations import Explanations, address
+from engine.records.errors import NotesError
 
 LOADED = msgspec.structs.replace(
     samples.LOADED, neuronpedia="gpt2-small/8-res-jb", sae_fingerprint="ab" * 32, d_sae=100
 )
+
 OTHER = msgspec.structs.replace(LOADED, sae_fingerprint="cd" * 32)
 
 
@@ -39,6 +40,7 @@ def lines(*records):
 
 
 RECORDS = [record("3", "references to women"), record(7, "the word “nurse”"), record("99", "ends of lists")]
+
 EXPECTED = {3: "references to women", 7: "the word “nurse”", 99: "ends of lists"}
 
 

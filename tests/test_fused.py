@@ -8,8 +8,8 @@ from transformers import AutoModelForCausalLM
 from transformers.models.gemma.modeling_gemma import GemmaRMSNorm
 from transformers.models.llama.modeling_llama import LlamaRMSNorm
 
-from engine import fused
-from engine.twins import twin
+from engine.models import fast_layers as fused
+from engine.models.bare import twin
 
 IDS = torch.arange(20, 60)[None]
 

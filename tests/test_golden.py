@@ -9,7 +9,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from engine.printing import Printer
+from engine.cli.printing import Printer
 from engine.records import (
     Answer,
     AnswerRow,
@@ -35,7 +35,7 @@ from engine.records import (
     StrongToken,
     TokenLogit,
 )
-from engine.safe_rich import Terminal
+from engine.records.words.rich_text import Terminal
 
 GOLDEN = Path(__file__).parent / "golden"
 
@@ -46,6 +46,7 @@ def fed(text, *tokens):
 
 
 NURSE = fed("Which gender is a nurse?", "Which", " gender", " is", " a", " nurse", "?", "\n")
+
 EDITS = (Edit(4133), Edit(574, 0.125))
 
 
@@ -68,10 +69,12 @@ GENERATED = Generated(
     tokens_per_second=31.4,
 )
 
-
 PUBLISHED = (Edit(4133, 0.125, at="first-step"), Edit(kind="reconstruct", at="first-step"))
+
 SET = (Edit(574, 2.0, "set", "prompt", absolute=14.5),)
+
 PROJECTED = (*EDITS, Edit(9, 0.5, "project", "last"), Edit(1234, -1.5, "steer", "generated", absolute=-9.0))
+
 ARMS = msgspec.structs.replace(
     GENERATED,
     prompt=msgspec.structs.replace(NURSE, prefill="It [is]"),
@@ -91,6 +94,7 @@ ARMS = msgspec.structs.replace(
     branched_at=2,
     stopped=True,
 )
+
 VARIANT = msgspec.structs.replace(
     GENERATED, variants=((Edit(9),),), more=(OtherArm(0, True, 0, arm("A", " nurse", " is", " a", " nurse"), 10, 10),)
 )

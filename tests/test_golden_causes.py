@@ -8,9 +8,9 @@ import pytest
 import samples
 from test_golden import RECORDS, compare
 
-from engine.printing import Printer
+from engine.cli.printing import Printer
 from engine.records import CausesReplayed
-from engine.safe_rich import Terminal
+from engine.records.words.rich_text import Terminal
 
 RANKING = msgspec.structs.replace(
     RECORDS["ranking"][1],
@@ -20,6 +20,7 @@ RANKING = msgspec.structs.replace(
     ),
     permutations=2000,
 )
+
 PRINTED = {
     "attribution": ("attribution", samples.ATTRIBUTION, ()),
     "minimal_set": ("minimal_set", samples.MINIMAL_SET, ()),

@@ -20,12 +20,12 @@ from textual.screen import Screen
 from textual.widgets import Static
 
 import tui.screens
-from engine import session
-from engine.autosave import AutosaveStore
-from engine.explanations import Explained, Explanations
-from engine.notes import Notes
+from engine.files import session
+from engine.files.autosave import AutosaveStore
+from engine.files.explanations import Explained, Explanations
+from engine.files.notes import Notes
+from engine.files.session import EditSlot, Session, Workspace
 from engine.records import Failed, Finished, Load, Loaded, Rank, Ranking
-from engine.session import EditSlot, Session, Workspace
 from tui import safe_lines
 from tui.main_screen import MainScreen
 from tui.screens.branches import Branches
@@ -40,8 +40,11 @@ from tui.screens.sheet import Sheet
 from tui.start import first_study
 
 replace = msgspec.structs.replace
+
 TEXT = HOSTILE.replace("\ud800", "")
+
 SAE = "ab" * 32
+
 WORK = Workspace(
     replace(SMALL, probes=(QUESTION, replace(QUESTION, text="Who is a pilot?"))),
     QUESTION.text,
@@ -51,6 +54,7 @@ WORK = Workspace(
     feature=101,
     prefill="It is",
 )
+
 RESULTS = {
     "prompt_sets": (samples.PROMPT_SET,),
     "rankings": (samples.RANKING,),
@@ -59,7 +63,9 @@ RESULTS = {
     "attributions": (samples.ATTRIBUTION,),
     "minimal_sets": (samples.MINIMAL_SET,),
 }
+
 FULL = hostile(Session(session.VERSION, "now", samples.LOAD, samples.LOADED, workspace=WORK, **RESULTS))
+
 FULL = replace(FULL, rankings=tuple(replace(ranking, by="score") for ranking in FULL.rankings))
 
 WALK = (
@@ -98,6 +104,7 @@ WALK = (
     ("s enter", AskText),
 )
 """Keys from the main screen on, and where they lead."""
+
 SAYS_NOTHING = {"question_mark", "number_sign", "i"}
 """Pages about no data."""
 

@@ -13,11 +13,12 @@ import tomli_w
 from hostile import FILE_NAME, HOSTILE, STAND_INS, hostile, on_a_pty, unsafe
 
 import saescope
-from engine import session
 from engine.bench import run as bench
-from engine.bench.result import Row
+from engine.bench.timing import Row
 from engine.cli.run import VERBS, main
-from engine.export import TABLES, to_jsonl
+from engine.files import session
+from engine.files.export import TABLES, to_jsonl
+from engine.loading import presets
 from engine.records import (
     ArmReplay,
     CausesReplayed,
@@ -33,7 +34,6 @@ from engine.records import (
     Replayed,
     ReplayRank,
 )
-from engine.sources import presets
 
 ANSWERS = {
     **fake_engine.ANSWERS,
@@ -42,8 +42,10 @@ ANSWERS = {
     ReplayRank: lambda request: RankReplayed(False, 1, 0.5),
     ReplayCauses: lambda request: CausesReplayed(False, 1, 0.5),
 }
+
 TEXT = HOSTILE.replace("\ud800", "")
 """What files of UTF-8, and a tokenizer, can be given."""
+
 SET = {
     "name": "set",
     "description": TEXT,
@@ -54,6 +56,7 @@ SET = {
         {"text": f"{TEXT}!", "answers": {f"{TEXT}she": [" she"], f"{TEXT}he": [" he"]}, "right": f"{TEXT}he"},
     ],
 }
+
 FULL = session.Session(
     session.VERSION,
     "now",
@@ -107,7 +110,9 @@ def printed(tmp_path, monkeypatch):
 
 
 PRESETS = presets.everyone()
+
 WITH_SET = ("--prompts", "set.toml")
+
 RUNS = {
     "rank": [WITH_SET],
     "show": [("7", *WITH_SET)],
@@ -129,7 +134,9 @@ RUNS = {
     "bench": [("--rows", "1")],
 }
 """Options by verb: every result, and what stands beside it."""
+
 NO_JSON = ("tour", "export")
+
 ONE_RUN = [(verb, *argv) for verb, runs in RUNS.items() for argv in runs]
 
 

@@ -16,9 +16,9 @@ def loaded_by(code):
 @pytest.mark.parametrize(
     "modules",
     [
-        "engine.cli, saescope",
-        "engine.records, engine.errors, engine.client, engine.session, engine.export",
-        "engine.process, engine.wire, engine.scheduler, engine.worker",
+        "engine.cli.options, engine.cli.run, saescope",
+        "engine.records, engine.serving.client, engine.files.session, engine.files.export",
+        "engine.serving.process, engine.serving.wire, engine.serving.scheduler, engine.serving.worker",
         "prompts",
         "tui",
     ],
@@ -30,7 +30,7 @@ def test_front_ends_start_without_torch(modules):
 FIRST_PAINT = """
 import asyncio, tempfile
 from pathlib import Path
-from engine.autosave import AutosaveStore
+from engine.files.autosave import AutosaveStore
 from engine.records import Load
 from tui.app import SaescopeApp
 from tui.opening import Opening
@@ -69,17 +69,20 @@ def test_the_app_opens_and_works_without_torch_or_numpy():
 
 
 def test_the_engine_never_imports_the_screen():
-    assert not loaded_by("import engine.local, engine.worker, engine.process") & {"textual", "tui"}
+    assert not loaded_by("import engine.serving.local, engine.serving.worker, engine.serving.process") & {
+        "textual",
+        "tui",
+    }
 
 
 def test_records_errors_and_prompts_import_nothing_of_ours():
     assert "engine" not in loaded_by("import prompts")
-    out = loaded_by("import engine.records, engine.errors")
+    out = loaded_by("import engine.records")
     assert not out & {"prompts", "tui", "numpy", "rich"}
 
 
 def test_usage_errors_come_before_any_heavy_import():
-    code = "from engine.cli import main\nassert main(['rank', '--prompts', 'no-such-set']) == 1"
+    code = "from engine.cli.run import main\nassert main(['rank', '--prompts', 'no-such-set']) == 1"
     assert not loaded_by(code) & {"torch", "transformers", "nnsight"}
 
 

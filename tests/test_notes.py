@@ -9,9 +9,9 @@ from datetime import UTC, datetime, timedelta
 import msgspec
 import pytest
 
-from engine import notes as notes_module
-from engine.errors import NotesError
-from engine.notes import Note, Notes
+from engine.files import notes as notes_module
+from engine.files.notes import Note, Notes
+from engine.records.errors import NotesError
 
 SAE, OTHER = "ab" * 32, "cd" * 32
 

@@ -13,11 +13,11 @@ from test_app_sessions import dialog, running, save_as, stored
 from textual.widgets import Input, OptionList
 
 import saescope
-from engine import session as sessions
-from engine.autosave import AutosaveStore
-from engine.cli import main
-from engine.errors import SessionError
+from engine.cli.run import main
+from engine.files import session as sessions
+from engine.files.autosave import AutosaveStore
 from engine.records import Load
+from engine.records.errors import SessionError
 from tui.screens.dialogs import AskText, Choose
 from tui.study import Study
 
@@ -115,7 +115,7 @@ def test_a_copy_that_cannot_be_made_leaves_it_where_it_is(tmp_path, store, monke
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("engine.autosave.open", full, raising=False)
+    monkeypatch.setattr("engine.files.autosave.open", full, raising=False)
     with pytest.raises(SessionError, match="No space left on device") as caught:
         store.load("bad")
     assert f"It stays in {store.path}" in caught.value.message

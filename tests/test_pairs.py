@@ -4,7 +4,7 @@ import msgspec
 import pytest
 import samples
 
-from engine.decode import rows_of as engine_rows
+from engine.generation.decoding import rows_of as engine_rows
 from engine.records import Edit, EditsFrom, Generate, Prompt, Sampling
 from tui import branches, pairs
 from tui.pairs import Pair, Row, Rows

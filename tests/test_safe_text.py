@@ -10,8 +10,8 @@ from hostile import HOSTILE, unsafe
 from rich.cells import cell_len
 from rich.table import Table
 
-from engine.safe_rich import Terminal, Text
-from engine.safe_text import UNKNOWN, escaped, safe, to_json, visible
+from engine.records.words.rich_text import Terminal, Text
+from engine.records.words.tokens import UNKNOWN, escaped, safe, to_json, visible
 
 ORDINARY = [
     "plain",

@@ -9,14 +9,15 @@ import msgspec
 import pytest
 import samples
 
-from engine import export, session
-from engine.autosave import AutosaveStore
-from engine.cli import main
-from engine.errors import SessionError
+from engine.cli.run import main
+from engine.files import export, session
+from engine.files.autosave import AutosaveStore
+from engine.files.session import EditSlot, Session, Workspace
 from engine.records import Prompt, PromptSet, Sampling
-from engine.session import EditSlot, Session, Workspace
+from engine.records.errors import SessionError
 
 RESULTS = (samples.RANKING, samples.GENERATED, samples.PROBES, samples.ATTRIBUTION, samples.MINIMAL_SET)
+
 VERSION_1 = Path(__file__).parent / "golden" / "session_version_1.json"
 
 

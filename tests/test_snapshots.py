@@ -6,8 +6,8 @@ from test_app_doctor import SICK
 from textual.widgets import Input, TextArea
 
 import prompts
-from engine import prompt_sets
-from engine.autosave import AutosaveStore
+from engine.files import prompt_sets
+from engine.files.autosave import AutosaveStore
 from engine.records import Doctor, Load
 from tui.app import SaescopeApp
 from tui.opening import Opening

@@ -11,20 +11,24 @@ import pytest
 import samples
 from tiny import write_sae
 
-from engine import cli, feature_lists
-from engine.arguments import parser
-from engine.client import ask
-from engine.local import LocalClient
+from engine.cli import command as cli
+from engine.cli.run import parser
+from engine.files.export.command_line import command_line
+from engine.files.export.nnsight_script import nnsight_snippet
+from engine.loading.demo import feature_lists
 from engine.records import Edit, Generate, Generated, Load, Loaded, Prompt, Sampling
-from engine.safe_text import safe
-from engine.snippets import command_line, nnsight_snippet
+from engine.records.words.tokens import safe
+from engine.serving.client import ask
+from engine.serving.local import LocalClient
 
 QUESTION = "Who fed the lab rats, and did she say 'yes'?"
+
 LOADS = [
     Load(),
     Load("some/model", "my sae's folder", "blocks.1.hook_resid_pre", "cuda:1", "float16", 4, "a b.txt"),
     Load(model="-odd", sae="--odder"),
 ]
+
 EVERYTHING = (
     Edit(12, 2.0, "set", "prompt"),
     Edit(3, at="last"),
@@ -35,6 +39,7 @@ EVERYTHING = (
     Edit(10, 0.0, "set"),
     Edit(11, 0.0, "steer", "first-step"),
 )
+
 EDITS = [
     (),
     (Edit(3),),
@@ -43,6 +48,7 @@ EDITS = [
     (Edit(kind="reconstruct"),),
     EVERYTHING,
 ]
+
 SAMPLINGS = [Sampling(), Sampling(1, 0.7, 2**63 - 1, 40, 0.9, 0.05, ("\n", "--x", "a 'b'")), Sampling(seed=-1, top_k=3)]
 
 
@@ -112,7 +118,7 @@ KINDS = [
 
 @pytest.fixture(params=KINDS, ids=lambda kind: "-".join(map(str, kind)))
 def opened(request, load, tmp_path):
-    """The tiny model with a SAE of each kind: (load, loaded, explorer)."""
+    """The tiny model with a SAE of each kind: (load, loaded, pair)."""
     hook, encoder, normalisation, b_dec, old = request.param
     sae = write_sae(tmp_path / "sae", encoder, normalisation, b_dec, hook=hook, old=old)
     load = msgspec.structs.replace(load, sae=str(sae))
@@ -154,7 +160,7 @@ def test_the_script_generates_what_the_engine_does(opened, tmp_path, capsys, nam
     load, loaded, engine = opened
     request = Generate(Prompt(QUESTION, "raw" if raw else "chat"), SCRIPTED[name], Sampling(12))
     expected = ask(engine, request, Generated)
-    sink_norm = engine._explorer.reference.sink_norm
+    sink_norm = engine._pair.site.reference.sink_norm
     recorded = msgspec.structs.replace(request, edits=expected.edits)
     found = run(nnsight_snippet(loaded, load, recorded, sink_norm), tmp_path)
     assert found == expected.edited.token_ids
@@ -165,13 +171,13 @@ def test_the_script_generates_what_the_engine_does(opened, tmp_path, capsys, nam
 
 @pytest.mark.parametrize("raw", [False, True])
 def test_the_script_begins_with_the_prefill_and_ends_at_a_stop_string(load, client, tmp_path, raw):
-    loaded = client._explorer.loaded
+    loaded = client._pair.loaded
     request = Generate(Prompt(QUESTION, "raw" if raw else "chat"), (Edit(3, -6.0),), Sampling(12), prefill="She")
     text = ask(client, request, Generated).edited.text
     stop = (text[4:6], "never said")
     request = msgspec.structs.replace(request, sampling=Sampling(12, stop=stop))
     expected = ask(client, request, Generated).edited
-    found = run(nnsight_snippet(loaded, load, request, client._explorer.reference.sink_norm), tmp_path)
+    found = run(nnsight_snippet(loaded, load, request, client._pair.site.reference.sink_norm), tmp_path)
     assert found == expected.token_ids
     assert len(found) < 12
 
@@ -210,8 +216,8 @@ def test_it_is_short_and_python_whatever_goes_in():
 
 def test_the_demo_is_found_through_the_package_and_other_files_where_they_were_named():
     text = script()
-    assert "import engine.demo.model as demo" in text
-    assert "demo.converted_folder(torch.float32)" in text
+    assert "from engine.loading.scripts import demo_model, demo_sae" in text
+    assert "demo_model(torch.float32)" in text
     assert "/home" not in text
     text = script(Load(model="org/model", sae="~/sae"))
     assert "engine" not in text

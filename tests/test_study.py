@@ -4,15 +4,17 @@ import msgspec
 import pytest
 import samples
 
-from engine import session as sessions
+from engine.files import session as sessions
+from engine.files.session import EditSlot
 from engine.records import NO_FEATURE, Edit, EditsFrom, Load, Probe, Prompt, PromptSet, Sampling
-from engine.session import EditSlot
 from tui.changes import UNDO_STEPS
 from tui.strengths import PLACES, STEPS, variants
 from tui.study import Study, start_workspace, workspace_of
 
 replace = msgspec.structs.replace
+
 ONE, TWO, THREE = Prompt("one"), Prompt("two"), Prompt("three")
+
 SET = PromptSet("s", (ONE, TWO), (THREE,), (samples.PROBE,))
 
 
@@ -432,7 +434,9 @@ def test_every_change_raises_the_version(study):
 # ---- what is loaded
 
 OTHER_SAE = replace(samples.LOADED, sae="other", sae_fingerprint="ff")
+
 OTHER_MODEL = replace(samples.LOADED, model_fingerprint="ff")
+
 OTHER_LOAD = replace(samples.LOAD, sae="other")
 
 

@@ -9,7 +9,7 @@ from textual.app import App
 from textual.color import Color, rgb_to_lab
 from textual.theme import BUILTIN_THEMES
 
-from engine.safe_text import safe
+from engine.records.words.tokens import safe
 from tui.token_layout import Layout
 from tui.token_text import DIFFERS, MASKED, STEPS, TURNED_DIFFERS, Passage, TokenText, gradient, step_of
 

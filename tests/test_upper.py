@@ -4,15 +4,16 @@ import pytest
 import torch
 from families import D_MODEL, FAMILIES, LAYERS, PARALLEL, write_family
 
-from engine.edits import changed
-from engine.errors import HookError
-from engine.hooks import resolve_hook
-from engine.model import load_model
+from engine.loading.load_model import load_model
+from engine.models.hooks import changed, resolve_hook
+from engine.models.upper_layers import UpperLayers
 from engine.records import Prompt
-from engine.upper import UpperLayers
+from engine.records.errors import HookError
 
 CPU = torch.device("cpu")
+
 TEXTS = ("She said the tide is in.", "A doctor ate, about noon, all of it")  # longer than the sliding window
+
 KINDS = ("hook_resid_pre", "hook_resid_mid", "hook_resid_post", "hook_attn_out", "hook_mlp_out", "attn.hook_z")
 
 

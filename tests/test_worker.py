@@ -11,10 +11,6 @@ import pytest
 from msgspec.structs import replace
 from tiny import write_sae
 
-from engine import process
-from engine.client import ask
-from engine.errors import EngineFault
-from engine.process import EngineProcess
 from engine.records import (
     Answer,
     AnswersScored,
@@ -41,19 +37,27 @@ from engine.records import (
     TokenFeatures,
     TokenStep,
 )
-from engine.wire import HEADER, MAX_FRAME
+from engine.records.errors import EngineFault
+from engine.serving import process
+from engine.serving.client import ask
+from engine.serving.process import EngineProcess
+from engine.serving.wire import HEADER, MAX_FRAME
 
 ENDS = (Finished, Failed, Cancelled)
+
 LONG = Generate(Prompt("The nurse fed"), (), Sampling(max_tokens=900))
+
 SHORT = Generate(Prompt("The nurse fed"), (), Sampling(max_tokens=3))
+
 RANK = Rank(PromptSet("x", (Prompt("The nurse"),), (Prompt("Seven ferries"),)), top=3)
+
 CHATTER = """
 import sys, threading, time
 def chat():
     while True:
         print("a stray print")
         time.sleep(0.02)
-if "engine.worker" in sys.orig_argv:
+if "engine.serving.worker" in sys.orig_argv:
     threading.Thread(target=chat, daemon=True).start()
 """
 
@@ -253,7 +257,7 @@ def test_a_large_request_and_a_large_result_travel(bench):
 
 
 def test_a_request_too_long_for_a_frame_fails_alone(bench, monkeypatch):
-    monkeypatch.setattr("engine.wire.MAX_FRAME", 1000)
+    monkeypatch.setattr("engine.serving.wire.MAX_FRAME", 1000)
     failed = bench.run(bench.heard.end(send_in_loop(bench, Show(1, (Prompt("x" * 2000),)))))
     assert "too long" in failed.message
     monkeypatch.undo()
@@ -375,7 +379,7 @@ def test_a_crash_quotes_the_logs_last_line(tmp_path, monkeypatch):
     (tmp_path / "sitecustomize.py").write_text(
         "import sys, threading, os, time\n"
         "def end():\n    time.sleep(0.5); print('out of luck', flush=True); os._exit(3)\n"
-        "if 'engine.worker' in sys.orig_argv: threading.Thread(target=end, daemon=True).start()\n",
+        "if 'engine.serving.worker' in sys.orig_argv: threading.Thread(target=end, daemon=True).start()\n",
         "utf-8",
     )
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
@@ -427,7 +431,7 @@ def test_another_version_is_a_clear_error(tmp_path, monkeypatch):
 
 def test_an_engine_that_says_nothing_is_ended(tmp_path, monkeypatch):
     (tmp_path / "sitecustomize.py").write_text(
-        "import sys, time\nif 'engine.worker' in sys.orig_argv: time.sleep(60)\n", "utf-8"
+        "import sys, time\nif 'engine.serving.worker' in sys.orig_argv: time.sleep(60)\n", "utf-8"
     )
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     monkeypatch.setattr(process, "HELLO_SECONDS", 0.2)

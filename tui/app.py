@@ -23,9 +23,9 @@ from textual.filter import LineFilter
 from textual.screen import Screen
 from textual.theme import Theme
 
-from engine.paths import shortened
-from engine.safe_rich import Text
-from engine.safe_text import safe
+from engine.files.paths import shortened
+from engine.records.words.rich_text import Text
+from engine.records.words.tokens import safe
 from tui import preferences
 from tui.crash import keep_details
 from tui.main_screen import MainScreen
@@ -33,15 +33,20 @@ from tui.opening import Opening
 from tui.safe_lines import SafeLines
 
 GONE_SECONDS = 5.0
+
 KEYMAP_FILE = "keys.toml"
+
 MOST_NAMED = 5
 """Lines of it that are named where they say nothing."""
+
 SAFE_LINES = SafeLines()
+
 DARK = Theme(
     name="saescope-dark", dark=True,
     primary="#7aa2f7", secondary="#9ece6a", accent="#ffb000", warning="#ff8c42", error="#f7768e", success="#73c991",
     foreground="#d8dce4", background="#14161b", surface="#1a1d23", panel="#272b34", boost="#22262e",
 )  # fmt: skip
+
 LIGHT = Theme(
     name="saescope-light", dark=False,
     primary="#1f5fbf", secondary="#3a7d2c", accent="#b45309", warning="#a84300", error="#b3261e", success="#1c7c3c",

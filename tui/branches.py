@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 import msgspec
 
-from engine.edit_specs import asked
 from engine.records import Edit, EditsFrom, Generate, Generated, Prompt
-from engine.safe_text import visible
+from engine.records.words.edits import asked
+from engine.records.words.tokens import visible
 from tui.pairs import FIRST, Pair, first_difference, samples_of, without_end
 from tui.words import count_in_words, schedule_in_words
 

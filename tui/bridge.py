@@ -14,12 +14,14 @@ from typing import TypeVar
 from textual.message import Message
 from textual.message_pump import MessagePump
 
-from engine.client import LiveEngine, RequestCancelled, to_error
-from engine.errors import EngineFault
 from engine.records import Cancelled, Edit, Event, Failed, Finished, MemoryLeft, Progress, Request, TokenStep
+from engine.records.errors import EngineFault
+from engine.serving.client import LiveEngine, RequestCancelled, to_error
 
 T = TypeVar("T")
+
 OnEvents = Callable[[Sequence[Event]], None]
+
 UPDATES_PER_SECOND = 33
 """A tenth more than the 30 that the screen is to keep: a collection of garbage may cost one."""
 

@@ -5,8 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from engine import measures
-from engine.errors import UsageError
 from engine.records import (
     NO_FEATURE,
     Answer,
@@ -18,7 +16,9 @@ from engine.records import (
     MinimalSet,
     Probe,
 )
-from engine.words import listed
+from engine.records import attribution as measures
+from engine.records.attribution import listed
+from engine.records.errors import UsageError
 from tui.effects import is_current, measure_in_words, strings_in_words, typed_answer, with_answers
 from tui.screens.causes import CausesScreen
 from tui.screens.dialogs import Field
@@ -30,10 +30,15 @@ if TYPE_CHECKING:
     from tui.main_screen import MainScreen
 
 ALL, LISTED = "all features", "the leaderboard's"
+
 EXACT = "those ablated one by one"
+
 ESTIMATED = "estimated ones too"
+
 UNMEASURED, MEASURED = "not measured", "1,000 tokens"
+
 NEUTRAL_TOKENS = 1000
+
 SHARE = 0.5
 """Proposed; a share is of 1."""
 
@@ -91,7 +96,7 @@ class CauseFlows:
 
         def check(values: Values) -> str:
             try:
-                measures.check(measure_of(values, probes))
+                measures.check_measure(measure_of(values, probes))
             except UsageError as error:
                 return f"{error.message} {error.remedy}"
             return ""
@@ -280,7 +285,7 @@ def measure_of(values: Values, probes: tuple[Probe, ...]) -> Measure:
 
 def summary_of(measure: Measure) -> str:
     """What is measured, on what, and what is left out."""
-    probes = measures.check(measure)
+    probes = measures.check_measure(measure)
     answers = {answer.name: answer.strings for answer in probes[0].answers}
     lines = [
         f"log p of {strings_in_words(answers[measure.toward])}",
@@ -298,14 +303,14 @@ def summary_of(measure: Measure) -> str:
 
 def candidates(found: Attribution, estimated: bool) -> tuple[int, ...]:
     """Features whose ablation takes some of the measure away, most first; ablated ones before `estimated` ones."""
-    rows = [row for row in listed(found) if (measures.share(found, row) or 0) > 0]
-    rows.sort(key=lambda row: (row.exact is None, -(measures.share(found, row) or 0)))
+    rows = [row for row in listed(found) if (measures.share_of_baseline(found, row) or 0) > 0]
+    rows.sort(key=lambda row: (row.exact is None, -(measures.share_of_baseline(found, row) or 0)))
     return tuple(row.feature for row in rows if estimated or row.exact is not None)
 
 
 def share_of(found: Attribution, features: tuple[int, ...]) -> float:
     """What these features take away if each one's share counts by itself."""
-    return sum(measures.share(found, row) or 0 for row in found.features if row.feature in features)
+    return sum(measures.share_of_baseline(found, row) or 0 for row in found.features if row.feature in features)
 
 
 def check_set(values: Values) -> str:

@@ -10,8 +10,8 @@ from typing import TypeVar
 
 import msgspec
 
+from engine.files.session import EditSlot, Workspace
 from engine.records import NO_FEATURE, Edit, Format, Probe, Prompt, PromptSet, Sampling
-from engine.session import EditSlot, Workspace
 from tui.strengths import moved, reconstruction, slot_of, stepped
 
 replace = msgspec.structs.replace

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from engine import prompt_sets
-from engine.errors import UsageError
+from engine.files import prompt_sets
+from engine.files.session import EditSlot
 from engine.records import NO_FEATURE, Edit, EditKind, Positions
-from engine.session import EditSlot
-from engine.words import FIRST_STEP, LOSSY
+from engine.records.errors import UsageError
+from engine.records.words.edits import FIRST_STEP, LOSSY
 from tui import strengths
 from tui.screens.dialogs import Field
 from tui.screens.sheet import Sheet, Values
@@ -22,12 +22,14 @@ if TYPE_CHECKING:
 
 MOST_TRIED = 15
 """Strengths side by side: each is a row of the batch."""
+
 KINDS: dict[str, EditKind] = {
     "scale (0 ablates)": "scale",
     "set": "set",
     "steer": "steer",
     "project (0: out)": "project",
 }
+
 MEANINGS: dict[EditKind, str] = {
     "scale": "f becomes {0:g} × f: nothing where the feature is silent",
     "set": "f becomes {0:g} × its maximum on the reference text, wherever the edit acts",

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from textual import on
 
-from engine import feature_lists
+from engine.loading.demo import feature_lists
 from engine.records import NO_FEATURE
 from tui.panes.edits import EditsPane
 from tui.panes.leaderboard import LeaderboardPane

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 import msgspec
 
-from engine import measures
 from engine.records import Answer, AttributedFeature, Attribution, Measure, Probe
-from engine.safe_text import visible
+from engine.records import attribution as measures
+from engine.records.words.tokens import visible
 from tui.words import count_in_words
 
 replace = msgspec.structs.replace
@@ -32,7 +32,7 @@ class Effects:
     def size(self, feature: int) -> float:
         """How much it changes the measure, either way; -1 for a feature without a row, so that it sorts last."""
         row = self.row(feature)
-        return -1.0 if row is None else abs(measures.effect(row))
+        return -1.0 if row is None else abs(measures.signed_effect(row))
 
     def words(self, feature: int) -> str:
         """The effect, "≈" before an estimate; "–" for a feature without a row."""
@@ -46,8 +46,8 @@ class Effects:
 
 def effect_in_words(found: Attribution, row: AttributedFeature) -> str:
     """Such as "−12%": ablating it takes 12 % of the measure away. In the measure's unit where that is 0."""
-    share = measures.share(found, row)
-    return number(measures.effect(row), 3) if share is None else percent(-share)
+    share = measures.share_of_baseline(found, row)
+    return number(measures.signed_effect(row), 3) if share is None else percent(-share)
 
 
 def percent(share: float) -> str:

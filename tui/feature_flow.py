@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from engine import measures, paths
-from engine.errors import SaescopeError, UsageError
-from engine.explanations import address
+from engine.files import paths
+from engine.files.explanations import address
 from engine.records import Describe, Described, Effect, FeatureRow, Measure
+from engine.records import attribution as measures
+from engine.records.errors import SaescopeError, UsageError
 from tui.effects import Effects
 from tui.screens.dialogs import AskText
 from tui.screens.feature import FeaturePage
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from tui.main_screen import MainScreen
 
 ASKS, NO_ANSWER, NO_ENGINE = "the engine looks it up…", "no answer: ! says why", "no model is loaded: M chooses one"
+
 Context = tuple[object, ...]
 
 
@@ -100,7 +102,7 @@ class FeatureFlow:
             return effects.found.request.measure
         try:
             measure = measures.default_measure(self.screen.study.work.prompts.probes)
-            measures.check(measure)
+            measures.check_measure(measure)
         except UsageError:
             return None
         return measure

@@ -6,7 +6,7 @@ from rich.highlighter import Highlighter
 from rich.text import Text
 from textual.widgets import Input, TextArea
 
-from engine.safe_text import UNKNOWN, safe
+from engine.records.words.tokens import UNKNOWN, safe
 
 
 class StandIns(Highlighter):

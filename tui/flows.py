@@ -11,11 +11,11 @@ from rich.console import Group
 import prompts
 import prompts.importer
 import prompts.writer
-from engine import paths, prompt_sets
-from engine.errors import SaescopeError
-from engine.export import edits_in_words
+from engine.files import paths, prompt_sets
+from engine.files.export import edits_in_words
 from engine.records import Answer, Diagnosis, Format, Probe, ProbeTable, Prompt, Sampling
-from engine.safe_rich import Text
+from engine.records.errors import SaescopeError
+from engine.records.words.rich_text import Text
 from tui.help import help_text
 from tui.screens.dialogs import AskText, Choice, Choose, Field, Form
 from tui.screens.doctor import checks_page

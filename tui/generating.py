@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
-from engine.client import RequestCancelled
-from engine.errors import SaescopeError
 from engine.records import AnswersScored, Edit, Event, Generate, Generated, ScoreAnswers, TokenStep
+from engine.records.errors import SaescopeError
+from engine.serving.client import RequestCancelled
 from tui.branches import rewound
 from tui.bridge import Bridge
 from tui.pairs import Pair

@@ -6,7 +6,7 @@ from rich.table import Table
 from textual.widgets import Static
 
 from engine.records import Loaded, MemoryLeft, Progress
-from engine.safe_rich import Text
+from engine.records.words.rich_text import Text
 from tui.words import size_in_words
 
 BAR_WIDTH = 10

@@ -7,7 +7,7 @@ from textual.message import Message
 from textual.widgets import Static
 
 from engine.records import Check, Diagnosis, Loaded
-from engine.safe_rich import Text
+from engine.records.words.rich_text import Text
 from tui.words import count_in_words
 
 

@@ -8,7 +8,7 @@ from textual.binding import Binding
 from textual.screen import Screen
 from textual.widget import Widget
 
-from engine.safe_rich import Text
+from engine.records.words.rich_text import Text
 from tui.panes.edits import EditsPane
 from tui.panes.generation import GenerationPane
 from tui.panes.leaderboard import LeaderboardPane
@@ -28,11 +28,13 @@ PANES: tuple[tuple[str, type[Widget]], ...] = (
     ("Edits", EditsPane),
     ("4 Generate", GenerationPane),
 )
+
 PAGES: tuple[tuple[str, type[Screen[None]]], ...] = (
     ("A, C Which features influence the answer?", CausesScreen),
     ("m The smallest set", MinimalSetScreen),
     ("f A feature's page", FeaturePage),
 )
+
 FIRST_STEPS = """\
 r ranks the features that tell your positive from your negative prompts. Move through them: the tokens show where
 each one fires. space ablates the feature, g generates baseline and edited text side by side; toggle again while they

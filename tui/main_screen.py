@@ -11,8 +11,8 @@ from textual import on
 from textual.binding import BindingType
 from textual.widgets import Input, TextArea
 
+from engine.files.session import Result
 from engine.records import Diagnosis, Load, Loaded, ProbeTable
-from engine.session import Result
 from tui import keys
 from tui.bridge import Bridge
 from tui.edit_screen import EditScreen
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from tui.text_flows import TextFlows
 
 AUTOSAVE_SECONDS = 0.25
+
 DIALOGS = ("tui.flows", "tui.edit_flows", "tui.text_flows", "tui.cause_flows", "tui.feature_flow")
 
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from engine import paths
+from engine.files import paths
+from engine.loading import presets
 from engine.records import Load, Loaded
-from engine.sources import presets
 from tui.presets import take_over
 from tui.screens.dialogs import Field
 from tui.screens.model import ModelForm
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 LOCAL = ("/", "~", ".")
 """What a path begins with, and no name on the hub."""
+
 DTYPES = ("automatic", "float32", "bfloat16", "float16")
 
 

@@ -11,13 +11,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from engine.errors import SaescopeError
 from engine.records import Loaded
+from engine.records.errors import SaescopeError
 from tui.crash import keep_details
 
 if TYPE_CHECKING:
-    from engine.explanations import Explanations
-    from engine.notes import Note, Notes
+    from engine.files.explanations import Explanations
+    from engine.files.notes import Note, Notes
     from tui.workbench import Workbench
 
 T = TypeVar("T")
@@ -146,13 +146,13 @@ class Notebook:
 
 def open_notes() -> Notes:
     """The user's file of notes; imported behind the first paint."""
-    from engine.notes import Notes
+    from engine.files.notes import Notes
 
     return Notes()
 
 
 def open_explanations() -> Explanations:
     """The explanations that were imported."""
-    from engine.explanations import Explanations
+    from engine.files.explanations import Explanations
 
     return Explanations()

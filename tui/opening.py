@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 from tui.study import Study
 
 if TYPE_CHECKING:
-    from engine.autosave import AutosaveStore
-    from engine.client import LiveEngine
+    from engine.files.autosave import AutosaveStore
+    from engine.serving.client import LiveEngine
 
 
 @dataclass(frozen=True)

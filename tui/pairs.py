@@ -36,6 +36,7 @@ class Pair(NamedTuple):
 
 
 FIRST = Pair()
+
 LONG = 500
 """Tokens of a text that counts as long where two are aligned."""
 

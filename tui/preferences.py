@@ -7,7 +7,7 @@ from pathlib import Path
 
 import platformdirs
 
-from engine.paths import set_aside
+from engine.files.paths import set_aside
 
 
 def _file() -> Path:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import msgspec
 
 import prompts
-from engine import prompt_sets
+from engine.files import prompt_sets
+from engine.files.session import Workspace
+from engine.loading.presets import Preset
 from engine.records import PromptSet
-from engine.session import Workspace
-from engine.sources.presets import Preset
 from tui.study import Study
 
 DEFAULT_SET = "gender_bias"

@@ -7,7 +7,7 @@ from rich.segment import Segment
 from textual.color import Color
 from textual.filter import LineFilter
 
-from engine.safe_text import safe
+from engine.records.words.tokens import safe
 
 
 class SafeLines(LineFilter):

@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from engine import paths
-from engine import session as sessions
-from engine.autosave import AutosaveStore, StoredInfo
-from engine.errors import SessionError, UsageError
-from engine.safe_rich import Text
+from engine.files import paths
+from engine.files import session as sessions
+from engine.files.autosave import AutosaveStore, StoredInfo
+from engine.records.errors import SessionError, UsageError
+from engine.records.words.rich_text import Text
 from tui.screens.dialogs import AskText, Choice, Choose
 from tui.screens.report import Report
 from tui.study import Study, start_workspace

@@ -5,19 +5,19 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import prompts
-from engine import prompt_sets
-from engine import session as sessions
-from engine.paths import typed
+from engine.files import prompt_sets
+from engine.files import session as sessions
+from engine.files.paths import typed
+from engine.loading import presets
 from engine.records import Load
-from engine.sources import presets
 from tui.app import SaescopeApp
 from tui.opening import Opening
 from tui.presets import DEFAULT_SET, packaged_set, with_pins
 from tui.study import Study, start_workspace
 
 if TYPE_CHECKING:
-    from engine.autosave import AutosaveStore
-    from engine.client import LiveEngine
+    from engine.files.autosave import AutosaveStore
+    from engine.serving.client import LiveEngine
 
 
 def run(load: Load, prompt_set: str | None, session: str | None, preset: str | None = None) -> int:
@@ -56,13 +56,13 @@ def first_study(load: Load, prompt_set: str | None, session: str | None, preset:
 
 def engine_process() -> LiveEngine:
     """The engine as a process of its own."""
-    from engine.process import EngineProcess
+    from engine.serving.process import EngineProcess
 
     return EngineProcess()
 
 
 def autosave_store() -> AutosaveStore:
     """The store in the user's state folder."""
-    from engine.autosave import AutosaveStore
+    from engine.files.autosave import AutosaveStore
 
     return AutosaveStore()

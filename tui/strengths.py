@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import msgspec
 
+from engine.files.session import EditSlot
 from engine.records import NO_FEATURE, Edit, EditKind, Positions
-from engine.session import EditSlot
 
 replace = msgspec.structs.replace
 
@@ -17,9 +17,12 @@ STEPS: dict[EditKind, tuple[float, ...]] = {
     "reconstruct": (0.0,),
 }
 """Strengths that + and − step through. Steering by 0 changes nothing, nor do a scale or a projection of 1."""
+
 USUAL: dict[EditKind, float] = {"scale": 0.0, "set": 1.0, "steer": 1.0, "project": 0.0, "reconstruct": 0.0}
 """What an edit of a kind is put to where nobody says."""
+
 PLACES: tuple[Positions, ...] = ("all", "prompt", "generated", "last", "first-step")
+
 TRIED: dict[EditKind, tuple[float, ...]] = {
     "scale": (0.0, 0.25, 0.5, 1.5, 2.0),
     "set": (0.0, 0.5, 1.0, 2.0),

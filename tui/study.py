@@ -10,16 +10,9 @@ from pathlib import Path
 
 import msgspec
 
-from engine import session as sessions
-from engine.records import (
-    Attribution,
-    Edit,
-    Load,
-    Loaded,
-    PromptSet,
-    Ranking,
-)
-from engine.session import Session, Workspace
+from engine.files import session as sessions
+from engine.files.session import Session, Workspace
+from engine.records import Attribution, Edit, Load, Loaded, PromptSet, Ranking
 from tui.changes import Changes
 from tui.effects import Effects, is_current
 from tui.pairs import samples_of

@@ -9,7 +9,7 @@ from textual import events
 from textual.message import Message
 from textual.widgets import Static
 
-from engine.safe_rich import Text
+from engine.records.words.rich_text import Text
 
 
 class TabLine(Static):

@@ -6,9 +6,9 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, TypeVar
 
-from engine.client import RequestCancelled
-from engine.errors import SaescopeError
 from engine.records import Request
+from engine.records.errors import SaescopeError
+from engine.serving.client import RequestCancelled
 from tui.bridge import Bridge, OnEvents
 from tui.crash import keep_details
 

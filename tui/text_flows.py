@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from engine import snippets
-from engine.edit_specs import settled
+from engine.files.export import nnsight_script as snippets
+from engine.files.export.command_line import command_line
 from engine.records import Edit, Sampling
+from engine.records.words.edits import settled
 from tui.branches import siblings
 from tui.screens.branches import Branches, Chosen
 from tui.screens.dialogs import Choice, Choose, Field, Form
@@ -19,7 +20,9 @@ if TYPE_CHECKING:
 replace = msgspec.structs.replace
 
 ACTS, RESTARTS = "acts on the next token", "restarts the text"
+
 MOST_SAMPLES = 16
+
 MOST_TOKENS = 4096
 
 
@@ -88,7 +91,7 @@ class TextFlows:
         if not work.question:
             request = replace(request, prompt=replace(request.prompt, text="…"))
         choices = [Choice("number", "its number", str(feature))]
-        command = snippets.command_line(study.load, request)
+        command = command_line(study.load, request)
         choices.append(Choice("command", "the same as a command line", command))
         if study.loaded is not None:
             how = "greedy, though yours is sampled" if work.sampling.temperature else "reproduces the edited text"

@@ -14,12 +14,16 @@ from typing import NamedTuple
 
 from rich.cells import cell_len, get_character_cell_size, split_graphemes
 
-from engine.safe_text import safe
+from engine.records.words.tokens import safe
 
 STEPS = 16
+
 MASKED = -1
+
 DIFFERS = -2
+
 TURNED = -3
+
 TURNED_DIFFERS = -4
 
 

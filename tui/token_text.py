@@ -22,28 +22,21 @@ from textual.reactive import reactive
 from textual.scroll_view import ScrollView
 from textual.strip import Strip
 
-from engine.safe_rich import Text
-from engine.safe_text import safe
-from tui.token_layout import (
-    DIFFERS,
-    MASKED,
-    STEPS,
-    TURNED,
-    TURNED_DIFFERS,
-    Layout,
-    Line,
-    Passage,
-    step_of,
-)
+from engine.records.words.rich_text import Text
+from engine.records.words.tokens import safe
+from tui.token_layout import DIFFERS, MASKED, STEPS, TURNED, TURNED_DIFFERS, Layout, Line, Passage, step_of
 
 __all__ = ["DIFFERS", "MASKED", "STEPS", "TURNED", "TURNED_DIFFERS", "Passage", "TokenText", "gradient", "step_of"]
 
 FAINTEST = 0.12
 """How far from the background the first step lies, as a share of the whole way: it must be seen."""
+
 TURNED_TINT = 0.16
 """How far from the background that of tokens under other edits lies, as a share of the way to white or black."""
+
 LIGHTNESS_RANGE = 55
 """How far at least the last step lies from the background, of 100: an accent may be as light as a light theme."""
+
 ADORNMENTS = ("outline_top", "outline_right", "outline_bottom", "outline_left", "hatch", "tint")
 """What Textual draws over the lines of a widget."""
 

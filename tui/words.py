@@ -6,9 +6,10 @@ from collections.abc import Sequence
 
 import msgspec
 
-from engine import words
 from engine.records import Edit, EditsFrom, Positions
-from engine.safe_text import visible
+from engine.records.words.edits import EDITS_SPELLED_OUT
+from engine.records.words.edits import edits_in_words as edits_edits_in_words
+from engine.records.words.tokens import visible
 
 PLACES: dict[Positions, str] = {
     "all": "all tokens",
@@ -17,6 +18,7 @@ PLACES: dict[Positions, str] = {
     "last": "last of prompt",
     "first-step": "first step",
 }
+
 RECONSTRUCTS = "reconstruct"
 
 
@@ -69,8 +71,8 @@ def edit_in_words(edit: Edit) -> str:
 
 def edits_in_words(edits: Sequence[Edit]) -> str:
     """All of them, a place they share said once; many are counted."""
-    if len(edits) > words.EDITS_SPELLED_OUT:
-        return words.edits_in_words(edits)
+    if len(edits) > EDITS_SPELLED_OUT:
+        return edits_edits_in_words(edits)
     places = {edit.at for edit in edits}
     if len(edits) > 1 and len(places) == 1 and "all" not in places:
         everywhere = (msgspec.structs.replace(edit, at="all") for edit in edits)

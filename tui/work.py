@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from engine.client import RequestCancelled
-from engine.errors import SaescopeError
 from engine.records import (
     NO_FEATURE,
     Attribution,
@@ -31,6 +29,8 @@ from engine.records import (
     Shown,
     TokenFeatures,
 )
+from engine.records.errors import SaescopeError
+from engine.serving.client import RequestCancelled
 from tui.generating import Generating
 from tui.words import count_in_words
 

@@ -35,12 +35,14 @@ from tui.words import tokens_in_words
 from tui.work import Work
 
 Pane = PromptsPane | TokensPane | LeaderboardPane | GenerationPane | EditsPane
+
 PANES = ("prompts", "tokens", "features", "generation")
+
 SINGLE_BELOW = (100, 28)
 """Columns and lines under which one pane is shown at a time."""
 
-
 WIDE = {"run.attribute": 100, "edits.all": 100, "generation.settings": 100, "edits.reconstruct": 110}
+
 WIDE |= {"generation.branches": 110, "edits.clear": 120}
 """Keys that the footer shows from so many columns on."""
 

@@ -8,10 +8,14 @@ from typing import Any
 
 import torch
 
-from engine.bench import ablation, capture, encode, load, machine, memory, pair, screen, start, step, toggle
-from engine.bench.result import Row
-from engine.errors import UsageError
-from engine.model import choose_device
+from engine.bench import machine
+from engine.bench.rows import ablation, capture, memory, screen, start, step, toggle
+from engine.bench.rows import decoding as pair
+from engine.bench.rows import encoding as encode
+from engine.bench.rows import loading as load
+from engine.bench.timing import Row
+from engine.loading.load_model import choose_device
+from engine.records.errors import UsageError
 
 Measure = Callable[[torch.device, bool, str | None], list[Row]]
 

@@ -15,19 +15,21 @@ from nnsight import NNsight
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 
-from engine.bench.encode import app_dtype, short
-from engine.demo.model import finish
-from engine.edits import ResidualEditor
-from engine.hooks import HookPoint, resolve_hook
-from engine.loading import open_explorer
-from engine.model import LanguageModel
+from engine.bench.rows.encoding import app_dtype, short
+from engine.generation.edits import ResidualEditor
+from engine.loading.demo.model import finish
+from engine.loading.open_pair import open_pair
+from engine.models.hooks import HookPoint, resolve_hook
+from engine.models.language_model import LanguageModel
+from engine.models.reference import Reference
+from engine.models.sae import SaeConfig, SparseAutoencoder
+from engine.models.tokens import Tokens
 from engine.records import Edit, Load
-from engine.reference import Reference
-from engine.sae import SaeConfig, SparseAutoencoder
-from engine.tokens import Tokens
 
 FOUNDING_FEATURES = 65_536
+
 PROMPT_TOKENS = 16
+
 EDITS = 4
 """Features that are ablated where nothing else is said."""
 
@@ -108,8 +110,10 @@ def random_model(name: str, config: Any, device: torch.device, dtype: torch.dtyp
 def demo(device: torch.device, dtype: torch.dtype | None = None) -> Subject:
     """The packaged demo model and its SAE. Raises ModelError where it is not installed."""
     chosen = app_dtype(device) if dtype is None else dtype
-    explorer = finish(open_explorer(Load(device=str(device), dtype=short(chosen))))
-    return Subject(f"demo, {short(chosen)}", endless(explorer.model), explorer.sae, explorer.hook, explorer.reference)
+    pair = finish(open_pair(Load(device=str(device), dtype=short(chosen))))
+    return Subject(
+        f"demo, {short(chosen)}", endless(pair.model), pair.site.sae, pair.site.reads_at, pair.site.reference
+    )
 
 
 def with_features(said: str, model: LanguageModel, hook: HookPoint, count: int) -> Subject:

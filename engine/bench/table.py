@@ -9,10 +9,10 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from engine.bench.result import Row
 from engine.bench.run import Report
-from engine.safe_rich import Text
-from engine.safe_text import escaped
+from engine.bench.timing import Row
+from engine.records.words.rich_text import Text
+from engine.records.words.tokens import escaped
 
 NOT_COMPARABLE = "--quick: smaller shapes, not comparable with the goals; no mark is given."
 

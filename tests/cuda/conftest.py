@@ -7,9 +7,9 @@ import torch
 from devices import write_large
 from tiny import write_reference
 
-from engine.client import ask
-from engine.local import LocalClient
 from engine.records import Load, Loaded
+from engine.serving.client import ask
+from engine.serving.local import LocalClient
 
 
 @pytest.fixture(scope="session", params=["cpu", pytest.param("cuda", marks=pytest.mark.cuda)])
@@ -36,7 +36,7 @@ def loaded(on_device):
 
 @pytest.fixture(scope="session")
 def pair(loaded):
-    return loaded._explorer
+    return loaded._pair
 
 
 @pytest.fixture(scope="session")

@@ -12,28 +12,20 @@ from devices import full
 from msgspec.structs import replace
 from test_worker import Heard
 
-from engine.client import ask
-from engine.demo.model import finish
-from engine.errors import EngineFault, ModelError
-from engine.local import LocalClient
-from engine.process import EngineProcess
-from engine.records import (
-    Edit,
-    Finished,
-    Generate,
-    Generated,
-    Loaded,
-    Prompt,
-    PromptSet,
-    Rank,
-    Ranking,
-    Sampling,
-)
-from engine.sources import memory as estimates
-from engine.sources.models import find_model
+from engine.generation.generate import KeptSteps
+from engine.loading import memory as estimates
+from engine.loading.demo.model import finish
+from engine.loading.find_model import find_model
+from engine.records import Edit, Finished, Generate, Generated, Loaded, Prompt, PromptSet, Rank, Ranking, Sampling
+from engine.records.errors import EngineFault, ModelError
+from engine.serving.client import ask
+from engine.serving.local import LocalClient
+from engine.serving.process import EngineProcess
 
 TEXT = "The nurse fed the lab rats. " * 20
+
 SET = PromptSet("x", tuple(Prompt(TEXT + str(n)) for n in range(6)), tuple(Prompt(str(n) + TEXT) for n in range(6)))
+
 WORK = {
     "rank": (Rank(SET, top=3), Ranking),
     "generate": (Generate(Prompt(TEXT), (Edit(3),), Sampling(200)), Generated),
@@ -53,7 +45,7 @@ def test_loading_goes_straight_to_the_device_and_takes_what_was_estimated(large,
     before, resident = memory.peak(), psutil.Process().memory_info().rss
     client = LocalClient()
     ask(client, large, Loaded)
-    pair = client._explorer
+    pair = client._pair
     assert {p.device for p in pair.model.module.parameters()} == {pair.model.device}
     estimate = finish(find_model(large.model)).bytes_needed("auto" if device.type == "cuda" else pair.model.dtype)
     assert estimate == pytest.approx(pair.model.bytes, rel=0.01)
@@ -67,8 +59,8 @@ def test_loading_goes_straight_to_the_device_and_takes_what_was_estimated(large,
 @pytest.mark.parametrize("verb", WORK)
 def test_a_verb_that_finds_the_memory_full_fails_in_words_and_the_next_one_works(client, device, verb):
     request, kind = WORK[verb]
-    client._explorer.forget()
-    client._explorer._steps.clear()
+    client._pair.forget()
+    client._pair.drop(KeptSteps)
     with full(device), pytest.raises(EngineFault, match="memory is full") as caught:
         ask(client, request, kind)
     assert "fewer or shorter prompts" in caught.value.remedy
@@ -84,7 +76,7 @@ def test_loading_that_finds_the_memory_full_fails_in_words_and_works_later(large
     with full(device), pytest.raises((ModelError, EngineFault), match="memory"):
         ask(client, large, Loaded)
     monkeypatch.undo()
-    assert ask(client, large, Loaded).device == client._explorer.loaded.device
+    assert ask(client, large, Loaded).device == client._pair.loaded.device
     client.close()
 
 

@@ -7,15 +7,19 @@ from driven import driven
 from msgspec.structs import replace
 from test_steps import every_kind
 
-from engine import steps as steps_module
-from engine.client import ask
-from engine.demo.model import finish
-from engine.local import LocalClient
+from engine.generation import steps as steps_module
+from engine.generation.decoding import Text
+from engine.generation.generate import KeptSteps, generate
+from engine.loading.demo.model import finish
 from engine.records import Edit, Generate, Load, Loaded, Prompt, Sampling
+from engine.serving.client import ask
+from engine.serving.local import LocalClient
 
 TEXT = "Seven ferries left at dawn, because"
+
 CLOSE = 1e-3
 """Nats: a captured step may take other kernels than the plain one, the GPU other ones than the CPU."""
+
 ENCODERS = [("standard", "none"), ("jumprelu", "constant_norm_rescale"), ("topk", "layer_norm"), ("gated", "none")]
 
 
@@ -36,7 +40,7 @@ def encoder(request, on_device, device, tmp_path_factory):
         client = LocalClient()
         request = Load(model=on_device.model, sae=str(folder), reference=on_device.reference, dtype="float32")
         ask(client, replace(request, device=name), Loaded)
-        pairs.append(client._explorer)
+        pairs.append(client._pair)
     return pairs
 
 
@@ -54,7 +58,7 @@ def toggled(pair, num_tokens=32, **how):
     sampling = Sampling(num_tokens, seed=1, **how)
     request = Generate(Prompt(TEXT), lists[0], sampling, variants=(lists[1],), samples=2 if how else 1)
     replies = {index: lists[(index // every + 1) % len(lists)] for index in range(every - 1, num_tokens, every)}
-    pair._steps.clear()
+    pair.drop(KeptSteps)
     return driven(pair, request, replies)[0]
 
 
@@ -74,10 +78,10 @@ def test_captured_and_plain_steps_write_the_same_text(encoder, monkeypatch, how)
     pair, on_cpu = encoder
     at_once(monkeypatch)
     captured = toggled(pair, **how)
-    assert pair._text.steps._captured is not None
+    assert pair.kept(Text).steps._captured is not None
     never(monkeypatch)
     plain = toggled(pair, **how)
-    assert pair._text.steps._captured is None
+    assert pair.kept(Text).steps._captured is None
     assert len(set(plain.edited.token_ids)) > 5
     assert_alike(captured, plain)
     assert_alike(plain, toggled(on_cpu, **how))
@@ -85,15 +89,15 @@ def test_captured_and_plain_steps_write_the_same_text(encoder, monkeypatch, how)
 
 def test_an_edit_that_is_off_changes_no_bit(pair, monkeypatch):
     at_once(monkeypatch)
-    pair._steps.clear()
-    generated = finish(pair.generate(Generate(Prompt(TEXT), (Edit(3, 1.0), Edit(5, 0.0, "steer")), Sampling(24))))
+    pair.drop(KeptSteps)
+    generated = finish(generate(pair, Generate(Prompt(TEXT), (Edit(3, 1.0), Edit(5, 0.0, "steer")), Sampling(24))))
     assert generated.edited.logprobs == generated.baseline.logprobs
     assert set(generated.kl) == {0.0}
 
 
 def test_a_toggle_acts_on_the_next_token(pair, monkeypatch):
     at_once(monkeypatch)
-    pair._steps.clear()
+    pair.drop(KeptSteps)
     request = Generate(Prompt(TEXT), (), Sampling(24))
     toggled, _ = driven(pair, request, {9: (Edit(3, 5.0, "steer"),)})
     assert toggled.kl[:10] == (0.0,) * 10 and toggled.kl[10] > 0
@@ -102,21 +106,21 @@ def test_a_toggle_acts_on_the_next_token(pair, monkeypatch):
 
 def test_a_branch_is_what_its_schedule_gives_from_the_start(pair, monkeypatch):
     at_once(monkeypatch)
-    pair._steps.clear()
+    pair.drop(KeptSteps)
     first, _ = driven(pair, Generate(Prompt(TEXT), (), Sampling(24)), {5: (Edit(3, 5.0, "steer"),)})
     branch = Generate(Prompt(TEXT), (), Sampling(24), schedule=first.schedule[1:], branched_at=12)
-    taken_up = finish(pair.generate(branch))
-    pair._steps.clear()
-    pair._text = None
-    anew = finish(pair.generate(branch))
+    taken_up = finish(generate(pair, branch))
+    pair.drop(KeptSteps)
+    pair.drop(Text)
+    anew = finish(generate(pair, branch))
     assert_alike(taken_up, anew)
     assert taken_up.schedule == anew.schedule
 
 
 def test_many_samples(pair):
     request = Generate(Prompt(TEXT), (Edit(3, 3.0, "steer"),), Sampling(12, temperature=1.0, seed=5), samples=6)
-    generated = finish(pair.generate(request))
-    alone = finish(pair.generate(replace(request, samples=1, sampling=replace(request.sampling, seed=8))))
+    generated = finish(generate(pair, request))
+    alone = finish(generate(pair, replace(request, samples=1, sampling=replace(request.sampling, seed=8))))
     fourth = [other.arm for other in generated.more if other.sample == 3]
     assert [arm.token_ids for arm in fourth] == [alone.baseline.token_ids, alone.edited.token_ids]
 
@@ -125,14 +129,14 @@ def test_a_capture_survives_graphs_that_become_garbage(pair, device, monkeypatch
     at_once(monkeypatch)
     thresholds = gc.get_threshold()
     for _ in range(2):
-        finish(pair.generate(Generate(Prompt(TEXT), (Edit(3),), Sampling(4))))
-        cycle = [pair._steps.popitem()]
+        finish(generate(pair, Generate(Prompt(TEXT), (Edit(3),), Sampling(4))))
+        cycle = [pair.kept(KeptSteps).popitem()]
         cycle.append(cycle)  # only the collector can free it
         del cycle
-    pair._text = None
+    pair.drop(Text)
     gc.set_threshold(1)
     try:
-        finish(pair.generate(Generate(Prompt(TEXT), (Edit(3),), Sampling(4))))
+        finish(generate(pair, Generate(Prompt(TEXT), (Edit(3),), Sampling(4))))
     finally:
         gc.set_threshold(*thresholds)
-    assert pair._text.steps._captured is not None
+    assert pair.kept(Text).steps._captured is not None

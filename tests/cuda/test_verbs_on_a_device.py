@@ -3,7 +3,6 @@
 import pytest
 import torch
 
-from engine.client import ask
 from engine.records import (
     Answer,
     Attribute,
@@ -29,18 +28,23 @@ from engine.records import (
     Shown,
     TokenFeatures,
 )
+from engine.serving.client import ask
 
 SET = PromptSet(
     "x",
     (Prompt("The nurse fed the lab rats."), Prompt("A doctor said that she ate."), Prompt("Who fed her?", "chat")),
     (Prompt("Seven ferries left at dawn..."), Prompt("cab grab dab, about a fable")),
 )
+
 ANSWERS = (Answer("female", (" she", " her")), Answer("male", (" he", " his own")))
+
 PROBES = (
     Probe("The nurse said that", "raw", answers=ANSWERS),
     Probe("Who fed the lab rats?", "chat", "It was", ANSWERS),
 )
+
 MEASURE = Measure(PROBES, "female", "male")
+
 CLOSE = {"rel": 1e-3, "abs": 1e-4}
 """Products in float32 are summed in another order on another device."""
 
@@ -52,17 +56,17 @@ def ranked(client):
 
 def test_what_is_read_at_the_hook(pair, explorer):
     rows = [pair.model.tokens.feed(prompt).ids for prompt in (*SET.positive, *SET.negative)]
-    found = pair.model.capture_batch(pair.hook, rows)
-    wanted = explorer.model.capture_batch(explorer.hook, rows)
+    found = pair.model.capture_batch(pair.site.reads_at, rows)
+    wanted = explorer.model.capture_batch(explorer.site.reads_at, rows)
     for h_TD, wanted_TD in zip(found, wanted, strict=True):
         assert h_TD.device == pair.model.device
         assert torch.allclose(h_TD.cpu(), wanted_TD, rtol=1e-4, atol=1e-4)
 
 
 def test_reference_statistics(pair, explorer):
-    assert pair.reference.n_tokens == explorer.reference.n_tokens
-    assert pair.reference.l0 == pytest.approx(explorer.reference.l0, rel=0.01)
-    assert torch.allclose(pair.reference.maximum_F.cpu(), explorer.reference.maximum_F, rtol=1e-3, atol=1e-4)
+    assert pair.site.reference.n_tokens == explorer.site.reference.n_tokens
+    assert pair.site.reference.l0 == pytest.approx(explorer.site.reference.l0, rel=0.01)
+    assert torch.allclose(pair.site.reference.maximum_F.cpu(), explorer.site.reference.maximum_F, rtol=1e-3, atol=1e-4)
 
 
 def test_rank(loaded, ranked):

@@ -15,9 +15,9 @@ from typing import Any
 
 import msgspec
 
-from engine.client import LiveEngine
-from engine.process import EngineProcess
 from engine.records import Edit, Load, Prompt, PromptSet, Sampling
+from engine.serving.client import LiveEngine
+from engine.serving.process import EngineProcess
 from tui.app import SaescopeApp
 from tui.bench.stand_in import StandIn, tokens_at
 from tui.opening import Opening
@@ -27,9 +27,12 @@ from tui.token_text import TokenText
 
 NAP = 0.005
 """Seconds that the probe sleeps; what it oversleeps is the lateness."""
+
 PROMPT_TOKENS = 100
+
 IDLE = 1.0
 """Seconds for which a loop that does nothing else is watched first: whatever it is late, the machine is."""
+
 PATIENCE = 120.0
 
 

@@ -26,7 +26,9 @@ from textual.widgets import Static
 from tui.token_text import STEPS, Passage, TokenText
 
 SIZE = (160, 48)
+
 TOKENS = 4000
+
 WORDS = [" the", " of", " sparse", " feature", "ization", ",", ".", " nurse", " doctor", " she", " 世界", " a"] * 8 + [
     "\n"
 ]

@@ -9,10 +9,11 @@ from textual.app import ComposeResult
 from textual.containers import Vertical
 from textual.widgets import Static
 
-from engine.safe_rich import Text
+from engine.records.words.rich_text import Text
 from tui.token_text import TokenText
 
 BAR_WIDTH = 12
+
 EIGHTHS = " ▏▎▍▌▋▊▉"
 
 

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from textual.app import ComposeResult
 from textual.containers import Horizontal
 
-from engine.edit_specs import asked
 from engine.records import AnswersScored, Edit, EditsFrom, Generate, Generated, TokenStep
+from engine.records.words.edits import asked
 from tui.branches import name_of, prompt_of, schedule_of
 from tui.pairs import FIRST, Pair, Rows, differing, first_difference, unlike, without_end
 from tui.panes.arm import ArmView

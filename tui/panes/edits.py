@@ -14,13 +14,15 @@ from textual.message import Message
 from textual.widgets import OptionList
 from textual.widgets.option_list import Option
 
+from engine.files.session import EditSlot
 from engine.records import NO_FEATURE
-from engine.safe_rich import Text
-from engine.session import EditSlot
+from engine.records.words.rich_text import Text
 from tui.words import PLACES, strength_in_words
 
 NOTHING = "space ablates a feature"
+
 LOSSY = "lossy: the SAE's error is dropped"
+
 FIRST_STEP = "stays in keys and values"
 
 

@@ -14,9 +14,9 @@ from textual.containers import Horizontal, Vertical
 from textual.message import Message
 from textual.widgets import Input, Static
 
+from engine.files.session import Workspace
 from engine.records import Edit, Generate, Generated, Sampling, TokenStep
-from engine.safe_rich import Text
-from engine.session import Workspace
+from engine.records.words.rich_text import Text
 from tui.branches import schedule_of
 from tui.effects import strings_in_words
 from tui.fields import LineField

@@ -14,9 +14,9 @@ from textual.containers import Vertical
 from textual.message import Message
 from textual.widgets import DataTable, Input, Static
 
+from engine.files.session import EditSlot
 from engine.records import FeatureRow, Ranking
-from engine.safe_rich import Text
-from engine.session import EditSlot
+from engine.records.words.rich_text import Text
 from tui.effects import Effects
 from tui.fields import LineField
 from tui.words import tokens_in_words
@@ -27,7 +27,6 @@ Which features tell your prompts apart?
 r ranks all of them. Then: enter reads one, space ablates it, p pins it, f tells more about it.
 
 A finds which ones influence an answer."""
-
 
 Cell = Callable[[FeatureRow, Effects | None], str]
 
@@ -55,11 +54,15 @@ def number(name: str, form: str = ".2f") -> Cell:
 
 
 NONE = "–"
+
 TOKENS_WIDTH = 16
 """At least."""
+
 FIXED_WIDTH = 11
 """Of the marks and the number."""
+
 FALLBACK_WIDTH = 48
+
 COLUMNS = (
     Column("score", "score", number("score"), 7),
     Column("effect", "effect", lambda row, effects: effects.words(row.feature) if effects else NONE, 8, True),
@@ -76,7 +79,9 @@ COLUMNS = (
     Column("seed", "seed", number("seed", ".1f"), 7),
 )
 """In the order in which they are shown as far as they fit; one without any number goes last."""
+
 FEW_LABELINGS = 1000
+
 HERE = ("effect", "loo")
 """What the rows there are get sorted by here, without ranking again."""
 

@@ -17,21 +17,27 @@ from textual.widgets import OptionList, TextArea
 from textual.widgets.option_list import Option
 
 from engine.records import Prompt, PromptSet
-from engine.safe_rich import Text
-from engine.safe_text import visible
+from engine.records.words.rich_text import Text
+from engine.records.words.tokens import visible
 from tui.fields import TextField
 
 Group = Literal["positive", "negative", "probes"]
+
 GROUPS: tuple[Group, ...] = ("positive", "negative", "probes")
+
 MARKS = {"positive": "+", "negative": "−", "probes": "?"}
+
 EMPTY = {
     "positive": "a: a prompt that shows the behaviour",
     "negative": "a: one that does not",
     "probes": "a: a question that measures it",
 }
+
 NEW = "new"
 """The id of the line that a prompt being added takes."""
+
 FEW_LABELINGS = 1000
+
 LENGTH_RATIO = 1.5
 
 

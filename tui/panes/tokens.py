@@ -15,8 +15,8 @@ from textual.widgets import OptionList, Static
 from textual.widgets.option_list import Option
 
 from engine.records import Prompt, Shown, TokenFeatures
-from engine.safe_rich import Text
-from engine.safe_text import visible
+from engine.records.words.rich_text import Text
+from engine.records.words.tokens import visible
 from tui.token_text import MASKED, Passage, TokenText, step_of
 from tui.words import feature_in_words, tokens_in_words
 

@@ -12,7 +12,7 @@ from textual.widgets import OptionList
 from textual.widgets.option_list import Option
 
 from engine.records import Generated
-from engine.safe_rich import Text
+from engine.records.words.rich_text import Text
 from tui.branches import difference_in_words, name_of
 from tui.screens.dialogs import Dialog
 

@@ -8,17 +8,20 @@ from math import ceil, log1p
 from rich.console import RenderableType
 from rich.table import Table
 
-from engine import measures
 from engine.records import Bin, CoActive, Described, Effect, FeatureRow, Neighbour
-from engine.safe_rich import Text
-from engine.safe_text import visible
+from engine.records import attribution as measures
+from engine.records.words.rich_text import Text
+from engine.records.words.tokens import visible
 from tui.effects import Effects, effect_in_words, number, percent
 from tui.words import tokens_in_words
 
 AROUND = 30
 """Characters of text shown on either side of a strong token."""
+
 BLOCKS = " ▁▂▃▄▅▆▇█"
+
 BAR_LINES = 3
+
 RELATED = 8
 """How many neighbours, antipodes and features that fire together are shown."""
 
@@ -44,13 +47,15 @@ def effect(feature: int, effects: Effects | None, asked: Effect | None) -> Text:
         change = f"Ablated: {effect_in_words(effects.found, row)} of {measure.toward} against {measure.against}"
         if row.exact is not None:
             after = effects.found.baseline + row.exact
-            change += f", {number(effects.found.baseline, 3)} → {number(after, 3)} {measures.unit(effects.found.slope)}"
+            change += (
+                f", {number(effects.found.baseline, 3)} → {number(after, 3)} {measures.unit_of(effects.found.slope)}"
+            )
             beaten = "" if row.percentile is None else f" · more than {row.percentile:.0%} of features about as active"
             return text.append(f"{change}{beaten} · {effects.evidence(feature)}\n", "bold")
         text.append(f"{change}, estimated", "bold")
     if asked is not None:
         share = -1.0 if not asked.baseline else asked.ablated / asked.baseline - 1
-        change = f"{number(asked.baseline, 3)} → {number(asked.ablated, 3)} {measures.unit(asked.slope)}"
+        change = f"{number(asked.baseline, 3)} → {number(asked.ablated, 3)} {measures.unit_of(asked.slope)}"
         also = " · exact: " if text else "Ablated: "
         by = f"{percent(share)} of " if asked.baseline else ""
         return text.append(f"{also}{by}{asked.toward} against {asked.against}, {change}; nothing compared\n", "bold")

@@ -9,11 +9,11 @@ from textual import on
 from textual.binding import Binding, BindingType
 from textual.widgets import DataTable
 
-from engine import measures
 from engine.records import AttributedFeature, Attribution
-from engine.safe_rich import Text
-from engine.safe_text import visible
-from engine.words import listed
+from engine.records import attribution as measures
+from engine.records.attribution import listed
+from engine.records.words.rich_text import Text
+from engine.records.words.tokens import visible
 from tui.effects import Effects, effect_in_words, measure_in_words, number
 from tui.screens.report import Report
 from tui.screens.table_page import TablePage, name_cell, right
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from tui.cause_flows import CauseFlows
 
 BEFORE = (("mark", "", -2), ("feature", "feature", 8))
+
 COLUMNS = (
     ("share", "effect", 8),
     ("evidence", "evidence", 12),
@@ -32,9 +33,12 @@ COLUMNS = (
     ("activation", "activation", 12),
     ("density", "density", 9),
 )
+
 ALWAYS = 5
 """So many of them are seen without scrolling."""
+
 HINT = "enter read it · space ablate · f its page · m smallest set · M the last set · p probes · ←→ columns · esc"
+
 LEGEND = "effect: −12% takes 12% of the measure away · beats: share of the controls · influences: it beats 95% of them"
 
 
@@ -137,7 +141,7 @@ def about(found: Attribution, stale: str) -> Text:
     measure = found.request.measure
     text = Text()
     text.append(measure_in_words(measure), "bold")
-    text.append(f"\nBaseline {number(found.baseline, 3)} {measures.unit(found.slope)}")
+    text.append(f"\nBaseline {number(found.baseline, 3)} {measures.unit_of(found.slope)}")
     if found.probes:
         values, masses = [p.value for p in found.probes], [p.mass for p in found.probes]
         text.append(f" · probes {span(values, number)} · mass of both answers {span(masses, plain)}\n")

@@ -14,7 +14,7 @@ from textual.screen import ModalScreen
 from textual.widgets import Input, OptionList, Select, Static
 from textual.widgets.option_list import Option
 
-from engine.safe_rich import Text
+from engine.records.words.rich_text import Text
 from tui.fields import LineField
 from tui.words import from_a_field, in_a_field
 

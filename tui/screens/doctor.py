@@ -6,7 +6,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 
 from engine.records import Check, Diagnosis
-from engine.safe_rich import Text
+from engine.records.words.rich_text import Text
 from tui.health import in_doubt, red
 from tui.words import count_in_words
 

@@ -13,7 +13,7 @@ from textual.containers import Vertical, VerticalScroll
 from textual.screen import ModalScreen
 from textual.widgets import Static
 
-from engine.safe_rich import Text
+from engine.records.words.rich_text import Text
 from tui.panes.edits import effect_in_words
 from tui.screens import card
 from tui.words import feature_in_words
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 WIDE = 150
 """Columns from which the parts stand side by side."""
+
 HINT = "←→ other features · ↑↓ scroll · space ablate · l label · n note · e effect · y copy · escape closes"
 
 

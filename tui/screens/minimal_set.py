@@ -8,10 +8,10 @@ from textual import on
 from textual.binding import Binding, BindingType
 from textual.widgets import DataTable
 
-from engine import measures
 from engine.records import MinimalSet
-from engine.safe_rich import Text
-from engine.words import beaten, set_evidence
+from engine.records import attribution as measures
+from engine.records.attribution import beaten, set_evidence
+from engine.records.words.rich_text import Text
 from tui.effects import measure_in_words, number
 from tui.screens.table_page import TablePage, name_cell, right
 from tui.words import count_in_words
@@ -21,9 +21,13 @@ if TYPE_CHECKING:
 
 FACTS_KEPT = 0.9
 """Of the right answers' log-odds; below that an edit does not only what it should."""
+
 BEFORE = (("place", "", 3), ("feature", "feature", 8))
+
 COLUMNS = (("with", "with", 9), ("added", "added", 9), ("without", "without", 10), ("carries", "carries", 9))
+
 HINT = "enter ablates the whole set: then g generates with it · f the feature's page · esc"
+
 LEGEND = "with: share taken away up to this feature · without: by the whole set but this one · carries: the difference"
 
 
@@ -79,7 +83,7 @@ def about(found: MinimalSet) -> Text:
     text = Text()
     count = count_in_words(len(found.members), "feature")
     reached = "reached" if found.reached else "not reached"
-    change = f"{number(found.baseline, 3)} → {number(found.ablated, 3)} {measures.unit(found.slope)}"
+    change = f"{number(found.baseline, 3)} → {number(found.ablated, 3)} {measures.unit_of(found.slope)}"
     text.append(f"{count}: {found.share:.0%} of the measure taken away ({request.share:.0%} wanted: {reached})", "bold")
     text.append(f"\n{measure_in_words(request.measure)} · {change}")
     text.append(f"\n{harm(found)} · {found.n_tried:,} sets tried, each by running the layers above the hook")

@@ -9,13 +9,14 @@ from textual.app import ComposeResult
 from textual.widgets import Input, OptionList, Static
 from textual.widgets.option_list import Option
 
+from engine.loading.presets import Preset
 from engine.records import MemoryLeft
-from engine.safe_rich import Text
-from engine.sources.presets import Preset
+from engine.records.words.rich_text import Text
 from tui.screens.dialogs import Field, Form
 from tui.words import size_in_words
 
 HINT = "enter fills in, enter again loads · tab: next field · escape: leave"
+
 NAME_WIDTH = 22
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from rich.table import Table
 
 from engine.records import ProbeRow, ProbeTable
-from engine.safe_rich import Text
+from engine.records.words.rich_text import Text
 from tui.pairs import differing, without_end
 
 

@@ -11,7 +11,7 @@ from textual.containers import Vertical, VerticalScroll
 from textual.screen import ModalScreen
 from textual.widgets import Static
 
-from engine.safe_rich import Text
+from engine.records.words.rich_text import Text
 
 
 class Report(ModalScreen[None]):

@@ -13,7 +13,7 @@ from textual.containers import Horizontal, Vertical
 from textual.message import Message
 from textual.widgets import Input, Static
 
-from engine.safe_rich import Text
+from engine.records.words.rich_text import Text
 from tui.fields import LineField
 from tui.screens.dialogs import Dialog, Field
 

@@ -12,13 +12,15 @@ from textual.containers import Vertical
 from textual.screen import ModalScreen
 from textual.widgets import DataTable, Static
 
-from engine.safe_rich import Text
-from engine.safe_text import visible
+from engine.records.words.rich_text import Text
+from engine.records.words.tokens import visible
 
 FRAME, BORDERS = 130, 5
 """Columns that a page takes at most; of them for border, padding and scrollbar."""
+
 NAMES = (15, 36)
 """Columns for a feature's words, at least and at most."""
+
 LOW = 30
 """Lines below which there is no room for a legend."""
 
