@@ -161,7 +161,7 @@ def folder(tmp_path):
     (kept.path / f"{SAE}.json").write_bytes(msgspec.json.encode(Explained(TEXT, {101: TEXT})))
     keys = Path(platformdirs.user_config_dir("saescope")) / "keys.toml"
     keys.parent.mkdir(parents=True)
-    keys.write_text(tomli_w.dumps({"run.generate": f"g,{TEXT}", "run.stop": TEXT, TEXT: "k"}), "utf-8")
+    keys.write_text(tomli_w.dumps({"run.generate": f"{TEXT},g", "feature.ablate": TEXT, TEXT: "k"}), "utf-8")
     return tmp_path
 
 

@@ -264,6 +264,12 @@ def test_a_request_too_long_for_a_frame_fails_alone(bench, monkeypatch):
     assert isinstance(bench.run(bench.heard.end(send_in_loop(bench, SHORT))), Finished)
 
 
+def test_a_request_that_is_not_utf8_fails_alone(bench):
+    failed = bench.run(bench.heard.end(send_in_loop(bench, Show(1, (Prompt("caf\udce9"),)))))
+    assert "not UTF-8: 'caf\\udce9'" in failed.message
+    assert isinstance(bench.run(bench.heard.end(send_in_loop(bench, SHORT))), Finished)
+
+
 def send_in_loop(bench, request):
     async def send():
         return bench.engine.ask(request)
