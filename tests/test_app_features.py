@@ -222,6 +222,18 @@ async def test_jump_to_a_feature_with_a_row_moves_there(b):
     assert len(b.engine.of(Rank)) == 1 and b.engine.of(Show)[-1].feature == 117
 
 
+@on_app(ready=False)
+async def test_no_number_of_a_feature_is_taken_that_a_session_could_not_hold(b):
+    b.main.study.loaded = None
+    b.main.flows.ask_feature()
+    await b.until(lambda: isinstance(b.top, AskText))
+    await b.handled()
+    for digits in (30, 5000):
+        b.top.query_one(Input).value = "9" * digits
+        await b.press("enter")
+        await b.until(lambda: "has features 0 to" in b.words(".problem"))
+
+
 @on_app()
 async def test_a_jump_before_any_ranking_reads_the_feature(b):
     await b.press("number_sign")

@@ -228,6 +228,7 @@ def test_text_goes_to_standard_output_and_remarks_to_standard_error(cli):
         (("generate", "x", "--ablate", 3, "--scale", "3=2"), 2, "Feature 3 is edited twice"),
         (("generate", "x", "--ablate", "x"), 2, "a feature is a number"),
         (("generate", "x", "--ablate", "-3"), 2, "a feature is a number"),
+        (("generate", "x", "--ablate", "9" * 5000), 2, "a feature is a number"),
         (("generate", "x", "--ablate", "@gender"), 2, "belongs to the demo SAE"),
         (("generate", "x", "--scale", "x"), 2, "--scale x"),
         (("generate", "x", "--scale", "3"), 2, "expected FEATURE=FACTOR"),

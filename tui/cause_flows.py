@@ -24,7 +24,7 @@ from tui.screens.causes import CausesScreen
 from tui.screens.dialogs import Field
 from tui.screens.minimal_set import MinimalSetScreen
 from tui.screens.sheet import Sheet, Values
-from tui.words import count_in_words
+from tui.words import count_in_words, is_whole
 
 if TYPE_CHECKING:
     from tui.main_screen import MainScreen
@@ -323,6 +323,6 @@ def check_set(values: Values) -> str:
         return "Share wanted: above 0, at most 100 %."
     if not 0 <= penalty < float("inf"):
         return "Penalty: 0 or more."
-    if not values["most"].isdecimal() or not 1 <= int(values["most"]) <= 1000:
-        return "Most features: a whole number from 1."
+    if not is_whole(values["most"], 1, 1000):
+        return "Most features: a whole number from 1 to 1,000."
     return ""

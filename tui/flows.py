@@ -21,6 +21,10 @@ from tui.screens.dialogs import AskText, Choice, Choose, Field, Form
 from tui.screens.doctor import checks_page
 from tui.screens.probes import probe_table
 from tui.screens.report import Report
+from tui.words import is_whole
+
+LAST_FEATURE = 2**31
+"""No SAE has so many; asked for before one is loaded."""
 
 if TYPE_CHECKING:
     from tui.main_screen import MainScreen
@@ -155,14 +159,12 @@ class Flows:
     def ask_feature(self) -> None:
         """Jumps to a feature by its number."""
         loaded = self.screen.study.loaded
-        last = loaded.d_sae - 1 if loaded else None
+        last = loaded.d_sae - 1 if loaded else LAST_FEATURE
 
         def check(text: str) -> str:
             if not text.strip().isdecimal():
                 return "A feature is a number."
-            if last is not None and int(text) > last:
-                return f"This SAE has features 0 to {last:,}."
-            return ""
+            return "" if is_whole(text, 0, last) else f"This SAE has features 0 to {last:,}."
 
         def go(text: str | None) -> None:
             if text is not None:

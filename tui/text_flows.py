@@ -13,6 +13,7 @@ from engine.records.words.edits import settled
 from tui.branches import siblings
 from tui.screens.branches import Branches, Chosen
 from tui.screens.dialogs import Choice, Choose, Field, Form
+from tui.words import is_whole
 
 if TYPE_CHECKING:
     from tui.main_screen import MainScreen
@@ -159,11 +160,6 @@ def check_settings(values: dict[str, str]) -> str:
     if int(values["samples"]) > 1 and float(values["temperature"]) == 0:
         return "samples: greedy ones are all the same; give a temperature above 0."
     return ""
-
-
-def is_whole(text: str, least: int, most: int) -> bool:
-    """Whether it is a whole number in this range."""
-    return text.strip().isdecimal() and least <= int(text) <= most
 
 
 def is_number(text: str, least: float, most: float) -> bool:

@@ -20,6 +20,7 @@ PLACES: dict[Positions, str] = {
 }
 
 RECONSTRUCTS = "reconstruct"
+MOST_DIGITS = 20
 
 
 def in_a_field(text: str) -> str:
@@ -94,3 +95,9 @@ def change_in_words(change: EditsFrom) -> str:
 def size_in_words(size: int) -> str:
     """Bytes as "3.2 GB"."""
     return f"{size / 1e9:.1f} GB" if size >= 1e9 else f"{size / 1e6:.0f} MB"
+
+
+def is_whole(text: str, least: int, most: int) -> bool:
+    """Whether a field holds a whole number in this range; Python reads no number of thousands of digits."""
+    digits = text.strip()
+    return digits.isdecimal() and len(digits) <= MOST_DIGITS and least <= int(digits) <= most

@@ -34,6 +34,8 @@ KINDS: dict[str, EditKind] = {
 EQUALS = {"ablate": ("",), "project": ("", "=")}
 """Whether a word's value has a strength; a word that is not here needs one."""
 
+MOST_DIGITS = 18
+"""Of a feature's number: more of them are none that a record could hold."""
 NOTHING = "none"
 """A variant without edits."""
 
@@ -85,7 +87,7 @@ def _placed(value: str, at: Positions, said: str) -> tuple[str, Positions]:
 
 def feature_number(text: str, option: str) -> int:
     """A feature's number. Raises EditError."""
-    if not (text.isascii() and text.isdecimal()):
+    if not (text.isascii() and text.isdecimal() and len(text) <= MOST_DIGITS):
         raise EditError(f"{option} {text}: a feature is a number.", f"For example {option} 4133.")
     return int(text)
 
