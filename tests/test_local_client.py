@@ -116,7 +116,7 @@ def test_loading_says_what_it_does_and_records_what_it_loaded(load):
         ({"sae": None}, "Which SAE"),
         ({"device": "tpu9"}, "Unknown device"),
         ({"dtype": "int3"}, "Unknown dtype"),
-        ({"threads": 0}, "at least 1"),
+        ({"threads": 0}, "between 1 and 1,024"),
         ({"hook": "blocks.9.hook_resid_pre"}, "blocks 0 to 2"),
         ({"reference": "/nowhere/text.txt"}, "cannot be read"),
     ],
