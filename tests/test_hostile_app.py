@@ -27,6 +27,7 @@ from engine.files.notes import Notes
 from engine.files.session import EditSlot, Session, Workspace
 from engine.records import Failed, Finished, Load, Loaded, Rank, Ranking
 from tui import safe_lines
+from tui.crash import CRASH_FILE, keep_details
 from tui.main_screen import MainScreen
 from tui.screens.branches import Branches
 from tui.screens.causes import CausesScreen
@@ -264,3 +265,12 @@ def test_a_field_shows_a_stand_in_for_each_character_and_keeps_it(tmp_path, pain
             assert unsafe(painted(b.app)) == []
 
     asyncio.run(main())
+
+
+def test_the_details_of_a_defect_can_be_looked_at():
+    try:
+        raise ValueError(HOSTILE)
+    except ValueError:
+        where = keep_details()
+    log = Path(platformdirs.user_state_dir("saescope")) / CRASH_FILE
+    assert str(log) in where and unsafe(log.read_bytes()) == [] and "␛" in log.read_text("utf-8")
