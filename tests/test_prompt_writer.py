@@ -31,7 +31,7 @@ def random_probe(rng, number):
 def random_set(rng):
     entries = [Entry(random_text(rng, i), rng.choice(["", random_text(rng)])) for i in range(rng.randrange(6))]
     cut = rng.randrange(len(entries) + 1)
-    scale = rng.choice([0.0, 0.125, -3.0, 1e300, 5e-324, 1e16, float("inf"), rng.uniform(-9, 9)])
+    scale = rng.choice([0.0, 0.125, -3.0, 1e300, 5e-324, 1e16, rng.uniform(-9, 9)])
     positions = rng.choice(["all", "prompt", "generated", "last", "first-step"])
     return PromptSetFile(
         name=rng.choice(["mine", "a-b_3", "größe"]),
@@ -114,7 +114,8 @@ MINE = PromptSetFile("mine", positive=(Entry("a"),))
         (PromptSetFile("x", positive=(Entry("a"),), negative=(Entry("a "),)), "negative[0].text"),
         (PromptSetFile("x", probe=(ProbeEntry("a", answers={"b": ()}),)), "probe[0].answers.b"),
         (PromptSetFile("x", description="\ud800"), "surrogates"),
-        (PromptSetFile("x", settings=Settings(float("nan"))), "another set"),
+        (PromptSetFile("x", settings=Settings(float("nan"))), "settings.scale: nan is not a number"),
+        (PromptSetFile("x", settings=Settings(float("inf"))), "settings.scale: inf is not a number"),
         (PromptSetFile("x", positive=(Entry("a", breaks=3),)), "Expected `str`"),
         (PromptSetFile("x", format="spoken"), "spoken"),
     ],
