@@ -7,7 +7,8 @@ import traceback
 from pathlib import Path
 
 import platformdirs
-from engine.safe_text import safe
+
+from engine.records.words.tokens import safe
 
 CRASH_FILE = "crash.log"
 
