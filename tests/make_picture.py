@@ -13,7 +13,7 @@ from engine.files.autosave import AutosaveStore
 from engine.records import Load
 from engine.serving.process import EngineProcess
 from tui.app import SaescopeApp
-from tui.opening import Opening
+from tui.services.opening import Opening
 from tui.start import first_study
 
 PICTURE = Path(__file__).parent.parent / "tui" / "app.svg"

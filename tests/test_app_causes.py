@@ -38,14 +38,14 @@ from engine.records import (
     Rank,
     ReplayCauses,
 )
-from tui.cause_flows import ESTIMATED, EXACT, LISTED, MEASURED, candidates, share_of
-from tui.effects import again, is_current, percent
-from tui.screens.causes import CausesScreen
-from tui.screens.feature import FeaturePage
-from tui.screens.minimal_set import MinimalSetScreen
-from tui.screens.note import AskNote
-from tui.screens.report import Report
-from tui.screens.sheet import Sheet
+from tui.screens.effects_page import CausesScreen
+from tui.screens.feature_page import FeaturePage
+from tui.screens.measure_forms import ESTIMATED, EXACT, LISTED, MEASURED, candidates, share_of
+from tui.screens.minimal_set_page import MinimalSetScreen
+from tui.state.effects import again, is_current, percent
+from tui.widgets.dialogs import AskNote
+from tui.widgets.forms import Sheet
+from tui.widgets.page import Report
 
 FACT = Probe("Is the queen a woman?", "chat", "", (Answer("yes", (" yes",)), Answer("no", (" no",))), right="yes")
 

@@ -21,10 +21,10 @@ from engine.files import session as sessions
 from engine.files.autosave import AutosaveStore
 from engine.records import Load
 from engine.serving.process import EngineProcess
-from tui.screens.dialogs import AskText
-from tui.screens.report import Report
-from tui.screens.sheet import Sheet
 from tui.start import first_study
+from tui.widgets.dialogs import AskText
+from tui.widgets.forms import Sheet
+from tui.widgets.page import Report
 
 pytestmark = pytest.mark.demo
 

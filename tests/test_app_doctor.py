@@ -5,8 +5,8 @@ import pytest
 from fake_engine import HEALTHY, Doctor, FakeEngine, loaded_of, on_app, opened
 
 from engine.records import Check, Failed, Load, Progress
-from tui.health import HealthLine, wordings_of_diagnosis, wordings_of_loaded
-from tui.screens.report import Report
+from tui.widgets.health import HealthLine, wordings_of_diagnosis, wordings_of_loaded
+from tui.widgets.page import Report
 
 replace = msgspec.structs.replace
 

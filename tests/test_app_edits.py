@@ -8,7 +8,7 @@ import prompts
 from engine.files import prompt_sets
 from engine.files.session import EditSlot
 from engine.records import NO_FEATURE, Attribute, Edit, Generate, Rank
-from tui.screens.sheet import Sheet
+from tui.widgets.forms import Sheet
 
 FOUNDING = prompt_sets.from_file(prompts.load("founding_5v2"))
 

@@ -8,8 +8,8 @@ from textual.widgets import Input
 
 from engine.records import Describe, Edit, Failed, Generate, Load, Progress, Rank, RunProbes, ScoreAnswers, Show
 from engine.records.errors import EngineFault
-from tui.screens.dialogs import Form
-from tui.screens.report import Report
+from tui.widgets.forms import Form
+from tui.widgets.page import Report
 
 
 def engine_with(**what):

@@ -5,9 +5,9 @@ from textual.widgets import Input, OptionList
 
 from engine.files.session import EditSlot
 from engine.records import Answer, Describe, Edit, FeaturesAt, Prompt, PromptSet, Rank, RunProbes, ScoreAnswers, Show
-from tui.screens.dialogs import AskText, Choose
-from tui.screens.feature import FeaturePage
-from tui.screens.report import Report
+from tui.screens.feature_page import FeaturePage
+from tui.widgets.dialogs import AskText, Choose
+from tui.widgets.page import Report
 
 
 def column(b, key):

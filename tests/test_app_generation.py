@@ -4,8 +4,8 @@ from fake_engine import BASELINE, EDITED, FIRST_EDITED, KL, on_app
 from textual.widgets import Select
 
 from engine.records import Answer, Edit, Generate, Probe, Prompt, Rank, Sampling, ScoreAnswers
-from tui.panes.arm import ArmView
-from tui.screens.dialogs import Form
+from tui.panes.text_view import ArmView
+from tui.widgets.forms import Form
 
 WAY = "".join(BASELINE)
 

@@ -7,10 +7,10 @@ from textual.widgets import Input
 from engine.files import paths
 from engine.records import Load
 from engine.records.errors import UsageError
-from tui.model_flow import check_load
-from tui.screens.dialogs import AskText
-from tui.session_flows import session_path
+from tui.commands.pair import check_load
+from tui.commands.sessions import session_path
 from tui.start import first_study
+from tui.widgets.dialogs import AskText
 
 NOBODYS, LONG = "~nosuchuser/x", "/tmp/" + "n" * 300
 

@@ -8,8 +8,9 @@ from textual.widgets import Input, Select, TextArea
 
 from engine.records import Answer, Probe, Prompt, Rank, ScoreAnswers, Show
 from tui.panes.prompts import Place, PromptEditor
-from tui.screens.dialogs import AskText, Form
-from tui.screens.report import Report
+from tui.widgets.dialogs import AskText
+from tui.widgets.forms import Form
+from tui.widgets.page import Report
 
 POSITIVE = tuple(p.text for p in SMALL.positive)
 

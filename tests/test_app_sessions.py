@@ -12,10 +12,10 @@ from engine.files import session as sessions
 from engine.files.autosave import AutosaveStore
 from engine.records import ArmReplay, Edit, Generate, Load, Rank, Replay, Replayed, ReplayRank
 from engine.records.errors import SessionError
-from tui.screens.dialogs import AskText, Choose
-from tui.screens.report import Report
 from tui.start import first_study
-from tui.study import Study
+from tui.state.study import Study
+from tui.widgets.dialogs import AskText, Choose
+from tui.widgets.page import Report
 
 
 def running(test):

@@ -18,8 +18,8 @@ from engine.files import session as sessions
 from engine.files.autosave import AutosaveStore
 from engine.records import Load
 from engine.records.errors import SessionError
-from tui.screens.dialogs import AskText, Choose
-from tui.study import Study
+from tui.state.study import Study
+from tui.widgets.dialogs import AskText, Choose
 
 
 def spoiled(data):

@@ -10,13 +10,13 @@ from engine.files import prompt_sets
 from engine.files.autosave import AutosaveStore
 from engine.records import Doctor, Load
 from tui.app import SaescopeApp
-from tui.opening import Opening
-from tui.screens.branches import Branches
-from tui.screens.causes import CausesScreen
-from tui.screens.dialogs import AskText, Form
-from tui.screens.minimal_set import MinimalSetScreen
-from tui.screens.report import Report
-from tui.screens.sheet import Sheet
+from tui.screens.effects_page import CausesScreen
+from tui.screens.kept_texts import Branches
+from tui.screens.minimal_set_page import MinimalSetScreen
+from tui.services.opening import Opening
+from tui.widgets.dialogs import AskText
+from tui.widgets.forms import Form, Sheet
+from tui.widgets.page import Report
 
 SMALL, MEDIUM, LARGE = (80, 24), (120, 40), (200, 60)
 

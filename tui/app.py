@@ -26,11 +26,11 @@ from textual.theme import Theme
 from engine.files.paths import shortened
 from engine.records.words.rich_text import Text
 from engine.records.words.tokens import safe
-from tui import preferences
-from tui.crash import keep_details
-from tui.main_screen import MainScreen
-from tui.opening import Opening
-from tui.safe_lines import SafeLines
+from tui.main import MainScreen
+from tui.services import preferences
+from tui.services.crash import keep_details
+from tui.services.opening import Opening
+from tui.services.safe_lines import SafeLines
 
 GONE_SECONDS = 5.0
 
@@ -189,7 +189,7 @@ def read_keymap() -> tuple[dict[str, str], str]:
         return {}, ""
     except (OSError, ValueError, RecursionError) as error:  # tomllib's errors are ValueErrors
         return {}, f"{path} cannot be read: {error}."
-    from tui.help import PAGES, PANES
+    from tui.screens.help import PAGES, PANES
 
     classes: tuple[type[DOMNode], ...] = (MainScreen, *(pane for _, pane in (*PANES, *PAGES)))
     bindings = [binding for owner in classes for binding in owner.BINDINGS]

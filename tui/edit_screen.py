@@ -16,7 +16,7 @@ from tui.panes.tokens import TokensPane
 from tui.workbench import Workbench
 
 if TYPE_CHECKING:
-    from tui.edit_flows import EditFlows
+    from tui.commands.edits import EditFlows
 
 
 class EditScreen(Workbench):
@@ -25,7 +25,7 @@ class EditScreen(Workbench):
     @cached_property
     def edit_flows(self) -> EditFlows:
         """Dialogs about edits."""
-        from tui.edit_flows import EditFlows
+        from tui.commands.edits import EditFlows
 
         return EditFlows(self)
 

@@ -17,22 +17,21 @@ from textual.widget import Widget
 from textual.widgets import Footer
 
 from engine.records import Attribution, Generated, Ranking, Shown, TokenFeatures
-from tui.branches import prompt_of, staleness
-from tui.bridge import Bridge
-from tui.header import Header
-from tui.health import HealthLine
-from tui.keys import OF_A_FEATURE
-from tui.notebook import Notebook
-from tui.opening import Opening
-from tui.pairs import FIRST, Pair
+from engine.records.words.tokens import tokens_in_words
+from tui.commands.keys import OF_A_FEATURE
+from tui.commands.work import Work
 from tui.panes.edits import EditsPane
 from tui.panes.generation import GenerationPane
 from tui.panes.leaderboard import LeaderboardPane
 from tui.panes.prompts import PromptsPane
 from tui.panes.tokens import TokensPane
-from tui.tabs import TabLine
-from tui.words import tokens_in_words
-from tui.work import Work
+from tui.services.bridge import Bridge
+from tui.services.notebook import Notebook
+from tui.services.opening import Opening
+from tui.state.texts import FIRST, Pair, prompt_of, staleness
+from tui.widgets.header import Header
+from tui.widgets.health import HealthLine
+from tui.widgets.tabs import TabLine
 
 Pane = PromptsPane | TokensPane | LeaderboardPane | GenerationPane | EditsPane
 

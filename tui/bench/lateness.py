@@ -20,10 +20,10 @@ from engine.serving.client import LiveEngine
 from engine.serving.process import EngineProcess
 from tui.app import SaescopeApp
 from tui.bench.stand_in import StandIn, tokens_at
-from tui.opening import Opening
+from tui.services.opening import Opening
 from tui.start import autosave_store
-from tui.study import Study, start_workspace
-from tui.token_text import TokenText
+from tui.state.study import Study, start_workspace
+from tui.widgets.token_text import TokenText
 
 NAP = 0.005
 """Seconds that the probe sleeps; what it oversleeps is the lateness."""

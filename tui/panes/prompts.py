@@ -19,7 +19,7 @@ from textual.widgets.option_list import Option
 from engine.records import Prompt, PromptSet
 from engine.records.words.rich_text import Text
 from engine.records.words.tokens import visible
-from tui.fields import TextField
+from tui.widgets.fields import TextField
 
 Group = Literal["positive", "negative", "probes"]
 
