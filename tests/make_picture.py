@@ -41,7 +41,6 @@ async def draw(size):
             await pilot.press("3", "space")
             for feature in STUDY:
                 app.main.study.toggle_edit(feature)
-            app.main.edits_changed()
             await pilot.press("r", "g")
             await until(lambda: app.main.study.results.generations, pilot)
             await pilot.press("2", "n")

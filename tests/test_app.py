@@ -8,12 +8,12 @@ import pytest
 from fake_engine import on_app, opened
 from textual.binding import Binding
 from textual.widgets import Footer
+from tui.workbench import Frame
 
 from tui.app import DARK, LIGHT
 from tui.main import MainScreen
 from tui.widgets.page import Report
 from tui.widgets.tabs import TabLine
-from tui.workbench import Frame
 
 SMALLEST = (80, 24)
 

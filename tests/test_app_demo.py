@@ -54,7 +54,7 @@ def saved(tmp_path_factory):
     async def main():
         engine = EngineProcess(folder / "engine.log")
         async with opened(folder, first_study(Load(), None, None), engine=engine, size=(160, 48), ready=False) as b:
-            await b.until(lambda: b.main.work.ready, LONG)
+            await b.until(lambda: b.main.context.tasks.ready, LONG)
             await b.press("a")
             await b.type("Girls are told to be quiet, boys to speak up.")
             await b.press("enter")
@@ -117,7 +117,7 @@ def test_a_saved_visit_opens_and_replays_the_same(saved, tmp_path):
         engine = EngineProcess(tmp_path / "engine.log")
         study = first_study(Load(), None, str(saved))
         async with opened(tmp_path, study, engine=engine, size=(160, 48), ready=False) as b:
-            await b.until(lambda: b.main.work.ready, LONG)
+            await b.until(lambda: b.main.context.tasks.ready, LONG)
             assert b.rows() and len(b.study.edits()) == 2
             await b.press("R")
             await b.until(lambda: isinstance(b.top, Report))
@@ -132,7 +132,7 @@ def test_an_engine_killed_while_it_streams(saved, tmp_path):
         engine = EngineProcess(tmp_path / "engine.log")
         study = first_study(Load(), None, str(saved))
         async with opened(tmp_path, study, engine=engine, size=(160, 48), ready=False) as b:
-            await b.until(lambda: b.main.work.ready, LONG)
+            await b.until(lambda: b.main.context.tasks.ready, LONG)
             before = b.study.work, len(b.study.results.generations)
             await b.press("g")
             await tokens_stream(b, 2)
@@ -141,7 +141,7 @@ def test_an_engine_killed_while_it_streams(saved, tmp_path):
             await b.shows("no engine · E restarts it")
             assert (b.study.work, len(b.study.results.generations)) == before
             await b.press("E")
-            await b.until(lambda: b.main.work.ready, LONG)
+            await b.until(lambda: b.main.context.tasks.ready, LONG)
             await b.press("g")
             await b.until(lambda: len(b.study.results.generations) == before[1] + 1, LONG)
 

@@ -1,100 +1,120 @@
-"""The main screen: routes what panes post and keys ask for."""
+"""The main screen: layout, focus, one pane at a time; runs commands, and shows what the study tells."""
 
 from __future__ import annotations
 
+import asyncio
 import gc
-from functools import cached_property
-from importlib import import_module
-from typing import TYPE_CHECKING, ClassVar
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from typing import Any, ClassVar, TypeVar
 
-from textual import on
-from textual.binding import BindingType
-from textual.widgets import Input, TextArea
+from textual import events, on
+from textual.app import ComposeResult
+from textual.binding import ActiveBinding, BindingType
+from textual.containers import Horizontal
+from textual.dom import DOMNode
+from textual.screen import Screen
+from textual.widget import Widget
+from textual.widgets import Footer, Input, TextArea
 
-from engine.files.session import Result
-from engine.records import Diagnosis, Load, Loaded, ProbeTable
+from engine.records import NO_FEATURE, Diagnosis, Generated, MemoryLeft, Shown, TokenFeatures
 from tui.commands import keys
-from tui.commands.work import Work
-from tui.edit_screen import EditScreen
+from tui.panes.edits import EditsPane
 from tui.panes.generation import GenerationPane
 from tui.panes.leaderboard import LeaderboardPane
 from tui.panes.prompts import PromptsPane
 from tui.panes.tokens import TokensPane
 from tui.services.bridge import Bridge
+from tui.services.context import Context
 from tui.services.opening import Opening
+from tui.state.changes import Group
+from tui.state.study import Study
+from tui.state.texts import FIRST, Pair, prompt_of, staleness
+from tui.state.topics import Topic
+from tui.widgets.header import Header
 from tui.widgets.health import HealthLine
+from tui.widgets.tabs import TabLine
 
-if TYPE_CHECKING:
-    from tui.commands.attribution import CauseFlows
-    from tui.commands.features import FeatureFlow
-    from tui.commands.pair import ModelFlow
-    from tui.commands.prompts import Flows
-    from tui.commands.sessions import SessionFlows
-    from tui.commands.texts import TextFlows
+T = TypeVar("T")
+
+Pane = PromptsPane | TokensPane | LeaderboardPane | GenerationPane | EditsPane
+
+PANES = ("prompts", "tokens", "features", "generation")
+
+SINGLE_BELOW = (100, 28)
+"""Columns and lines under which one pane is shown at a time."""
+
+WIDE = {"run.attribute": 100, "edits.all": 100, "generation.settings": 100, "edits.reconstruct": 110}
+
+WIDE |= {"generation.branches": 110, "edits.clear": 120}
+"""Keys that the footer shows from so many columns on."""
+
+
+PANE_TYPES: tuple[tuple[str, type[Widget]], ...] = (
+    ("1 Prompts", PromptsPane),
+    ("2 Tokens", TokensPane),
+    ("3 Features", LeaderboardPane),
+    ("Edits", EditsPane),
+    ("4 Generate", GenerationPane),
+)
 
 AUTOSAVE_SECONDS = 0.25
 
-DIALOGS = (
-    "tui.commands.prompts",
-    "tui.commands.edits",
-    "tui.commands.texts",
-    "tui.commands.attribution",
-    "tui.commands.features",
-)
+
+class Frame(Widget):
+    """Stands where a pane will be: the first paint waits for one pane, not for five."""
 
 
-class MainScreen(EditScreen):
-    """Routes what panes post and keys ask for: changes the study, shows it, sets the engine to work."""
+class MainScreen(Screen[None]):
+    """Header, panes and footer, and the study as they show it."""
 
     BINDINGS: ClassVar[list[BindingType]] = [*keys.MAIN]
 
     def __init__(self, opening: Opening) -> None:
-        super().__init__(opening)
-        self.work = Work(self, Bridge(opening.make_engine, self))
+        super().__init__()
+        self._opening = opening
+        self.study = opening.study
+        self.study.tell = self.show_topic
+        self.bridge = Bridge(opening.make_engine, self)
+        self.context = Context(self, self.bridge, opening.make_store)
+        self._was_beside: Generated | None = None
+        """The kept text that was last put beside."""
+        self.messages: list[str] = []
+        """What was reported, oldest first."""
+        self.current = "prompts"
+        self.wanted: int | None = None
+        """A feature that the leaderboard goes to once it has a row."""
+        self.furnished = asyncio.Event()
+        """Set once all panes are there."""
+        self.add_class("-show-prompts")  # here, for a class that changes later is a second round of styling
 
-    # the dialogs are imported behind the first paint
+    def compose(self) -> ComposeResult:
+        """Header and first pane; frames where `furnish` puts the others."""
+        yield Header(id="header")
+        with Horizontal(id="second"):
+            yield TabLine(PANES, id="tabs")
+            yield HealthLine(id="health")
+        with Horizontal(id="top"):
+            yield PromptsPane(id="prompts").add_class("pane")
+            yield Frame(id="tokens").add_class("pane")
+            yield Frame(id="features").add_class("pane")
+        with Horizontal(id="bottom"):
+            yield Frame(id="edits").add_class("pane")
+            yield Frame(id="generation").add_class("pane")
+        yield Frame(id="foot")
 
-    @cached_property
-    def flows(self) -> Flows:
-        """Dialogs about prompts, and pages."""
-        from tui.commands.prompts import Flows
-
-        return Flows(self)
-
-    @cached_property
-    def text_flows(self) -> TextFlows:
-        """Dialogs about texts."""
-        from tui.commands.texts import TextFlows
-
-        return TextFlows(self)
-
-    @cached_property
-    def causes(self) -> CauseFlows:
-        """Attribution and the smallest set."""
-        from tui.commands.attribution import CauseFlows
-
-        return CauseFlows(self)
-
-    @cached_property
-    def feature_page(self) -> FeatureFlow:
-        """Features' pages, labels and notes."""
-        from tui.commands.features import FeatureFlow
-
-        return FeatureFlow(self)
-
-    @cached_property
-    def sessions(self) -> SessionFlows:
-        """Sessions."""
-        from tui.commands.sessions import SessionFlows
-
-        return SessionFlows(self, self._opening.make_store())
-
-    @cached_property
-    def models(self) -> ModelFlow:
-        """Which model and SAE."""
-        from tui.commands.pair import ModelFlow
-
-        return ModelFlow(self)
+    async def furnish(self) -> None:
+        """Puts the other panes and the footer where the frames are, with no paint in between."""
+        late: dict[str, tuple[Widget, ...]] = {
+            "#top": (TokensPane(id="tokens"), LeaderboardPane(id="features")),
+            "#bottom": (EditsPane(id="edits"), GenerationPane(id="generation")),
+        }
+        with self.app.batch_update():
+            await self.query(Frame).remove()
+            for place, panes in late.items():
+                await self.query_one(place).mount(*(pane.add_class("pane") for pane in panes))
+            await self.mount(Footer(compact=True, show_command_palette=False))
+        self.refresh_bindings()  # the footer hears of keys that change, not of those there are
 
     def on_mount(self) -> None:
         """Shows the prompts; once they are painted the rest follows."""
@@ -103,6 +123,8 @@ class MainScreen(EditScreen):
         self.call_after_refresh(self._start)
 
     async def _start(self) -> None:
+        from tui.commands import pair, sessions  # imported behind the first paint, as all commands are
+
         try:
             await self.furnish()
             self.show_study()
@@ -111,128 +133,409 @@ class MainScreen(EditScreen):
         gc.freeze()  # what there is now stays: looking through it again and again would hold up keys
         gc.enable()  # the front door switches it off
         if self._opening.offer_last:
-            self.sessions.offer_last()
-        self.work.load(self.study.load)
-        self.set_interval(AUTOSAVE_SECONDS, self.autosave)
-        self.set_timer(1.0, lambda: self.run_worker(import_dialogs, group="imports", thread=True))
+            sessions.offer_last(self.context)
+        pair.load(self.context, self.study.load)
+        self.set_interval(AUTOSAVE_SECONDS, self.context.autosave.keep)
+        self.set_timer(1.0, lambda: self.run_worker(keys.import_commands, group="imports", thread=True))
 
-    def autosave(self) -> None:
-        """Keeps the study as it is now, if it has changed."""
-        self.sessions.autosave()
+    @property
+    def header(self) -> Header:
+        """The first line."""
+        return self.query_one(Header)
 
-    # ---- what the engine found
+    @property
+    def health(self) -> HealthLine:
+        """Whether the SAE is wired right."""
+        return self.query_one(HealthLine)
 
-    def take_loaded(self, load: Load, loaded: Loaded, chosen: bool) -> None:
-        """A model was loaded; results of another one are pointed out."""
-        before, sae_before = self.study.load, self.study.results.loaded
-        others = self.study.now_loaded(load, loaded, chosen)
-        taken = chosen and self.models.take_over(before, sae_before, loaded)
-        if taken or (chosen and others):
-            self.show_study()
-        self.show_loaded()
-        if self.study.attribution() is not None:
-            self.show_ranking()  # its effects may be another SAE's, or hold again
-        if self.study.foreign:
-            what = ", ".join(others)
-            self.report(
-                f"These results were recorded with another {what} than is loaded now.",
-                "They stay as they are; R runs them again here, and the next new result begins a new session.",
-            )
+    @property
+    def prompts(self) -> PromptsPane:
+        """Pane 1."""
+        return self.query_one(PromptsPane)
 
-    def keep_result(self, result: Result) -> None:
-        """A result goes into the session."""
-        if self.study.foreign:
-            self.sessions.keep_now()
-        if self.study.add(result):
-            self.notify("A new session begins here; the one so far is under ctrl+o.")
-            self.show_session()
+    @property
+    def tokens(self) -> TokensPane:
+        """Pane 2."""
+        return self.query_one(TokensPane)
+
+    @property
+    def features(self) -> LeaderboardPane:
+        """Pane 3."""
+        return self.query_one(LeaderboardPane)
+
+    @property
+    def generation(self) -> GenerationPane:
+        """Pane 4."""
+        return self.query_one(GenerationPane)
+
+    @property
+    def edits(self) -> EditsPane:
+        """The list of edits."""
+        return self.query_one(EditsPane)
+
+    def with_keys(self) -> tuple[DOMNode, ...]:
+        """The screen and its panes: what has keys of its own."""
+        return (self, self.prompts, self.tokens, self.features, self.edits, self.generation)
+
+    def on_resize(self, event: events.Resize) -> None:
+        """One pane at a time where there is no room for four."""
+        width, height = SINGLE_BELOW
+        self.set_class(event.size.width < width or event.size.height < height, "-single")
+        self.refresh_bindings()
+        self._show_current()
+
+    def _show_current(self) -> None:
+        for name in PANES:
+            self.set_class(name == self.current, f"-show-{name}")
+        self.query_one(TabLine).show(self.current)
+
+    @on(TabLine.TabChosen)
+    def choose_tab(self, event: TabLine.TabChosen) -> None:
+        """A click on a tab."""
+        self.action_pane(event.name)
+
+    def action_pane(self, name: str) -> None:
+        """Focuses a pane, and shows it where only one is shown."""
+        self.current = "generation" if name == "edits" else name
+        self._show_current()
+        targets: dict[str, Callable[[], object]] = {
+            "prompts": lambda: self.set_focus(self.prompts.rows),  # at once: the next key may be here already
+            "tokens": lambda: self.set_focus(self.tokens.text),
+            "features": self.features.take_focus,
+            "generation": self.generation.take_focus,
+            "edits": lambda: self.set_focus(self.edits.rows),
+        }
+        targets[name]()
+
+    def on_descendant_focus(self, event: events.DescendantFocus) -> None:
+        """The pane with the focus is the current one, however the focus came there."""
+        pane = self.focused_pane()
+        if pane is not None and pane.id:
+            self.current = "generation" if pane.id == "edits" else pane.id
+            self._show_current()
+
+    def focused_pane(self) -> Pane | None:
+        """The pane that has the focus."""
+        node: Any = self.focused
+        while node is not None and not isinstance(node, Pane):
+            node = node.parent
+        return node
+
+    @property
+    def active_bindings(self) -> dict[str, ActiveBinding]:
+        """Without what a narrow footer has no room for: the keys act all the same."""
+        found, width = super().active_bindings, self.size.width
+        return {
+            key: active._replace(binding=replace(active.binding, show=False))
+            if WIDE.get(active.binding.id or "", 0) > width
+            else active
+            for key, active in found.items()
+        }
+
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        """Hides what makes no sense where the focus is."""
+        if action == "do" and keys.BY_ID[str(parameters[0])].needs:
+            return isinstance(self.focused_pane(), TokensPane | LeaderboardPane | EditsPane | GenerationPane)
+        return True
+
+    # ---- commands
+
+    def action_do(self, id: str) -> None:
+        """Runs a command, on the feature at hand if it needs one."""
+        command = keys.BY_ID[id]
+        if not command.needs:
+            command.function(self.context)
+        elif command.needs == keys.EDIT and self._listed_line() == NO_FEATURE:
+            command.function(self.context, NO_FEATURE)
+        else:
+            self._do_with_feature(command)
+
+    def _do_with_feature(self, command: keys.Command) -> None:
+        feature = self.feature_at_hand()
+        if self._listed_line() == NO_FEATURE:
+            self.notify("This line is about all features.")
+        elif feature is None:
+            self.notify("No feature is chosen yet: r ranks them, # looks one up.")
+        else:
+            command.function(self.context, feature)
+
+    def feature_at_hand(self) -> int | None:
+        """The feature an action is about: under the cursor of the pane with the focus, else the one being read."""
+        pane = self.focused_pane()
+        if isinstance(pane, EditsPane):
+            return pane.feature()
+        if isinstance(pane, TokensPane):
+            listed = pane.listed_feature()
+            return self.study.work.feature if listed is None else listed
+        if isinstance(pane, LeaderboardPane):
+            return pane.feature() if self.study.ranking() is not None else self.study.work.feature
+        return self.study.work.feature
+
+    def _listed_line(self) -> int | None:
+        """What the line under the cursor of the list of edits is about; None where another pane has the focus."""
+        return self.edits.line() if isinstance(self.focused_pane(), EditsPane) else None
+
+    # ---- the study: what it tells is shown
+
+    def work_on(self, study: Study) -> None:
+        """Hears from now on what another study tells."""
+        self.study.tell = lambda topic: None
+        self.study = study
+        study.tell = self.show_topic
+
+    def show_topic(self, topic: Topic) -> None:
+        """Shows what of the study has changed."""
+        shows: dict[Topic, Callable[[], None]] = {
+            Topic.ALL: self.show_study,
+            Topic.PROMPTS: self.show_prompts,
+            Topic.QUESTION: self.show_question,
+            Topic.EDITS: self.edits_changed,
+            Topic.RANKING: self.show_ranking,
+            Topic.NAMES: self.show_features,
+            Topic.SESSION: self.show_session,
+        }
+        shows[topic]()
+
+    def show_study(self) -> None:
+        """Shows everything the study holds, after a start or when another session was opened."""
+        work = self.study.work
+        self.prompts.show(work.prompts)
+        self.tokens.clear()
+        self.generation.clear()
+        self.generation.show_settings(work)
+        self.show_ranking()
+        if work.feature is not None:
+            self.features.go_to(work.feature)
+        generations = self.study.results.generations
+        if generations:
+            self._show_text(generations[-1], "from the session")
+        self.show_session()
+        self.reread()
+
+    def show_session(self) -> None:
+        """The session's name and whether its file holds all of it."""
+        study = self.study
+        if study.file is None:
+            words = f"{study.name} autosaved"
+        else:
+            words = f"{study.name} " + ("saved" if study.version == study.saved_version else "changed, s saves")
+        self.header.show_session(words)
+
+    def show_prompts(self) -> None:
+        """The prompts, and what no longer holds of them."""
+        self.prompts.show(self.study.work.prompts)
+        self._show_staleness()
+        self.features.show_effects(self.study.effects())
+        self.reread()
+
+    def show_question(self) -> None:
+        """The question and how it is asked."""
+        self.generation.show_settings(self.study.work)
+        self._show_generation_staleness()
+        self.context.text.score_answers()
+
+    def show_ranking(self) -> None:
+        """The leaderboard, with what is pinned, labelled and edited."""
+        work = self.study.work
+        ranking = self.study.ranking()
+        self.features.show(ranking, work.pinned, self.context.labels, work.edits, self.study.effects())
+        self.edits.show(work.edits, self.context.name_of)
+        self._show_staleness()
+        if self.wanted is not None and self.features.go_to(self.wanted):
+            self.wanted = None
+        if ranking is not None and ranking.features and work.feature is None:
+            self.read(ranking.features[0].feature)
+
+    def _show_staleness(self) -> None:
+        words = ""
+        if self.study.ranking_is_stale():
+            words = "prompts changed: r ranks again"
+        elif self.study.attribution() is not None and self.study.other_than(self.study.results.loaded):
+            words = "effects of another pair: A measures again"
+        elif self.study.attribution() is not None and self.study.effects() is None:
+            words = "probes changed: A measures effects again"
+        self.features.show_staleness(words)
+
+    def show_features(self) -> None:
+        """Everything that names features."""
+        self.show_ranking()
+        self.reread()
+
+    def reread(self) -> None:
+        """The chosen feature on the prompts as they are now."""
+        from tui.commands import features
+
+        features.show_chosen(self.context)
+
+    def read(self, feature: int) -> None:
+        """Another feature is shown on the prompts."""
+        from tui.commands import features
+
+        features.read(self.context, feature)
+
+    def edits_changed(self) -> None:
+        """The list of edits, and the leaderboard's marks; the running text follows."""
+        slots = self.study.work.edits
+        self.edits.show(slots, self.context.name_of)
+        self.features.show_marks(slots)
+        self.context.text.edits_changed()
+        self._show_generation_staleness()
+
+    def _show_generation_staleness(self) -> None:
+        """Says so where the text was generated under other edits or settings than there are now."""
+        shown = self.generation.arms.result
+        if not self.generation.running and shown is not None:
+            self.generation.show_stale(staleness(shown, self.context.text.request()))
+
+    # ---- what commands ask of the screen (services.desk)
+
+    def report(self, message: str, remedy: str) -> None:
+        """One line of what went wrong and what to do; the messages page keeps it."""
+        self.notify(remedy or message, title=message if remedy else "", severity="error", timeout=10)
+
+    def forget_notes(self) -> None:
+        """Takes what was said off the screen."""
+        self.app.clear_notifications()
+
+    def open(self, page: Screen[T], then: Callable[[T | None], None] | None = None) -> None:
+        """Opens a page or a dialog; `then` gets what it comes to."""
+        self.app.push_screen(page, then)
+
+    def copy(self, text: str) -> None:
+        """Puts a text on the clipboard."""
+        self.app.copy_to_clipboard(text)
+
+    def run_behind(self, task: Callable[[], Awaitable[None]], group: str, exclusive: bool = False) -> None:
+        """Runs a task in the app's loop; an exclusive one takes the place of the one of its group."""
+        self.run_worker(task, group=group, exclusive=exclusive)
 
     @property
     def is_undisturbed(self) -> bool:
         """Nobody types and no page lies over it: a page may open."""
         return self.is_current and not isinstance(self.focused, Input | TextArea)
 
-    # ---- running things
+    def pane_at_hand(self) -> str:
+        """The pane that has the focus; "" where none has."""
+        pane = self.focused_pane()
+        return (pane.id or "") if pane is not None else ""
 
-    def keep_open_prompt(self) -> None:
-        """What is being typed over a line counts as typed."""
+    def bring(self, name: str) -> None:
+        """Focuses a pane where only one is shown."""
+        if self.has_class("-single"):
+            self.action_pane(name)
+
+    def ask_for_question(self) -> None:
+        """Opens the question."""
+        self.generation.question.focus()
+
+    def commit_typing(self) -> None:
+        """What is being typed over a prompt counts as typed."""
         typed = self.prompts.close_editor()
         if typed is not None:
             self.study.put_prompt(typed.group, typed.index, typed.text)
-            self.show_prompts()
 
-    def action_rank(self) -> None:
-        """Ranks all features."""
-        self.keep_open_prompt()
-        prompts = self.study.work.prompts
-        if not prompts.positive or not prompts.negative:
-            missing = "positive" if not prompts.positive else "negative"
-            self.report(f"There are no {missing} prompts.", "A contrast needs both: a in the prompts pane adds one.")
-            return
-        if self.has_class("-single"):
-            self.action_pane("features")
-        self.work.rank()
+    def probe_at_hand(self) -> int | None:
+        """The probe under the cursor of the prompts pane, where that has the focus."""
+        if not isinstance(self.focused_pane(), PromptsPane):
+            return None
+        place = self.prompts.place()
+        return place.index if place.group == "probes" else None
 
-    def action_generate(self) -> None:
-        """Generates; on a probe in the prompts pane, that probe is asked."""
-        if isinstance(self.focused_pane(), PromptsPane):
-            place = self.prompts.place()
-            if place.group == "probes" and place.index is not None:
-                self.study.ask_probe(self.study.work.prompts.probes[place.index])
-                self.show_question()
-        if self.has_class("-single"):
-            self.action_pane("generation")
-        self.work.generate()
+    def go_to_prompt(self, group: Group, index: int) -> None:
+        """Moves the cursor of the prompts pane."""
+        self.prompts.go_to(group, index)
 
-    def action_probes(self) -> None:
-        """All probes as one table."""
-        self.work.run_probes()
+    def go_to_feature(self, feature: int) -> bool:
+        """Moves the leaderboard's cursor; False where the feature has no row."""
+        return self.features.go_to(feature)
 
-    def action_attribute(self) -> None:
-        """Which features influence an answer?"""
-        self.causes.ask_measure()
+    def ranked_features(self) -> list[int]:
+        """The leaderboard's features, top down."""
+        return self.features.shown()
 
-    def action_causes(self) -> None:
-        """The last attribution again."""
-        self.causes.show_last()
+    def pane_types(self) -> tuple[tuple[str, type[Widget]], ...]:
+        """(name, class) of each pane, as help lists them."""
+        return PANE_TYPES
 
-    def action_stop(self) -> None:
-        """Stops what runs; a text of which there is something is kept as far as it has come."""
-        if not self.work.stop_text() and not self.work.bridge.cancel_all():
-            self.notify("Nothing is running.")
+    # ---- what the engine found
 
-    @on(GenerationPane.Asked)
-    def generate_from_question(self, event: GenerationPane.Asked) -> None:
-        """Enter in the question."""
-        self.study.set_question(event.text)
-        self.work.generate()
+    def show_tokens(self, shown: Shown) -> None:
+        """A feature's activations."""
+        label, tokens = self.context.labels.get(shown.feature, ""), self.context.tokens_of(shown.feature)
+        self.tokens.show(shown, len(self.study.work.prompts.positive), label, tokens)
 
-    @on(GenerationPane.QuestionChanged)
-    def keep_question(self, event: GenerationPane.QuestionChanged) -> None:
-        """The question as it is typed; the bars are those of a probe that it is."""
-        self.study.set_question(event.text)
-        self.work.score_answers()
+    def show_token_features(self, found: TokenFeatures) -> None:
+        """The features of the token under the cursor."""
+        self.tokens.show_features(found, self.context.name_of)
 
-    @on(GenerationPane.SettingsWanted)
-    def change_settings(self) -> None:
-        """How text is generated."""
-        self.text_flows.change_settings()
+    def show_generated(self, result: Generated) -> None:
+        """A finished generation."""
+        self._show_text(result, "")
 
-    @on(GenerationPane.ModeWanted)
-    def change_mode(self) -> None:
-        """What a toggle does to the running text."""
-        self.study.switch_restart()
-        self.show_question()
+    def show_kept(self, found: Generated) -> None:
+        """One of the kept texts, chosen by the user."""
+        self._show_text(found, "kept", FIRST)
 
-    @on(GenerationPane.RewindWanted)
-    def rewind(self) -> None:
-        """From the cursor on, anew."""
-        self.work.rewind()
+    def _show_text(self, result: Generated, note: str, pair: Pair | None = None) -> None:
+        self.generation.show(result, note, pair)
+        self._show_generation_staleness()
 
-    @on(GenerationPane.BranchesWanted)
-    def show_branches(self) -> None:
-        """The kept texts."""
-        self.text_flows.show_branches()
+    def put_beside(self, found: Generated) -> None:
+        """A kept text in the baseline's place."""
+        self._was_beside = found
+        self.generation.put_beside(found)
+
+    def show_engine(self, words: str) -> None:
+        """What the engine is at; "" is ready."""
+        self.header.show_engine(words)
+
+    def show_no_load(self) -> None:
+        """A load failed or was stopped: what was loaded before still is."""
+        if not self.bridge.alive:
+            self.show_loss_in_header()
+        elif self.study.loaded is None:
+            self.header.show_engine("no model: M chooses one", broken=True)
+        else:
+            self.header.show_engine("")
+
+    def show_loaded(self) -> None:
+        """A model was loaded."""
+        self.header.show_loaded(self.study.loaded)
+        self.health.show_loaded(self.study.loaded)
+        self.header.show_engine("")
+        if self.study.loaded is not None:
+            self.context.notebook.read(self.study.loaded)
+        self.show_ranking()
+        self.reread()
+        self.context.text.score_answers()
+
+    @on(Bridge.Working)
+    def show_working(self, event: Bridge.Working) -> None:
+        """What the engine does."""
+        self.header.show_progress(event.progress)
+
+    @on(Bridge.Memory)
+    def show_memory(self, event: Bridge.Memory) -> None:
+        """Memory left."""
+        self.header.show_memory(event.left)
+
+    @property
+    def memory(self) -> MemoryLeft | None:
+        """Memory of the model's device, as last heard."""
+        return self.header.memory
+
+    @property
+    def diagnosis(self) -> Diagnosis | None:
+        """What the doctor said of the pair that is loaded."""
+        return self.health.diagnosis
+
+    def show_diagnosis(self, diagnosis: Diagnosis) -> None:
+        """Whether the SAE is wired right, in the second line."""
+        self.health.show_diagnosis(diagnosis)
+
+    def show_loss_in_header(self) -> None:
+        """Which key brings the engine back."""
+        self.header.show_engine("no engine · E restarts it", broken=True)
 
     @on(Bridge.Lost)
     def show_loss(self, event: Bridge.Lost) -> None:
@@ -243,7 +546,12 @@ class MainScreen(EditScreen):
             self.generation.stop("the engine was lost; E restarts it, then g")
         self.report(event.error.message, "E restarts it with the same model and SAE. Nothing you made is lost.")
 
-    # ---- prompts
+    @on(HealthLine.Clicked)
+    def ask_the_doctor(self) -> None:
+        """A click on the line of health."""
+        self.action_do("run.doctor")
+
+    # ---- what panes ask for
 
     @on(PromptsPane.PlaceChosen)
     def follow_prompt(self, event: PromptsPane.PlaceChosen) -> None:
@@ -256,53 +564,47 @@ class MainScreen(EditScreen):
     def keep_prompt(self, event: PromptsPane.Edited) -> None:
         """A prompt was typed."""
         index = self.study.put_prompt(event.group, event.index, event.text)
-        self.show_prompts()
         self.prompts.go_to(event.group, index)
 
     @on(PromptsPane.DeleteWanted)
     def delete_prompt(self, event: PromptsPane.DeleteWanted) -> None:
         """An entry goes."""
-        self.study.delete_entry(event.group, event.index)
-        self.show_prompts()
-        self.notify("Deleted; u brings it back.")
+        from tui.commands import prompts
+
+        prompts.delete(self.context, event.group, event.index)
 
     @on(PromptsPane.MoveWanted)
     def move_prompt(self, event: PromptsPane.MoveWanted) -> None:
         """A prompt changes sides."""
         self.study.move_prompt(event.group, event.index)
-        self.show_prompts()
-
-    def action_undo(self) -> None:
-        """The last change of prompts, or of which edits are in the list, is taken back."""
-        undone = self.study.undo()
-        self.notify("Undone." if undone else "Nothing to undo.")
-        if undone:
-            self.show_prompts()
-            self.edits_changed()
 
     @on(PromptsPane.FormatWanted)
     def change_format(self) -> None:
         """Raw or chat."""
-        format = self.study.switch_format()
-        self.show_prompts()
-        self.notify(f"Prompts are fed {'through the chat template' if format == 'chat' else 'raw'}.")
+        from tui.commands import prompts
+
+        prompts.switch_format(self.context)
 
     @on(PromptsPane.ProbeWanted)
     def edit_probe(self, event: PromptsPane.ProbeWanted) -> None:
         """A probe's form."""
-        self.flows.edit_probe(event.index)
+        from tui.commands import prompts
+
+        prompts.edit_probe(self.context, event.index)
 
     @on(PromptsPane.ImportWanted)
     def import_prompts(self, event: PromptsPane.ImportWanted) -> None:
         """A file of prompts."""
-        self.flows.import_prompts(event.group)
+        from tui.commands import prompts
+
+        prompts.import_prompts(self.context, event.group)
 
     @on(PromptsPane.WriteWanted)
-    def action_write_set(self) -> None:
+    def write_set(self) -> None:
         """These prompts as a set."""
-        self.flows.write_set()
+        from tui.commands import prompts
 
-    # ---- features
+        prompts.write_set(self.context)
 
     @on(LeaderboardPane.FeatureMoved)
     def read_feature(self, event: LeaderboardPane.FeatureMoved) -> None:
@@ -317,125 +619,105 @@ class MainScreen(EditScreen):
 
     @on(LeaderboardPane.SortWanted)
     def sort(self, event: LeaderboardPane.SortWanted) -> None:
-        """Another column."""
-        self.work.rank(by=event.by)
+        """Another column to sort by."""
+        from tui.commands import features
+
+        features.rank(self.context, by=event.by)
 
     @on(LeaderboardPane.WeightWanted)
     def change_weight(self, event: LeaderboardPane.WeightWanted) -> None:
         """With the weight towards rare features, or without it."""
-        self.work.rank(weight=event.on)
+        from tui.commands import features
+
+        features.rank(self.context, weight=event.on)
 
     @on(TokensPane.TopWanted)
     def list_features(self, event: TokensPane.TopWanted) -> None:
         """The features of a token."""
-        self.work.features_at(event.prompt, event.token)
+        from tui.commands import features
+
+        features.features_at(self.context, event.prompt, event.token)
 
     @on(TokensPane.FeatureChosen)
     def read_listed(self, event: TokensPane.FeatureChosen) -> None:
         """A feature out of a token's list."""
-        self.jump_to(event.feature)
+        from tui.commands import features
 
-    def jump_to(self, feature: int) -> None:
-        """Reads any feature; one without a row gets one with the next ranking."""
-        self.read(feature)
-        if isinstance(self.focused_pane(), PromptsPane):
-            self.action_pane("tokens")  # where keys act on it
-        if not self.features.go_to(feature) and self.study.ranking() is not None and not self.study.ranking_is_stale():
-            self.jump = feature
-            self.work.rank()
+        features.jump_to(self.context, event.feature)
 
-    def action_jump(self) -> None:
-        """Asks for a number."""
-        self.flows.ask_feature()
+    @on(EditsPane.MoveWanted)
+    def move_edit(self, event: EditsPane.MoveWanted) -> None:
+        """An edit acts elsewhere."""
+        self.study.move_edit(event.feature)
 
-    def action_pin(self) -> None:
-        """Pins or unpins."""
+    @on(EditsPane.ReconstructWanted)
+    def switch_reconstruction(self) -> None:
+        """The SAE's error is dropped, or not."""
+        self.study.toggle_reconstruction()
 
-        def pin(feature: int) -> None:
-            self.study.toggle_pin(feature)
-            self.show_ranking()
+    @on(EditsPane.ToggleWanted)
+    def toggle_listed(self, event: EditsPane.ToggleWanted) -> None:
+        """Enter or a click in the list of edits."""
+        self.study.toggle_edit(event.feature)
 
-        self._with_feature(pin)
+    @on(EditsPane.RemoveWanted)
+    def remove_edit(self, event: EditsPane.RemoveWanted) -> None:
+        """An edit leaves the list."""
+        self.study.remove_edit(event.feature)
 
-    def action_label(self) -> None:
-        """A name of the user's own."""
-        self._with_feature(self.feature_page.ask_label)
+    @on(EditsPane.ClearWanted)
+    def clear_edits(self) -> None:
+        """All edits leave the list."""
+        self.study.clear_edits()
 
-    def action_describe(self) -> None:
-        """The feature's page."""
-        self._with_feature(self.feature_page.open)
+    @on(EditsPane.AllWanted)
+    def switch_all(self) -> None:
+        """All edits off, or on."""
+        self.study.switch_all_edits()
 
-    def action_copy(self) -> None:
-        """Number, command line or snippet to the clipboard."""
-        self._with_feature(self.text_flows.ask_copy)
+    @on(GenerationPane.Asked)
+    def generate_from_question(self, event: GenerationPane.Asked) -> None:
+        """Enter in the question."""
+        self.study.set_question(event.text)
+        self.context.text.generate()
 
-    def show_probes(self, table: ProbeTable) -> None:
-        """All probes; who is typing meanwhile is not interrupted."""
-        if self.is_undisturbed:
-            self.flows.show_probes(table)
+    @on(GenerationPane.QuestionChanged)
+    def keep_question(self, event: GenerationPane.QuestionChanged) -> None:
+        """The question as it is typed; the bars are those of a probe that it is."""
+        self.study.set_question(event.text)
+        self.context.text.score_answers()
+
+    @on(GenerationPane.SettingsWanted)
+    def change_settings(self) -> None:
+        """How text is generated."""
+        from tui.commands import texts
+
+        texts.change_settings(self.context)
+
+    @on(GenerationPane.ModeWanted)
+    def change_mode(self) -> None:
+        """What a toggle does to the running text."""
+        self.study.switch_restart()
+
+    @on(GenerationPane.RewindWanted)
+    def rewind(self) -> None:
+        """From the cursor on, anew."""
+        self.context.text.rewind()
+
+    @on(GenerationPane.BranchesWanted)
+    def show_branches(self) -> None:
+        """The kept texts."""
+        from tui.commands import texts
+
+        texts.show_branches(self.context)
+
+    @on(GenerationPane.BesideWanted)
+    def switch_beside(self) -> None:
+        """The baseline for the kept text beside, or the other way round."""
+        arms, kept = self.generation.arms, self._was_beside
+        if arms.beside is not None:
+            self.generation.put_beside(None)
+        elif kept is not None and kept in self.study.results.generations and prompt_of(kept) == self.study.question():
+            self.generation.put_beside(kept)
         else:
-            self.notify("The probes are done: V shows the table.")
-
-    def action_last_probes(self) -> None:
-        """The last table of probes again."""
-        tables = self.study.results.probe_tables
-        if tables:
-            self.flows.show_probes(tables[-1])
-        else:
-            self.notify("No probes were run yet: v runs them.")
-
-    @on(HealthLine.Clicked)
-    def action_doctor(self) -> None:
-        """The doctor's report; it has not changed as long as the same pair is loaded."""
-        if self.health.diagnosis is None:
-            self.work.run_doctor()
-        else:
-            self.flows.show_diagnosis(self.health.diagnosis)
-
-    def take_diagnosis(self, diagnosis: Diagnosis) -> None:
-        """The doctor is done; who is typing meanwhile is not interrupted."""
-        self.health.show_diagnosis(diagnosis)
-        if self.is_undisturbed:
-            self.flows.show_diagnosis(diagnosis)
-        else:
-            self.notify("The doctor is done: H shows the report.")
-
-    # ---- sessions, model, pages
-
-    def action_save(self) -> None:
-        """Saves to the session's file."""
-        self.sessions.save()
-
-    def action_save_as(self) -> None:
-        """Saves to another file."""
-        self.sessions.save_as()
-
-    def action_open(self) -> None:
-        """Opens another session."""
-        self.sessions.open()
-
-    def action_replay(self) -> None:
-        """Runs the session's results again."""
-        self.sessions.replay()
-
-    def action_choose_model(self) -> None:
-        """Model, SAE, hook point."""
-        self.models.choose()
-
-    def action_restart_engine(self) -> None:
-        """A new engine with the same model and SAE."""
-        self.sessions.restart_engine()
-
-    def action_help(self) -> None:
-        """Every key."""
-        self.flows.help()
-
-    def action_messages(self) -> None:
-        """What was reported."""
-        self.flows.show_messages()
-
-
-def import_dialogs() -> None:
-    """Before the first is asked for; in a thread, since it takes a tenth of a second."""
-    for name in DIALOGS:
-        import_module(name)
+            self.notify("b lists the kept texts of this question; there space puts one beside.")

@@ -1,193 +1,200 @@
-"""Features' pages: what the engine says of each is asked once and kept; labels and notes."""
+"""Features: ranked, read, jumped to, pinned, named, and their pages."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 from engine.files import paths
-from engine.files.explanations import address
-from engine.records import Describe, Described, Effect, FeatureRow, Measure
-from engine.records import attribution as measures
-from engine.records.errors import SaescopeError, UsageError
-from engine.records.words.tokens import tokens_in_words
-from tui.screens.feature_page import FeaturePage
-from tui.state.effects import Effects
+from engine.records import NO_FEATURE, FeaturesAt, Prompt, Rank, Ranking, Show, Shown, TokenFeatures
+from tui.screens.feature_page import FeaturePage, address_of
+from tui.services.context import Context
 from tui.widgets.dialogs import AskNote, AskText
+from tui.widgets.fields import is_whole
 
-if TYPE_CHECKING:
-    from tui.main import MainScreen
+ROWS = 200
+"""How many features the leaderboard holds; any other one is found by its number."""
 
-ASKS, NO_ANSWER, NO_ENGINE = "the engine looks it up…", "no answer: ! says why", "no model is loaded: M chooses one"
+LAST_FEATURE = 2**31
+"""No SAE has so many; asked for before one is loaded."""
 
-Context = tuple[object, ...]
+
+# ---- ranking
 
 
-class FeatureFlow:
-    """Opens pages, and knows what they show."""
+def rank(context: Context, by: str | None = None, weight: bool | None = None) -> None:
+    """Ranks all features; `by` sorts the ranking there is by another column.
 
-    def __init__(self, screen: MainScreen) -> None:
-        self.screen = screen
-        self._context: Context = ()
-        """What the answers kept depend on."""
-        self._found: dict[int, Described] = {}
-        self._effects: dict[int, Effect] = {}
-        self._failed: set[int] = set()
+    `weight` says whether rare features count more; None leaves it as it was.
+    """
+    if not context.tasks.may_ask():
+        return
+    study = context.study
+    before = study.ranking()
+    column = by or (before.by if before is not None else "score")
+    if column == "g" and min(len(study.work.prompts.positive), len(study.work.prompts.negative)) < 4:
+        column = "score"
+    if weight is None:
+        weight = before.density_weight if before is not None else True
+    request = Rank(study.work.prompts, by=column, top=ROWS, density_weight=weight, also=_rows_wanted(context))
 
-    def open(self, feature: int, order: list[int] | None = None) -> None:
-        """A feature's page; `order` are the features that ←→ go through, the leaderboard's unless given."""
-        known = order or self.screen.features.shown()
-        self.screen.app.push_screen(FeaturePage(self, feature, known if feature in known else [feature, *known]))
+    async def task() -> None:
+        context.autosave.keep_result(await context.tasks.ask(request, Ranking))
 
-    # ---- what is known
+    context.tasks.run("rank", task)
 
-    def tokens_in_words(self, feature: int) -> str:
-        """What it fires on most."""
-        return tokens_in_words(self.screen.tokens_of(feature))
 
-    def note(self, feature: int) -> str:
-        """The user's own."""
-        return self.screen.notebook.note(feature)
+def _rows_wanted(context: Context) -> tuple[int, ...]:
+    """Features that have a row whatever their place."""
+    work = context.study.work
+    edited = [slot.feature for slot in work.edits if slot.feature != NO_FEATURE]
+    chosen = [] if work.feature is None else [work.feature]
+    return tuple(dict.fromkeys([*work.pinned, *edited, *chosen]))
 
-    def explanation(self, feature: int) -> str:
-        """Somebody else's."""
-        return self.screen.notebook.explanation(feature)
 
-    def address(self, feature: int) -> str:
-        """Its page on Neuronpedia; "" where the SAE has none that is known."""
-        loaded = self.screen.study.loaded
-        return (address(loaded, feature) or "") if loaded else ""
+def rank_prompts(context: Context) -> None:
+    """Ranks the features by the prompts, what is being typed over one included."""
+    context.desk.commit_typing()
+    prompts = context.study.work.prompts
+    if not prompts.positive or not prompts.negative:
+        missing = "positive" if not prompts.positive else "negative"
+        context.desk.report(
+            f"There are no {missing} prompts.", "A contrast needs both: a in the prompts pane adds one."
+        )
+        return
+    context.desk.bring("features")
+    rank(context)
 
-    def row(self, feature: int) -> tuple[FeatureRow | None, int, int]:
-        """(its row in the leaderboard, its place there, how many rows there are)."""
-        ranking = self.screen.study.ranking()
-        rows = ranking.features if ranking is not None else ()
-        found = next(((row, at) for at, row in enumerate(rows, 1) if row.feature == feature), (None, 0))
-        return (*found, len(rows))
 
-    def effects(self) -> Effects | None:
-        """The last attribution's."""
-        return self.screen.study.effects()
+# ---- reading
 
-    def effect(self, feature: int) -> Effect | None:
-        """What was asked for this feature alone."""
-        self._check_context()
-        return self._effects.get(feature)
 
-    def described(self, feature: int) -> Described | None:
-        """What the engine said of it."""
-        self._check_context()
-        return self._found.get(feature)
+def read(context: Context, feature: int) -> None:
+    """Chooses a feature, and shows it on the prompts."""
+    context.study.choose_feature(feature)
+    show_chosen(context)
 
-    def state(self, feature: int) -> str:
-        """Why there is nothing more yet."""
-        if feature in self._failed:
-            return NO_ANSWER
-        return ASKS if self.screen.work.ready else NO_ENGINE
 
-    def _check_context(self) -> None:
-        """Forgets everything once prompts, probes or what is loaded are others."""
-        study = self.screen.study
-        prompts = study.work.prompts
-        now: Context = (prompts.positive, prompts.negative, self._measure(), study.loaded)
-        if now != self._context:
-            self._context = now
-            self._found, self._effects, self._failed = {}, {}, set()
+def show_chosen(context: Context) -> None:
+    """Shows the activations of the chosen feature on the prompts as they are now."""
+    study = context.study
+    feature = study.work.feature
+    prompts = (*study.work.prompts.positive, *study.work.prompts.negative)
+    if feature is None or not context.tasks.ready or not prompts:
+        return
+    request = Show(feature, prompts)
 
-    def _measure(self) -> Measure | None:
-        """What single effects are taken on: as in the last attribution, else the first two answers."""
-        effects = self.effects()
-        if effects is not None:
-            return effects.found.request.measure
-        try:
-            measure = measures.default_measure(self.screen.study.work.prompts.probes)
-            measures.check_measure(measure)
-        except UsageError:
-            return None
-        return measure
+    async def task() -> None:
+        context.desk.show_tokens(await context.tasks.ask(request, Shown))
 
-    # ---- what is asked
+    context.tasks.run("show", task)
 
-    def want(self, page: FeaturePage) -> None:
-        """Asks what is not known yet."""
-        if self.described(page.feature) is None and self.screen.work.may_ask():
-            self._ask(page, None)
 
-    def want_effect(self, page: FeaturePage) -> None:
-        """Ablates the feature for certain."""
-        effects, measure = self.effects(), self._measure()
-        row = effects.row(page.feature) if effects is not None else None
-        if (row is not None and row.exact is not None) or self.effect(page.feature) is not None:
-            return  # it stands there already
-        if measure is None:
-            self.screen.report("There is nothing to measure.", "Give a probe two answers (enter on it in pane 1).")
-        elif self.screen.work.may_ask():
-            self._ask(page, measure)
+def features_at(context: Context, prompt: Prompt, token: int) -> None:
+    """Lists the features of one token."""
+    if not context.tasks.may_ask():
+        return
 
-    def _ask(self, page: FeaturePage, measure: Measure | None) -> None:
-        feature, work = page.feature, self.screen.work
-        prompts = self.screen.study.work.prompts
-        request = Describe(feature, (*prompts.positive, *prompts.negative), measure=measure)
-        context = self._context
+    async def task() -> None:
+        context.desk.show_token_features(await context.tasks.ask(FeaturesAt(prompt, token), TokenFeatures))
 
-        async def task() -> None:
-            try:
-                found = await work.ask(request, Described)
-            except SaescopeError:
-                self._failed.add(feature)
-                page.draw()
-                raise
-            self._check_context()
-            if self._context == context:  # else the prompts have changed meanwhile
-                self._found[feature] = found
-                if found.effect is not None:
-                    self._effects[feature] = found.effect
-            page.draw()
+    context.tasks.run("features at", task)
 
-        work.run("describe", task)
 
-    # ---- labels, notes, copying
+def jump_to(context: Context, feature: int) -> None:
+    """Reads any feature; one without a row gets one with the next ranking."""
+    read(context, feature)
+    if context.desk.pane_at_hand() == "prompts":
+        context.desk.action_pane("tokens")  # where keys act on it
+    study = context.study
+    if not context.desk.go_to_feature(feature) and study.ranking() is not None and not study.ranking_is_stale():
+        context.desk.wanted = feature
+        rank(context)
 
-    def ask_label(self, feature: int, then: Callable[[], object] = lambda: None) -> None:
-        """A name of the user's own."""
 
-        def keep(text: str | None) -> None:
-            if text is not None:
-                self.screen.study.set_label(feature, text)
-                self.screen.notebook.set_label(feature, text.strip())
-                self.screen.show_features()
-                then()
+def ask_feature(context: Context) -> None:
+    """Jumps to a feature by its number."""
+    loaded = context.study.loaded
+    last = loaded.d_sae - 1 if loaded else LAST_FEATURE
 
-        before = self.screen.labels.get(feature, "")
-        hint = "enter: keep, for every session with this SAE · empty: no label · escape: leave"
-        self.screen.app.push_screen(AskText(f"Label of feature {feature}", before, "what it means to you", hint), keep)
+    def check(text: str) -> str:
+        if not text.strip().isdecimal():
+            return "A feature is a number."
+        return "" if is_whole(text, 0, last) else f"This SAE has features 0 to {last:,}."
 
-    def ask_note(self, feature: int, then: Callable[[], object]) -> None:
-        """What the user thinks of it."""
+    def go(text: str | None) -> None:
+        if text is not None:
+            jump_to(context, int(text))
 
-        def keep(text: str | None) -> None:
-            if text is not None:
-                self.screen.notebook.set_note(feature, text.strip())
-                then()
+    context.desk.open(AskText("Jump to feature", "", "its number", check=check), go)
 
-        self.screen.app.push_screen(AskNote(f"Note on feature {feature}", self.note(feature)), keep)
 
-    def import_explanations(self) -> None:
-        """What others say about this SAE's features, out of an export of Neuronpedia."""
+# ---- pages, pins
 
-        def read(path: str | None) -> None:
-            if path is not None:
-                self.screen.notebook.import_explanations(paths.typed(path))
 
-        def check(path: str) -> str:
-            there = path.strip() and not paths.problem(path) and paths.typed(path).exists()
-            return "" if there else paths.problem(path) or "There is no such file or folder."
+def describe(context: Context, feature: int, order: list[int] | None = None) -> None:
+    """A feature's page; `order` are the features that ←→ go through, the leaderboard's unless given."""
+    known = order or context.desk.ranked_features()
+    page = FeaturePage(
+        context,
+        feature,
+        known if feature in known else [feature, *known],
+        label=lambda shown, then: ask_label(context, shown, then),
+        note=lambda shown, then: ask_note(context, shown, then),
+        copy=lambda shown: copy_address(context, shown),
+    )
+    context.desk.open(page)
 
-        hint = "a .jsonl or .jsonl.gz file, or the folder of them, with lines of index and description"
-        self.screen.app.push_screen(AskText("Import explanations", "", "path", hint, check), read)
 
-    def copy(self, feature: int) -> None:
-        """Its address where it has one, else its number."""
-        text = self.address(feature) or str(feature)
-        self.screen.app.copy_to_clipboard(text)
-        self.screen.notify(f"Copied: {text}")
+def pin(context: Context, feature: int) -> None:
+    """Pins a feature to the leaderboard, or unpins it."""
+    context.study.toggle_pin(feature)
+
+
+# ---- labels, notes, copying
+
+
+def ask_label(context: Context, feature: int, then: Callable[[], object] = lambda: None) -> None:
+    """A name of the user's own."""
+
+    def keep(text: str | None) -> None:
+        if text is not None:
+            context.notebook.set_label(feature, text.strip())
+            context.study.set_label(feature, text)
+            then()
+
+    before = context.labels.get(feature, "")
+    hint = "enter: keep, for every session with this SAE · empty: no label · escape: leave"
+    context.desk.open(AskText(f"Label of feature {feature}", before, "what it means to you", hint), keep)
+
+
+def ask_note(context: Context, feature: int, then: Callable[[], object]) -> None:
+    """What the user thinks of it."""
+
+    def keep(text: str | None) -> None:
+        if text is not None:
+            context.notebook.set_note(feature, text.strip())
+            then()
+
+    context.desk.open(AskNote(f"Note on feature {feature}", context.notebook.note(feature)), keep)
+
+
+def import_explanations(context: Context) -> None:
+    """What others say about this SAE's features, out of an export of Neuronpedia."""
+
+    def read(path: str | None) -> None:
+        if path is not None:
+            context.notebook.import_explanations(paths.typed(path))
+
+    def check(path: str) -> str:
+        there = path.strip() and not paths.problem(path) and paths.typed(path).exists()
+        return "" if there else paths.problem(path) or "There is no such file or folder."
+
+    hint = "a .jsonl or .jsonl.gz file, or the folder of them, with lines of index and description"
+    context.desk.open(AskText("Import explanations", "", "path", hint, check), read)
+
+
+def copy_address(context: Context, feature: int) -> None:
+    """Copies its address where it has one, else its number."""
+    text = address_of(context.study.loaded, feature) or str(feature)
+    context.desk.copy(text)
+    context.desk.notify(f"Copied: {text}")

@@ -1,61 +1,124 @@
-"""The keys of the main screen. A pane's own keys stand with the pane; ids are what users remap."""
+"""The commands of the main screen, a row each. A pane's own keys stand with the pane; ids are what users remap.
+
+A row names the function that it runs as MODULE.FUNCTION of this package: the modules are imported once the first paint
+is done.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Any
+
 from textual.binding import Binding
 
-MAIN = [
-    Binding("1", "pane('prompts')", "To prompts", show=False, id="pane.prompts", tooltip="To the prompts"),
-    Binding("2", "pane('tokens')", "To tokens", show=False, id="pane.tokens", tooltip="To the tokens"),
-    Binding("3", "pane('features')", "To features", show=False, id="pane.features", tooltip="To the leaderboard"),
-    Binding("4", "pane('generation')", "To texts", show=False, id="pane.generation", tooltip="To the texts"),
-    Binding("e", "pane('edits')", "To edits", show=False, id="pane.edits", tooltip="To the list of edits"),
-    Binding("space", "toggle_edit", "Ablate", id="feature.ablate", tooltip="Ablate the feature; again: off, on"),
-    Binding("plus,equals_sign", "strength(1)", "Stronger", show=False, key_display="+", id="feature.plus",
-            tooltip="The feature's edit a step stronger"),
-    Binding("asterisk", "edit", "Edit", show=False, key_display="*", id="feature.edit",
-            tooltip="The feature's edit: scale, set, steer or project, how strongly, and where"),
-    Binding("minus", "strength(-1)", "Weaker", show=False, key_display="-", id="feature.minus",
-            tooltip="The feature's edit a step weaker"),
-    Binding("P", "publish", "As published", show=False, id="feature.publish",
-            tooltip="Edit the feature as the prompt set's study did (founding_5v2)"),
-    Binding("T", "try", "Try strengths", show=False, id="feature.try",
-            tooltip="Generate with several strengths of it in one batch"),
-    Binding("p", "pin", "Pin", show=False, id="feature.pin", tooltip="Pin the feature to the leaderboard"),
-    Binding("l", "label", "Label", show=False, id="feature.label", tooltip="Give the feature a name of your own"),
-    Binding("f", "describe", "About", id="feature.describe",
-            tooltip="The feature's page: where it fires, what it promotes, its neighbours, your notes"),
-    Binding("y", "copy", "Copy", show=False, id="feature.copy",
-            tooltip="Copy its number, the same command line, or an nnsight snippet"),
-    Binding("number_sign", "jump", "Jump", show=False, key_display="#", id="feature.jump",
-            tooltip="Jump to a feature by its number"),
-    Binding("r", "rank", "Rank", id="run.rank", tooltip="Rank the features by contrast"),
-    Binding("g", "generate", "Generate", id="run.generate", tooltip="Generate, baseline and edited"),
-    Binding("v", "probes", "Probes", id="run.probes", tooltip="All probes, baseline and edited, as one table"),
-    Binding("V", "last_probes", "Last probes", show=False, id="run.last_probes", tooltip="The last table again"),
-    Binding("A", "attribute", "Effects", id="run.attribute",
-            tooltip="Which features influence an answer? Attribution on the probes"),
-    Binding("C", "causes", "Last effects", show=False, id="run.causes",
-            tooltip="The last attribution again; there m finds the smallest set"),
-    Binding("x", "stop", "Stop", show=False, id="run.stop",
-            tooltip="Stop what the engine does; a running text is kept as far as it came"),
-    Binding("u", "undo", "Undo", show=False, id="session.undo", tooltip="Undo the last change of prompts or edits"),
-    Binding("R", "replay", "Replay", show=False, id="run.replay", tooltip="Run the session's results again"),
-    Binding("E", "restart_engine", "Restart", show=False, id="run.restart", tooltip="Restart the engine"),
-    Binding("M", "choose_model", "Model", show=False, id="run.model", tooltip="Choose model, SAE and hook point"),
-    Binding("H", "doctor", "Doctor", show=False, id="run.doctor",
-            tooltip="Is the SAE wired right? The doctor's checks, and what to do"),
-    Binding("s", "save", "Save", show=False, id="session.save", tooltip="Save the session to its file"),
-    Binding("S", "save_as", "Save as", show=False, id="session.save_as", tooltip="Save to another file"),
-    Binding("ctrl+o", "open", "Open", show=False, id="session.open", tooltip="Open a session", priority=True),
-    Binding("ctrl+r", "rank", "Rank", show=False, id="run.rank_typing", priority=True),
-    Binding("ctrl+g", "generate", "Generate", show=False, id="run.generate_typing", priority=True),
-    Binding("ctrl+s", "save", "Save", show=False, id="session.save_typing", priority=True),
-    Binding("question_mark", "help", "Help", key_display="?", id="app.help", tooltip="Every key"),
-    Binding("exclamation_mark", "messages", "Messages", show=False, key_display="!", id="app.messages",
-            tooltip="What was said, errors included"),
-    Binding("q", "app.quit", "Quit", show=False, id="app.quit", tooltip="Quit; everything is saved"),
+FEATURE, EDIT = "a feature", "an edit"
+"""What a command is about, and gets beside the context: the feature at hand, or also the line of all features."""
+
+
+@dataclass(frozen=True)
+class Command:
+    """What a key does."""
+
+    id: str
+    key: str
+    label: str
+    tooltip: str = ""
+    """For help and palette; a row without one is in neither."""
+    run: str = ""
+    needs: str = ""
+    """What it needs to be at hand: it is hidden in panes that have none."""
+    action: str = ""
+    """An action of the screen or the app, in place of a function."""
+    footer: bool = False
+    shown_as: str | None = None
+    priority: bool = False
+    """Whether it acts while somebody types, too."""
+
+    def binding(self) -> Binding:
+        """The key, bound to the action `do` of the main screen."""
+        action = self.action or f"do('{self.id}')"
+        return Binding(
+            self.key,
+            action,
+            self.label,
+            show=self.footer,
+            key_display=self.shown_as,
+            id=self.id,
+            tooltip=self.tooltip,
+            priority=self.priority,
+        )
+
+    @property
+    def function(self) -> Callable[..., Any]:
+        """What it runs: a function of a Context, and of a feature where it needs one."""
+        module, _, name = self.run.partition(".")
+        found: Callable[..., Any] = getattr(import_module(f"tui.commands.{module}"), name)
+        return found
+
+
+COMMANDS = [
+    Command("pane.prompts", "1", "To prompts", "To the prompts", action="pane('prompts')"),
+    Command("pane.tokens", "2", "To tokens", "To the tokens", action="pane('tokens')"),
+    Command("pane.features", "3", "To features", "To the leaderboard", action="pane('features')"),
+    Command("pane.generation", "4", "To texts", "To the texts", action="pane('generation')"),
+    Command("pane.edits", "e", "To edits", "To the list of edits", action="pane('edits')"),
+    Command("feature.ablate", "space", "Ablate",
+            "Ablate the feature; again: off, on", "edits.toggle", EDIT, footer=True),
+    Command("feature.plus", "plus,equals_sign", "Stronger",
+            "The feature's edit a step stronger", "edits.stronger", EDIT, shown_as="+"),
+    Command("feature.edit", "asterisk", "Edit",
+            "The feature's edit: scale, set, steer or project, how strongly, and where",
+            "edits.ask_edit", EDIT, shown_as="*"),
+    Command("feature.minus", "minus", "Weaker", "The feature's edit a step weaker", "edits.weaker", EDIT, shown_as="-"),
+    Command("feature.publish", "P", "As published",
+            "Edit the feature as the prompt set's study did (founding_5v2)", "edits.publish", FEATURE),
+    Command("feature.try", "T", "Try strengths",
+            "Generate with several strengths of it in one batch", "edits.ask_strengths", EDIT),
+    Command("feature.pin", "p", "Pin", "Pin the feature to the leaderboard", "features.pin", FEATURE),
+    Command("feature.label", "l", "Label", "Give the feature a name of your own", "features.ask_label", FEATURE),
+    Command("feature.describe", "f", "About",
+            "The feature's page: where it fires, what it promotes, its neighbours, your notes",
+            "features.describe", FEATURE, footer=True),
+    Command("feature.copy", "y", "Copy",
+            "Copy its number, the same command line, or an nnsight snippet", "texts.ask_copy", FEATURE),
+    Command("feature.jump", "number_sign", "Jump",
+            "Jump to a feature by its number", "features.ask_feature", shown_as="#"),
+    Command("run.rank", "r", "Rank", "Rank the features by contrast", "features.rank_prompts", footer=True),
+    Command("run.generate", "g", "Generate", "Generate, baseline and edited", "texts.generate", footer=True),
+    Command("run.probes", "v", "Probes",
+            "All probes, baseline and edited, as one table", "texts.run_probes", footer=True),
+    Command("run.last_probes", "V", "Last probes", "The last table again", "texts.last_probes"),
+    Command("run.attribute", "A", "Effects",
+            "Which features influence an answer? Attribution on the probes", "attribution.ask_measure", footer=True),
+    Command("run.causes", "C", "Last effects",
+            "The last attribution again; there m finds the smallest set", "attribution.show_last"),
+    Command("run.stop", "x", "Stop",
+            "Stop what the engine does; a running text is kept as far as it came", "texts.stop"),
+    Command("session.undo", "u", "Undo", "Undo the last change of prompts or edits", "prompts.undo"),
+    Command("run.replay", "R", "Replay", "Run the session's results again", "sessions.replay"),
+    Command("run.restart", "E", "Restart", "Restart the engine", "pair.restart_engine"),
+    Command("run.model", "M", "Model", "Choose model, SAE and hook point", "pair.choose"),
+    Command("run.doctor", "H", "Doctor", "Is the SAE wired right? The doctor's checks, and what to do", "pair.doctor"),
+    Command("session.save", "s", "Save", "Save the session to its file", "sessions.save"),
+    Command("session.save_as", "S", "Save as", "Save to another file", "sessions.save_as"),
+    Command("session.open", "ctrl+o", "Open", "Open a session", "sessions.open_session", priority=True),
+    Command("run.rank_typing", "ctrl+r", "Rank", "", "features.rank_prompts", priority=True),
+    Command("run.generate_typing", "ctrl+g", "Generate", "", "texts.generate", priority=True),
+    Command("session.save_typing", "ctrl+s", "Save", "", "sessions.save", priority=True),
+    Command("app.help", "question_mark", "Help", "Every key", "pages.show_help", footer=True, shown_as="?"),
+    Command("app.messages", "exclamation_mark", "Messages",
+            "What was said, errors included", "pages.show_messages", shown_as="!"),
+    Command("app.quit", "q", "Quit", "Quit; everything is saved", action="app.quit"),
 ]  # fmt: skip
 
-OF_A_FEATURE = ("toggle_edit", "strength", "edit", "publish", "try", "pin", "label", "describe", "copy")
-"""Actions that need a feature at hand, and are hidden in panes that have none."""
+BY_ID = {command.id: command for command in COMMANDS}
+
+MAIN = [command.binding() for command in COMMANDS]
+
+
+def import_commands() -> None:
+    """Imports what the rows name, before the first is asked for; in a thread, since it takes a tenth of a second."""
+    for module in sorted({command.run.partition(".")[0] for command in COMMANDS if command.run}):
+        import_module(f"tui.commands.{module}")

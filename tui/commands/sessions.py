@@ -2,267 +2,237 @@
 
 from __future__ import annotations
 
-import asyncio
-import itertools
-import threading
-from dataclasses import dataclass
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from engine.files import paths
 from engine.files import session as sessions
-from engine.files.autosave import AutosaveStore, StoredInfo
+from engine.files.autosave import StoredInfo
+from engine.records import (
+    Attribution,
+    Causes,
+    CausesReplayed,
+    Generated,
+    RankReplayed,
+    Replay,
+    ReplayCauses,
+    Replayed,
+    ReplayRank,
+)
 from engine.records.errors import SessionError, UsageError
 from engine.records.words.numbers import count_in_words
 from engine.records.words.rich_text import Text
+from tui.commands import pair
+from tui.services.context import Context
 from tui.state.study import Study, start_workspace
+from tui.state.topics import Topic
 from tui.widgets.dialogs import AskText, Choice, Choose
 from tui.widgets.page import Report
-
-if TYPE_CHECKING:
-    from tui.main import MainScreen
 
 FILE = "file"
 
 
-@dataclass(frozen=True)
-class Snapshot:
-    """A study as it was when it was to be stored."""
-
-    order: int
-    """Grows with every snapshot; the version of a session begins anew when it is opened again."""
-    study: Study
-    id: str
-    version: int
-    name: str
-    session: sessions.Session
-    file: str | None
+def save(context: Context) -> None:
+    """Saves to the session's file, or asks for one."""
+    file = context.study.file
+    if file is None:
+        save_as(context)
+    else:
+        problem = not_replaced(file) or _write(context, file)
+        if problem:
+            context.desk.report(problem, "S saves it elsewhere; the autosave has it too.")
 
 
-class SessionFlows:
-    """Keeps the study safe, and exchanges it."""
+def save_as(context: Context) -> None:
+    """Asks for a file, and saves."""
+    study = context.study
+    name = str(study.file or study.name + sessions.SUFFIX)
 
-    def __init__(self, screen: MainScreen, store: AutosaveStore) -> None:
-        self.screen, self.store = screen, store
-        self._kept: tuple[Study, str, int] | None = None
-        """What the store holds, under which id, as it was at this version."""
-        self._keeping = self._failed = False
-        self._one_at_a_time = threading.Lock()
-        self._newest: dict[str, int] = {}
-        """The newest snapshot stored of each session: a slow thread must not bring an older one back."""
-        self._snapshots = itertools.count()
+    asked: list[Path] = []
 
-    # ---- keeping
+    def write(text: str) -> str:
+        path, problem = session_path(text, study.name)
+        if problem:
+            return problem
+        if path.exists() and path != study.file and path not in asked:
+            asked.append(path)
+            return f"{path.name} is there already: enter again replaces that session."
+        return _write(context, path)
 
-    def autosave(self) -> None:
-        """Stores the study if it has changed, off the event loop: another process may hold the store for seconds."""
-        if self._unkept() and not self._keeping:
-            self._keeping = True
-            self.screen.run_worker(self._keep_in_thread(self._as_it_is()), group="autosave")
+    hint = "`saescope replay FILE` runs every result in it again.\nenter: save · escape: leave"
+    context.desk.open(AskText("Save the session", name, "path of a file", hint, write))
 
-    def keep_now(self) -> None:
-        """Stores the study if it has changed, before going on."""
-        if self._unkept():
-            now = self._as_it_is()
-            self._kept_as(now, self._keep(now))
 
-    def _unkept(self) -> bool:
-        study = self.screen.study
-        return self._kept != (study, study.id, study.version) and not study.is_empty
+def _write(context: Context, path: Path) -> str:
+    """Writes the session; returns what went wrong, "" if nothing did."""
+    study = context.study
+    try:
+        sessions.write(study.session(), path)
+    except SessionError as error:
+        return error.message
+    context.autosave.forget()  # the store should know the file too
+    context.desk.notify(f"Saved to {path}")
+    study.saved_to(path)
+    return ""
 
-    def _as_it_is(self) -> Snapshot:
-        study = self.screen.study
-        file = str(study.file) if study.file else None
-        return Snapshot(next(self._snapshots), study, study.id, study.version, study.name, study.session(), file)
 
-    async def _keep_in_thread(self, now: Snapshot) -> None:
-        try:
-            self._kept_as(now, await asyncio.to_thread(self._keep, now))
-        finally:
-            self._keeping = False
+# ---- opening
 
-    def _keep(self, now: Snapshot) -> SessionError | None:
-        """Stores a snapshot, unless a newer one is stored already; returns what went wrong."""
-        with self._one_at_a_time:
-            if self._newest.get(now.id, -1) > now.order:
-                return None
+
+def offer_last(context: Context) -> None:
+    """Offers the last session at the start, and works with its model, which M exchanges."""
+    stored = context.autosave.store.latest()
+    context.autosave.tell_notice()
+    if stored is None:
+        return
+    last = stored_study(stored.info, stored.session)
+    context.study.load = last.load
+    results = last.results
+    counts = counts_in_words(len(results.rankings), len(results.generations), len(last.work.edits))
+    choices = (
+        Choice("go on", f"Go on with {last.name}", counts),
+        Choice("new", "Start a new session", "ctrl+o opens any"),
+    )
+
+    def chosen(choice: str | None) -> None:
+        if choice == "go on":
+            exchange(context, last)
+
+    context.desk.open(Choose("Welcome back", choices, "enter: choose · escape: new session"), chosen)
+
+
+def open_session(context: Context) -> None:
+    """A stored session, or a file."""
+    context.autosave.keep_now()
+    stored = context.autosave.store.all()
+    context.autosave.tell_notice()
+    listed = [Choice(str(place), info.name, in_words(info)) for place, info in enumerate(stored)]
+    choices = [Choice(FILE, "A session file…"), *listed]
+
+    def chosen(choice: str | None) -> None:
+        if choice == FILE:
+            open_file(context)
+        elif choice is not None:
+            info = stored[int(choice)]
             try:
-                self.store.save(now.id, now.name, now.session, now.file)
+                found = context.autosave.store.load(info.id)
             except SessionError as error:
-                return error
-            self._newest[now.id] = now.order
-            return None
+                context.autosave.tell_notice()
+                context.desk.report(error.message, error.remedy)
+                return
+            exchange(context, stored_study(info, found))
 
-    def _tell_notice(self) -> None:
-        """What the store had to work around, once."""
-        notice, self.store.notice = self.store.notice, ""
-        if notice:
-            self.screen.report(notice, "")
+    context.desk.open(Choose("Open a session", choices), chosen)
 
-    def _kept_as(self, now: Snapshot, error: SessionError | None) -> None:
-        if not self.screen.is_running:  # the app has ended meanwhile
-            return
-        self._tell_notice()
-        if error is not None and not self._failed:  # reported once, not four times a second
-            self.screen.report(error.message, f"{error.remedy} Until then, s saves to a file.")
-        self._failed = error is not None
-        if error is None:
-            self._kept = (now.study, now.id, now.version)
-            self.screen.show_session()
 
-    def save(self) -> None:
-        """Saves to the session's file, or asks for one."""
-        file = self.screen.study.file
-        if file is None:
-            self.save_as()
-        else:
-            problem = not_replaced(file) or self._write(file)
-            if problem:
-                self.screen.report(problem, "S saves it elsewhere; the autosave has it too.")
+def open_file(context: Context) -> None:
+    """A session file."""
+    found: list[Study] = []
 
-    def save_as(self) -> None:
-        """Asks for a file, and saves."""
-        study = self.screen.study
-        name = str(study.file or study.name + sessions.SUFFIX)
-
-        asked: list[Path] = []
-
-        def write(text: str) -> str:
-            path, problem = session_path(text, study.name)
-            if problem:
-                return problem
-            if path.exists() and path != study.file and path not in asked:
-                asked.append(path)
-                return f"{path.name} is there already: enter again replaces that session."
-            return self._write(path)
-
-        hint = "`saescope replay FILE` runs every result in it again.\nenter: save · escape: leave"
-        self.screen.app.push_screen(AskText("Save the session", name, "path of a file", hint, write))
-
-    def _write(self, path: Path) -> str:
-        """Writes the session; returns what went wrong, "" if nothing did."""
-        study = self.screen.study
+    def check(text: str) -> str:
         try:
-            sessions.write(study.session(), path)
-        except SessionError as error:
-            return error.message
-        study.file, study.saved_version = path, study.version
-        self._kept = None  # the store should know the file too
-        self.screen.notify(f"Saved to {path}")
-        self.screen.show_session()
+            path = paths.typed(text)
+            found.append(Study.from_session(sessions.read(path), file=path))
+        except (SessionError, UsageError) as error:
+            return f"{error.message} {error.remedy}"
         return ""
 
-    # ---- opening
+    def take(text: str | None) -> None:
+        if text is not None:
+            exchange(context, found[-1])
 
-    def offer_last(self) -> None:
-        """Offers the last session at the start, and works with its model, which M exchanges."""
-        stored = self.store.latest()
-        self._tell_notice()
-        if stored is None:
-            return
-        last = stored_study(stored.info, stored.session)
-        self.screen.study.load = last.load
-        results = last.results
-        counts = counts_in_words(len(results.rankings), len(results.generations), len(last.work.edits))
-        choices = (
-            Choice("go on", f"Go on with {last.name}", counts),
-            Choice("new", "Start a new session", "ctrl+o opens any"),
-        )
+    context.desk.open(AskText("Open a session file", "", f"…{sessions.SUFFIX}", check=check), take)
 
-        def chosen(choice: str | None) -> None:
-            if choice == "go on":
-                self.exchange(last)
 
-        self.screen.app.push_screen(Choose("Welcome back", choices, "enter: choose · escape: new session"), chosen)
+def new_session(context: Context) -> None:
+    """An empty session on the same model."""
+    study = context.study
+    fresh = Study(study.load, start_workspace(study.work.prompts))
+    fresh.loaded = study.loaded
+    exchange(context, fresh)
 
-    def open(self) -> None:
-        """A stored session, or a file."""
-        self.keep_now()
-        stored = self.store.all()
-        self._tell_notice()
-        listed = [Choice(str(place), info.name, in_words(info)) for place, info in enumerate(stored)]
-        choices = [Choice(FILE, "A session file…"), *listed]
 
-        def chosen(choice: str | None) -> None:
-            if choice == FILE:
-                self.open_file()
-            elif choice is not None:
-                info = stored[int(choice)]
-                try:
-                    found = self.store.load(info.id)
-                except SessionError as error:
-                    self._tell_notice()
-                    self.screen.report(error.message, error.remedy)
-                    return
-                self.exchange(stored_study(info, found))
+def exchange(context: Context, study: Study) -> None:
+    """Works on another study from now on; the one so far is in the store."""
+    context.autosave.keep_now()
+    before = context.study
+    context.desk.work_on(study)
+    context.bridge.cancel_all()
+    study.tell(Topic.ALL)
+    if before.loaded is not None and study.load == before.load:
+        pair.take_loaded(context, study.load, before.loaded, chosen=False)
+    else:
+        pair.load(context, study.load)
 
-        self.screen.app.push_screen(Choose("Open a session", choices), chosen)
 
-    def open_file(self) -> None:
-        """A session file."""
-        found: list[Study] = []
+# ---- running again
 
-        def check(text: str) -> str:
-            try:
-                path = paths.typed(text)
-                found.append(Study.from_session(sessions.read(path), file=path))
-            except (SessionError, UsageError) as error:
-                return f"{error.message} {error.remedy}"
-            return ""
 
-        def take(text: str | None) -> None:
-            if text is not None:
-                self.exchange(found[-1])
+def replay(context: Context) -> None:
+    """Runs every result again, on a page that fills as they come."""
+    if not context.study.has_results:
+        context.desk.notify("The session holds no results yet: r ranks, g generates.")
+        return
+    text = Text("Every recorded result is run again with its own settings and compared token by token.\n\n")
+    page = Report("Replay", text)
 
-        self.screen.app.push_screen(AskText("Open a session file", "", f"…{sessions.SUFFIX}", check=check), take)
-
-    def new(self) -> None:
-        """An empty session on the same model."""
-        study = self.screen.study
-        fresh = Study(study.load, start_workspace(study.work.prompts))
-        fresh.loaded = study.loaded
-        self.exchange(fresh)
-
-    def exchange(self, study: Study) -> None:
-        """Works on another study from now on; the one so far is in the store."""
-        self.keep_now()
-        before, self.screen.study = self.screen.study, study
-        self.screen.work.bridge.cancel_all()
-        if before.loaded is not None and study.load == before.load:
-            self.screen.show_study()
-            self.screen.take_loaded(study.load, before.loaded, chosen=False)
+    def tell(line: str, same: bool | None) -> None:
+        if same is None:
+            text.append(f"\n{line}")
         else:
-            self.screen.show_study()
-            self.screen.work.load(study.load)
+            text.append("same     " if same else "DIFFERS  ", "bold").append(line + "\n")
+        page.show(text)
 
-    # ---- running again
+    context.desk.open(page)
+    _run_again(context, tell)
 
-    def replay(self) -> None:
-        """Runs every result again, on a page that fills as they come."""
-        if not self.screen.study.has_results:
-            self.screen.notify("The session holds no results yet: r ranks, g generates.")
-            return
-        text = Text("Every recorded result is run again with its own settings and compared token by token.\n\n")
-        page = Report("Replay", text)
 
-        def tell(line: str, same: bool | None) -> None:
-            if same is None:
-                text.append(f"\n{line}")
-            else:
-                text.append("same     " if same else "DIFFERS  ", "bold").append(line + "\n")
-            page.show(text)
+def _run_again(context: Context, tell: Callable[[str, bool | None], None]) -> None:
+    """Runs every result again; `tell` hears a line each, and whether it came out the same."""
+    results = context.study.results
+    generations = [*results.generations, *(r.generated for t in results.probe_tables for r in t.rows)]
 
-        self.screen.app.push_screen(page)
-        self.screen.work.replay(tell)
+    async def task() -> None:
+        for ranking in results.rankings:
+            again = await context.tasks.ask(ReplayRank(ranking), RankReplayed)
+            where = "same rows" if again.same else f"row {(again.first_difference or 0) + 1} differs"
+            change = f"largest score change {again.largest_score_change:.2g}"
+            tell(f"ranking of {ranking.n_positive} against {ranking.n_negative}: {where}, {change}", again.same)
+        for recorded in generations:
+            replayed = await context.tasks.ask(Replay(recorded), Replayed)
+            tell(replay_in_words(recorded, replayed), replayed.same)
+        causes: list[Causes] = [*results.attributions, *results.minimal_sets]
+        for found in causes:
+            redone = await context.tasks.ask(ReplayCauses(found), CausesReplayed)
+            tell(causes_in_words(found, redone), redone.same)
+        count = len(results.rankings) + len(generations) + len(causes)
+        tell(f"{count_in_words(count, 'result')} run again.", None)
 
-    # ---- what is loaded
+    context.tasks.run("replay", task)
 
-    def restart_engine(self) -> None:
-        """A new engine, with what was loaded."""
-        if self.screen.work.bridge.alive:
-            self.screen.notify("The engine is running; x stops what it does.")
-            return
-        self.screen.work.load(self.screen.study.load)
+
+def causes_in_words(recorded: Causes, redone: CausesReplayed) -> str:
+    """One line for an attribution or a set."""
+    measure = recorded.request.measure
+    what = "attribution" if isinstance(recorded, Attribution) else "smallest set"
+    where = "same features" if redone.same else f"place {(redone.first_difference or 0) + 1} differs"
+    return f"{what}, {measure.toward} against {measure.against}: {where}, largest change {redone.largest_change:.2g}"
+
+
+def replay_in_words(recorded: Generated, replayed: Replayed) -> str:
+    """One line for a generation, more where it diverged."""
+    lines = [recorded.prompt.text.strip().replace("\n", "⏎")]
+    if not replayed.prompt_ids_same:
+        lines.append("the prompt is fed as other token ids than recorded")
+    for arm in replayed.arms:
+        if not arm.same:
+            gap = "" if arm.margin is None else f"; the two likeliest tokens are {arm.margin:.3g} nats apart there"
+            where = f"{arm.name} differs from token {(arm.first_divergence or 0) + 1}"
+            lines.append(f"{where}: recorded {arm.recorded_token!r}, now {arm.replayed_token!r}{gap}")
+    return "\n    ".join(lines)
+
+
+# ---- paths and words
 
 
 def stored_study(info: StoredInfo, session: sessions.Session) -> Study:

@@ -2,25 +2,24 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar
+from collections.abc import Callable
+from typing import ClassVar
 
 from rich.table import Table
 from textual import on
 from textual.binding import Binding, BindingType
 from textual.widgets import DataTable
 
-from engine.records import AttributedFeature, Attribution
+from engine.records import AttributedFeature, Attribution, Loaded
 from engine.records import attribution as measures
 from engine.records.attribution import listed
 from engine.records.words.numbers import count_in_words
 from engine.records.words.rich_text import Text
 from engine.records.words.tokens import visible
+from tui.services.context import Context
 from tui.state.effects import Effects, effect_in_words, measure_in_words, number
 from tui.widgets.page import Report
 from tui.widgets.table_page import TablePage, name_cell, right
-
-if TYPE_CHECKING:
-    from tui.commands.attribution import CauseFlows
 
 BEFORE = (("mark", "", -2), ("feature", "feature", 8))
 
@@ -53,14 +52,23 @@ class CausesScreen(TablePage):
         Binding("p", "probes", "Probes", id="causes.probes", tooltip="The measure on every probe"),
     ]
 
-    def __init__(self, flows: CauseFlows, found: Attribution) -> None:
-        self.flows, self.found = flows, found
-        self.pair = flows.screen.study.results.loaded
+    def __init__(
+        self,
+        found: Attribution,
+        pair: Loaded | None,
+        context: Context,
+        *,
+        warning: str,
+        read: Callable[[int], None],
+        describe: Callable[[int, list[int]], None],
+        find_set: Callable[[], None],
+        last_set: Callable[[], None],
+    ) -> None:
+        self.found, self.context = found, context
+        self.pair = pair
         """What the effects were found with; another one may be loaded while they are read."""
-        super().__init__("Which features influence the answer?", about(found, self._stale()), HINT, LEGEND)
-
-    def _stale(self) -> str:
-        return self.flows.stale(self.found.request.measure, self.pair)
+        self._read, self._describe, self._find_set, self._last_set = read, describe, find_set, last_set
+        super().__init__("Which features influence the answer?", about(found, warning), HINT, LEGEND)
 
     def on_mount(self) -> None:
         """Fills the table."""
@@ -75,7 +83,7 @@ class CausesScreen(TablePage):
     def _cells(self, row: AttributedFeature, effects: Effects) -> list[Text]:
         kind = "control" if row.feature not in self._listed else "estimated" if row.exact is None else ""
         evidence = kind or effects.evidence(row.feature)
-        name = self.flows.screen.name_of(row.feature) or " · ".join(row.tokens)
+        name = self.context.name_of(row.feature) or " · ".join(row.tokens)
         return [
             self._mark(row.feature),
             right(f"{row.feature} "),
@@ -90,7 +98,7 @@ class CausesScreen(TablePage):
         ]
 
     def _mark(self, feature: int) -> Text:
-        slot = self.flows.screen.study.slot(feature)
+        slot = self.context.study.slot(feature)
         return Text(" " if slot is None else "▣" if slot.on else "▢")
 
     # ---- keys
@@ -101,22 +109,20 @@ class CausesScreen(TablePage):
         feature = self.feature()
         if feature is not None and self.is_current:
             self.action_leave()
-            self.flows.screen.jump_to(feature)
-            self.flows.screen.action_pane("tokens")
+            self._read(feature)
 
     def action_ablate(self) -> None:
         """Ablates the feature, or switches its edit."""
         feature = self.feature()
         if feature is not None:
-            self.flows.screen.study.toggle_edit(feature)
-            self.flows.screen.edits_changed()
+            self.context.study.toggle_edit(feature)
             self.table.update_cell(str(feature), "mark", self._mark(feature))
 
     def action_describe(self) -> None:
         """The feature's page; from there to the next one of these."""
         feature = self.feature()
         if feature is not None:
-            self.flows.screen.feature_page.open(feature, self.features())
+            self._describe(feature, self.features())
 
     def on_screen_resume(self) -> None:
         """Edits may have changed on a page that lay over this one."""
@@ -125,11 +131,11 @@ class CausesScreen(TablePage):
 
     def action_find_set(self) -> None:
         """The smallest set."""
-        self.flows.ask_set(self.found, self)
+        self._find_set()
 
     def action_last_set(self) -> None:
         """The last one again."""
-        self.flows.show_last_set()
+        self._last_set()
 
     def action_probes(self) -> None:
         """The measure on every probe."""

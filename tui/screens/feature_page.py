@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar
+from collections.abc import Callable
+from typing import ClassVar
 
 from rich.console import Group, RenderableType
 from rich.table import Table
@@ -13,13 +14,13 @@ from textual.containers import Vertical, VerticalScroll
 from textual.screen import ModalScreen
 from textual.widgets import Static
 
+from engine.files.explanations import address
+from engine.records import FeatureRow, Loaded, Ranking
 from engine.records.words.rich_text import Text
-from engine.records.words.tokens import feature_in_words
+from engine.records.words.tokens import feature_in_words, tokens_in_words
 from tui.screens import feature_parts as card
+from tui.services.context import Context
 from tui.state.edits import effect_in_words
-
-if TYPE_CHECKING:
-    from tui.commands.features import FeatureFlow
 
 WIDE = 150
 """Columns from which the parts stand side by side."""
@@ -57,9 +58,19 @@ class FeaturePage(ModalScreen[None]):
         Binding("y", "copy", "Copy", id="page.copy", tooltip="Copy its address on Neuronpedia, or its number"),
     ]
 
-    def __init__(self, flow: FeatureFlow, feature: int, order: list[int]) -> None:
+    def __init__(
+        self,
+        context: Context,
+        feature: int,
+        order: list[int],
+        *,
+        label: Callable[[int, Callable[[], object]], None],
+        note: Callable[[int, Callable[[], object]], None],
+        copy: Callable[[int], None],
+    ) -> None:
         super().__init__()
-        self.flow, self.feature, self._order = flow, feature, order
+        self.context, self.feature, self._order = context, feature, order
+        self._label, self._note, self._copy = label, note, copy
 
     def compose(self) -> ComposeResult:
         """The page."""
@@ -78,39 +89,41 @@ class FeaturePage(ModalScreen[None]):
 
     def _show_feature(self) -> None:
         self.draw()
-        self.flow.want(self)
+        self.context.known.want(self.feature, self.draw)
 
     def draw(self) -> None:
         """What is known of the feature by now."""
         if not self.is_mounted:
             return
-        flow, feature = self.flow, self.feature
+        feature = self.feature
         frame = self.query_one(".frame")
-        frame.border_title = Text(f"Feature {feature_in_words(feature, flow.screen.name_of(feature), ())}")
+        frame.border_title = Text(f"Feature {feature_in_words(feature, self.context.name_of(feature), ())}")
         place = self._order.index(feature) + 1 if feature in self._order else 0
         frame.border_subtitle = f"{place} of {len(self._order)}" if place else ""
         self.query_one("#card", Static).update(Group(*self._parts()))
 
     def _parts(self) -> list[RenderableType]:
-        flow, feature = self.flow, self.feature
+        context, feature = self.context, self.feature
+        study, known, notebook = context.study, context.known, context.notebook
         head = Text()
-        slot = flow.screen.study.slot(feature)
+        slot = study.slot(feature)
         if slot is not None:
             head.append(f"{'▣' if slot.on else '▢'} {effect_in_words(slot)}\n", "bold")
-        if flow.screen.labels.get(feature):
-            head.append(f"Fires most on {flow.tokens_in_words(feature)}\n")
-        for what, words in (("Note", flow.note(feature)), ("Explanation", flow.explanation(feature))):
+        if context.labels.get(feature):
+            head.append(f"Fires most on {tokens_in_words(context.tokens_of(feature))}\n")
+        for what, words in (("Note", notebook.note(feature)), ("Explanation", notebook.explanation(feature))):
             if words:
                 head.append(f"{what}: ", "bold").append(words + "\n", "not bold")
-        if flow.address(feature):
-            head.append(f"{flow.address(feature)}\n", "dim")
-        found = flow.described(feature)
-        head.append_text(card.ranked(*flow.row(feature)))
-        head.append_text(card.effect(feature, flow.effects(), flow.effect(feature)))
+        address = address_of(study.loaded, feature)
+        if address:
+            head.append(f"{address}\n", "dim")
+        found = known.described(feature)
+        head.append_text(card.ranked(*row_of(study.ranking(), feature)))
+        head.append_text(card.effect(feature, study.effects(), known.effect(feature)))
         if found is None:
-            return [head, Text(flow.state(feature), "dim")]
+            return [head, Text(known.state(feature), "dim")]
         head.append_text(card.fires(found))
-        names = flow.screen.labels
+        names = context.labels
         if self.size.width < WIDE:
             parts = [card.histogram(found.histogram), card.strongest(found), card.lens(found), Text()]
             return [head, *parts, card.related(found, names)]
@@ -141,22 +154,33 @@ class FeaturePage(ModalScreen[None]):
 
     def action_ablate(self) -> None:
         """Ablates the feature, or switches its edit."""
-        self.flow.screen.study.toggle_edit(self.feature)
-        self.flow.screen.edits_changed()
+        self.context.study.toggle_edit(self.feature)
         self.draw()
 
     def action_label(self) -> None:
         """A name of the user's own."""
-        self.flow.ask_label(self.feature, self.draw)
+        self._label(self.feature, self.draw)
 
     def action_note(self) -> None:
         """What the user thinks of it."""
-        self.flow.ask_note(self.feature, self.draw)
+        self._note(self.feature, self.draw)
 
     def action_effect(self) -> None:
         """Ablates it for certain: seconds."""
-        self.flow.want_effect(self)
+        self.context.known.want_effect(self.feature, self.draw)
 
     def action_copy(self) -> None:
         """Its address, else its number."""
-        self.flow.copy(self.feature)
+        self._copy(self.feature)
+
+
+def address_of(loaded: Loaded | None, feature: int) -> str:
+    """A feature's page on Neuronpedia; "" where the SAE has none that is known."""
+    return (address(loaded, feature) or "") if loaded else ""
+
+
+def row_of(ranking: Ranking | None, feature: int) -> tuple[FeatureRow | None, int, int]:
+    """(a feature's row in the leaderboard, its place there, how many rows there are)."""
+    rows = ranking.features if ranking is not None else ()
+    found = next(((row, at) for at, row in enumerate(rows, 1) if row.feature == feature), (None, 0))
+    return (*found, len(rows))

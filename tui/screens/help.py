@@ -2,38 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from typing import NamedTuple
 
 from textual.binding import Binding
-from textual.screen import Screen
-from textual.widget import Widget
+from textual.dom import DOMNode
 
 from engine.records.words.rich_text import Text
-from tui.panes.edits import EditsPane
-from tui.panes.generation import GenerationPane
-from tui.panes.leaderboard import LeaderboardPane
-from tui.panes.prompts import PromptsPane
-from tui.panes.tokens import TokensPane
-from tui.screens.effects_page import CausesScreen
-from tui.screens.feature_page import FeaturePage
-from tui.screens.minimal_set_page import MinimalSetScreen
-
-if TYPE_CHECKING:
-    from tui.main import MainScreen
-
-PANES: tuple[tuple[str, type[Widget]], ...] = (
-    ("1 Prompts", PromptsPane),
-    ("2 Tokens", TokensPane),
-    ("3 Features", LeaderboardPane),
-    ("Edits", EditsPane),
-    ("4 Generate", GenerationPane),
-)
-
-PAGES: tuple[tuple[str, type[Screen[None]]], ...] = (
-    ("A, C Which features influence the answer?", CausesScreen),
-    ("m The smallest set", MinimalSetScreen),
-    ("f A feature's page", FeaturePage),
-)
 
 FIRST_STEPS = """\
 r ranks the features that tell your positive from your negative prompts. Move through them: the tokens show where
@@ -44,22 +19,33 @@ runs again. Everything is kept as you go: q asks nothing.
 """
 
 
-def help_text(screen: MainScreen) -> Text:
+class Section(NamedTuple):
+    """A pane or page, and its keys."""
+
+    name: str
+    about: str | None
+    bindings: Sequence[Binding]
+
+
+def help_text(everywhere: Sequence[Binding], sections: Sequence[Section]) -> Text:
     """Every key of every pane, and what the panes mean."""
     text = Text(flowing(FIRST_STEPS))
     heading(text, "Everywhere")
-    keys(text, [b for b in screen.BINDINGS if isinstance(b, Binding)])
+    keys(text, everywhere)
     key(text, "tab", "The next pane")
     key(text, "ctrl+p", "Command palette: every command, and themes")
     key(text, "ctrl+r g s", "Rank, generate, save, from a text field too; esc leaves a field")
-    for name, pane in PANES:
-        heading(text, name)
-        text.append(flowing(getattr(pane, "HELP", "")), "dim")
-        keys(text, [b for b in pane.BINDINGS if isinstance(b, Binding)])
-    for name, page in PAGES:
-        heading(text, name)
-        keys(text, [b for b in page.BINDINGS if isinstance(b, Binding)])
+    for section in sections:
+        heading(text, section.name)
+        if section.about is not None:
+            text.append(flowing(section.about), "dim")
+        keys(text, section.bindings)
     return text
+
+
+def section(name: str, owner: type[DOMNode]) -> Section:
+    """What a pane or page says of itself."""
+    return Section(name, getattr(owner, "HELP", None), [b for b in owner.BINDINGS if isinstance(b, Binding)])
 
 
 def flowing(text: str) -> str:
@@ -72,7 +58,7 @@ def heading(text: Text, name: str) -> None:
     text.append(f"\n{name}\n", "bold underline")
 
 
-def keys(text: Text, bindings: list[Binding]) -> None:
+def keys(text: Text, bindings: Sequence[Binding]) -> None:
     """A line a binding."""
     for binding in bindings:
         if binding.tooltip:

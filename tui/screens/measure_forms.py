@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from math import isfinite
 
 from engine.records import Answer, Attribution, Measure, Probe
@@ -10,7 +9,7 @@ from engine.records import attribution as measures
 from engine.records.attribution import listed
 from engine.records.errors import UsageError
 from engine.records.words.numbers import count_in_words
-from tui.state.effects import measure_in_words, strings_in_words, typed_answer, with_answers
+from tui.state.effects import Choice, measure_in_words, strings_in_words, typed_answer, with_answers
 from tui.widgets.fields import is_whole
 from tui.widgets.forms import Values
 
@@ -56,8 +55,6 @@ def answers_to_text(answers: tuple[Answer, ...]) -> str:
     return "; ".join(f"{a.name}: {', '.join(s.strip() for s in a.strings)}" for a in answers)
 
 
-ALL, LISTED = "all features", "the leaderboard's"
-
 EXACT = "those ablated one by one"
 
 ESTIMATED = "estimated ones too"
@@ -68,17 +65,6 @@ NEUTRAL_TOKENS = 1000
 
 SHARE = 0.5
 """Proposed; a share is of 1."""
-
-
-@dataclass(frozen=True)
-class Choice:
-    """What the user wants measured: two tracked answers, or strings typed in their place; among which features."""
-
-    toward: str
-    against: str
-    typed_toward: str = ""
-    typed_against: str = ""
-    among: str = ALL
 
 
 TYPED_EXAMPLE = "strings that count, | between; spaces count too"

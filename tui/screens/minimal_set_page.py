@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar
+from collections.abc import Callable
+from typing import ClassVar
 
 from textual import on
 from textual.binding import Binding, BindingType
@@ -15,9 +16,6 @@ from engine.records.words.numbers import count_in_words
 from engine.records.words.rich_text import Text
 from tui.state.effects import measure_in_words, number
 from tui.widgets.table_page import TablePage, name_cell, right
-
-if TYPE_CHECKING:
-    from tui.commands.attribution import CauseFlows
 
 FACTS_KEPT = 0.9
 """Of the right answers' log-odds; below that an edit does not only what it should."""
@@ -39,8 +37,15 @@ class MinimalSetScreen(TablePage):
         Binding("f", "describe", "About", id="set.describe", tooltip="The feature's page"),
     ]
 
-    def __init__(self, flows: CauseFlows, found: MinimalSet) -> None:
-        self.flows, self.found = flows, found
+    def __init__(
+        self,
+        found: MinimalSet,
+        name_of: Callable[[int], str],
+        *,
+        describe: Callable[[int, list[int]], None],
+        ablate: Callable[[list[int]], None],
+    ) -> None:
+        self.found, self._name_of, self._describe, self._ablate = found, name_of, describe, ablate
         super().__init__("The smallest set that carries the answer", about(found), HINT, LEGEND)
 
     def on_mount(self) -> None:
@@ -49,7 +54,7 @@ class MinimalSetScreen(TablePage):
         self.add_columns((*BEFORE, ("name", " fires most on", -width), *COLUMNS))
         before = 0.0
         for place, member in enumerate(self.found.members, 1):
-            name = self.flows.screen.name_of(member.feature) or " · ".join(member.tokens)
+            name = self._name_of(member.feature) or " · ".join(member.tokens)
             self.table.add_row(
                 right(f"{place}"),
                 right(f"{member.feature} "),
@@ -68,13 +73,13 @@ class MinimalSetScreen(TablePage):
         """The whole set goes into the list of edits."""
         if self.is_current and self.found.members:
             self.action_leave()
-            self.flows.ablate([member.feature for member in self.found.members])
+            self._ablate([member.feature for member in self.found.members])
 
     def action_describe(self) -> None:
         """The feature's page; from there to the next one of these."""
         feature = self.feature()
         if feature is not None:
-            self.flows.screen.feature_page.open(feature, self.features())
+            self._describe(feature, self.features())
 
 
 def about(found: MinimalSet) -> Text:

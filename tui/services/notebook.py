@@ -14,11 +14,12 @@ from typing import TYPE_CHECKING, TypeVar
 from engine.records import Loaded
 from engine.records.errors import SaescopeError
 from tui.services.crash import keep_details
+from tui.services.desk import Desk
+from tui.state.topics import Topic
 
 if TYPE_CHECKING:
     from engine.files.explanations import Explanations
     from engine.files.notes import Note, Notes
-    from tui.workbench import Workbench
 
 T = TypeVar("T")
 
@@ -26,8 +27,8 @@ T = TypeVar("T")
 class Notebook:
     """What is known of the loaded SAE's features from other sessions, and from others."""
 
-    def __init__(self, screen: Workbench) -> None:
-        self.screen = screen
+    def __init__(self, desk: Desk) -> None:
+        self.desk = desk
         self._sae = ""
         """Whose labels and notes these are: a SAE's fingerprint."""
         self.labels: dict[int, str] = {}
@@ -70,9 +71,9 @@ class Notebook:
                 self.labels = merged("label", {f: note.label for f, note in notes.items()}, self.labels)
                 self._notes = merged("note", {f: note.notes for f, note in notes.items()}, self._notes)
                 if (self.labels, self._notes) != before:
-                    self.screen.show_features()
+                    self.desk.study.tell(Topic.NAMES)
             if problems:
-                self.screen.report(f"Some notes cannot be read: {problems[0]}", "Mend the line in the file.")
+                self.desk.report(f"Some notes cannot be read: {problems[0]}", "Mend the line in the file.")
 
         def take_explanations(found: dict[int, str]) -> None:
             if self._sae == sae:
@@ -97,16 +98,16 @@ class Notebook:
         self._put(feature, notes=note)
 
     def _put(self, feature: int, label: str | None = None, notes: str | None = None) -> None:
-        loaded = self.screen.study.loaded
+        loaded = self.desk.study.loaded
         if loaded is not None:  # else whose feature is it?
             sae, name = loaded.sae_fingerprint, loaded.sae
             self._work(lambda: open_notes().put(sae, name, feature, label, notes), lambda nothing: None)
 
     def import_explanations(self, path: Path) -> None:
         """Takes in an export of Neuronpedia, and says how many features it explains."""
-        loaded = self.screen.study.loaded
+        loaded = self.desk.study.loaded
         if loaded is None:
-            self.screen.report("No model is loaded.", "Explanations belong to a SAE: M chooses model and SAE.")
+            self.desk.report("No model is loaded.", "Explanations belong to a SAE: M chooses model and SAE.")
             return
 
         def add() -> tuple[str, dict[int, str]]:
@@ -118,7 +119,7 @@ class Notebook:
         def take(found: tuple[str, dict[int, str]]) -> None:
             if self._sae == loaded.sae_fingerprint:
                 self._explanations = found[1]
-            self.screen.notify(found[0])
+            self.desk.notify(found[0])
 
         self._work(add, take)
 
@@ -131,11 +132,11 @@ class Notebook:
                     found = await asyncio.to_thread(task)
                 then(found)
             except SaescopeError as error:
-                self.screen.report(error.message, error.remedy)
+                self.desk.report(error.message, error.remedy)
             except Exception as error:  # a defect of ours is no reason to end the app
-                self.screen.report(f"A defect of saescope: {error!r}", f"Your work is kept. {keep_details()}")
+                self.desk.report(f"A defect of saescope: {error!r}", f"Your work is kept. {keep_details()}")
 
-        self.screen.run_worker(work, group="notes")  # type: ignore[arg-type]
+        self.desk.run_behind(work, "notes")
 
     async def finish(self) -> None:
         """Waits for what is still to be written."""

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 
 from engine.records import Request
 from engine.records.errors import SaescopeError
 from engine.serving.client import RequestCancelled
 from tui.services.bridge import Bridge, OnEvents
 from tui.services.crash import keep_details
-
-if TYPE_CHECKING:
-    from tui.main import MainScreen
+from tui.services.desk import Desk
 
 T = TypeVar("T")
 
@@ -21,16 +19,17 @@ T = TypeVar("T")
 class Tasks:
     """Runs tasks for a screen; none of them blocks."""
 
-    def __init__(self, screen: MainScreen, bridge: Bridge) -> None:
-        self.screen, self.bridge = screen, bridge
-        self._loads = 0
+    def __init__(self, desk: Desk, bridge: Bridge) -> None:
+        self.desk, self.bridge = desk, bridge
+        self.loads = 0
+        """How many loads were begun."""
         self._no_load_runs = asyncio.Event()
         self._no_load_runs.set()
 
     @property
     def ready(self) -> bool:
         """Whether a model is loaded."""
-        return self.bridge.alive and self.screen.study.loaded is not None
+        return self.bridge.alive and self.desk.study.loaded is not None
 
     def run(self, kind: str, task: Callable[[], Awaitable[None]]) -> None:
         """Runs a task in place of the one of its kind; what goes wrong is reported."""
@@ -42,22 +41,37 @@ class Tasks:
                 pass
             except SaescopeError as error:
                 if error is not self.bridge.lost:  # a lost engine is reported once, for all tasks together
-                    self.screen.report(error.message, error.remedy)
+                    self.desk.report(error.message, error.remedy)
             except Exception as error:  # a defect of ours in one task is no reason to end the app
-                self.screen.report(f"A defect of saescope: {error!r}", f"Your work is kept. {keep_details()}")
+                self.desk.report(f"A defect of saescope: {error!r}", f"Your work is kept. {keep_details()}")
 
         # not yet called: a task replaced before it starts is no coroutine that nobody awaits
-        self.screen.run_worker(guarded, group=kind, exclusive=True)  # type: ignore[arg-type]
+        self.desk.run_behind(guarded, kind, exclusive=True)
+
+    def run_load(self, task: Callable[[], Awaitable[None]]) -> None:
+        """Runs a load in place of the one before; requests wait for it."""
+        self.loads += 1
+        number = self.loads
+        self._no_load_runs.clear()
+
+        async def load() -> None:
+            try:
+                await task()
+            finally:
+                if number == self.loads:
+                    self._no_load_runs.set()
+
+        self.run("load", load)
 
     def may_ask(self) -> bool:
         """Whether a model is there or on its way; says what to do if not."""
         if not self._no_load_runs.is_set():
-            self.screen.notify("As soon as the model is loaded.")
+            self.desk.notify("As soon as the model is loaded.")
             return True
         if not self.bridge.alive:
-            self.screen.report("The engine is not running.", "E restarts it; prompts, edits and results are kept.")
+            self.desk.report("The engine is not running.", "E restarts it; prompts, edits and results are kept.")
         elif not self.ready:
-            self.screen.report("No model is loaded.", "M chooses model and SAE.")
+            self.desk.report("No model is loaded.", "M chooses model and SAE.")
         return self.ready
 
     async def no_load_runs(self) -> None:
@@ -72,11 +86,11 @@ class Tasks:
         on_sent: Callable[[int], None] | None = None,
     ) -> T:
         """Runs a request once no load runs. A load that failed has been reported: then this just ends."""
-        study = self.screen.study
+        study = self.desk.study
         await self._no_load_runs.wait()
-        if not self.ready or self.screen.study is not study:
+        if not self.ready or self.desk.study is not study:
             raise RequestCancelled
         result = await self.bridge.run(request, kind, on_events, on_sent)
-        if self.screen.study is not study:  # another session was opened meanwhile
+        if self.desk.study is not study:  # another session was opened meanwhile
             raise RequestCancelled
         return result

@@ -1,22 +1,27 @@
 """What the user of the app changes in the workspace: prompts, question, features, edits. No widgets, no engine.
 
 Every change goes through a method here and raises `version`, which is how the autosave knows that there is something
-to save.
+to save, and tells what has changed.
 """
 
 from __future__ import annotations
 
-from typing import TypeVar
+from collections.abc import Callable
+from typing import Literal, TypeVar
 
 import msgspec
 
 from engine.files.session import EditSlot, Workspace
 from engine.records import NO_FEATURE, Edit, Format, Probe, Prompt, PromptSet, Sampling
 from tui.state.edits import moved, reconstruction, slot_of, stepped
+from tui.state.topics import Topic
 
 replace = msgspec.structs.replace
 
 UNDO_STEPS = 100
+
+Group = Literal["positive", "negative", "probes"]
+"""Where an entry of the prompts stands."""
 
 
 class Changes:
@@ -25,6 +30,8 @@ class Changes:
     def __init__(self, workspace: Workspace) -> None:
         self.work = workspace
         self.version = 0
+        self.tell: Callable[[Topic], None] = lambda topic: None
+        """Hears of every change: the screen."""
         self._undo: list[dict[str, object]] = []
         """What each change replaced: the prompts, or the list of edits."""
 
@@ -39,6 +46,7 @@ class Changes:
         if prompts != self.work.prompts:
             self._remember("prompts")
             self._set(prompts=prompts)
+        self.tell(Topic.PROMPTS)
 
     def _remember(self, field: str) -> None:
         self._undo = [*self._undo[-UNDO_STEPS:], {field: getattr(self.work, field)}]
@@ -110,6 +118,8 @@ class Changes:
         if not self._undo:
             return False
         self._set(**self._undo.pop())
+        self.tell(Topic.PROMPTS)
+        self.tell(Topic.EDITS)
         return True
 
     def probe_of_question(self) -> Probe | None:
@@ -120,6 +130,7 @@ class Changes:
     def ask_probe(self, probe: Probe) -> None:
         """Makes a probe the question."""
         self._set(question=probe.text, raw=probe.format == "raw")
+        self.tell(Topic.QUESTION)
 
     def set_question(self, text: str) -> None:
         """What the generation pane asks."""
@@ -133,10 +144,12 @@ class Changes:
     def set_generation(self, raw: bool, sampling: Sampling, prefill: str, samples: int, restart: bool) -> None:
         """How text is generated, and what a toggled edit does to the running text."""
         self._set(raw=raw, sampling=sampling, prefill=prefill, samples=samples, restart=restart)
+        self.tell(Topic.QUESTION)
 
     def switch_restart(self) -> None:
         """A toggled edit acts on the next token, or starts the text anew."""
         self._set(restart=not self.work.restart)
+        self.tell(Topic.QUESTION)
 
     # ---- features
 
@@ -149,11 +162,13 @@ class Changes:
         """Pins a feature to the leaderboard, or unpins it."""
         pinned = self.work.pinned
         self._set(pinned=tuple(p for p in pinned if p != feature) if feature in pinned else (*pinned, feature))
+        self.tell(Topic.RANKING)
 
     def set_label(self, feature: int, label: str) -> None:
         """The user's own name for a feature; "" takes it away."""
         labels = {k: v for k, v in self.work.labels.items() if k != feature}
         self._set(labels={**labels, feature: label.strip()} if label.strip() else labels)
+        self.tell(Topic.NAMES)
 
     def take_pins(self, work: Workspace) -> None:
         """Pins, labels and the feature being read, out of another workspace."""
@@ -194,18 +209,21 @@ class Changes:
         """Takes a feature out of the list of edits."""
         self._remember("edits")
         self._set(edits=tuple(slot for slot in self.work.edits if slot.feature != feature))
+        self.tell(Topic.EDITS)
 
     def put_edits(self, edits: tuple[Edit, ...]) -> None:
         """Puts edits, switched on, in the place of those there are of the same features, or at the end."""
         self._remember("edits")
         for edit in edits:
             self._put(slot_of(edit))
+        self.tell(Topic.EDITS)
 
     def clear_edits(self) -> None:
         """Empties the list of edits."""
         if self.work.edits:
             self._remember("edits")
             self._set(edits=())
+        self.tell(Topic.EDITS)
 
     def add_edits(self, features: list[int]) -> None:
         """Ablates all of them; those in the list already are switched on and keep their strength."""
@@ -213,17 +231,20 @@ class Changes:
         known = {slot.feature for slot in self.work.edits}
         kept = tuple(replace(s, on=True) if s.feature in features else s for s in self.work.edits)
         self._set(edits=kept + tuple(EditSlot(f) for f in features if f not in known))
+        self.tell(Topic.EDITS)
 
     def switch_all_edits(self) -> None:
         """All off if any is on, else all on."""
         on = not any(slot.on for slot in self.work.edits)
         self._set(edits=tuple(replace(slot, on=on) for slot in self.work.edits))
+        self.tell(Topic.EDITS)
 
     def _change(self, slot: EditSlot) -> None:
         """Puts one edit; a new line in the list is a step of undo."""
         if self.slot(slot.feature) is None:
             self._remember("edits")
         self._put(slot)
+        self.tell(Topic.EDITS)
 
     def _put(self, slot: EditSlot) -> None:
         slots = self.work.edits

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import msgspec
 
@@ -12,6 +13,19 @@ from engine.records.words.numbers import count_in_words
 from engine.records.words.tokens import visible
 
 replace = msgspec.structs.replace
+
+ALL, LISTED = "all features", "the leaderboard's"
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What the user wants measured: two tracked answers, or strings typed in their place; among which features."""
+
+    toward: str
+    against: str
+    typed_toward: str = ""
+    typed_against: str = ""
+    among: str = ALL
 
 
 class Effects:

@@ -1,6 +1,6 @@
 """What the user of the app has: prompts, edits, pins, labels, results. No widgets, no engine: state alone.
 
-Panes are shown this state by the main screen; they never hold it themselves.
+It tells what changes. Panes are shown it by the main screen; they never hold it themselves.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from tui.state.changes import Changes
 from tui.state.edits import slot_of
 from tui.state.effects import Effects, is_current
 from tui.state.texts import samples_of
+from tui.state.topics import Topic
 
 replace = msgspec.structs.replace
 
@@ -58,6 +59,11 @@ class Study(Changes):
         if self.foreign:
             return replace(self.results, workspace=self.work)
         return replace(self.results, load=self.load, loaded=self.loaded or self.results.loaded, workspace=self.work)
+
+    def saved_to(self, path: Path) -> None:
+        """A file holds all of it now."""
+        self.file, self.saved_version = path, self.version
+        self.tell(Topic.SESSION)
 
     @property
     def name(self) -> str:
@@ -118,6 +124,8 @@ class Study(Changes):
         # with the prompts as they are now
         self.results = sessions.add(self.results, result, self.work.prompts)
         self.version += 1
+        if isinstance(result, Ranking | Attribution):
+            self.tell(Topic.RANKING)
         return begun
 
     def ranking(self) -> Ranking | None:

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from engine.records import AnswersScored, Edit, Event, Generate, Generated, ScoreAnswers, TokenStep
 from engine.records.errors import SaescopeError
 from engine.serving.client import RequestCancelled
-from tui.services.bridge import Bridge
+from tui.services.autosave import Autosave
+from tui.services.desk import Desk
 from tui.services.tasks import Tasks
 from tui.state.texts import Pair, rewound
-
-if TYPE_CHECKING:
-    from tui.main import MainScreen
 
 TOO_EARLY = "The text has no new token yet: w acts once there is one."
 
@@ -26,11 +24,11 @@ class Rewind(NamedTuple):
     pair: Pair
 
 
-class Generating(Tasks):
-    """What is asked of the engine about texts."""
+class LiveText:
+    """The text that runs, if any: one at a time."""
 
-    def __init__(self, screen: MainScreen, bridge: Bridge) -> None:
-        super().__init__(screen, bridge)
+    def __init__(self, desk: Desk, tasks: Tasks, autosave: Autosave) -> None:
+        self.desk, self.tasks, self.autosave = desk, tasks, autosave
         self._generation: int | None = None
         """The id of the running generation."""
         self._text = 0
@@ -43,7 +41,7 @@ class Generating(Tasks):
 
     def request(self, variants: tuple[tuple[Edit, ...], ...] = ()) -> Generate:
         """What the question, the edits that are on and the settings ask for."""
-        study = self.screen.study
+        study = self.desk.study
         work = study.work
         return Generate(study.question(), study.edits(), work.sampling, work.prefill, work.samples, variants)
 
@@ -52,18 +50,18 @@ class Generating(Tasks):
 
         A running text is stopped and kept first.
         """
-        if not self.may_ask():
+        if not self.tasks.may_ask():
             return
-        if not self.screen.study.work.question.strip():
-            self.screen.notify("Type a question first.")
-            self.screen.generation.question.focus()
+        if not self.desk.study.work.question.strip():
+            self.desk.notify("Type a question first.")
+            self.desk.ask_for_question()
             return
         if not self._after_this(lambda found: self._start(self.request(variants))):
             self._start(self.request(variants))
 
     def _start(self, request: Generate, kept: Generated | None = None) -> None:
         """Runs it in place of the text that runs; a branch goes on from a kept text."""
-        study, pane = self.screen.study, self.screen.generation
+        study, pane = self.desk.study, self.desk.generation
         self._text += 1
         number, self._generation = self._text, None
         self._arrived, self._stopping, self._next = False, False, None
@@ -73,7 +71,7 @@ class Generating(Tasks):
         def on_sent(request_id: int) -> None:
             self._generation = request_id
             if study.edits() != wanted:  # toggled while the model was still being loaded
-                self.bridge.set_edits(request_id, study.edits())
+                self.tasks.bridge.set_edits(request_id, study.edits())
 
         def on_events(events: Sequence[Event]) -> None:
             steps = [event for event in events if isinstance(event, TokenStep)]
@@ -83,26 +81,26 @@ class Generating(Tasks):
 
         async def task() -> None:
             try:
-                result = await self.ask(request, Generated, on_events, on_sent)
+                result = await self.tasks.ask(request, Generated, on_events, on_sent)
             except RequestCancelled:
                 pane.stop("stopped; g runs it again")
                 self.score_answers()
                 return
             except SaescopeError:
-                pane.stop("broken off" if self.bridge.alive else "the engine was lost; E restarts it, then g")
+                pane.stop("broken off" if self.tasks.bridge.alive else "the engine was lost; E restarts it, then g")
                 raise
             self._generation = None
-            self.screen.keep_result(result)
-            self.screen.show_generated(result)
+            self.autosave.keep_result(result)
+            self.desk.show_generated(result)
             if result.fault:
-                self.screen.report(result.fault, "The text is kept up to there.")
+                self.desk.report(result.fault, "The text is kept up to there.")
             begin, self._next = self._next, None
             if begin is not None:
                 begin(result)
             else:
                 self.score_answers()
 
-        self.run("generate", task)
+        self.tasks.run("generate", task)
 
     # ---- while it runs
 
@@ -111,30 +109,30 @@ class Generating(Tasks):
 
         Where another text was to begin then, that is called off.
         """
-        if not self.screen.generation.running or self._generation is None or not self._arrived:
+        if not self.desk.generation.running or self._generation is None or not self._arrived:
             return False
         if self._stopping:
             called_off, self._next = self._next is not None, None
             return called_off
         self._stopping = True
-        self.bridge.stop(self._generation)
+        self.tasks.bridge.stop(self._generation)
         return True
 
     def _after_this(self, begin: Callable[[Generated], None]) -> bool:
         """Stops the running text, and begins another once it is kept; False where nothing is there to be kept."""
-        if not self.stop_text() and not (self.screen.generation.running and self._stopping):
+        if not self.stop_text() and not (self.desk.generation.running and self._stopping):
             return False  # a text that stops already is kept too
         self._next = begin
         return True
 
     def edits_changed(self) -> None:
         """Applies a toggled edit to the running text, or starts it anew; else the text is marked as out of date."""
-        study, pane = self.screen.study, self.screen.generation
+        study, pane = self.desk.study, self.desk.generation
         if pane.running and study.work.restart:
             self.generate()
             return
         if pane.running and self._generation is not None:
-            self.bridge.set_edits(self._generation, study.edits())
+            self.tasks.bridge.set_edits(self._generation, study.edits())
             pane.change_edits(study.edits())
         self.score_answers()
 
@@ -142,22 +140,22 @@ class Generating(Tasks):
 
     def rewind(self) -> None:
         """Keeps the text before the cursor, and generates the rest anew under the edits that are on."""
-        arms = self.screen.generation.arms
-        at, running = arms.cursor(), self.screen.generation.running
+        arms = self.desk.generation.arms
+        at, running = arms.cursor(), self.desk.generation.running
         if at is None:
-            self.screen.notify(TOO_EARLY if running else "No text to rewind yet: g generates one.")
+            self.desk.notify(TOO_EARLY if running else "No text to rewind yet: g generates one.")
             return
         rewind = Rewind(at, arms.pair)
         if running:
             if not self._after_this(lambda found: self._branch(found, rewind)):
-                self.screen.notify(TOO_EARLY)
+                self.desk.notify(TOO_EARLY)
         elif arms.result is None:
-            self.screen.notify("This text was not kept: g generates it again.")
-        elif self.may_ask():
+            self.desk.notify("This text was not kept: g generates it again.")
+        elif self.tasks.may_ask():
             self._branch(arms.result, rewind)
 
     def _branch(self, found: Generated, rewind: Rewind) -> None:
-        study = self.screen.study
+        study = self.desk.study
         max_tokens = study.work.sampling.max_tokens
         self._start(rewound(found, rewind.at, study.edits(), max_tokens, rewind.pair), found)
 
@@ -168,9 +166,9 @@ class Generating(Tasks):
 
         A running text goes first: until it ends the bars are marked as out of date.
         """
-        study, pane = self.screen.study, self.screen.generation
+        study, pane = self.desk.study, self.desk.generation
         probe = study.probe_of_question()
-        if not self.ready or probe is None or not probe.answers:
+        if not self.tasks.ready or probe is None or not probe.answers:
             pane.arms.show_answers(None)
             return
         if pane.running:
@@ -179,8 +177,8 @@ class Generating(Tasks):
 
         async def task() -> None:
             edits = study.edits()
-            scored = await self.ask(ScoreAnswers(probe, edits), AnswersScored)
+            scored = await self.tasks.ask(ScoreAnswers(probe, edits), AnswersScored)
             if study.probe_of_question() == probe and study.edits() == edits:
                 pane.arms.show_answers(scored)
 
-        self.run("score", task)
+        self.tasks.run("score", task)
