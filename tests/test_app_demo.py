@@ -26,10 +26,10 @@ from engine.files import session as sessions
 from engine.files.autosave import AutosaveStore
 from engine.records import Load, Sampling
 from engine.serving.process import EngineProcess
-from tui.screens.dialogs import AskText
-from tui.screens.report import Report
-from tui.screens.sheet import Sheet
 from tui.start import first_study
+from tui.widgets.dialogs import AskText
+from tui.widgets.forms import Sheet
+from tui.widgets.page import Report
 
 LONG = 90
 """Seconds that a busy machine may take for what takes two."""
@@ -57,7 +57,7 @@ def test_a_saved_visit_opens_and_replays_the_same(converted, tmp_path):
     async def visit():
         engine = EngineProcess(tmp_path / "engine.log")
         async with opened(tmp_path, first_study(DEMO, None, None), engine=engine, size=(160, 48), ready=False) as b:
-            await b.until(lambda: b.main.work.ready, LONG)
+            await b.until(lambda: b.main.context.tasks.ready, LONG)
             await b.press("a")
             await b.type("Girls are told to be quiet, boys to speak up.")
             await b.press("enter")
@@ -115,7 +115,7 @@ def test_a_saved_visit_opens_and_replays_the_same(converted, tmp_path):
         engine = EngineProcess(tmp_path / "engine.log")
         study = first_study(Load(), None, str(path))
         async with opened(tmp_path, study, engine=engine, size=(160, 48), ready=False) as b:
-            await b.until(lambda: b.main.work.ready, LONG)
+            await b.until(lambda: b.main.context.tasks.ready, LONG)
             assert b.rows() and len(b.study.edits()) == 2
             await b.press("R")
             await b.until(lambda: isinstance(b.top, Report))
@@ -130,7 +130,7 @@ def test_an_engine_killed_while_it_streams(load, tmp_path):
     async def main():
         engine = EngineProcess(tmp_path / "engine.log")
         async with opened(tmp_path, first_study(load, None, None), engine=engine, size=(160, 48), ready=False) as b:
-            await b.until(lambda: b.main.work.ready, LONG)
+            await b.until(lambda: b.main.context.tasks.ready, LONG)
             await b.press("g")
             await b.until(lambda: b.study.results.generations, LONG)
             b.study.work = msgspec.structs.replace(b.study.work, sampling=Sampling(max_tokens=900))
@@ -142,7 +142,7 @@ def test_an_engine_killed_while_it_streams(load, tmp_path):
             await b.shows("no engine · E restarts it")
             assert (b.study.work, len(b.study.results.generations)) == before
             await b.press("E")
-            await b.until(lambda: b.main.work.ready, LONG)
+            await b.until(lambda: b.main.context.tasks.ready, LONG)
             b.study.work = msgspec.structs.replace(b.study.work, sampling=Sampling(max_tokens=9))
             await b.press("g")
             await b.until(lambda: len(b.study.results.generations) == before[1] + 1, LONG)

@@ -19,10 +19,10 @@ from engine.files.notes import Notes
 from engine.models.hooks import BLOCK_HOOK
 from engine.records.errors import NotesError, SessionError
 from engine.records.words.tokens import safe, to_json
-from tui import preferences
 from tui.app import read_keymap
-from tui.fields import LineField
-from tui.safe_lines import SafeLines
+from tui.services import preferences
+from tui.services.safe_lines import SafeLines
+from tui.widgets.fields import LineField
 
 SESSION = session.add(session.new(samples.LOAD, samples.LOADED), samples.RANKING, None)
 

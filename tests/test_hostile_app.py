@@ -26,19 +26,18 @@ from engine.files.explanations import Explained, Explanations
 from engine.files.notes import Notes
 from engine.files.session import EditSlot, Session, Workspace
 from engine.records import Failed, Finished, Load, Loaded, Rank, Ranking
-from tui import safe_lines
-from tui.crash import CRASH_FILE, keep_details
-from tui.main_screen import MainScreen
-from tui.screens.branches import Branches
-from tui.screens.causes import CausesScreen
-from tui.screens.dialogs import AskText, Choose, Form
-from tui.screens.feature import FeaturePage
-from tui.screens.minimal_set import MinimalSetScreen
-from tui.screens.model import ModelForm
-from tui.screens.note import AskNote
-from tui.screens.report import Report
-from tui.screens.sheet import Sheet
+from tui.main import MainScreen
+from tui.screens.effects_page import CausesScreen
+from tui.screens.feature_page import FeaturePage
+from tui.screens.kept_texts import Branches
+from tui.screens.minimal_set_page import MinimalSetScreen
+from tui.screens.model_form import ModelForm
+from tui.services import safe_lines
+from tui.services.crash import CRASH_FILE, keep_details
 from tui.start import first_study
+from tui.widgets.dialogs import AskNote, AskText, Choose
+from tui.widgets.forms import Form, Sheet
+from tui.widgets.page import Report
 
 replace = msgspec.structs.replace
 

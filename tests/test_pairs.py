@@ -6,8 +6,9 @@ import samples
 
 from engine.generation.decoding import rows_of as engine_rows
 from engine.records import Edit, EditsFrom, Generate, Prompt, Sampling
-from tui import branches, pairs
-from tui.pairs import Pair, Row, Rows
+from tui.state import texts as branches
+from tui.state import texts as pairs
+from tui.state.texts import Pair, Row, Rows
 
 replace = msgspec.structs.replace
 

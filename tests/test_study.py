@@ -7,9 +7,9 @@ import samples
 from engine.files import session as sessions
 from engine.files.session import EditSlot
 from engine.records import NO_FEATURE, Edit, EditsFrom, Load, Probe, Prompt, PromptSet, Sampling
-from tui.changes import UNDO_STEPS
-from tui.strengths import PLACES, STEPS, variants
-from tui.study import Study, start_workspace, workspace_of
+from tui.state.changes import UNDO_STEPS
+from tui.state.edits import POSITIONS, STEPS, variants
+from tui.state.study import Study, start_workspace, workspace_of
 
 replace = msgspec.structs.replace
 
@@ -225,10 +225,10 @@ def test_an_edit_goes_round_all_places(study):
     assert study.work.edits == ()  # there is none
     study.put_edits((Edit(7, 2.0, "set", absolute=20.0),))
     seen = []
-    for _ in PLACES:
+    for _ in POSITIONS:
         seen.append(study.slot(7).at)
         study.move_edit(7)
-    assert tuple(seen) == PLACES and study.edits() == (Edit(7, 2.0, "set", absolute=20.0),)
+    assert tuple(seen) == POSITIONS and study.edits() == (Edit(7, 2.0, "set", absolute=20.0),)
 
 
 def test_the_reconstruction_is_an_edit_like_others(study):

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
@@ -84,3 +85,14 @@ def to_json(value: Any) -> str:
 def escaped(text: str) -> str:
     """JSON in which nothing that `safe` would replace stands as it is; control characters are escaped in any JSON."""
     return NOT_PLAIN.sub(lambda found: json.dumps(found[0])[1:-1], text)
+
+
+def tokens_in_words(tokens: Sequence[str]) -> str:
+    """Such as "gender · sex"."""
+    return " · ".join(visible(t).strip() or repr(t) for t in tokens)
+
+
+def feature_in_words(feature: int, label: str, tokens: Sequence[str]) -> str:
+    """Such as "#4133 gender · sex"; the user's own label takes the tokens' place."""
+    words = label or tokens_in_words(tokens)
+    return f"#{feature} {words}" if words else f"#{feature}"
