@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from engine.files.export import nnsight_script as snippets
 from engine.files.export.command_line import command_line
 from engine.records import Edit, Sampling
+from engine.records.texts import SAMPLING, Setting
 from engine.records.words.edits import settled
 from tui.branches import siblings
 from tui.screens.branches import Branches, Chosen
@@ -24,8 +25,6 @@ ACTS, RESTARTS = "acts on the next token", "restarts the text"
 
 MOST_SAMPLES = 16
 
-MOST_TOKENS = 4096
-
 
 class TextFlows:
     """One method a dialog."""
@@ -40,13 +39,7 @@ class TextFlows:
         fields = (
             Field("form", "question is fed", "raw" if work.raw else "chat", choices=("chat", "raw")),
             Field("prefill", "prefill", in_a_line(work.prefill), "how the answer begins; \\n: a line break"),
-            Field("tokens", "tokens at most", str(now.max_tokens)),
-            Field("stop", "stop strings", " | ".join(map(in_a_line, now.stop)), "The end | \\n\\n"),
-            Field("temperature", "temperature", f"{now.temperature:g}", "0: greedy"),
-            Field("seed", "seed", str(now.seed), "for a temperature above 0, as all below"),
-            Field("top_k", "top-k", str(now.top_k), "only the so many likeliest tokens; 0: all"),
-            Field("top_p", "top-p", f"{now.top_p:g}", "only the likeliest with this probability together; 1: all"),
-            Field("min_p", "min-p", f"{now.min_p:g}", "only those with this share of the likeliest one's; 0: all"),
+            *sampling_fields(now),
             Field("samples", "samples", str(work.samples), "how often each text is sampled"),
             Field("toggle", "a toggled edit", RESTARTS if work.restart else ACTS, choices=(ACTS, RESTARTS)),
         )
@@ -128,43 +121,47 @@ def stops_of(text: str) -> tuple[str, ...]:
     return tuple(from_a_line(part) for part in text.split(" | ") if part)
 
 
+def sampling_fields(sampling: Sampling) -> list[Field]:
+    """The form's fields that say how tokens are chosen."""
+    return [Field(row.field, row.label, as_typed(row, getattr(sampling, row.field)), row.hint) for row in SAMPLING]
+
+
+def as_typed(setting: Setting, value: Any) -> str:
+    """The value of a setting as the form shows it."""
+    if setting.repeats:
+        return " | ".join(map(in_a_line, value))
+    return str(value) if setting.read_as is int else f"{value:g}"
+
+
 def sampling_of(values: dict[str, str]) -> Sampling:
     """The sampling that a form says."""
-    return Sampling(
-        int(values["tokens"]),
-        float(values["temperature"]),
-        int(values["seed"]),
-        int(values["top_k"]),
-        float(values["top_p"]),
-        float(values["min_p"]),
-        stops_of(values["stop"]),
-    )
+    read: dict[str, Any] = {}
+    for row in SAMPLING:
+        text = values[row.field]
+        read[row.field] = stops_of(text) if row.repeats else row.read(text)
+    return Sampling(**read)
+
+
+def problem_with(setting: Setting, text: str) -> str:
+    """What is wrong with a setting as typed; "" if nothing is."""
+    most = setting.most_in_form
+    try:
+        value = setting.read(text)
+    except ValueError:
+        value = None
+    if value is not None and (most is None or value <= most):
+        return ""
+    return f"{setting.label}: {setting.must_be}{'' if most is None else f' and at most {most:,}'}."
 
 
 def check_settings(values: dict[str, str]) -> str:
     """What is wrong with the generation settings; "" if nothing is."""
-    if not is_whole(values["tokens"], 1, MOST_TOKENS):
-        return f"tokens at most: a whole number from 1 to {MOST_TOKENS}."
-    if not is_number(values["temperature"], 0, 100):
-        return "temperature: 0 (greedy) or more."
-    if not is_whole(values["seed"], 0, 2**63 - 1):
-        return "seed: a whole number, 0 or more."
-    if not is_whole(values["top_k"], 0, 10**9):
-        return "top-k: a whole number, or 0 for all tokens."
-    if not is_number(values["top_p"], 0, 1) or float(values["top_p"]) == 0:
-        return "top-p: a number above 0, and 1 for all tokens."
-    if not is_number(values["min_p"], 0, 1):
-        return "min-p: a number from 0, for all tokens, to 1."
+    for setting in SAMPLING:
+        problem = "" if setting.repeats else problem_with(setting, values[setting.field])
+        if problem:
+            return problem
     if not is_whole(values["samples"], 1, MOST_SAMPLES):
         return f"samples: a whole number from 1 to {MOST_SAMPLES}."
     if int(values["samples"]) > 1 and float(values["temperature"]) == 0:
         return "samples: greedy ones are all the same; give a temperature above 0."
     return ""
-
-
-def is_number(text: str, least: float, most: float) -> bool:
-    """Whether it is a number in this range."""
-    try:
-        return least <= float(text) <= most
-    except ValueError:
-        return False

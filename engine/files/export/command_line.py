@@ -6,6 +6,7 @@ from typing import Any
 
 from engine.files.export.nnsight_script import _quoted
 from engine.records import Generate, Load, Sampling
+from engine.records.texts import SAMPLING
 from engine.records.words.edits import spelled, spelled_list
 
 
@@ -31,10 +32,12 @@ def command_line(load: Load, request: Generate) -> str:
 
 
 def _sampling(sampling: Sampling) -> list[tuple[str, Any]]:
-    usual = Sampling()
-    names = [name for name in Sampling.__struct_fields__ if name != "stop"]
-    numbers = [(name, value) for name in names if (value := getattr(sampling, name)) != getattr(usual, name)]
-    return numbers + [("stop", string) for string in sampling.stop]
+    usual, options = Sampling(), []
+    for setting in SAMPLING:
+        value = getattr(sampling, setting.field)
+        if value != getattr(usual, setting.field):
+            options += [(setting.field, one) for one in (value if setting.repeats else (value,))]
+    return options
 
 
 def _option(name: str, value: str) -> list[str]:
