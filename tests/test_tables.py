@@ -1,15 +1,20 @@
 """The tables of facts: a row more is all it takes for every place that is made of them."""
 
+from types import SimpleNamespace
+
 import msgspec
 import pytest
 
-from engine.cli import options
-from engine.files.export import command_line
-from engine.records import Generate, Load, Prompt, Sampling, texts
+from engine.cli import features, options
+from engine.cli.printing import features as printed
+from engine.files.export import command_line, tables
+from engine.records import RANK_COLUMNS, RANKED_BY, FeatureRow, Generate, Load, Prompt, Ranking, Sampling, texts
 from engine.records.errors import UsageError
+from engine.records.features import RankColumn
 from engine.records.texts import SAMPLING, Setting, check_sampling
 from engine.records.words import texts as words
 from tui import text_flows
+from tui.panes import leaderboard
 
 TYPICAL = Setting(
     "typical_p", "typical-p", "above 0 and at most 1", "typical tokens (1)", read_as=float, above_least=True, most=1,
@@ -54,3 +59,49 @@ def test_a_setting_more_is_said_and_is_in_the_command(more_sampling):
     assert words.sampling_in_words(sampling) == "temperature 1, seed 0, typical-p 0.5"
     command = command_line.command_line(Load(), Generate(Prompt("x"), (), sampling))
     assert command == "saescope generate --raw --temperature 1.0 --typical-p 0.5 x"
+
+
+# ---- the leaderboard's columns
+
+
+def test_every_number_of_a_row_has_a_column():
+    names = {*FeatureRow.__struct_fields__} - {"feature", "tokens"}
+    assert sorted(column.name for column in RANK_COLUMNS) == sorted(names)
+    assert sorted(column.place for column in RANK_COLUMNS) == list(range(len(RANK_COLUMNS)))
+
+
+@pytest.fixture
+def more_columns(monkeypatch):
+    """The leaderboard's table with a row more, and a ranking of rows that have it."""
+    table = (*RANK_COLUMNS, RankColumn("median", "the middle of the positives", 11, 8, ".1f", heading="mid"))
+    monkeypatch.setattr(printed, "RANK_COLUMNS", table)
+    more = msgspec.defstruct("Row", [("median", float, 0.0)], bases=(FeatureRow,), frozen=True)
+    monkeypatch.setattr(tables, "FeatureRow", more)
+    row = more(7, ("a",), 1.0, 1.0, 1.0, 1.0, None, 1.0, 0.5, 0.1, 2.0, median=0.25)
+    ranking = Ranking((row,), "score", "max", False, True, 1, 1, 9, 2, 0.5, (), ())
+    return table, ranking
+
+
+def test_a_column_more_is_shown_on_a_terminal(more_columns):
+    _, ranking = more_columns
+    found = {column.name: column.cells for column in printed.columns(ranking)}
+    assert found["mid"] == ["0.2"] and found["cover +/−"] == ["100%/50%"] and not {"p", "loo"} & {*found}
+
+
+def test_a_column_more_is_in_the_table_file(more_columns):
+    session = SimpleNamespace(rankings=(more_columns[1],))
+    assert next(tables.feature_rows(session))["median"] == 0.25
+
+
+def test_a_column_more_is_shown_and_explained_in_the_app(more_columns):
+    table, ranking = more_columns
+    last = leaderboard.columns(table)[-1]
+    assert (last.heading, last.by, last.cell(ranking.features[0], None)) == ("median", "median", "0.2")
+    assert leaderboard.meanings(table).endswith(" · median: the middle of the positives")
+
+
+def test_features_are_ranked_by_what_the_table_says():
+    parser = options.Parser()
+    features.add_rank_options(parser)
+    by = next(action for action in parser._actions if action.dest == "by")
+    assert tuple(by.choices) == RANKED_BY == tuple(c.name for c in RANK_COLUMNS if c.name not in ("p", "loo"))
