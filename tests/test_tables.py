@@ -1,19 +1,35 @@
 """The tables of facts: a row more is all it takes for every place that is made of them."""
 
 from types import SimpleNamespace
+from typing import get_args
 
 import msgspec
 import pytest
 
 from engine.cli import features, options
 from engine.cli.printing import features as printed
-from engine.files.export import command_line, tables
-from engine.records import RANK_COLUMNS, RANKED_BY, FeatureRow, Generate, Load, Prompt, Ranking, Sampling, texts
-from engine.records.errors import UsageError
+from engine.files.export import command_line, nnsight_script, tables
+from engine.generation import edit_tensors
+from engine.records import (
+    RANK_COLUMNS,
+    RANKED_BY,
+    Edit,
+    EditKind,
+    FeatureRow,
+    Generate,
+    Load,
+    Prompt,
+    Ranking,
+    Sampling,
+    texts,
+)
+from engine.records.edits import EDIT_KINDS, EditForm, KindOfEdit
+from engine.records.errors import EditError, UsageError
 from engine.records.features import RankColumn
 from engine.records.texts import SAMPLING, Setting, check_sampling
+from engine.records.words import edits as edit_words
 from engine.records.words import texts as words
-from tui import text_flows
+from tui import edit_flows, strengths, text_flows
 from tui.panes import leaderboard
 
 TYPICAL = Setting(
@@ -105,3 +121,52 @@ def test_features_are_ranked_by_what_the_table_says():
     features.add_rank_options(parser)
     by = next(action for action in parser._actions if action.dest == "by")
     assert tuple(by.choices) == RANKED_BY == tuple(c.name for c in RANK_COLUMNS if c.name not in ("p", "loo"))
+
+
+# ---- kinds of edits
+
+
+@pytest.fixture
+def clamp(monkeypatch):
+    """An edit of a kind that the table has a row more for."""
+    form = EditForm("clamp", "FEATURE=MAXIMA", "no more than so many maxima", "4133=2")
+    row = KindOfEdit(
+        (form,), "clamp to", "f becomes {strength:g} at most", "{feature} clamped to {strength:g}", "≤ {strength:g}",
+        "clamped", steps=(1.0, 2.0), tried=(0.5, 1.0), has_unit=True,
+    )  # fmt: skip
+    monkeypatch.setitem(EDIT_KINDS, "clamp", row)
+    return Edit(7, 2.0, "clamp")
+
+
+def test_every_kind_of_edit_has_a_row():
+    assert (*EDIT_KINDS,) == get_args(EditKind)
+
+
+def test_a_kind_more_is_an_option_and_a_word_of_variants(clamp):
+    parser = options.Parser()
+    options.add_edit_options(parser, 24)
+    assert parser.parse_args(["--clamp", "7=2", "--reconstruct"]).edits == [("clamp", "7=2"), ("reconstruct", "")]
+    assert edit_words.parse("clamp", "7=2", "all", None) == [clamp]
+    assert edit_words.parse_list("clamp 7=2, at all", "last", None) == (clamp,)
+    assert edit_words.spelled([clamp]) == ("all", [("clamp", "7=2.0")])
+    with pytest.raises(EditError, match="--clamp 7: expected FEATURE=MAXIMA"):
+        edit_words.parse("clamp", "7", "all", None)
+
+
+def test_a_kind_more_is_said_in_sentences_and_in_few_letters(clamp):
+    assert edit_words.edits_in_words([clamp]) == "7 clamped to 2" and edit_words.edits_in_short([clamp]) == "7 ≤ 2"
+    assert edit_words.edits_in_words([clamp] * 9) == "9 features clamped"
+
+
+def test_a_kind_more_is_in_the_form_and_has_its_steps(clamp):
+    values = {"kind": "clamp to", "strength": "2", "at": "all tokens"}
+    assert edit_flows.edit_of(7, values) == clamp and edit_words.meaning_of(clamp) == "f becomes 2 at most"
+    assert strengths.stepped(strengths.slot_of(clamp), -5).strength == 1.0
+
+
+def test_a_kind_more_takes_a_slot_where_its_row_says_so(clamp):
+    loaded = SimpleNamespace(encoder="standard", normalisation="none", sae_format="", centered=False, rescaled=False)
+    assert nnsight_script.is_plain(loaded, Load(), [clamp])
+    assert not nnsight_script.is_plain(loaded, Load(), [Edit(7, 0.0, "project")])
+    assert "left out: 7 clamped to 2" in nnsight_script._notes([clamp])
+    assert edit_tensors.flags_of(clamp) == (True, True, False, False)

@@ -10,12 +10,20 @@ import msgspec
 from engine.files import prompt_sets
 from engine.files.session import EditSlot
 from engine.records import NO_FEATURE, Edit, EditKind, Positions
+from engine.records.edits import EDIT_KINDS
 from engine.records.errors import UsageError
-from engine.records.words.edits import FIRST_STEP, LOSSY
+from engine.records.words.edits import (
+    FIRST_STEP,
+    LOSSY,
+    PLACES,
+    change_in_short,
+    edit_in_short,
+    edits_in_short,
+    meaning_of,
+)
 from tui import strengths
 from tui.screens.dialogs import Field
 from tui.screens.sheet import Sheet, Values
-from tui.words import PLACES, edit_in_words, edits_in_words, strength_in_words
 
 if TYPE_CHECKING:
     from tui.edit_screen import EditScreen
@@ -23,20 +31,10 @@ if TYPE_CHECKING:
 MOST_TRIED = 15
 """Strengths side by side: each is a row of the batch."""
 
-KINDS: dict[str, EditKind] = {
-    "scale (0 ablates)": "scale",
-    "set": "set",
-    "steer": "steer",
-    "project (0: out)": "project",
-}
 
-MEANINGS: dict[EditKind, str] = {
-    "scale": "f becomes {0:g} × f: nothing where the feature is silent",
-    "set": "f becomes {0:g} × its maximum on the reference text, wherever the edit acts",
-    "steer": "{0:+g} × its maximum is added along its direction, whether it fires or not",
-    "project": "the part of the stream along its direction becomes {0:g} × itself, whether it fires or not",
-    "reconstruct": "the SAE's reconstruction stands in place of the stream",
-}
+def kinds() -> dict[str, EditKind]:
+    """The kinds of a feature's edit, by what the form calls them."""
+    return {row.choice: kind for kind, row in EDIT_KINDS.items() if row.choice}
 
 
 class EditFlows:
@@ -49,16 +47,17 @@ class EditFlows:
         """Kind, strength and place; of the reconstruction, which has only one kind, the place."""
         slot = self.screen.study.slot(feature) or EditSlot(feature)
         whole = feature == NO_FEATURE
-        kind = next((name for name, kind in KINDS.items() if kind == slot.kind), next(iter(KINDS)))
+        names = tuple(kinds())
+        kind = EDIT_KINDS[slot.kind].choice or names[0]
         of_a_feature = (
-            Field("kind", "what", kind, choices=tuple(KINDS)),
+            Field("kind", "what", kind, choices=names),
             Field("strength", "strength", f"{slot.strength:g}", "a number"),
         )
         where = Field("at", "where", PLACES[slot.at], choices=tuple(PLACES.values()))
 
         def summary(values: Values) -> str:
             edit = edit_of(feature, values)
-            lines = [edit_in_words(edit), MEANINGS[edit.kind].format(edit.strength)]
+            lines = [edit_in_short(edit), meaning_of(edit)]
             lines += [LOSSY] * whole + [FIRST_STEP] * (edit.at == "first-step")
             return "\n".join(lines)
 
@@ -83,7 +82,7 @@ class EditFlows:
             return
         self.screen.study.put_edits(edits)
         self.screen.edits_changed()
-        self.screen.notify(f"As published with {prompts.name}: {edits_in_words(edits)}. u takes it back.")
+        self.screen.notify(f"As published with {prompts.name}: {edits_in_short(edits)}. u takes it back.")
 
     def ask_strengths(self, feature: int) -> None:
         """Generates with the edits that are on and, beside them, with one feature's edit at other strengths."""
@@ -94,15 +93,15 @@ class EditFlows:
             return
         edit = slot.edit() if slot is not None else Edit(feature)
         now = edit.strength if slot is not None and slot.on else None
-        proposed = ", ".join(f"{s:g}" for s in strengths.TRIED[edit.kind] if s != now)
+        proposed = ", ".join(f"{s:g}" for s in EDIT_KINDS[edit.kind].tried if s != now)
 
         def tried(values: Values) -> tuple[tuple[Edit, ...], ...]:
             return strengths.variants(study.edits(), edit, numbers(values["strengths"]))
 
         def summary(values: Values) -> str:
-            what = [strength_in_words(msgspec.structs.replace(edit, strength=s)) for s in numbers(values["strengths"])]
+            what = [change_in_short(msgspec.structs.replace(edit, strength=s)) for s in numbers(values["strengths"])]
             return (
-                f"edited: {edits_in_words(study.edits())}\n"
+                f"edited: {edits_in_short(study.edits())}\n"
                 f"beside it, in the same batch, {feature}: {', '.join(what)}\n[ and ] turn from one to the next"
             )
 
@@ -121,7 +120,7 @@ def edit_of(feature: int, values: Values) -> Edit:
     at: Positions = next(at for at, words in PLACES.items() if words == values["at"])
     if feature == NO_FEATURE:
         return Edit(kind="reconstruct", at=at)
-    return Edit(feature, float(values["strength"]), KINDS[values["kind"]], at)
+    return Edit(feature, float(values["strength"]), kinds()[values["kind"]], at)
 
 
 def check_edit(values: Values) -> str:

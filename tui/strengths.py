@@ -1,41 +1,20 @@
-"""Which strengths and places an edit can be moved through, by its kind. No widgets."""
+"""How an edit moves through strengths and places. No widgets."""
 
 from __future__ import annotations
 
 import msgspec
 
 from engine.files.session import EditSlot
-from engine.records import NO_FEATURE, Edit, EditKind, Positions
+from engine.records import NO_FEATURE, Edit, Positions
+from engine.records.edits import EDIT_KINDS
+from engine.records.words.edits import POSITIONS
 
 replace = msgspec.structs.replace
-
-STEPS: dict[EditKind, tuple[float, ...]] = {
-    "scale": (-1.0, -0.5, 0.0, 0.125, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 5.0),
-    "set": (0.0, 0.125, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 5.0),
-    "steer": (-5.0, -3.0, -2.0, -1.0, -0.5, -0.25, 0.0, 0.25, 0.5, 1.0, 2.0, 3.0, 5.0),
-    "project": (0.0, 0.125, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0),
-    "reconstruct": (0.0,),
-}
-"""Strengths that + and − step through. Steering by 0 changes nothing, nor do a scale or a projection of 1."""
-
-USUAL: dict[EditKind, float] = {"scale": 0.0, "set": 1.0, "steer": 1.0, "project": 0.0, "reconstruct": 0.0}
-"""What an edit of a kind is put to where nobody says."""
-
-PLACES: tuple[Positions, ...] = ("all", "prompt", "generated", "last", "first-step")
-
-TRIED: dict[EditKind, tuple[float, ...]] = {
-    "scale": (0.0, 0.25, 0.5, 1.5, 2.0),
-    "set": (0.0, 0.5, 1.0, 2.0),
-    "steer": (-2.0, -1.0, 1.0, 2.0),
-    "project": (0.0, 0.5, 2.0),
-    "reconstruct": (),
-}
-"""Strengths that are proposed to be tried side by side."""
 
 
 def stepped(slot: EditSlot, steps: int) -> EditSlot:
     """So many steps stronger, from the nearest of the known strengths; switched on."""
-    known = STEPS[slot.kind]
+    known = EDIT_KINDS[slot.kind].steps
     at = min(range(len(known)), key=lambda i: abs(known[i] - slot.strength))
     strength = known[max(0, min(len(known) - 1, at + steps))]
     return with_strength(slot, strength)
@@ -49,7 +28,7 @@ def with_strength(slot: EditSlot, strength: float) -> EditSlot:
 
 def moved(slot: EditSlot) -> EditSlot:
     """Acting at the next choice of positions."""
-    return replace(slot, at=PLACES[(PLACES.index(slot.at) + 1) % len(PLACES)])
+    return replace(slot, at=POSITIONS[(POSITIONS.index(slot.at) + 1) % len(POSITIONS)])
 
 
 def slot_of(edit: Edit, on: bool = True) -> EditSlot:

@@ -1,25 +1,13 @@
-"""How the app words what several panes show: features, edits, tokens, numbers."""
+"""How the app words what several panes show: features, tokens, numbers."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-import msgspec
-
-from engine.records import Edit, EditsFrom, Positions
-from engine.records.words.edits import EDITS_SPELLED_OUT
-from engine.records.words.edits import edits_in_words as edits_edits_in_words
+from engine.records import EditsFrom
+from engine.records.words.edits import edits_in_short
 from engine.records.words.tokens import visible
 
-PLACES: dict[Positions, str] = {
-    "all": "all tokens",
-    "prompt": "prompt",
-    "generated": "generated",
-    "last": "last of prompt",
-    "first-step": "first step",
-}
-
-RECONSTRUCTS = "reconstruct"
 MOST_DIGITS = 20
 
 
@@ -49,38 +37,6 @@ def count_in_words(count: int, noun: str) -> str:
     return f"{count} {noun}" + ("" if count == 1 else "s")
 
 
-def strength_in_words(edit: Edit) -> str:
-    """What an edit does, in few letters: "ablate", "×0.125", "= 2 max", "steer +2", "project out"."""
-    match edit.kind:
-        case "scale":
-            return "ablate" if edit.strength == 0 else f"×{edit.strength:g}"
-        case "set":
-            return f"= {edit.strength:g} max"
-        case "steer":
-            return f"steer {edit.strength:+g}"
-        case "project":
-            return "project out" if edit.strength == 0 else f"project ×{edit.strength:g}"
-        case "reconstruct":
-            return RECONSTRUCTS
-
-
-def edit_in_words(edit: Edit) -> str:
-    """Such as "4133 ×0.125 at prompt"; a reconstruction, which is about all features, is called lossy."""
-    what = f"{RECONSTRUCTS} (lossy)" if edit.kind == "reconstruct" else f"{edit.feature} {strength_in_words(edit)}"
-    return what if edit.at == "all" else f"{what} at {PLACES[edit.at]}"
-
-
-def edits_in_words(edits: Sequence[Edit]) -> str:
-    """All of them, a place they share said once; many are counted."""
-    if len(edits) > EDITS_SPELLED_OUT:
-        return edits_edits_in_words(edits)
-    places = {edit.at for edit in edits}
-    if len(edits) > 1 and len(places) == 1 and "all" not in places:
-        everywhere = (msgspec.structs.replace(edit, at="all") for edit in edits)
-        return f"{', '.join(map(edit_in_words, everywhere))}, all at {PLACES[edits[0].at]}"
-    return ", ".join(map(edit_in_words, edits)) or "no edits"
-
-
 def schedule_in_words(schedule: Sequence[EditsFrom]) -> str:
     """Such as "no edits → from token 12: 4133 ablate"."""
     return " → ".join(map(change_in_words, schedule))
@@ -89,7 +45,7 @@ def schedule_in_words(schedule: Sequence[EditsFrom]) -> str:
 def change_in_words(change: EditsFrom) -> str:
     """Such as "from token 12: 4133 ablate"; the edits alone where they are those from the start."""
     start = f"from token {change.token_index + 1}: " if change.token_index else ""
-    return start + edits_in_words(change.edits)
+    return start + edits_in_short(change.edits)
 
 
 def size_in_words(size: int) -> str:

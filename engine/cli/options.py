@@ -9,6 +9,7 @@ from math import inf
 from typing import NoReturn, get_args
 
 from engine.records import Load, Positions, Sampling
+from engine.records.edits import edit_forms
 from engine.records.texts import SAMPLING, Setting
 from engine.records.words.tokens import safe
 
@@ -73,17 +74,6 @@ def add_measure_options(target: argparse.ArgumentParser) -> None:
         )
 
 
-EDITS = {
-    "ablate": ("FEATURE|@LIST", "set to zero; repeatable, as the next four are"),
-    "scale": ("FEATURE=FACTOR", "multiply the activation"),
-    "set": ("FEATURE=MAXIMA", "set the activation, in units of the feature's maximum on the reference text"),
-    "steer": ("FEATURE=MAXIMA", "push along the feature's direction wherever it fires or not, in the same units"),
-    "project": ("FEATURE[=FACTOR]", "take out what lies along the feature's direction, or leave FACTOR times it"),
-}
-"""The options that are an edit each."""
-
-RECONSTRUCT = "put the SAE's reconstruction in place of the vectors: lossy, what it misses (its error) is dropped"
-
 AT = (
     "where the edits act: last is the prompt's last token; first-step the pass over the prompt, BOS included, whose "
     "effect stays in the prompt's keys and values, so later tokens see it (all). One edit's own: 4133=2@prompt"
@@ -100,14 +90,16 @@ VARIANT = (
 def add_edit_options(target: argparse.ArgumentParser, max_tokens: int) -> None:
     """Edits and sampling, for verbs that generate."""
     group = target.add_argument_group("edits")
-    for word, (metavar, help) in EDITS.items():
+    for word, (_, form) in edit_forms().items():
         # one list for all of them: the order they are given in is the order of the edits
-        group.add_argument(
-            f"--{word}", action="append", dest="edits", default=[], metavar=metavar, type=partial(pair, word), help=help
-        )
-    group.add_argument(
-        "--reconstruct", action="append_const", dest="edits", const=("reconstruct", ""), help=RECONSTRUCT
-    )
+        option, dest = f"--{word}", "edits"
+        if form.takes:
+            read = partial(pair, word)
+            group.add_argument(
+                option, action="append", dest=dest, default=[], metavar=form.takes, type=read, help=form.help
+            )
+        else:
+            group.add_argument(option, action="append_const", dest=dest, const=(word, ""), help=form.help)
     group.add_argument("--published", metavar="FEATURE", help=PUBLISHED)
     group.add_argument("--at", choices=get_args(Positions), default="all", help=AT)
     group = target.add_argument_group("sampling")

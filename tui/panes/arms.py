@@ -9,12 +9,12 @@ from textual.app import ComposeResult
 from textual.containers import Horizontal
 
 from engine.records import AnswersScored, Edit, EditsFrom, Generate, Generated, TokenStep
-from engine.records.words.edits import asked
+from engine.records.words.edits import asked, edits_in_short
 from tui.branches import name_of, prompt_of, schedule_of
 from tui.pairs import FIRST, Pair, Rows, differing, first_difference, unlike, without_end
 from tui.panes.arm import ArmView
 from tui.token_text import DIFFERS, MASKED, TURNED, TURNED_DIFFERS, Passage
-from tui.words import change_in_words, edits_in_words, schedule_in_words
+from tui.words import change_in_words, schedule_in_words
 
 LEFT, RIGHT = 0, 1
 
@@ -224,7 +224,7 @@ class Arms(Horizontal):
         if pair.variant is not None:
             others = asked(self._edits)
             of_its_own = tuple(e for e in self._variants[pair.variant] if asked((e,))[0] not in others)
-            right = f"variant: {edits_in_words(of_its_own or self._variants[pair.variant])}"
+            right = f"variant: {edits_in_short(of_its_own or self._variants[pair.variant])}"
         else:
             right = f"edited: {schedule_in_words(self.changes)}" if self.changes else "edited"
         titles = [sample + right]

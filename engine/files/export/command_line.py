@@ -6,6 +6,7 @@ from typing import Any
 
 from engine.files.export.nnsight_script import _quoted
 from engine.records import Generate, Load, Sampling
+from engine.records.edits import edit_forms
 from engine.records.texts import SAMPLING
 from engine.records.words.edits import spelled, spelled_list
 
@@ -43,6 +44,6 @@ def _sampling(sampling: Sampling) -> list[tuple[str, Any]]:
 def _option(name: str, value: str) -> list[str]:
     """One option as words; a value that looks like an option itself is tied to its name."""
     flag = f"--{name.replace('_', '-')}"
-    if name == "reconstruct":
+    if name in edit_forms() and not edit_forms()[name][1].takes:
         return [flag]
     return [f"{flag}={value}"] if value.startswith("-") else [flag, value]
