@@ -38,8 +38,10 @@ from engine.records import (
     Rank,
     ReplayCauses,
 )
-from tui.cause_flows import ESTIMATED, EXACT, LISTED, MEASURED, candidates, share_of
-from tui.effects import again, is_current, percent
+from engine.records.attribution import candidates
+from engine.records.measures import again, is_current
+from tui.cause_flows import ESTIMATED, EXACT, LISTED, MEASURED, share_of
+from tui.effects import percent
 from tui.screens.causes import CausesScreen
 from tui.screens.feature import FeaturePage
 from tui.screens.minimal_set import MinimalSetScreen

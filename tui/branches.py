@@ -7,9 +7,10 @@ from collections.abc import Sequence
 import msgspec
 
 from engine.records import Edit, EditsFrom, Generate, Generated, Prompt
+from engine.records.texts import first_unlike
 from engine.records.words.edits import asked
 from engine.records.words.tokens import visible
-from tui.pairs import FIRST, Pair, first_difference, samples_of, without_end
+from tui.pairs import FIRST, Pair, samples_of, without_end
 from tui.words import count_in_words, schedule_in_words
 
 replace = msgspec.structs.replace
@@ -77,7 +78,7 @@ def difference_in_words(found: Generated, shown: Generated | None) -> str:
     at = None
     if shown is not None and shown is not found:
         other = without_end(shown.edited)
-        at = first_difference(tokens, other)
+        at = first_unlike(tokens, other)
         if at is None and len(other) < len(tokens):
             at = len(other)
     words = visible("".join(tokens[at or 0 :])[:WORDS]).strip()

@@ -17,9 +17,11 @@ from engine.records import (
     Probe,
 )
 from engine.records import attribution as measures
-from engine.records.attribution import listed
+from engine.records.attribution import candidates
 from engine.records.errors import UsageError
-from tui.effects import is_current, measure_in_words, strings_in_words, typed_answer, with_answers
+from engine.records.measures import is_current, typed_answer, with_answers
+from engine.records.words.attribution import measure_in_short
+from tui.effects import strings_in_words
 from tui.screens.causes import CausesScreen
 from tui.screens.dialogs import Field
 from tui.screens.minimal_set import MinimalSetScreen
@@ -188,7 +190,7 @@ class CauseFlows:
             request = wanted(values)
             kept = f"{count_in_words(len(facts), 'question')} of fact to be kept" if facts else "no questions of fact"
             count = count_in_words(len(request.candidates), "candidate")
-            lines = [measure_in_words(request.measure), f"{count}: those that take some of it away", kept]
+            lines = [measure_in_short(request.measure), f"{count}: those that take some of it away", kept]
             if self.stale(request.measure, leave.pair):
                 lines.append("⚠ the probes have changed since: A measures effects again")
             return "\n".join(lines)
@@ -290,7 +292,7 @@ def summary_of(measure: Measure) -> str:
     lines = [
         f"log p of {strings_in_words(answers[measure.toward])}",
         f"− log p of {strings_in_words(answers[measure.against])}",
-        measure_in_words(measure),
+        measure_in_short(measure),
     ]
     facts = len(measures.facts(measure.probes))
     others = len(measure.probes) - facts - len(probes)
@@ -299,13 +301,6 @@ def summary_of(measure: Measure) -> str:
     if facts:
         lines.append(f"{count_in_words(facts, 'question')} of fact left out")
     return "\n".join(lines)
-
-
-def candidates(found: Attribution, estimated: bool) -> tuple[int, ...]:
-    """Features whose ablation takes some of the measure away, most first; ablated ones before `estimated` ones."""
-    rows = [row for row in listed(found) if (measures.share_of_baseline(found, row) or 0) > 0]
-    rows.sort(key=lambda row: (row.exact is None, -(measures.share_of_baseline(found, row) or 0)))
-    return tuple(row.feature for row in rows if estimated or row.exact is not None)
 
 
 def share_of(found: Attribution, features: tuple[int, ...]) -> float:

@@ -126,11 +126,6 @@ class Rows:
                 self.tokens[row].append(token)
 
 
-def first_difference(one: Sequence[str], other: Sequence[str], start: int = 0) -> int | None:
-    """The first index from `start` on at which both have a token, and another one; None where there is none."""
-    return next((i for i in range(start, min(len(one), len(other))) if one[i] != other[i]), None)
-
-
 def unlike(one: Sequence[str], other: Sequence[str]) -> tuple[list[bool], list[bool]]:
     """Per token of each text that still streams: whether the other has another one, or none, in its place."""
     a = [at >= len(other) or other[at] != token for at, token in enumerate(one)]

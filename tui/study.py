@@ -13,8 +13,9 @@ import msgspec
 from engine.files import session as sessions
 from engine.files.session import Session, Workspace
 from engine.records import Attribution, Edit, Load, Loaded, PromptSet, Ranking
+from engine.records.measures import is_current
 from tui.changes import Changes
-from tui.effects import Effects, is_current
+from tui.effects import Effects
 from tui.pairs import samples_of
 from tui.strengths import slot_of
 

@@ -7,7 +7,7 @@ import argparse
 from engine.cli.command import Command
 from engine.cli.options import add_prompts_option, positive_int
 from engine.records import RANKED_BY, Describe, Described, Rank, Ranking, Show, Shown
-from engine.records.attribution import measure_toward
+from engine.records.measures import measure_toward
 
 
 def add_rank_options(target: argparse.ArgumentParser) -> None:

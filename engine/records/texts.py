@@ -339,9 +339,12 @@ def check_causes(request: Attribute | FindMinimalSet) -> None:
         raise UsageError("--top must be at least 1, --exact at least 0.")
 
 
-def first_difference(a: Sequence[int], b: Sequence[int]) -> int | None:
+def first_difference(one: Sequence[object], other: Sequence[object]) -> int | None:
     """Index of the first place where two runs differ, the shorter one's end included; None if they are equal."""
-    for index, (x, y) in enumerate(zip(a, b, strict=False)):
-        if x != y:
-            return index
-    return None if len(a) == len(b) else min(len(a), len(b))
+    at = first_unlike(one, other)
+    return min(len(one), len(other)) if at is None and len(one) != len(other) else at
+
+
+def first_unlike(one: Sequence[object], other: Sequence[object], start: int = 0) -> int | None:
+    """The first index from `start` on at which both have an item, and another one; None where there is none."""
+    return next((i for i in range(start, min(len(one), len(other))) if one[i] != other[i]), None)

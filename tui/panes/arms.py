@@ -9,9 +9,10 @@ from textual.app import ComposeResult
 from textual.containers import Horizontal
 
 from engine.records import AnswersScored, Edit, EditsFrom, Generate, Generated, TokenStep
+from engine.records.texts import first_unlike
 from engine.records.words.edits import asked, edits_in_short
 from tui.branches import name_of, prompt_of, schedule_of
-from tui.pairs import FIRST, Pair, Rows, differing, first_difference, unlike, without_end
+from tui.pairs import FIRST, Pair, Rows, differing, unlike, without_end
 from tui.panes.arm import ArmView
 from tui.token_text import DIFFERS, MASKED, TURNED, TURNED_DIFFERS, Passage
 from tui.words import change_in_words, schedule_in_words
@@ -130,7 +131,7 @@ class Arms(Horizontal):
         if texts[RIGHT] and not before[RIGHT]:
             self._go(len(texts[RIGHT]))  # at the end, where it stays while tokens come
         if self.apart is None:
-            self.apart = first_difference(*texts, min(before))
+            self.apart = first_unlike(*texts, min(before))
 
     def show(self, found: Generated, pair: Pair | None = None) -> None:
         """A finished text, differing tokens aligned and marked; the cursor stays where it was, or where it parts."""
@@ -195,7 +196,7 @@ class Arms(Horizontal):
         """Both texts anew, and their headings."""
         texts = self._texts()
         marks = differing(*texts) if self._result is not None else unlike(*texts)
-        self.apart = first_difference(*texts)
+        self.apart = first_unlike(*texts)
         if self.apart is None and self._result is not None and len(texts[LEFT]) != len(texts[RIGHT]):
             self.apart = min(map(len, texts))
         for side, view in enumerate(self.views):
