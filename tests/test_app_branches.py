@@ -205,10 +205,10 @@ async def test_rewinding_to_the_first_token_is_a_text_of_its_own(b):
 @on_app()
 async def test_rewinding_keeps_what_a_text_was_asked_with(b):
     """Not what the settings say by now, but for how many: the kept tokens come from the old ones."""
-    await settings(b, tokens="9", prefill="So", temperature="0.5", seed="3")
+    await settings(b, max_tokens="9", prefill="So", temperature="0.5", seed="3")
     await b.until(lambda: b.top is b.main)
     await b.generated()
-    await settings(b, tokens="5", prefill="", seed="4")
+    await settings(b, max_tokens="5", prefill="", seed="4")
     await moved(b, 6)
     await b.press("w")
     await b.until(lambda: len(texts(b)) == 2)
@@ -238,11 +238,11 @@ async def test_rewinding_while_the_text_streams_keeps_that_text(b):
 
 @on_app()
 async def test_a_text_that_came_to_its_limit_goes_on_once_that_is_raised(b):
-    await settings(b, tokens="4", seed="3")
+    await settings(b, max_tokens="4", seed="3")
     await b.until(lambda: b.top is b.main)
     await b.generated()
     assert arm(b, "edited") == "The nurse is most"
-    await settings(b, tokens="9", seed="4")
+    await settings(b, max_tokens="9", seed="4")
     await moved(b, 3)
     await b.press("w")
     await b.until(lambda: len(texts(b)) == 2)
@@ -580,8 +580,8 @@ async def test_a_variant_is_rewound_as_it_was_generated(b):
 @on_app()
 async def test_all_settings_reach_the_engine_and_the_session(b):
     values = {
-        "form": "raw", "prefill": "So\\n", "tokens": "9", "stop": "The end | \\n\\n", "temperature": "0.5", "seed": "3",
-        "top_k": "40", "top_p": "0.9", "min_p": "0.05", "samples": "2",
+        "form": "raw", "prefill": "So\\n", "max_tokens": "9", "stop": "The end | \\n\\n", "temperature": "0.5",
+        "seed": "3", "top_k": "40", "top_p": "0.9", "min_p": "0.05", "samples": "2",
     }  # fmt: skip
     await settings(b, **values)
     await b.until(lambda: b.top is b.main)
@@ -607,8 +607,8 @@ async def test_all_settings_reach_the_engine_and_the_session(b):
 async def test_settings_that_make_no_sense_are_refused_in_words(b):
     for values, words in (
         ({"top_k": "-1"}, "top-k: a whole number, or 0 for all tokens."),
-        ({"top_k": "0", "top_p": "0"}, "top-p: a number above 0, and 1 for all tokens."),
-        ({"top_p": "1", "min_p": "1.5"}, "min-p: a number from 0, for all tokens, to 1."),
+        ({"top_k": "0", "top_p": "0"}, "top-p: above 0 and at most 1, which is all tokens."),
+        ({"top_p": "1", "min_p": "1.5"}, "min-p: from 0, which is all tokens, to 1."),
         ({"min_p": "nan"}, "min-p"),
         ({"min_p": "0", "samples": "0"}, "samples: a whole number from 1 to 16."),
         ({"samples": "2"}, "samples: greedy ones are all the same; give a temperature above 0."),

@@ -38,12 +38,14 @@ from engine.records import (
     Rank,
     ReplayCauses,
 )
+from engine.records.attribution import candidates
+from engine.records.measures import again, is_current
 from tui.commands import attribution, features, pair
 from tui.screens.effects_page import CausesScreen
 from tui.screens.feature_page import FeaturePage
-from tui.screens.measure_forms import ESTIMATED, EXACT, MEASURED, candidates, share_of
+from tui.screens.measure_forms import ESTIMATED, EXACT, MEASURED, share_of
 from tui.screens.minimal_set_page import MinimalSetScreen
-from tui.state.effects import LISTED, again, is_current, percent
+from tui.state.effects import LISTED, percent
 from tui.widgets.dialogs import AskNote
 from tui.widgets.forms import Sheet
 from tui.widgets.page import Report

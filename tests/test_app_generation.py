@@ -178,7 +178,7 @@ async def test_changes_after_a_text_are_said(b):
     await b.until(lambda: "edits changed since: g generates again" in figures(b))
     await b.generated()
     assert "edits changed since" not in figures(b)
-    await settings(b, tokens="32")
+    await settings(b, max_tokens="32")
     await b.until(lambda: "settings changed since: g generates again" in figures(b))
 
 
@@ -345,9 +345,9 @@ async def test_no_question(b):
 @on_app()
 async def test_settings(b):
     for values, words in (
-        ({"tokens": "0"}, "tokens at most: a whole number from 1 to 4096."),
-        ({"tokens": "x"}, "tokens at most"),
-        ({"tokens": "5", "temperature": "-1"}, "temperature: 0 (greedy) or more."),
+        ({"max_tokens": "0"}, "tokens at most: a whole number, at least 1 and at most 4,096."),
+        ({"max_tokens": "x"}, "tokens at most"),
+        ({"max_tokens": "5", "temperature": "-1"}, "temperature: 0 (greedy) or more."),
         ({"temperature": "nan"}, "temperature"),
         ({"temperature": "0.7", "seed": "1.5"}, "seed: a whole number"),
         ({"seed": str(2**63)}, "seed"),

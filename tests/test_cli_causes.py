@@ -14,6 +14,7 @@ from engine.cli.sessions import TABLES
 from engine.files import session
 from engine.files.export import TABLES as EXPORTED
 from engine.records import FindMinimalSet
+from engine.records.attribution import candidates
 from engine.records.errors import SaescopeError
 from engine.serving.verbs import VERBS
 
@@ -93,7 +94,7 @@ def test_a_set_comes_below_its_attribution_and_within_its_json(cli):
     request = smallest["request"]
     assert (request["share"], request["most"], request["penalty"], request["neutral_tokens"]) == (0.3, 5, 0.25, 128)
     assert [probe["text"] for probe in request["facts"]] == ["My sister"]
-    rows = {row["feature"]: row for row in found["features"] if not row["control"]}
+    rows = {row["feature"]: row for row in found["features"]}
     effects = [rows[f]["exact"] if rows[f]["exact"] is not None else rows[f]["estimate"] for f in request["candidates"]]
     assert all(-effect / found["baseline"] > 0 for effect in effects)
     code, out, _ = cli("attribute", *share)
@@ -233,8 +234,10 @@ def test_candidates_of_a_set_are_what_takes_away_exact_effects_first():
     kinds = [(1, 0.3, None), (2, -0.3, None), (3, -0.1, -0.01), (4, -0.1, 0.2), (5, -0.4, None), (6, -0.1, -0.05)]
     rows = [msgspec.structs.replace(row, feature=f, estimate=e, exact=x) for f, e, x in kinds]
     control = msgspec.structs.replace(row, feature=7, exact=-1.0, control=True)
-    found = msgspec.structs.replace(samples.ATTRIBUTION, features=(*rows, control))
-    assert takers(found) == (6, 3, 5, 2)
+    drawn_too = msgspec.structs.replace(row, feature=8, exact=-0.03, control=True)  # listed, and drawn for comparison
+    found = msgspec.structs.replace(samples.ATTRIBUTION, features=(drawn_too, *rows, control))
+    assert takers(found) == (6, 8, 3, 5, 2)
+    assert candidates(found, estimated=False) == (6, 8, 3)
     assert takers(msgspec.structs.replace(found, baseline=-0.25)) == (4, 1)
     with pytest.raises(SaescopeError, match="No feature listed takes any") as caught:
         takers(msgspec.structs.replace(found, baseline=0.0))

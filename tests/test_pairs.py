@@ -6,6 +6,7 @@ import samples
 
 from engine.generation.decoding import rows_of as engine_rows
 from engine.records import Edit, EditsFrom, Generate, Prompt, Sampling
+from engine.records.texts import first_difference, first_unlike
 from tui.state import texts as branches
 from tui.state import texts as pairs
 from tui.state.texts import Pair, Row, Rows
@@ -33,8 +34,9 @@ def test_a_recorded_text_s_rows():
 
 
 def test_where_texts_differ():
-    assert pairs.first_difference("abcd", "abXd") == 2 and pairs.first_difference("ab", "abc") is None
-    assert pairs.first_difference("Xb", "ab", 1) is None
+    assert first_unlike("abcd", "abXd") == first_difference("abcd", "abXd") == 2
+    assert first_unlike("ab", "abc") is None and first_difference("ab", "abc") == 2
+    assert first_unlike("Xb", "ab", 1) is None and first_difference("ab", "ab") is None
     assert pairs.unlike("abc", "aX") == ([False, True, True], [False, True])
     assert pairs.differing("abc", "bc") == ([True, False, False], [False, False])
 

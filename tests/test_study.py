@@ -7,8 +7,10 @@ import samples
 from engine.files import session as sessions
 from engine.files.session import EditSlot
 from engine.records import NO_FEATURE, Edit, EditsFrom, Load, Probe, Prompt, PromptSet, Sampling
+from engine.records.edits import EDIT_KINDS
+from engine.records.words.edits import POSITIONS
 from tui.state.changes import UNDO_STEPS
-from tui.state.edits import POSITIONS, STEPS, variants
+from tui.state.edits import variants
 from tui.state.study import Study, start_workspace, workspace_of
 
 replace = msgspec.structs.replace
@@ -179,7 +181,7 @@ def test_an_edit_is_switched_and_keeps_its_strength_and_place(study):
 
 @pytest.mark.parametrize("kind", ["scale", "set", "steer", "project"])
 def test_strength_goes_along_the_steps_of_its_kind_to_both_ends(study, kind):
-    steps = STEPS[kind]
+    steps = EDIT_KINDS[kind].steps
     study.put_edits((Edit(7, steps[-1], kind),))
     study.step_edit(7, 1)
     assert study.slot(7).strength == steps[-1]
@@ -193,10 +195,11 @@ def test_strength_goes_along_the_steps_of_its_kind_to_both_ends(study, kind):
 
 
 def test_steps_reach_what_changes_nothing_and_what_removes():
-    assert {0.0, 1.0} <= set(STEPS["scale"]) & set(STEPS["project"])
-    assert 0.0 in STEPS["steer"] and min(STEPS["steer"]) == -max(STEPS["steer"])
-    assert STEPS["set"][0] == STEPS["project"][0] == 0.0
-    assert all(list(steps) == sorted(set(steps)) for steps in STEPS.values())
+    known = {kind: row.steps for kind, row in EDIT_KINDS.items()}
+    assert {0.0, 1.0} <= set(known["scale"]) & set(known["project"])
+    assert 0.0 in known["steer"] and min(known["steer"]) == -max(known["steer"])
+    assert known["set"][0] == known["project"][0] == 0.0
+    assert all(list(steps) == sorted(set(steps)) for steps in known.values())
 
 
 def test_a_new_edit_steps_from_where_nothing_changes(study):

@@ -4,8 +4,8 @@ import pytest
 import samples
 
 from engine.records import Answer, Probe
-from engine.records.attribution import measure_toward
 from engine.records.errors import UsageError
+from engine.records.measures import measure_toward
 
 NURSE, PLUMBER, SISTER = samples.MEASURE.probes
 

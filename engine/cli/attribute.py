@@ -11,8 +11,8 @@ from engine.cli.command import Command
 from engine.cli.options import add_measure_options, add_prompts_option, count, penalty, positive_int, share
 from engine.records import Attribute, Attribution, FindMinimalSet, Loaded, MinimalSet, PromptSet, Rank, Ranking
 from engine.records import attribution as measures
-from engine.records.attribution import measure_toward
 from engine.records.errors import SaescopeError, UsageError
+from engine.records.measures import measure_toward
 
 CONTRASTED = 200
 """So many features of a ranking are attributed with --candidates contrast."""
@@ -85,16 +85,14 @@ def with_set(command: Command, loaded: Loaded, chosen: PromptSet, found: Attribu
 
 
 def takers(found: Attribution) -> tuple[int, ...]:
-    """Features that take some of the measure away: by exact effect, then by estimate. Raises SaescopeError."""
-    shares = [(row, measures.share_of_baseline(found, row) or 0.0) for row in found.features if not row.control]
-    taking = [(row, share) for row, share in shares if share > 0]
+    """Features that take some of the measure away. Raises SaescopeError where none does."""
+    taking = measures.candidates(found)
     if not taking:
         raise SaescopeError(
             "No feature listed takes any of the measure away, so there is no set to look for.",
             "List more features with --top, or measure something else.",
         )
-    taking.sort(key=lambda pair: (pair[0].exact is None, -pair[1]))
-    return tuple(row.feature for row, _ in taking)
+    return taking
 
 
 CANDIDATES = "contrast: only the 200 features that tell positive from negative prompts best (all)"

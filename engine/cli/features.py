@@ -6,15 +6,15 @@ import argparse
 
 from engine.cli.command import Command
 from engine.cli.options import add_prompts_option, positive_int
-from engine.records import RANK_COLUMNS, Describe, Described, Rank, Ranking, Show, Shown
-from engine.records.attribution import measure_toward
+from engine.records import RANKED_BY, Describe, Described, Rank, Ranking, Show, Shown
+from engine.records.measures import measure_toward
 
 
 def add_rank_options(target: argparse.ArgumentParser) -> None:
     """Options of `rank`."""
     add_prompts_option(target)
     target.add_argument("--top", type=positive_int, default=20, help="how many rows (20)")
-    target.add_argument("--by", choices=RANK_COLUMNS, default="score", help="column to sort by (score)")
+    target.add_argument("--by", choices=RANKED_BY, default="score", help="column to sort by (score)")
     target.add_argument("--pool", choices=("max", "mean", "sum", "fraction"), default="max", help="over tokens (max)")
     target.add_argument("--include-masked", action="store_true", help="count special and sink tokens too")
     target.add_argument("--no-density-weight", action="store_true", help="score = t, rare features not preferred")

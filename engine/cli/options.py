@@ -8,7 +8,9 @@ from functools import partial
 from math import inf
 from typing import NoReturn, get_args
 
-from engine.records import Load, Positions
+from engine.records import Load, Positions, Sampling
+from engine.records.edits import edit_forms
+from engine.records.texts import SAMPLING, Setting
 from engine.records.words.tokens import safe
 
 DEFAULT_SET = "gender_bias"
@@ -72,17 +74,6 @@ def add_measure_options(target: argparse.ArgumentParser) -> None:
         )
 
 
-EDITS = {
-    "ablate": ("FEATURE|@LIST", "set to zero; repeatable, as the next four are"),
-    "scale": ("FEATURE=FACTOR", "multiply the activation"),
-    "set": ("FEATURE=MAXIMA", "set the activation, in units of the feature's maximum on the reference text"),
-    "steer": ("FEATURE=MAXIMA", "push along the feature's direction wherever it fires or not, in the same units"),
-    "project": ("FEATURE[=FACTOR]", "take out what lies along the feature's direction, or leave FACTOR times it"),
-}
-"""The options that are an edit each."""
-
-RECONSTRUCT = "put the SAE's reconstruction in place of the vectors: lossy, what it misses (its error) is dropped"
-
 AT = (
     "where the edits act: last is the prompt's last token; first-step the pass over the prompt, BOS included, whose "
     "effect stays in the prompt's keys and values, so later tokens see it (all). One edit's own: 4133=2@prompt"
@@ -99,27 +90,33 @@ VARIANT = (
 def add_edit_options(target: argparse.ArgumentParser, max_tokens: int) -> None:
     """Edits and sampling, for verbs that generate."""
     group = target.add_argument_group("edits")
-    for word, (metavar, help) in EDITS.items():
+    for word, (_, form) in edit_forms().items():
         # one list for all of them: the order they are given in is the order of the edits
-        group.add_argument(
-            f"--{word}", action="append", dest="edits", default=[], metavar=metavar, type=partial(pair, word), help=help
-        )
-    group.add_argument(
-        "--reconstruct", action="append_const", dest="edits", const=("reconstruct", ""), help=RECONSTRUCT
-    )
+        option, dest = f"--{word}", "edits"
+        if form.takes:
+            read = partial(pair, word)
+            group.add_argument(
+                option, action="append", dest=dest, default=[], metavar=form.takes, type=read, help=form.help
+            )
+        else:
+            group.add_argument(option, action="append_const", dest=dest, const=(word, ""), help=form.help)
     group.add_argument("--published", metavar="FEATURE", help=PUBLISHED)
     group.add_argument("--at", choices=get_args(Positions), default="all", help=AT)
     group = target.add_argument_group("sampling")
-    group.add_argument("--max-tokens", type=positive_int, default=max_tokens, help=f"({max_tokens})")
-    group.add_argument("--temperature", type=float, default=0.0, help="0 is greedy (0)")
-    group.add_argument("--seed", type=int, default=0, help="this and the next three for a temperature above 0 (0)")
-    group.add_argument("--top-k", type=count, default=0, metavar="N", help="only the N likeliest tokens (0: all)")
-    group.add_argument("--top-p", type=share, default=1.0, metavar="P", help="the likeliest that together have P (1)")
+    for setting in SAMPLING:
+        add_setting(group, setting)
+    group.set_defaults(max_tokens=max_tokens)
+
+
+def add_setting(group: argparse._ArgumentGroup, setting: Setting) -> None:
+    """The option of one sampling setting; `check_sampling` knows its limits."""
     group.add_argument(
-        "--min-p", type=part, default=0.0, metavar="P", help="those at least P times as probable as the likeliest (0)"
-    )
-    group.add_argument(
-        "--stop", type=some_text, action="append", default=[], metavar="STRING", help="end once it is there; repeatable"
+        setting.option,
+        type=setting.read_as,
+        action="append" if setting.repeats else "store",
+        default=[] if setting.repeats else getattr(Sampling(), setting.field),
+        metavar=setting.metavar,
+        help=setting.help,
     )
 
 
@@ -145,21 +142,6 @@ def share(text: str) -> float:
     if not 0 < value <= 1:
         raise argparse.ArgumentTypeError("must be above 0 and at most 1")
     return value
-
-
-def part(text: str) -> float:
-    """An argparse type: from 0 to 1."""
-    value = float(text)
-    if not 0 <= value <= 1:
-        raise argparse.ArgumentTypeError("must be between 0 and 1")
-    return value
-
-
-def some_text(text: str) -> str:
-    """An argparse type: not empty."""
-    if not text:
-        raise argparse.ArgumentTypeError("must not be empty")
-    return text
 
 
 def pair(word: str, text: str) -> tuple[str, str]:

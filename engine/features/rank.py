@@ -25,7 +25,7 @@ from engine.features.pooling import Pooled, pool_features, pool_prompts
 from engine.models.pair import Events, Pair, Read
 from engine.models.reference import Reference
 from engine.models.sae import SparseAutoencoder
-from engine.records import RANK_COLUMNS, FeatureRow, Progress, Rank, Ranking
+from engine.records import RANKED_BY, FeatureRow, Progress, Rank, Ranking
 from engine.records.errors import UsageError
 
 SPARE = 64
@@ -36,7 +36,7 @@ SPARE = 64
 class RankTable:
     """Every leaderboard column over all features, for the request it was computed for, its sorting apart.
 
-    `columns` holds RANK_COLUMNS, p and loo; None for a column that so few prompts do not have.
+    `columns` holds the values of RANK_COLUMNS; None for a column that so few prompts do not have.
     """
 
     key: tuple[Any, ...]
@@ -81,8 +81,8 @@ def rank(pair: Pair, request: Rank) -> Events:
 
 def check(request: Rank) -> None:
     """Raises UsageError for a request that cannot be ranked."""
-    if request.by not in RANK_COLUMNS:
-        raise UsageError(f"There is no column {request.by!r}.", f"Rank by one of {', '.join(RANK_COLUMNS)}.")
+    if request.by not in RANKED_BY:
+        raise UsageError(f"There is no column {request.by!r}.", f"Rank by one of {', '.join(RANKED_BY)}.")
     positive, negative = request.prompts.positive, request.prompts.negative
     if not positive or not negative:
         missing = "positive" if not positive else "negative"

@@ -1,6 +1,7 @@
 """Edit lists of a batch's rows as tensors that a forward pass reads: written when edits change, at fixed addresses.
 
-A slot is a feature that some row scales, sets or steers. Its encoder is folded into one form, whatever the SAE's is:
+A slot is a feature that some row scales, sets or steers: an edit of a kind that takes one (EDIT_KINDS). Its encoder is
+folded into one form, whatever the SAE's is:
 
     a = x w + b,  f = a if a > level else 0
 
@@ -25,6 +26,7 @@ from msgspec.structs import replace
 from engine.models.reference import Reference
 from engine.models.sae import FeatureColumns, SparseAutoencoder
 from engine.records import NO_FEATURE, Edit, Positions
+from engine.records.edits import EDIT_KINDS
 from engine.records.errors import EditError
 
 PROMPT, LAST, GENERATED = 0, 1, 2
@@ -101,7 +103,7 @@ class Slots:
         if len(rows) != self.num_rows:
             raise ValueError(f"{len(rows)} lists of edits for {self.num_rows} rows")
         settled = tuple(tuple(settle(edit, self.reference, self.sae) for edit in checked(row)) for row in rows)
-        features = sorted({edit.feature for row in settled for edit in row if edit.kind in NUMBERS})
+        features = sorted({edit.feature for row in settled for edit in row if EDIT_KINDS[edit.kind].takes_slot})
         columns = self.sae.columns(features)
         projections = [self._projection([edit for edit in row if edit.kind == "project"]) for row in settled]
         capacity = grown(self.shape.slots, len(features), FIRST_SLOTS)
@@ -165,7 +167,7 @@ class Slots:
             for edit in row:
                 classes = list(CLASSES[edit.at])
                 flags_BCN[b, classes] |= flags_of(edit)
-                if edit.feature in slot_of and edit.kind in NUMBERS:
+                if edit.feature in slot_of and EDIT_KINDS[edit.kind].takes_slot:
                     numbers_BCNK[b, classes, :, slot_of[edit.feature]] = numbers_of(edit)
         static.numbers.copy_(torch.from_numpy(numbers_BCNK).view(static.numbers.shape))
         static.flags.copy_(torch.from_numpy(flags_BCN).view(static.flags.shape))
@@ -191,10 +193,6 @@ def grown(capacity: int, wanted: int, first: int) -> int:
     return capacity
 
 
-NUMBERS = ("scale", "set", "steer")
-"""Kinds of edits that take a slot."""
-
-
 def numbers_of(edit: Edit) -> tuple[float, float, float, float]:
     """What an edit does with its slot where it acts, in the order of the numbers above."""
     absolute = edit.absolute or 0.0
@@ -207,7 +205,7 @@ def numbers_of(edit: Edit) -> tuple[float, float, float, float]:
 
 def flags_of(edit: Edit) -> tuple[bool, bool, bool, bool]:
     """What an edit brings about where it acts, in the order of the flags above."""
-    beyond = edit.kind in ("project", "reconstruct")
+    beyond = not EDIT_KINDS[edit.kind].takes_slot
     always = beyond or (edit.kind != "scale" and edit.absolute != 0)
     return True, always, edit.kind == "project" and edit.strength != 1, edit.kind == "reconstruct"
 
@@ -221,7 +219,7 @@ def check(rows: Sequence[Sequence[Edit]], reference: Reference, sae: SparseAutoe
 
 def settle(edit: Edit, reference: Reference, sae: SparseAutoencoder) -> Edit:
     """The edit with what its strength comes to filled in where its kind has a unit. Raises EditError."""
-    if edit.kind not in ("set", "steer") or edit.absolute is not None:
+    if not EDIT_KINDS[edit.kind].has_unit or edit.absolute is not None:
         return edit
     sae.columns([edit.feature])  # raises for a feature the SAE does not have
     maximum = float(reference.maximum_F[edit.feature])

@@ -22,6 +22,7 @@ from engine.records.edits import NO_FEATURE, Edit, EditKind, Positions
 from engine.records.events import Cancelled, Event, Failed, Finished, MemoryLeft, Progress, ResultValue, TokenStep
 from engine.records.features import (
     RANK_COLUMNS,
+    RANKED_BY,
     Bin,
     CoActive,
     Describe,
@@ -77,6 +78,7 @@ Request = (
 
 __all__ = [
     "NO_FEATURE",
+    "RANKED_BY",
     "RANK_COLUMNS",
     "Answer",
     "AnswerRow",

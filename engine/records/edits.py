@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Literal
 
 from engine.records.base import Record
@@ -33,3 +34,148 @@ class Edit(Record, frozen=True):
     absolute: float | None = None
     """What the strength of `set` (in units of f) or `steer` (as a multiple of D) comes to, so that another reference
     text changes no recorded edit. The engine fills it in; where it is given, it rules."""
+
+
+@dataclass(frozen=True)
+class EditForm:
+    """A word for an edit: an option of the command line, and what a variant calls it."""
+
+    word: str
+    takes: str
+    """What follows it, such as "FEATURE[=FACTOR]"; "" where nothing does."""
+    help: str
+    example: str = ""
+    """Of what follows it."""
+
+    @property
+    def equals(self) -> tuple[str, ...]:
+        """What may stand between feature and strength: "=", or "" where there is no strength."""
+        if "[=" in self.takes:
+            return "", "="
+        return ("=",) if "=" in self.takes else ("",)
+
+
+@dataclass(frozen=True)
+class KindOfEdit:
+    """What there is to know of a kind but its maths. Texts have places for `feature` and `strength`."""
+
+    forms: tuple[EditForm, ...]
+    choice: str
+    """In the app's form; "" for a kind that is about all features."""
+    meaning: str
+    """What it does, for that form."""
+    says: str
+    """In a sentence."""
+    short: str
+    """What it does in few letters."""
+    done: str
+    """Of several edits that are counted."""
+    says_at_0: str = ""
+    """In place of `says` where the strength is 0, as the next two are; "": nothing else."""
+    short_at_0: str = ""
+    done_at_0: str = ""
+    steps: tuple[float, ...] = (0.0,)
+    """Strengths that + and − step through."""
+    tried: tuple[float, ...] = ()
+    """Strengths that are proposed to be tried side by side."""
+    has_unit: bool = False
+    """Its strength is in units that the reference text gives; `absolute` is what it comes to."""
+    takes_slot: bool = True
+    """It takes nothing but one feature's encoder and decoder: a slot of the edit tensors, a few lines of a script."""
+
+
+EDIT_KINDS: dict[EditKind, KindOfEdit] = {
+    "scale": KindOfEdit(
+        forms=(
+            EditForm("ablate", "FEATURE|@LIST", "set to zero; repeatable, as the next four are", "4133"),
+            EditForm("scale", "FEATURE=FACTOR", "multiply the activation", "4133=0.125"),
+        ),
+        choice="scale (0 ablates)",
+        meaning="f becomes {strength:g} × f: nothing where the feature is silent",
+        says="{feature} x {strength:g}",
+        says_at_0="{feature} ablated",
+        short="×{strength:g}",
+        short_at_0="ablate",
+        done="scaled",
+        done_at_0="ablated",
+        steps=(-1.0, -0.5, 0.0, 0.125, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 5.0),
+        tried=(0.0, 0.25, 0.5, 1.5, 2.0),
+    ),
+    "set": KindOfEdit(
+        forms=(
+            EditForm(
+                "set",
+                "FEATURE=MAXIMA",
+                "set the activation, in units of the feature's maximum on the reference text",
+                "4133=2",
+            ),
+        ),
+        choice="set",
+        meaning="f becomes {strength:g} × its maximum on the reference text, wherever the edit acts",
+        says="{feature} set to {strength:g} x its maximum",
+        short="= {strength:g} max",
+        done="set",
+        steps=(0.0, 0.125, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 5.0),
+        tried=(0.0, 0.5, 1.0, 2.0),
+        has_unit=True,
+    ),
+    "steer": KindOfEdit(
+        forms=(
+            EditForm(
+                "steer",
+                "FEATURE=MAXIMA",
+                "push along the feature's direction wherever it fires or not, in the same units",
+                "4133=3",
+            ),
+        ),
+        choice="steer",
+        meaning="{strength:+g} × its maximum is added along its direction, whether it fires or not",
+        says="{feature} steered by {strength:g}",
+        short="steer {strength:+g}",
+        done="steered",
+        steps=(-5.0, -3.0, -2.0, -1.0, -0.5, -0.25, 0.0, 0.25, 0.5, 1.0, 2.0, 3.0, 5.0),
+        tried=(-2.0, -1.0, 1.0, 2.0),
+        has_unit=True,
+    ),
+    "project": KindOfEdit(
+        forms=(
+            EditForm(
+                "project",
+                "FEATURE[=FACTOR]",
+                "take out what lies along the feature's direction, or leave FACTOR times it",
+                "4133=0.5",
+            ),
+        ),
+        choice="project (0: out)",
+        meaning="the part of the stream along its direction becomes {strength:g} × itself, whether it fires or not",
+        says="{feature} projected to x {strength:g}",
+        says_at_0="{feature} projected out",
+        short="project ×{strength:g}",
+        short_at_0="project out",
+        done="projected",
+        steps=(0.0, 0.125, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0),
+        tried=(0.0, 0.5, 2.0),
+        takes_slot=False,
+    ),
+    "reconstruct": KindOfEdit(
+        forms=(
+            EditForm(
+                "reconstruct",
+                "",
+                "put the SAE's reconstruction in place of the vectors: lossy, what it misses (its error) is dropped",
+            ),
+        ),
+        choice="",
+        meaning="the SAE's reconstruction stands in place of the stream",
+        says="reconstructed, the SAE's error dropped",
+        short="reconstruct",
+        done="reconstructed",
+        takes_slot=False,
+    ),
+}
+"""Every kind. A new one takes its name and a row here, and its maths in generation/edit_tensors and edits."""
+
+
+def edit_forms() -> dict[str, tuple[EditKind, EditForm]]:
+    """Kind and form of every word, in the table's order."""
+    return {form.word: (kind, form) for kind, row in EDIT_KINDS.items() for form in row.forms}

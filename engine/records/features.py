@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Literal
 
 from engine.records.attribution import Effect, Measure
 from engine.records.base import Record
 from engine.records.prompts import FedPrompt, Prompt, PromptSet
-
-RANK_COLUMNS = ("score", "diff", "auroc", "t", "g", "coverage_positive", "coverage_negative", "density", "seed")
 
 Pool = Literal["max", "mean", "sum", "fraction"]
 
@@ -83,6 +82,68 @@ class FeatureRow(Record, frozen=True):
     """Max-T permutation p of the score, corrected for the number of features; None where labelings are too few."""
     loo: int | None = None
     """Worst rank by score when each prompt is left out in turn; None where a set would be empty."""
+
+
+NO_NUMBER = "–"
+
+
+@dataclass(frozen=True)
+class RankColumn:
+    """A number of FeatureRow as a column of the leaderboard, on a terminal and in the app."""
+
+    name: str
+    """The row's field."""
+    meaning: str
+    place: int
+    """In the app the columns stand in this order, as many as fit."""
+    width: int
+    """In the app, with the gap before it."""
+    form: str = ".2f"
+    """A format specification."""
+    app_form: str = ""
+    """The app's, where it is another."""
+    app_heading: str = ""
+    """"": its name."""
+    heading: str = ""
+    """A terminal's; "": its name. Columns of the same heading are one there, their numbers with a / between them."""
+    drop: int = 0
+    """On a narrow terminal the column with the largest number goes first; 0 stays."""
+    ranks: bool = True
+    """Features can be ranked by it; one by which they cannot is left out where no row has a number."""
+
+    def cell(self, row: FeatureRow, form: str = "") -> str:
+        """The row's number."""
+        value = getattr(row, self.name)
+        return NO_NUMBER if value is None else format(value, form or self.form)
+
+
+RANK_COLUMNS = (
+    RankColumn("score", "t, weighted towards rare features", 0, 7, ".3f", ".2f"),
+    RankColumn("diff", "difference of means", 4, 6, ".3f", ".2f", drop=7),
+    RankColumn("auroc", "share of (positive, negative) pairs in which the positive is higher", 3, 7),
+    RankColumn("t", "difference of means over its standard error", 2, 6, drop=1),
+    RankColumn("g", "Hedges' g", 9, 6, drop=6),
+    RankColumn(
+        "p", "how often shuffled sets have any feature with such a score; – where too few shuffles are possible", 1, 8,
+        ".3f", ".2g", drop=4, ranks=False,
+    ),
+    RankColumn("loo", "its worst rank when one prompt is left out", 6, 6, "d", drop=5, ranks=False),
+    RankColumn(
+        "coverage_positive", "share of positive prompts in which it fires", 7, 8, ".0%", app_heading="+fires",
+        heading="cover +/−", drop=3,
+    ),
+    RankColumn(
+        "coverage_negative", "share of negative prompts in which it fires", 8, 8, ".0%", app_heading="−fires",
+        heading="cover +/−", drop=3,
+    ),
+    RankColumn("density", "share of neutral tokens on which it fires", 5, 9, ".2%", drop=2),
+    RankColumn("seed", "plain sum over positives, leading token included", 10, 7, ".1f", drop=8),
+)  # fmt: skip
+"""Every number of FeatureRow, in the order of a terminal's columns. A new one takes its values in features/contrast,
+a field of FeatureRow, and a row here."""
+
+RANKED_BY = tuple(column.name for column in RANK_COLUMNS if column.ranks)
+"""What features can be ranked by."""
 
 
 class Ranking(Record, frozen=True, tag=True):

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from math import inf
-from typing import Literal
+from sys import float_info
+from typing import Any, Literal
 
 from engine.records.attribution import Attribute, FindMinimalSet
 from engine.records.base import Record
@@ -28,6 +28,89 @@ class Sampling(Record, frozen=True):
     """Only tokens at least this probable in units of the likeliest one's probability."""
     stop: tuple[str, ...] = ()
     """A text ends once it contains one of these; the string stays in it."""
+
+
+SEEDS = 2**63
+
+
+@dataclass(frozen=True)
+class Setting:
+    """A field of Sampling: the command line's option, the form's field, its limits, and what is said of it."""
+
+    field: str
+    label: str
+    """What the form and sentences call it."""
+    must_be: str
+    """The limits in words, such as "a whole number, 0 or more"."""
+    help: str
+    """Of the option; %(default)s is its default."""
+    hint: str = ""
+    """In the form's field, while it is empty."""
+    metavar: str | None = None
+    read_as: Callable[[str], Any] = int
+    """Reads what is typed: int, float, or str for a field that holds several texts."""
+    least: float = 0
+    above_least: bool = False
+    """The least is itself too little."""
+    most: float = float_info.max
+    most_in_form: float | None = None
+    """The app's own limit, where it is lower."""
+    limits_choice: bool = False
+    """It leaves fewer tokens to choose from; a sampled text says it where it is not as by default."""
+
+    @property
+    def option(self) -> str:
+        """The command line's."""
+        return f"--{self.field.replace('_', '-')}"
+
+    @property
+    def repeats(self) -> bool:
+        """Whether it holds several values, each given by an option of its own."""
+        return self.read_as is str
+
+    def read(self, text: str) -> Any:
+        """One value as typed. Raises ValueError for one beyond the limits."""
+        value = self.read_as(text)
+        if not self.allows(value):
+            raise ValueError(self.must_be)
+        return value
+
+    def allows(self, value: Any) -> bool:
+        """Whether one value is within the limits."""
+        if self.repeats:
+            return bool(value)
+        return bool(self.least <= value <= self.most and not (self.above_least and value == self.least))
+
+
+SAMPLING = (
+    Setting("max_tokens", "tokens at most", "a whole number, at least 1", "(%(default)s)", least=1, most_in_form=4096),
+    Setting(
+        "stop", "stop strings", "a text that is not empty", "end once it is there; repeatable", "The end | \\n\\n",
+        metavar="STRING", read_as=str,
+    ),
+    Setting("temperature", "temperature", "0 (greedy) or more", "0 is greedy (0)", "0: greedy", read_as=float),
+    Setting(
+        "seed", "seed", "a whole number, 0 or more", "this and the next three for a temperature above 0 (0)",
+        "for a temperature above 0, as all below", most=SEEDS - 1,
+    ),
+    Setting(
+        "top_k", "top-k", "a whole number, or 0 for all tokens", "only the N likeliest tokens (0: all)",
+        "only the so many likeliest tokens; 0: all", metavar="N", most=10**9, limits_choice=True,
+    ),
+    Setting(
+        "top_p", "top-p", "above 0 and at most 1, which is all tokens", "the likeliest that together have P (1)",
+        "only the likeliest with this probability together; 1: all", metavar="P", read_as=float, above_least=True,
+        most=1, limits_choice=True,
+    ),
+    Setting(
+        "min_p", "min-p", "from 0, which is all tokens, to 1",
+        "those at least P times as probable as the likeliest (0)",
+        "only those with this share of the likeliest one's; 0: all", metavar="P", read_as=float, most=1,
+        limits_choice=True,
+    ),
+)  # fmt: skip
+"""Every field of Sampling, in the form's order. A new one takes a field, a row, and what it does in
+generation/sampling."""
 
 
 class EditsFrom(Record, frozen=True):
@@ -202,8 +285,6 @@ def edits_in_force(result: Generated) -> list[Edit]:
     return [edit for edits in lists for edit in edits]
 
 
-SEEDS = 2**63
-
 MOST_SAMPLES = 4096
 """Rows that a batch may come to, some times over."""
 
@@ -212,10 +293,10 @@ MOST_CONTROLS = 10_000
 
 def check_sampling(sampling: Sampling, samples: int = 1) -> None:
     """Raises UsageError for settings that make no sense."""
-    if sampling.max_tokens < 1:
-        raise UsageError("--max-tokens must be at least 1.")
-    if not 0 <= sampling.temperature < inf:
-        raise UsageError("--temperature must be 0 (greedy) or more.")
+    for setting in SAMPLING:
+        value = getattr(sampling, setting.field)
+        if not all(map(setting.allows, value if setting.repeats else (value,))):
+            raise UsageError(f"{setting.option} must be {setting.must_be}.")
     if not 1 <= samples <= MOST_SAMPLES:
         raise UsageError(f"--samples must be between 1 and {MOST_SAMPLES:,}.")
     if samples > 1 and sampling.temperature == 0:
@@ -224,14 +305,6 @@ def check_sampling(sampling: Sampling, samples: int = 1) -> None:
         )
     if not 0 <= sampling.seed <= SEEDS - samples:
         raise UsageError(f"--seed must be between 0 and {SEEDS - samples}.")
-    if sampling.top_k < 0:
-        raise UsageError("--top-k must be 0 (all tokens) or more.")
-    if not 0 < sampling.top_p <= 1:
-        raise UsageError("--top-p must be above 0 and at most 1.")
-    if not 0 <= sampling.min_p <= 1:
-        raise UsageError("--min-p must be between 0 and 1.")
-    if not all(sampling.stop):
-        raise UsageError("--stop must not be empty.")
     check_encoding(*sampling.stop)
 
 
@@ -266,9 +339,12 @@ def check_causes(request: Attribute | FindMinimalSet) -> None:
         raise UsageError("--top must be at least 1, --exact at least 0.")
 
 
-def first_difference(a: Sequence[int], b: Sequence[int]) -> int | None:
+def first_difference(one: Sequence[object], other: Sequence[object]) -> int | None:
     """Index of the first place where two runs differ, the shorter one's end included; None if they are equal."""
-    for index, (x, y) in enumerate(zip(a, b, strict=False)):
-        if x != y:
-            return index
-    return None if len(a) == len(b) else min(len(a), len(b))
+    at = first_unlike(one, other)
+    return min(len(one), len(other)) if at is None and len(one) != len(other) else at
+
+
+def first_unlike(one: Sequence[object], other: Sequence[object], start: int = 0) -> int | None:
+    """The first index from `start` on at which both have an item, and another one; None where there is none."""
+    return next((i for i in range(start, min(len(one), len(other))) if one[i] != other[i]), None)

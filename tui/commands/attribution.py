@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from engine.records import NO_FEATURE, Attribute, Attribution, FindMinimalSet, Loaded, Measure, MinimalSet
 from engine.records import attribution as measures
+from engine.records.attribution import candidates
 from engine.records.errors import UsageError
+from engine.records.measures import is_current
+from engine.records.words.attribution import measure_in_short
 from engine.records.words.numbers import count_in_words
 from tui.commands import features
 from tui.screens.effects_page import CausesScreen
@@ -17,7 +20,6 @@ from tui.screens.measure_forms import (
     TYPED_EXAMPLE,
     UNMEASURED,
     answers_to_compare,
-    candidates,
     check_set,
     first_choice,
     measure_of,
@@ -26,7 +28,7 @@ from tui.screens.measure_forms import (
 )
 from tui.screens.minimal_set_page import MinimalSetScreen
 from tui.services.context import Context
-from tui.state.effects import ALL, LISTED, Choice, is_current, measure_in_words
+from tui.state.effects import ALL, LISTED, Choice
 from tui.widgets.forms import Field, Sheet, Values
 
 # ---- attribution
@@ -180,7 +182,7 @@ def ask_set(context: Context, found: Attribution, leave: CausesScreen) -> None:
         request = wanted(values)
         kept = f"{count_in_words(len(facts), 'question')} of fact to be kept" if facts else "no questions of fact"
         count = count_in_words(len(request.candidates), "candidate")
-        lines = [measure_in_words(request.measure), f"{count}: those that take some of it away", kept]
+        lines = [measure_in_short(request.measure), f"{count}: those that take some of it away", kept]
         if stale(context, request.measure, leave.pair):
             lines.append("⚠ the probes have changed since: A measures effects again")
         return "\n".join(lines)

@@ -8,13 +8,21 @@ from engine.files import prompt_sets
 from engine.files.session import EditSlot
 from engine.loading.demo import feature_lists
 from engine.records import NO_FEATURE, Edit
+from engine.records.edits import EDIT_KINDS
 from engine.records.errors import UsageError
-from engine.records.words.edits import FIRST_STEP, LOSSY
+from engine.records.words.edits import (
+    FIRST_STEP,
+    LOSSY,
+    PLACES,
+    change_in_short,
+    edit_in_short,
+    edits_in_short,
+    meaning_of,
+)
 from tui.commands import features
-from tui.screens.text_forms import KINDS, MEANINGS, check_edit, check_tried, edit_of, numbers
+from tui.screens.text_forms import check_edit, check_tried, edit_of, kinds, numbers
 from tui.services.context import Context
-from tui.state import edits as strengths
-from tui.state.edits import PLACES, edit_in_words, edits_in_words, strength_in_words
+from tui.state.edits import variants
 from tui.widgets.forms import Field, Sheet, Values
 
 
@@ -51,16 +59,17 @@ def ask_edit(context: Context, feature: int) -> None:
     """Kind, strength and place; of the reconstruction, which has only one kind, the place."""
     slot = context.study.slot(feature) or EditSlot(feature)
     whole = feature == NO_FEATURE
-    kind = next((name for name, kind in KINDS.items() if kind == slot.kind), next(iter(KINDS)))
+    names = tuple(kinds())
+    kind = EDIT_KINDS[slot.kind].choice or names[0]
     of_a_feature = (
-        Field("kind", "what", kind, choices=tuple(KINDS)),
+        Field("kind", "what", kind, choices=names),
         Field("strength", "strength", f"{slot.strength:g}", "a number"),
     )
     where = Field("at", "where", PLACES[slot.at], choices=tuple(PLACES.values()))
 
     def summary(values: Values) -> str:
         edit = edit_of(feature, values)
-        lines = [edit_in_words(edit), MEANINGS[edit.kind].format(edit.strength)]
+        lines = [edit_in_short(edit), meaning_of(edit)]
         lines += [LOSSY] * whole + [FIRST_STEP] * (edit.at == "first-step")
         return "\n".join(lines)
 
@@ -84,7 +93,7 @@ def publish(context: Context, feature: int) -> None:
         context.desk.notify(f"{error.message} {error.remedy}")
         return
     context.study.put_edits(edits)
-    context.desk.notify(f"As published with {prompts.name}: {edits_in_words(edits)}. u takes it back.")
+    context.desk.notify(f"As published with {prompts.name}: {edits_in_short(edits)}. u takes it back.")
 
 
 def ask_strengths(context: Context, feature: int) -> None:
@@ -96,15 +105,15 @@ def ask_strengths(context: Context, feature: int) -> None:
         return
     edit = slot.edit() if slot is not None else Edit(feature)
     now = edit.strength if slot is not None and slot.on else None
-    proposed = ", ".join(f"{s:g}" for s in strengths.TRIED[edit.kind] if s != now)
+    proposed = ", ".join(f"{s:g}" for s in EDIT_KINDS[edit.kind].tried if s != now)
 
     def tried(values: Values) -> tuple[tuple[Edit, ...], ...]:
-        return strengths.variants(study.edits(), edit, numbers(values["strengths"]))
+        return variants(study.edits(), edit, numbers(values["strengths"]))
 
     def summary(values: Values) -> str:
-        what = [strength_in_words(msgspec.structs.replace(edit, strength=s)) for s in numbers(values["strengths"])]
+        what = [change_in_short(msgspec.structs.replace(edit, strength=s)) for s in numbers(values["strengths"])]
         return (
-            f"edited: {edits_in_words(study.edits())}\n"
+            f"edited: {edits_in_short(study.edits())}\n"
             f"beside it, in the same batch, {feature}: {', '.join(what)}\n[ and ] turn from one to the next"
         )
 

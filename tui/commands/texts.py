@@ -13,7 +13,7 @@ from engine.records.words.edits import settled
 from engine.records.words.rich_text import Text
 from tui.screens.kept_texts import Branches, Chosen
 from tui.screens.reports import probe_table
-from tui.screens.text_forms import ACTS, RESTARTS, check_settings, from_a_line, in_a_line, sampling_of
+from tui.screens.text_forms import ACTS, RESTARTS, check_settings, from_a_line, in_a_line, sampling_fields, sampling_of
 from tui.services.context import Context
 from tui.state.texts import siblings
 from tui.widgets.dialogs import Choice, Choose
@@ -91,13 +91,7 @@ def change_settings(context: Context) -> None:
     fields = (
         Field("form", "question is fed", "raw" if work.raw else "chat", choices=("chat", "raw")),
         Field("prefill", "prefill", in_a_line(work.prefill), "how the answer begins; \\n: a line break"),
-        Field("tokens", "tokens at most", str(now.max_tokens)),
-        Field("stop", "stop strings", " | ".join(map(in_a_line, now.stop)), "The end | \\n\\n"),
-        Field("temperature", "temperature", f"{now.temperature:g}", "0: greedy"),
-        Field("seed", "seed", str(now.seed), "for a temperature above 0, as all below"),
-        Field("top_k", "top-k", str(now.top_k), "only the so many likeliest tokens; 0: all"),
-        Field("top_p", "top-p", f"{now.top_p:g}", "only the likeliest with this probability together; 1: all"),
-        Field("min_p", "min-p", f"{now.min_p:g}", "only those with this share of the likeliest one's; 0: all"),
+        *sampling_fields(now),
         Field("samples", "samples", str(work.samples), "how often each text is sampled"),
         Field("toggle", "a toggled edit", RESTARTS if work.restart else ACTS, choices=(ACTS, RESTARTS)),
     )

@@ -15,8 +15,9 @@ from textual.message import Message
 from textual.widgets import Input, Static
 
 from engine.files.session import Workspace
-from engine.records import Edit, Generate, Generated, Sampling, TokenStep
+from engine.records import Edit, Generate, Generated, TokenStep
 from engine.records.words.rich_text import Text
+from engine.records.words.texts import limits_in_words
 from tui.panes.text_pair import Arms
 from tui.state.effects import strings_in_words
 from tui.state.texts import FIRST, Pair, kl_kept, positions_of, schedule_of
@@ -289,11 +290,9 @@ probes)."""
 
 def settings_in_words(work: Workspace) -> str:
     """How the question is asked: what is always to be known, and whatever else is not as by default."""
-    now, usual = work.sampling, Sampling()
+    now = work.sampling
     parts = [f"sampled at {now.temperature:g}, seed {now.seed}" if now.temperature else "greedy"]
-    limits = (("top-k", now.top_k, usual.top_k), ("top-p", now.top_p, usual.top_p), ("min-p", now.min_p, usual.min_p))
-    if now.temperature:
-        parts += [f"{name} {value:g}" for name, value, default in limits if value != default]
+    parts += limits_in_words(now) if now.temperature else []
     parts += [f"{work.samples} samples"] * (work.samples > 1)
     parts += [f"{now.max_tokens} tokens", "raw" if work.raw else "chat"]
     parts += [f"stops at {strings_in_words(now.stop)}"] * bool(now.stop)

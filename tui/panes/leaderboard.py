@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import inf
 from typing import ClassVar
@@ -15,7 +15,8 @@ from textual.message import Message
 from textual.widgets import DataTable, Input, Static
 
 from engine.files.session import EditSlot
-from engine.records import FeatureRow, Ranking
+from engine.records import RANK_COLUMNS, FeatureRow, Ranking
+from engine.records.features import NO_NUMBER, RankColumn
 from engine.records.words.rich_text import Text
 from engine.records.words.tokens import tokens_in_words
 from tui.state.effects import Effects
@@ -43,18 +44,6 @@ class Column:
     """It is there once there is an attribution."""
 
 
-def number(name: str, form: str = ".2f") -> Cell:
-    """A cell with a number of the row; NONE where there is none."""
-
-    def cell(row: FeatureRow, effects: Effects | None) -> str:
-        value = getattr(row, name)
-        return NONE if value is None else format(value, form)
-
-    return cell
-
-
-NONE = "–"
-
 TOKENS_WIDTH = 16
 """At least."""
 
@@ -63,27 +52,44 @@ FIXED_WIDTH = 11
 
 FALLBACK_WIDTH = 48
 
-COLUMNS = (
-    Column("score", "score", number("score"), 7),
-    Column("effect", "effect", lambda row, effects: effects.words(row.feature) if effects else NONE, 8, True),
-    Column("evidence", None, lambda row, effects: effects.evidence(row.feature) if effects else NONE, 11, True),
-    Column("p", None, number("p", ".2g"), 8),
-    Column("t", "t", number("t"), 6),
-    Column("auroc", "auroc", number("auroc"), 7),
-    Column("diff", "diff", number("diff"), 6),
-    Column("density", "density", number("density", ".2%"), 9),
-    Column("loo", "loo", number("loo", "d"), 6),
-    Column("+fires", "coverage_positive", number("coverage_positive", ".0%"), 8),
-    Column("−fires", "coverage_negative", number("coverage_negative", ".0%"), 8),
-    Column("g", "g", number("g"), 6),
-    Column("seed", "seed", number("seed", ".1f"), 7),
-)
-"""In the order in which they are shown as far as they fit; one without any number goes last."""
-
-FEW_LABELINGS = 1000
-
 HERE = ("effect", "loo")
 """What the rows there are get sorted by here, without ranking again."""
+
+
+def shown(column: RankColumn) -> Column:
+    """A column of the ranking."""
+    by = column.name if column.ranks or column.name in HERE else None
+    heading = column.app_heading or column.name
+    return Column(heading, by, lambda row, effects: column.cell(row, column.app_form), column.width)
+
+
+def of_effects(say: Callable[[Effects, int], str]) -> Cell:
+    """A cell that says something of a feature's effect."""
+    return lambda row, effects: say(effects, row.feature) if effects else NO_NUMBER
+
+
+def columns(ranked: Sequence[RankColumn]) -> tuple[Column, ...]:
+    """These columns of the ranking in their places, and behind the first those of an attribution."""
+    first, *others = map(shown, sorted(ranked, key=lambda column: column.place))
+    return (
+        first,
+        Column("effect", "effect", of_effects(Effects.words), 8, True),
+        Column("evidence", None, of_effects(Effects.evidence), 11, True),
+        *others,
+    )
+
+
+COLUMNS = columns(RANK_COLUMNS)
+"""In the order in which they are shown as far as they fit; one without any number goes last."""
+
+
+def meanings(ranked: Sequence[RankColumn]) -> str:
+    """What these columns are, in the order of their places."""
+    in_place = sorted(ranked, key=lambda column: column.place)
+    return " · ".join(f"{column.app_heading or column.name}: {column.meaning}" for column in in_place)
+
+
+FEW_LABELINGS = 1000
 
 
 class FeatureTable(DataTable[Text]):
@@ -129,16 +135,12 @@ class LeaderboardPane(Vertical):
         Binding("w", "weight", "Weight", show=False, id="features.weight",
                 tooltip="Rank with, or without, the weight towards rare features"),
     ]  # fmt: skip
-    HELP = """\
-A feature high up is associated with the behaviour, no more: A finds which ones influence an answer. score: t, weighted
-towards rare features (w: with or without) · effect: what ablating it does to the measure of the last attribution (−12%:
-it takes 12% of it away), ≈ where it is only estimated · evidence: influences where the exact effect is larger than that
-of 95% of features about as active, else associated · p: how often shuffled sets have any feature with such a score; –
-where too few shuffles are possible · t: difference of means over its standard error · auroc: share of (positive,
-negative) pairs in which the positive is higher · diff: difference of means · density: share of neutral tokens on which
-it fires · loo: its worst rank when one prompt is left out · +fires, −fires: share of prompts in which it fires · g:
-Hedges' g · seed: plain sum over positives, leading token included. ▣ edited, ▢ its edit is off, • pinned. # jumps to
-any feature by its number."""
+    HELP = f"""\
+A feature high up is associated with the behaviour, no more: A finds which ones influence an answer. effect: what
+ablating it does to the measure of the last attribution (−12%: it takes 12% of it away), ≈ where it is only estimated ·
+evidence: influences where the exact effect is larger than that of 95% of features about as active, else associated ·
+{meanings(RANK_COLUMNS)}. w ranks with, or without, the weight. ▣ edited, ▢ its edit is off, • pinned. # jumps to any
+feature by its number."""
 
     @dataclass
     class FeatureMoved(Message):
@@ -295,7 +297,7 @@ any feature by its number."""
     def _columns(self, ranking: Ranking) -> list[Column]:
         """The columns there is something to say in, then those that have no number in any row."""
         found = [c for c in COLUMNS if self._effects is not None or not c.of_effects]
-        empty = {c for c in found if all(c.cell(row, self._effects) == NONE for row in ranking.features)}
+        empty = {c for c in found if all(c.cell(row, self._effects) == NO_NUMBER for row in ranking.features)}
         return sorted(found, key=lambda c: c in empty)
 
     def _tokens_width(self, columns: list[Column]) -> int:

@@ -9,21 +9,11 @@ from textual.app import ComposeResult
 from textual.containers import Horizontal
 
 from engine.records import AnswersScored, Edit, EditsFrom, Generate, Generated, TokenStep
-from engine.records.words.edits import asked
+from engine.records.texts import first_unlike
+from engine.records.words.edits import asked, edits_in_short
 from tui.panes.text_view import ArmView
-from tui.state.edits import change_in_words, edits_in_words, schedule_in_words
-from tui.state.texts import (
-    FIRST,
-    Pair,
-    Rows,
-    differing,
-    first_difference,
-    name_of,
-    prompt_of,
-    schedule_of,
-    unlike,
-    without_end,
-)
+from tui.state.edits import change_in_words, schedule_in_words
+from tui.state.texts import FIRST, Pair, Rows, differing, name_of, prompt_of, schedule_of, unlike, without_end
 from tui.widgets.token_text import DIFFERS, MASKED, TURNED, TURNED_DIFFERS, Passage
 
 LEFT, RIGHT = 0, 1
@@ -140,7 +130,7 @@ class Arms(Horizontal):
         if texts[RIGHT] and not before[RIGHT]:
             self._go(len(texts[RIGHT]))  # at the end, where it stays while tokens come
         if self.apart is None:
-            self.apart = first_difference(*texts, min(before))
+            self.apart = first_unlike(*texts, min(before))
 
     def show(self, found: Generated, pair: Pair | None = None) -> None:
         """A finished text, differing tokens aligned and marked; the cursor stays where it was, or where it parts."""
@@ -205,7 +195,7 @@ class Arms(Horizontal):
         """Both texts anew, and their headings."""
         texts = self._texts()
         marks = differing(*texts) if self._result is not None else unlike(*texts)
-        self.apart = first_difference(*texts)
+        self.apart = first_unlike(*texts)
         if self.apart is None and self._result is not None and len(texts[LEFT]) != len(texts[RIGHT]):
             self.apart = min(map(len, texts))
         for side, view in enumerate(self.views):
@@ -234,7 +224,7 @@ class Arms(Horizontal):
         if pair.variant is not None:
             others = asked(self._edits)
             of_its_own = tuple(e for e in self._variants[pair.variant] if asked((e,))[0] not in others)
-            right = f"variant: {edits_in_words(of_its_own or self._variants[pair.variant])}"
+            right = f"variant: {edits_in_short(of_its_own or self._variants[pair.variant])}"
         else:
             right = f"edited: {schedule_in_words(self.changes)}" if self.changes else "edited"
         titles = [sample + right]

@@ -13,11 +13,12 @@ from textual.widgets import DataTable
 from engine.records import AttributedFeature, Attribution, Loaded
 from engine.records import attribution as measures
 from engine.records.attribution import listed
+from engine.records.words.attribution import measure_in_short
 from engine.records.words.numbers import count_in_words
 from engine.records.words.rich_text import Text
 from engine.records.words.tokens import visible
 from tui.services.context import Context
-from tui.state.effects import Effects, effect_in_words, measure_in_words, number
+from tui.state.effects import Effects, effect_in_words, number
 from tui.widgets.page import Report
 from tui.widgets.table_page import TablePage, name_cell, right
 
@@ -146,7 +147,7 @@ def about(found: Attribution, stale: str) -> Text:
     """What was measured, and how far to trust it."""
     measure = found.request.measure
     text = Text()
-    text.append(measure_in_words(measure), "bold")
+    text.append(measure_in_short(measure), "bold")
     text.append(f"\nBaseline {number(found.baseline, 3)} {measures.unit_of(found.slope)}")
     if found.probes:
         values, masses = [p.value for p in found.probes], [p.mass for p in found.probes]

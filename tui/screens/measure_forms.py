@@ -6,10 +6,11 @@ from math import isfinite
 
 from engine.records import Answer, Attribution, Measure, Probe
 from engine.records import attribution as measures
-from engine.records.attribution import listed
 from engine.records.errors import UsageError
+from engine.records.measures import typed_answer, with_answers
+from engine.records.words.attribution import measure_in_short
 from engine.records.words.numbers import count_in_words
-from tui.state.effects import Choice, measure_in_words, strings_in_words, typed_answer, with_answers
+from tui.state.effects import Choice, strings_in_words
 from tui.widgets.fields import is_whole
 from tui.widgets.forms import Values
 
@@ -112,7 +113,7 @@ def summary_of(measure: Measure) -> str:
     lines = [
         f"log p of {strings_in_words(answers[measure.toward])}",
         f"− log p of {strings_in_words(answers[measure.against])}",
-        measure_in_words(measure),
+        measure_in_short(measure),
     ]
     facts = len(measures.facts(measure.probes))
     others = len(measure.probes) - facts - len(probes)
@@ -121,13 +122,6 @@ def summary_of(measure: Measure) -> str:
     if facts:
         lines.append(f"{count_in_words(facts, 'question')} of fact left out")
     return "\n".join(lines)
-
-
-def candidates(found: Attribution, estimated: bool) -> tuple[int, ...]:
-    """Features whose ablation takes some of the measure away, most first; ablated ones before `estimated` ones."""
-    rows = [row for row in listed(found) if (measures.share_of_baseline(found, row) or 0) > 0]
-    rows.sort(key=lambda row: (row.exact is None, -(measures.share_of_baseline(found, row) or 0)))
-    return tuple(row.feature for row in rows if estimated or row.exact is not None)
 
 
 def share_of(found: Attribution, features: tuple[int, ...]) -> float:

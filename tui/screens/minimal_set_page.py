@@ -12,9 +12,10 @@ from textual.widgets import DataTable
 from engine.records import MinimalSet
 from engine.records import attribution as measures
 from engine.records.attribution import beaten, set_evidence
+from engine.records.words.attribution import measure_in_short
 from engine.records.words.numbers import count_in_words
 from engine.records.words.rich_text import Text
-from tui.state.effects import measure_in_words, number
+from tui.state.effects import number
 from tui.widgets.table_page import TablePage, name_cell, right
 
 FACTS_KEPT = 0.9
@@ -90,7 +91,7 @@ def about(found: MinimalSet) -> Text:
     reached = "reached" if found.reached else "not reached"
     change = f"{number(found.baseline, 3)} → {number(found.ablated, 3)} {measures.unit_of(found.slope)}"
     text.append(f"{count}: {found.share:.0%} of the measure taken away ({request.share:.0%} wanted: {reached})", "bold")
-    text.append(f"\n{measure_in_words(request.measure)} · {change}")
+    text.append(f"\n{measure_in_short(request.measure)} · {change}")
     text.append(f"\n{harm(found)} · {found.n_tried:,} sets tried, each by running the layers above the hook")
     text.append(f" in {found.dtype}\n")
     text.append(controls(found))

@@ -3,29 +3,22 @@
 from __future__ import annotations
 
 from math import isfinite
+from typing import Any
 
 from engine.records import NO_FEATURE, Edit, EditKind, Positions, Sampling
-from tui.state.edits import PLACES
+from engine.records.edits import EDIT_KINDS
+from engine.records.texts import SAMPLING, Setting
+from engine.records.words.edits import PLACES
 from tui.widgets.fields import is_whole
-from tui.widgets.forms import Values
+from tui.widgets.forms import Field, Values
 
 MOST_TRIED = 15
 """Strengths side by side: each is a row of the batch."""
 
-KINDS: dict[str, EditKind] = {
-    "scale (0 ablates)": "scale",
-    "set": "set",
-    "steer": "steer",
-    "project (0: out)": "project",
-}
 
-MEANINGS: dict[EditKind, str] = {
-    "scale": "f becomes {0:g} × f: nothing where the feature is silent",
-    "set": "f becomes {0:g} × its maximum on the reference text, wherever the edit acts",
-    "steer": "{0:+g} × its maximum is added along its direction, whether it fires or not",
-    "project": "the part of the stream along its direction becomes {0:g} × itself, whether it fires or not",
-    "reconstruct": "the SAE's reconstruction stands in place of the stream",
-}
+def kinds() -> dict[str, EditKind]:
+    """The kinds of a feature's edit, by what the form calls them."""
+    return {row.choice: kind for kind, row in EDIT_KINDS.items() if row.choice}
 
 
 def edit_of(feature: int, values: Values) -> Edit:
@@ -33,7 +26,7 @@ def edit_of(feature: int, values: Values) -> Edit:
     at: Positions = next(at for at, words in PLACES.items() if words == values["at"])
     if feature == NO_FEATURE:
         return Edit(kind="reconstruct", at=at)
-    return Edit(feature, float(values["strength"]), KINDS[values["kind"]], at)
+    return Edit(feature, float(values["strength"]), kinds()[values["kind"]], at)
 
 
 def check_edit(values: Values) -> str:
@@ -68,8 +61,6 @@ ACTS, RESTARTS = "acts on the next token", "restarts the text"
 
 MOST_SAMPLES = 16
 
-MOST_TOKENS = 4096
-
 # ---- settings as typed
 
 
@@ -88,43 +79,47 @@ def stops_of(text: str) -> tuple[str, ...]:
     return tuple(from_a_line(part) for part in text.split(" | ") if part)
 
 
+def sampling_fields(sampling: Sampling) -> list[Field]:
+    """The form's fields that say how tokens are chosen."""
+    return [Field(row.field, row.label, as_typed(row, getattr(sampling, row.field)), row.hint) for row in SAMPLING]
+
+
+def as_typed(setting: Setting, value: Any) -> str:
+    """The value of a setting as the form shows it."""
+    if setting.repeats:
+        return " | ".join(map(in_a_line, value))
+    return str(value) if setting.read_as is int else f"{value:g}"
+
+
 def sampling_of(values: dict[str, str]) -> Sampling:
     """The sampling that a form says."""
-    return Sampling(
-        int(values["tokens"]),
-        float(values["temperature"]),
-        int(values["seed"]),
-        int(values["top_k"]),
-        float(values["top_p"]),
-        float(values["min_p"]),
-        stops_of(values["stop"]),
-    )
+    read: dict[str, Any] = {}
+    for row in SAMPLING:
+        text = values[row.field]
+        read[row.field] = stops_of(text) if row.repeats else row.read(text)
+    return Sampling(**read)
+
+
+def problem_with(setting: Setting, text: str) -> str:
+    """What is wrong with a setting as typed; "" if nothing is."""
+    most = setting.most_in_form
+    try:
+        value = setting.read(text)
+    except ValueError:
+        value = None
+    if value is not None and (most is None or value <= most):
+        return ""
+    return f"{setting.label}: {setting.must_be}{'' if most is None else f' and at most {most:,}'}."
 
 
 def check_settings(values: dict[str, str]) -> str:
     """What is wrong with the generation settings; "" if nothing is."""
-    if not is_whole(values["tokens"], 1, MOST_TOKENS):
-        return f"tokens at most: a whole number from 1 to {MOST_TOKENS}."
-    if not is_number(values["temperature"], 0, 100):
-        return "temperature: 0 (greedy) or more."
-    if not is_whole(values["seed"], 0, 2**63 - 1):
-        return "seed: a whole number, 0 or more."
-    if not is_whole(values["top_k"], 0, 10**9):
-        return "top-k: a whole number, or 0 for all tokens."
-    if not is_number(values["top_p"], 0, 1) or float(values["top_p"]) == 0:
-        return "top-p: a number above 0, and 1 for all tokens."
-    if not is_number(values["min_p"], 0, 1):
-        return "min-p: a number from 0, for all tokens, to 1."
+    for setting in SAMPLING:
+        problem = "" if setting.repeats else problem_with(setting, values[setting.field])
+        if problem:
+            return problem
     if not is_whole(values["samples"], 1, MOST_SAMPLES):
         return f"samples: a whole number from 1 to {MOST_SAMPLES}."
     if int(values["samples"]) > 1 and float(values["temperature"]) == 0:
         return "samples: greedy ones are all the same; give a temperature above 0."
     return ""
-
-
-def is_number(text: str, least: float, most: float) -> bool:
-    """Whether it is a number in this range."""
-    try:
-        return least <= float(text) <= most
-    except ValueError:
-        return False

@@ -1,4 +1,4 @@
-"""Edits as the list holds them: strengths and places they move through, and how they are worded. No widgets."""
+"""Edits as the list holds them: how they move through strengths and places, and their lines. No widgets."""
 
 from __future__ import annotations
 
@@ -7,39 +7,16 @@ from collections.abc import Sequence
 import msgspec
 
 from engine.files.session import EditSlot
-from engine.records import NO_FEATURE, Edit, EditKind, EditsFrom, Positions
-from engine.records.words.edits import EDITS_SPELLED_OUT
-from engine.records.words.edits import edits_in_words as many_edits_in_words
+from engine.records import NO_FEATURE, Edit, EditsFrom, Positions
+from engine.records.edits import EDIT_KINDS
+from engine.records.words.edits import PLACES, POSITIONS, change_in_short, edits_in_short
 
 replace = msgspec.structs.replace
-
-STEPS: dict[EditKind, tuple[float, ...]] = {
-    "scale": (-1.0, -0.5, 0.0, 0.125, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 5.0),
-    "set": (0.0, 0.125, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 5.0),
-    "steer": (-5.0, -3.0, -2.0, -1.0, -0.5, -0.25, 0.0, 0.25, 0.5, 1.0, 2.0, 3.0, 5.0),
-    "project": (0.0, 0.125, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0),
-    "reconstruct": (0.0,),
-}
-"""Strengths that + and − step through. Steering by 0 changes nothing, nor do a scale or a projection of 1."""
-
-USUAL: dict[EditKind, float] = {"scale": 0.0, "set": 1.0, "steer": 1.0, "project": 0.0, "reconstruct": 0.0}
-"""What an edit of a kind is put to where nobody says."""
-
-POSITIONS: tuple[Positions, ...] = ("all", "prompt", "generated", "last", "first-step")
-
-TRIED: dict[EditKind, tuple[float, ...]] = {
-    "scale": (0.0, 0.25, 0.5, 1.5, 2.0),
-    "set": (0.0, 0.5, 1.0, 2.0),
-    "steer": (-2.0, -1.0, 1.0, 2.0),
-    "project": (0.0, 0.5, 2.0),
-    "reconstruct": (),
-}
-"""Strengths that are proposed to be tried side by side."""
 
 
 def stepped(slot: EditSlot, steps: int) -> EditSlot:
     """So many steps stronger, from the nearest of the known strengths; switched on."""
-    known = STEPS[slot.kind]
+    known = EDIT_KINDS[slot.kind].steps
     at = min(range(len(known)), key=lambda i: abs(known[i] - slot.strength))
     strength = known[max(0, min(len(known) - 1, at + steps))]
     return with_strength(slot, strength)
@@ -74,49 +51,6 @@ def variants(edits: tuple[Edit, ...], edit: Edit, strengths: tuple[float, ...]) 
     return tuple((*others[:at], e, *others[at:]) for e in tried)
 
 
-PLACES: dict[Positions, str] = {
-    "all": "all tokens",
-    "prompt": "prompt",
-    "generated": "generated",
-    "last": "last of prompt",
-    "first-step": "first step",
-}
-
-RECONSTRUCTS = "reconstruct"
-
-
-def strength_in_words(edit: Edit) -> str:
-    """What an edit does, in few letters: "ablate", "×0.125", "= 2 max", "steer +2", "project out"."""
-    match edit.kind:
-        case "scale":
-            return "ablate" if edit.strength == 0 else f"×{edit.strength:g}"
-        case "set":
-            return f"= {edit.strength:g} max"
-        case "steer":
-            return f"steer {edit.strength:+g}"
-        case "project":
-            return "project out" if edit.strength == 0 else f"project ×{edit.strength:g}"
-        case "reconstruct":
-            return RECONSTRUCTS
-
-
-def edit_in_words(edit: Edit) -> str:
-    """Such as "4133 ×0.125 at prompt"; a reconstruction, which is about all features, is called lossy."""
-    what = f"{RECONSTRUCTS} (lossy)" if edit.kind == "reconstruct" else f"{edit.feature} {strength_in_words(edit)}"
-    return what if edit.at == "all" else f"{what} at {PLACES[edit.at]}"
-
-
-def edits_in_words(edits: Sequence[Edit]) -> str:
-    """All of them, a place they share said once; many are counted."""
-    if len(edits) > EDITS_SPELLED_OUT:
-        return many_edits_in_words(edits)
-    places = {edit.at for edit in edits}
-    if len(edits) > 1 and len(places) == 1 and "all" not in places:
-        everywhere = (msgspec.structs.replace(edit, at="all") for edit in edits)
-        return f"{', '.join(map(edit_in_words, everywhere))}, all at {PLACES[edits[0].at]}"
-    return ", ".join(map(edit_in_words, edits)) or "no edits"
-
-
 def schedule_in_words(schedule: Sequence[EditsFrom]) -> str:
     """Such as "no edits → from token 12: 4133 ablate"."""
     return " → ".join(map(change_in_words, schedule))
@@ -125,10 +59,10 @@ def schedule_in_words(schedule: Sequence[EditsFrom]) -> str:
 def change_in_words(change: EditsFrom) -> str:
     """Such as "from token 12: 4133 ablate"; the edits alone where they are those from the start."""
     start = f"from token {change.token_index + 1}: " if change.token_index else ""
-    return start + edits_in_words(change.edits)
+    return start + edits_in_short(change.edits)
 
 
 def effect_in_words(slot: EditSlot) -> str:
     """What an edit does and, unless that is everywhere, where."""
     place = "" if slot.at == "all" else f" {PLACES[slot.at]}"
-    return strength_in_words(slot) + place
+    return change_in_short(slot) + place

@@ -5,14 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import msgspec
-
-from engine.records import Answer, AttributedFeature, Attribution, Measure, Probe
+from engine.records import AttributedFeature, Attribution
 from engine.records import attribution as measures
-from engine.records.words.numbers import count_in_words
 from engine.records.words.tokens import visible
-
-replace = msgspec.structs.replace
 
 ALL, LISTED = "all features", "the leaderboard's"
 
@@ -74,59 +69,6 @@ def percent(share: float) -> str:
 def number(value: float, digits: int = 2) -> str:
     """With a sign."""
     return f"{value:+.{digits}f}".replace("-", "−")
-
-
-# ---- the measure
-
-
-def again(measure: Measure, probes: Sequence[Probe]) -> Measure:
-    """The same measure on these probes. Answers that were typed for it, and are in no probe, are put in again."""
-    measured = measures.measured_probes(measure)
-    known = measures.answer_names(probes)
-    wanted = measured[0].answers if measured else ()
-    typed = [a for a in wanted if a.name in (measure.toward, measure.against) and is_typed(a) and a.name not in known]
-    return Measure(with_answers(probes, typed), measure.toward, measure.against)
-
-
-TYPED = " (typed)"
-"""Marks a typed answer whose strings are the name of another one."""
-
-
-def typed_answer(strings: tuple[str, ...], names: Sequence[str]) -> Answer:
-    """An answer that is called what it consists of; `names` are taken."""
-    name = "|".join(strings)
-    return Answer(name + TYPED if name in names else name, strings)
-
-
-def is_typed(answer: Answer) -> bool:
-    """Whether it was typed for a measure."""
-    return answer.name.removesuffix(TYPED) == "|".join(answer.strings)
-
-
-def with_answers(probes: Sequence[Probe], answers: Sequence[Answer]) -> tuple[Probe, ...]:
-    """The probes with more answers to track; questions of fact stay as they are."""
-    return tuple(p if p.right else replace(p, answers=(*p.answers, *answers)) for p in probes)
-
-
-def is_current(measure: Measure, probes: Sequence[Probe]) -> bool:
-    """Whether these probes still measure that."""
-    return bool(essence(measure)) and essence(measure) == essence(again(measure, probes))
-
-
-def essence(measure: Measure) -> list[Probe]:
-    """What the measure depends on: its probes, with nothing but the two answers."""
-    names = (measure.toward, measure.against)
-    return [
-        replace(p, answers=tuple(sorted((a for a in p.answers if a.name in names), key=lambda a: a.name)))
-        for p in measures.measured_probes(measure)
-    ]
-
-
-def measure_in_words(measure: Measure) -> str:
-    """Such as "female against male · mean over 4 probes"."""
-    probes = measures.measured_probes(measure)
-    how = "slope on the covariate" if measures.is_slope(probes) else "mean"
-    return f"{measure.toward} against {measure.against} · {how} over {count_in_words(len(probes), 'probe')}"
 
 
 def strings_in_words(strings: Sequence[str]) -> str:

@@ -13,9 +13,10 @@ import msgspec
 from engine.files import session as sessions
 from engine.files.session import Session, Workspace
 from engine.records import Attribution, Edit, Load, Loaded, PromptSet, Ranking
+from engine.records.measures import is_current
 from tui.state.changes import Changes
 from tui.state.edits import slot_of
-from tui.state.effects import Effects, is_current
+from tui.state.effects import Effects
 from tui.state.texts import samples_of
 from tui.state.topics import Topic
 

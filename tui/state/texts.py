@@ -9,6 +9,7 @@ from typing import NamedTuple
 import msgspec
 
 from engine.records import Arm, Edit, EditsFrom, Generate, Generated, Prompt, TokenStep
+from engine.records.texts import first_unlike
 from engine.records.words.edits import asked
 from engine.records.words.numbers import count_in_words
 from engine.records.words.tokens import visible
@@ -132,11 +133,6 @@ class Rows:
                 self.tokens[row].append(token)
 
 
-def first_difference(one: Sequence[str], other: Sequence[str], start: int = 0) -> int | None:
-    """The first index from `start` on at which both have a token, and another one; None where there is none."""
-    return next((i for i in range(start, min(len(one), len(other))) if one[i] != other[i]), None)
-
-
 def unlike(one: Sequence[str], other: Sequence[str]) -> tuple[list[bool], list[bool]]:
     """Per token of each text that still streams: whether the other has another one, or none, in its place."""
     a = [at >= len(other) or other[at] != token for at, token in enumerate(one)]
@@ -220,7 +216,7 @@ def difference_in_words(found: Generated, shown: Generated | None) -> str:
     at = None
     if shown is not None and shown is not found:
         other = without_end(shown.edited)
-        at = first_difference(tokens, other)
+        at = first_unlike(tokens, other)
         if at is None and len(other) < len(tokens):
             at = len(other)
     words = visible("".join(tokens[at or 0 :])[:WORDS]).strip()

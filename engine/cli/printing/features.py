@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 from rich.console import Console
 
 from engine.cli.printing.layout import STEPS, Column, print_table, shade, tokens_in_words
-from engine.records import FedPrompt, Ranking, Shown
+from engine.records import RANK_COLUMNS, FedPrompt, Ranking, Shown
+from engine.records.features import RankColumn
 from engine.records.words.rich_text import Text
 from engine.records.words.tokens import visible
 
@@ -34,25 +34,23 @@ def ranking(out: Console, result: Ranking) -> None:
 def columns(result: Ranking) -> list[Column]:
     """The columns; the one that the rows are sorted by stays whatever the width, p and loo come where there are any."""
     rows = result.features
-    cover = [f"{row.coverage_positive:.0%}/{row.coverage_negative:.0%}" for row in rows]
     found = [
         Column("feature", [str(row.feature) for row in rows]),
         Column("fires most on", [tokens_in_words(row.tokens) for row in rows], flexible=True),
-        Column("score", [f"{row.score:.3f}" for row in rows]),
-        Column("diff", [f"{row.diff:.3f}" for row in rows], drop=7),
-        Column("auroc", [f"{row.auroc:.2f}" for row in rows]),
-        Column("t", [f"{row.t:.2f}" for row in rows], drop=1),
-        Column("g", ["–" if row.g is None else f"{row.g:.2f}" for row in rows], drop=6),
-        Column("p", ["–" if row.p is None else f"{row.p:.3f}" for row in rows], drop=4),
-        Column("loo", ["–" if row.loo is None else str(row.loo) for row in rows], drop=5),
-        Column("cover +/−", cover, drop=3),
-        Column("density", [f"{row.density:.2%}" for row in rows], drop=2),
-        Column("seed", [f"{row.seed:.1f}" for row in rows], drop=8),
     ]
-    sorted_by = "cover +/−" if result.by.startswith("coverage") else result.by
-    empty = {name for name in ("p", "loo") if all(getattr(row, name) is None for row in rows)}
-    kept = [column for column in found if column.name not in empty]
-    return [replace(column, drop=0) if column.name == sorted_by else column for column in kept]
+    for heading in dict.fromkeys(map(heading_of, RANK_COLUMNS)):
+        parts = [column for column in RANK_COLUMNS if heading_of(column) == heading]
+        numbers = [getattr(row, part.name) for part in parts for row in rows]
+        if any(part.ranks for part in parts) or any(number is not None for number in numbers):
+            cells = ["/".join(part.cell(row) for part in parts) for row in rows]
+            sorts = result.by in [part.name for part in parts]
+            found.append(Column(heading, cells, drop=0 if sorts else parts[0].drop))
+    return found
+
+
+def heading_of(column: RankColumn) -> str:
+    """The heading of a terminal's column."""
+    return column.heading or column.name
 
 
 def columns_in_words(result: Ranking) -> str:

@@ -6,6 +6,8 @@ from typing import Any
 
 from engine.files.export.nnsight_script import _quoted
 from engine.records import Generate, Load, Sampling
+from engine.records.edits import edit_forms
+from engine.records.texts import SAMPLING
 from engine.records.words.edits import spelled, spelled_list
 
 
@@ -31,15 +33,17 @@ def command_line(load: Load, request: Generate) -> str:
 
 
 def _sampling(sampling: Sampling) -> list[tuple[str, Any]]:
-    usual = Sampling()
-    names = [name for name in Sampling.__struct_fields__ if name != "stop"]
-    numbers = [(name, value) for name in names if (value := getattr(sampling, name)) != getattr(usual, name)]
-    return numbers + [("stop", string) for string in sampling.stop]
+    usual, options = Sampling(), []
+    for setting in SAMPLING:
+        value = getattr(sampling, setting.field)
+        if value != getattr(usual, setting.field):
+            options += [(setting.field, one) for one in (value if setting.repeats else (value,))]
+    return options
 
 
 def _option(name: str, value: str) -> list[str]:
     """One option as words; a value that looks like an option itself is tied to its name."""
     flag = f"--{name.replace('_', '-')}"
-    if name == "reconstruct":
+    if name in edit_forms() and not edit_forms()[name][1].takes:
         return [flag]
     return [f"{flag}={value}"] if value.startswith("-") else [flag, value]

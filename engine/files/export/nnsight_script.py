@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 
 from engine.files.export import script_parts as parts
 from engine.records import Edit, Generate, Load, Loaded
+from engine.records.edits import EDIT_KINDS
 from engine.records.words.edits import edit_in_words, edit_notes
 from engine.records.words.tokens import UNKNOWN, safe
 
@@ -37,11 +38,7 @@ def is_plain(loaded: Loaded, load: Load, edits: Sequence[Edit]) -> bool:
     local = load.sae is None or load.sae.startswith(("/", "~", ".")) or not load.sae.count("/")
     simple = loaded.encoder in ("standard", "jumprelu") and loaded.normalisation in parts.INPUTS
     files = local and loaded.sae_format in ("SAELens", "") and not (loaded.centered or loaded.rescaled)
-    return files and simple and all(edit.kind in OF_FEATURES for edit in edits)
-
-
-OF_FEATURES = ("scale", "set", "steer")
-"""Kinds of edits that take a feature's encoder and decoder alone."""
+    return files and simple and all(EDIT_KINDS[edit.kind].takes_slot for edit in edits)
 
 
 def nnsight_snippet(loaded: Loaded, load: Load, request: Generate, sink_norm: float | None = None) -> str:
@@ -89,7 +86,7 @@ def nnsight_snippet(loaded: Loaded, load: Load, request: Generate, sink_norm: fl
 
 
 def _has_no_amount(edit: Edit) -> bool:
-    return edit.kind in ("set", "steer") and edit.absolute is None
+    return EDIT_KINDS[edit.kind].has_unit and edit.absolute is None
 
 
 def _notes(edits: Sequence[Edit]) -> str:
@@ -122,7 +119,7 @@ def _sae_path(load: Load, plain: bool) -> str:
 
 def _edits(edits: Sequence[Edit], device: str) -> dict[str, str]:
     """The script's parts about the edits: what they are, their amounts, where they act, what they do."""
-    features = [edit for edit in edits if edit.kind in OF_FEATURES]
+    features = [edit for edit in edits if EDIT_KINDS[edit.kind].takes_slot]
     projected = [edit for edit in edits if edit.kind == "project"]
     whole = [edit for edit in edits if edit.kind == "reconstruct"]
     kinds = {edit.feature: edit.kind for edit in features if edit.kind != "scale"}

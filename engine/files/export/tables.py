@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, Literal, get_args
 
 from engine.files.session import Session
-from engine.records import Generated
+from engine.records import FeatureRow, Generated
 from engine.records import attribution as measures
 from engine.records.attribution import set_evidence
 from engine.records.errors import UsageError
@@ -18,11 +18,6 @@ from engine.records.words.texts import changes_in_words, sampling_in_words
 from engine.records.words.tokens import safe
 
 Table = Literal["features", "generations", "probes", "attributions", "sets"]
-
-FEATURE_COLUMNS = (
-    "feature", "tokens", "score", "diff", "auroc", "t", "g", "coverage_positive", "coverage_negative", "density",
-    "seed", "p", "loo",
-)  # fmt: skip
 
 ROW_COLUMNS = ("estimate", "exact", "activation", "density", "percentile", "control")
 
@@ -43,7 +38,7 @@ def feature_rows(session: Session) -> Iterator[dict[str, Any]]:
     """Rows of every ranking, numbered by ranking."""
     for number, ranking in enumerate(session.rankings):
         for rank, row in enumerate(ranking.features, 1):
-            values = {name: getattr(row, name) for name in FEATURE_COLUMNS}
+            values = {name: getattr(row, name) for name in FeatureRow.__struct_fields__}
             yield {"ranking": number, "rank": rank, **values, "tokens": " | ".join(row.tokens)}
 
 

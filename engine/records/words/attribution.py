@@ -13,7 +13,9 @@ from engine.records.attribution import (
     MinimalSet,
     beaten,
     evidence,
+    is_slope,
     listed,
+    measured_probes,
     set_evidence,
     unit_of,
 )
@@ -35,6 +37,13 @@ def measure_in_words(measure: Measure, n_probes: int, slope: bool) -> str:
     if slope:
         return f"{answers}: their slope on the covariate of {probes}"
     return f"{answers}: their mean over {probes}" if n_probes > 1 else f"{answers} on {probes}"
+
+
+def measure_in_short(measure: Measure) -> str:
+    """Such as "female against male · mean over 4 probes"."""
+    probes = measured_probes(measure)
+    how = "slope on the covariate" if is_slope(probes) else "mean"
+    return f"{measure.toward} against {measure.against} · {how} over {count(len(probes), 'probe')}"
 
 
 def attribution_notes(found: Attribution) -> list[str]:

@@ -1,4 +1,4 @@
-"""Edits in words: as one types them, and in sentences."""
+"""Edits in words: as one types them, in sentences, and in few letters."""
 
 from __future__ import annotations
 
@@ -8,31 +8,11 @@ from typing import get_args
 
 from msgspec.structs import replace
 
-from engine.records.edits import Edit, EditKind, Positions
+from engine.records.edits import EDIT_KINDS, Edit, EditForm, Positions, edit_forms
 from engine.records.errors import EditError
 from engine.records.words.numbers import count
 
 POSITIONS: tuple[Positions, ...] = get_args(Positions)
-
-FORMS = {
-    "ablate": ("FEATURE", "4133"),
-    "scale": ("FEATURE=FACTOR", "4133=0.125"),
-    "set": ("FEATURE=MAXIMA", "4133=2"),
-    "steer": ("FEATURE=MAXIMA", "4133=3"),
-    "project": ("FEATURE or FEATURE=FACTOR", "4133=0.5"),
-}
-"""What each word but `reconstruct` takes, and an example of it."""
-
-KINDS: dict[str, EditKind] = {
-    "ablate": "scale",
-    "scale": "scale",
-    "set": "set",
-    "steer": "steer",
-    "project": "project",
-}
-
-EQUALS = {"ablate": ("",), "project": ("", "=")}
-"""Whether a word's value has a strength; a word that is not here needs one."""
 
 MOST_DIGITS = 18
 """Of a feature's number: more of them are none that a record could hold."""
@@ -56,22 +36,22 @@ def settled(edits: Iterable[Edit], recorded: Iterable[Edit]) -> tuple[Edit, ...]
 
 
 def parse(word: str, value: str, at: Positions, read_list: ReadList, dashes: str = "--") -> list[Edit]:
-    """The edits of one option, of which `ablate` may name a list of features. Raises EditError."""
-    if word == "reconstruct":
-        return [Edit(kind="reconstruct", at=at)]
+    """The edits of one option; some may name a list of features. Raises EditError."""
+    kind, form = edit_forms()[word]
+    if not form.takes:
+        return [Edit(kind=kind, at=at)]
     said = f"{dashes}{word} {value}"
     value, at = _placed(value, at, said)
     number, equals, strength = value.partition("=")
-    if word == "ablate" and number.startswith("@") and not equals:
-        return [Edit(feature, at=at) for feature in read_list(number[1:])]
+    if "@LIST" in form.takes and number.startswith("@") and not equals:
+        return [Edit(feature, kind=kind, at=at) for feature in read_list(number[1:])]
     feature = feature_number(number, f"{dashes}{word}")
-    form, example = FORMS[word]
     try:
-        if equals not in EQUALS.get(word, ("=",)):
+        if equals not in form.equals:
             raise ValueError
-        return [Edit(feature, float(strength) if equals else 0.0, KINDS[word], at)]
+        return [Edit(feature, float(strength) if equals else 0.0, kind, at)]
     except ValueError:
-        raise EditError(f"{said}: expected {form}.", f"For example {dashes}{word} {example}.") from None
+        raise EditError(f"{said}: expected {form.takes}.", f"For example {dashes}{word} {form.example}.") from None
 
 
 def _placed(value: str, at: Positions, said: str) -> tuple[str, Positions]:
@@ -116,7 +96,8 @@ def _is_place(part: list[str]) -> bool:
 
 def _parse_part(part: list[str], at: Positions, read_list: ReadList, spec: str) -> list[Edit]:
     word, *values = part or [""]
-    if not (part == ["reconstruct"] or (word in FORMS and len(values) == 1)):
+    forms = edit_forms()
+    if word not in forms or len(values) != bool(forms[word][1].takes):
         raise EditError(
             f"--variant {spec!r}: {' '.join(part)!r} is no edit.",
             'Separate edits by commas, such as --variant "scale 4133=0.5, ablate 12, reconstruct, at prompt".',
@@ -127,18 +108,23 @@ def _parse_part(part: list[str], at: Positions, read_list: ReadList, spec: str) 
 def spelled(edits: Sequence[Edit]) -> tuple[Positions, list[tuple[str, str]]]:
     """Where edits act unless they say otherwise, and each edit as a word and its value, which `parse` reads back."""
     places = [edit.at for edit in edits]
-    whole = [edit.at for edit in edits if edit.kind == "reconstruct"]  # it has no value that could say where
+    whole = [edit.at for edit in edits if not _form_of(edit).takes]  # it has no value that could say where
     at = whole[0] if whole else max(POSITIONS, key=places.count)
     return at, [_spelled(edit, at) for edit in edits]
 
 
 def _spelled(edit: Edit, at: Positions) -> tuple[str, str]:
-    if edit.kind == "reconstruct":
-        return "reconstruct", ""
-    word = "ablate" if edit.kind == "scale" and edit.strength == 0 else edit.kind
+    form = _form_of(edit)
+    if not form.takes:
+        return form.word, ""
     # repr: the shortest digits that read back as the same number
-    strength = "" if word in EQUALS and edit.strength == 0 else f"={edit.strength!r}"
-    return word, f"{edit.feature}{strength}{'' if edit.at == at else f'@{edit.at}'}"
+    strength = "" if "" in form.equals and edit.strength == 0 else f"={edit.strength!r}"
+    return form.word, f"{edit.feature}{strength}{'' if edit.at == at else f'@{edit.at}'}"
+
+
+def _form_of(edit: Edit) -> EditForm:
+    """The first of its kind's forms that can say the edit's strength."""
+    return next(form for form in EDIT_KINDS[edit.kind].forms if "=" in form.equals or edit.strength == 0)
 
 
 def spelled_list(edits: Sequence[Edit], at: Positions) -> str:
@@ -160,13 +146,14 @@ WHERE: dict[Positions, str] = {
     "first-step": " (first step)",
 }
 
-DONE: dict[EditKind, str] = {
-    "scale": "scaled",
-    "set": "set",
-    "steer": "steered",
-    "project": "projected",
-    "reconstruct": "reconstructed",
+PLACES: dict[Positions, str] = {
+    "all": "all tokens",
+    "prompt": "prompt",
+    "generated": "generated",
+    "last": "last of prompt",
+    "first-step": "first step",
 }
+"""The same in the app, where there is little room."""
 
 LOSSY = "lossy: the SAE's reconstruction stands in for the model's own vectors, whatever it misses is dropped"
 
@@ -182,34 +169,37 @@ def edit_in_words(edit: Edit) -> str:
 
 
 def _change_in_words(edit: Edit) -> str:
-    match edit.kind:
-        case "scale":
-            return f"{edit.feature} x {edit.strength:g}" if edit.strength else f"{edit.feature} ablated"
-        case "set":
-            return f"{edit.feature} set to {edit.strength:g} x its maximum"
-        case "steer":
-            return f"{edit.feature} steered by {edit.strength:g}"
-        case "project":
-            return f"{edit.feature} projected {f'to x {edit.strength:g}' if edit.strength else 'out'}"
-        case "reconstruct":
-            return "reconstructed, the SAE's error dropped"
+    row = EDIT_KINDS[edit.kind]
+    return _filled(row.says, row.says_at_0, edit)
+
+
+def _filled(text: str, at_0: str, edit: Edit) -> str:
+    """A text of the table about an edit, the one for a strength of 0 where there is one and the edit's is."""
+    return (text if edit.strength else at_0 or text).format(feature=edit.feature, strength=edit.strength)
 
 
 def edits_in_words(edits: Sequence[Edit]) -> str:
     """Such as "4133 ablated, 574 x 0.125"; many edits are counted, their list is in the record."""
     if len(edits) <= EDITS_SPELLED_OUT:
         return ", ".join(edit_in_words(edit) for edit in edits) or "none"
-    counts = Counter("ablated" if _ablates(edit) else DONE[edit.kind] for edit in edits)
-    reconstructed = counts.pop(DONE["reconstruct"], 0)
-    found = [word for word in ("ablated", *DONE.values()) if counts[word]]
+    counts = Counter(_done(edit) for edit in edits)
+    reconstructed = counts.pop(EDIT_KINDS["reconstruct"].done, 0)
+    words = [word for row in EDIT_KINDS.values() for word in (row.done_at_0, row.done)]
+    found = [word for word in words if counts[word]]
     parts = [f"{count(counts[word], 'feature') if word == found[0] else counts[word]} {word}" for word in found]
-    parts += [DONE["reconstruct"]] if reconstructed else []
+    parts += [EDIT_KINDS["reconstruct"].done] if reconstructed else []
     places = {edit.at for edit in edits}
     return ", ".join(parts) + (WHERE[places.pop()] if len(places) == 1 else " (at different positions)")
 
 
-def _ablates(edit: Edit) -> bool:
-    return edit.kind == "scale" and edit.strength == 0
+def _done(edit: Edit) -> str:
+    row = EDIT_KINDS[edit.kind]
+    return _filled(row.done, row.done_at_0, edit)
+
+
+def meaning_of(edit: Edit) -> str:
+    """What an edit does, as a formula in words."""
+    return _filled(EDIT_KINDS[edit.kind].meaning, "", edit)
 
 
 def edit_notes(edits: Sequence[Edit]) -> list[str]:
@@ -220,3 +210,30 @@ def edit_notes(edits: Sequence[Edit]) -> list[str]:
     if any(edit.at == "first-step" for edit in edits):
         notes.append(FIRST_STEP)
     return notes
+
+
+# ---- in few letters
+
+
+def change_in_short(edit: Edit) -> str:
+    """What an edit does: "ablate", "×0.125", "= 2 max", "steer +2", "project out"."""
+    row = EDIT_KINDS[edit.kind]
+    return _filled(row.short, row.short_at_0, edit)
+
+
+def edit_in_short(edit: Edit) -> str:
+    """Such as "4133 ×0.125 at prompt"; a reconstruction, which is about all features, is called lossy."""
+    change = change_in_short(edit)
+    what = f"{change} (lossy)" if edit.kind == "reconstruct" else f"{edit.feature} {change}"
+    return what if edit.at == "all" else f"{what} at {PLACES[edit.at]}"
+
+
+def edits_in_short(edits: Sequence[Edit]) -> str:
+    """All of them, a place they share said once; many are counted."""
+    if len(edits) > EDITS_SPELLED_OUT:
+        return edits_in_words(edits)
+    places = {edit.at for edit in edits}
+    if len(edits) > 1 and len(places) == 1 and "all" not in places:
+        everywhere = (replace(edit, at="all") for edit in edits)
+        return f"{', '.join(map(edit_in_short, everywhere))}, all at {PLACES[edits[0].at]}"
+    return ", ".join(map(edit_in_short, edits)) or "no edits"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from engine.records.texts import EditsFrom, Generated, OtherArm, Sampling
+from engine.records.texts import SAMPLING, EditsFrom, Generated, OtherArm, Sampling
 from engine.records.words.edits import edits_in_words
 
 
@@ -41,9 +41,13 @@ def sampling_in_words(sampling: Sampling) -> str:
     """Such as "temperature 0.8, seed 3, top-p 0.9" or "greedy", and the stop strings."""
     words = ["greedy"]
     if sampling.temperature:
-        words = [f"temperature {sampling.temperature:g}", f"seed {sampling.seed}"]
-        words += [f"top-k {sampling.top_k}"] if sampling.top_k else []
-        words += [f"top-p {sampling.top_p:g}"] if sampling.top_p < 1 else []
-        words += [f"min-p {sampling.min_p:g}"] if sampling.min_p else []
+        words = [f"temperature {sampling.temperature:g}", f"seed {sampling.seed}", *limits_in_words(sampling)]
     words += [f"ends at {' or '.join(map(repr, sampling.stop))}"] if sampling.stop else []
     return ", ".join(words)
+
+
+def limits_in_words(sampling: Sampling) -> list[str]:
+    """Such as "top-p 0.9": what leaves fewer tokens to choose from."""
+    rows = [setting for setting in SAMPLING if setting.limits_choice]
+    values = [(row.label, getattr(sampling, row.field), getattr(Sampling(), row.field)) for row in rows]
+    return [f"{label} {value:g}" for label, value, usual in values if value != usual]
