@@ -84,8 +84,8 @@ from engine.records import attribution as measures
 from engine.records.errors import EngineFault
 from engine.serving.client import LiveEngine
 from tui.app import SaescopeApp
-from tui.opening import Opening
-from tui.study import Study, start_workspace
+from tui.services.opening import Opening
+from tui.state.study import Study, start_workspace
 
 replace = msgspec.structs.replace
 
@@ -690,7 +690,7 @@ class Bench:
     async def settle(self):
         """Waits for all that was set off: what the engine said has been handed out and handled too."""
         await self.handled()
-        await self.until(lambda: self.main.work.bridge._flush_at is None)
+        await self.until(lambda: self.main.bridge._flush_at is None)
         await self.handled()
         self.paint()
 
@@ -758,11 +758,11 @@ async def opened(folder, study=None, *, size=(130, 40), engine=None, store=None,
         async with app.run_test(size=size, notifications=True) as pilot:
             bench = Bench(app, pilot, engine, store)
             if ready:
-                await bench.until(lambda: app.main.work.ready)
+                await bench.until(lambda: app.main.context.tasks.ready)
                 await bench.settle()
             yield bench
             if app.is_running and app._exception is None:
-                await bench.until(lambda: not app.main.sessions._keeping)
+                await bench.until(lambda: not app.main.context.autosave._keeping)
                 await app.action_quit()
 
 

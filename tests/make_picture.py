@@ -13,7 +13,7 @@ from engine.files.autosave import AutosaveStore
 from engine.records import Load
 from engine.serving.process import EngineProcess
 from tui.app import SaescopeApp
-from tui.opening import Opening
+from tui.services.opening import Opening
 from tui.start import first_study
 
 PICTURE = Path(__file__).parent.parent / "tui" / "app.svg"
@@ -41,7 +41,6 @@ async def draw(size):
             await pilot.press("3", "space")
             for feature in STUDY:
                 app.main.study.toggle_edit(feature)
-            app.main.edits_changed()
             await pilot.press("r", "g")
             await until(lambda: app.main.study.results.generations, pilot)
             await pilot.press("2", "n")

@@ -10,10 +10,9 @@ from textual.binding import Binding
 from textual.widgets import Footer
 
 from tui.app import DARK, LIGHT
-from tui.main_screen import MainScreen
-from tui.screens.report import Report
-from tui.tabs import TabLine
-from tui.workbench import Frame
+from tui.main import Frame, MainScreen
+from tui.widgets.page import Report
+from tui.widgets.tabs import TabLine
 
 SMALLEST = (80, 24)
 

@@ -5,10 +5,9 @@ from test_app_generation import arm, figures, finished, settings, streaming, tit
 from textual.widgets import OptionList
 
 from engine.records import Edit, EditsFrom, Finished, Generate, Prompt, Sampling
-from tui.screens.branches import Branches
-from tui.screens.dialogs import Form
-from tui.screens.sheet import Sheet
-from tui.token_text import DIFFERS, TURNED, TURNED_DIFFERS
+from tui.screens.kept_texts import Branches
+from tui.widgets.forms import Form, Sheet
+from tui.widgets.token_text import DIFFERS, TURNED, TURNED_DIFFERS
 
 WAY = "".join(BASELINE)
 

@@ -40,14 +40,15 @@ from engine.records import (
 )
 from engine.records.attribution import candidates
 from engine.records.measures import again, is_current
-from tui.cause_flows import ESTIMATED, EXACT, LISTED, MEASURED, share_of
-from tui.effects import percent
-from tui.screens.causes import CausesScreen
-from tui.screens.feature import FeaturePage
-from tui.screens.minimal_set import MinimalSetScreen
-from tui.screens.note import AskNote
-from tui.screens.report import Report
-from tui.screens.sheet import Sheet
+from tui.commands import attribution, features, pair
+from tui.screens.effects_page import CausesScreen
+from tui.screens.feature_page import FeaturePage
+from tui.screens.measure_forms import ESTIMATED, EXACT, MEASURED, share_of
+from tui.screens.minimal_set_page import MinimalSetScreen
+from tui.state.effects import LISTED, percent
+from tui.widgets.dialogs import AskNote
+from tui.widgets.forms import Sheet
+from tui.widgets.page import Report
 
 FACT = Probe("Is the queen a woman?", "chat", "", (Answer("yes", (" yes",)), Answer("no", (" no",))), right="yes")
 
@@ -302,7 +303,6 @@ async def test_changed_probes_make_it_stale(b):
     await b.press("escape")
     await b.until(lambda: "effect" in headings(b))
     b.study.put_probe(0, replace(QUESTION, prefill="A nurse is always a"))
-    b.main.show_prompts()
     await b.until(lambda: "effect" not in headings(b))
     assert str(b.main.features.border_subtitle) == "probes changed: A measures effects again"
     await b.press("C")
@@ -318,7 +318,7 @@ async def test_no_set_is_searched_among_another_saes_features(b):
     await attributed(b)
     await b.press("escape")
     await b.until(lambda: "effect" in headings(b))
-    b.main.work.load(Load(sae="another"))  # as where a session is opened elsewhere: the results stay
+    pair.load(b.main.context, Load(sae="another"))  # as where a session is opened elsewhere: the results stay
     await b.until(lambda: b.study.foreign == ["SAE"])
     await b.until(lambda: "effect" not in headings(b))
     assert str(b.main.features.border_subtitle) == "effects of another pair: A measures again"
@@ -327,7 +327,7 @@ async def test_no_set_is_searched_among_another_saes_features(b):
     await b.press("m")
     await b.until(lambda: any("effects are of another SAE" in error for error in b.errors()))
     assert isinstance(b.top, CausesScreen)
-    b.main.causes.find_set(FindMinimalSet(b.top.found.request.measure, (100,)), b.top.pair)
+    attribution.find_set(b.main.context, FindMinimalSet(b.top.found.request.measure, (100,)), b.top.pair)
     await b.settle()
     assert not b.engine.of(FindMinimalSet)
 
@@ -584,7 +584,7 @@ async def test_what_is_known_is_forgotten_with_another_dtype_reference_or_wiring
     await b.shows("e: ablates it for certain")
     await b.press("e")
     await b.shows("Ablated: −10%")
-    page, loaded = b.main.feature_page, b.study.loaded
+    page, loaded = b.main.context.known, b.study.loaded
     described, effect = page.described(100), page.effect(100)
     assert described is not None and effect is not None
     others = {"dtype": "float16", "reference_fingerprint": "other", "normalisation": "other", "rescaled": 2.0}
@@ -658,7 +658,7 @@ async def test_labels_and_notes_are_kept_for_the_sae(b):
     b.top.query_one(TextArea).text = "Only in [b]sentences[/b]\nabout pay."
     await b.press("ctrl+s")
     await b.shows("Note: Only in [b]sentences[/b]")
-    await b.main.notebook.finish()
+    await b.main.context.notebook.finish()
     (note,) = Notes().of(labelled(b)).values()
     assert (note.label, note.notes) == ("nurses", "Only in [b]sentences[/b]\nabout pay.")
     assert b.study.work.labels == {100: "nurses"}
@@ -693,7 +693,7 @@ def test_labels_of_other_sessions_appear_and_the_sessions_own_win(tmp_path):
 
 @on_app()
 async def test_what_is_put_while_a_read_waits_is_not_overwritten(b):
-    book, sae = b.main.notebook, labelled(b)
+    book, sae = b.main.context.notebook, labelled(b)
     for feature in (1, 2, 3):
         book.set_label(feature, "old")
         book.set_note(feature, "old")
@@ -733,7 +733,7 @@ async def test_explanations(b):
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("\n".join(map(json.dumps, lines)))
     await b.ranked()
-    b.main.feature_page.import_explanations()
+    features.import_explanations(b.main.context)
     await asked(b, "Import explanations", "/nowhere")
     await b.until(lambda: "There is no such file or folder." in b.words(".problem"))
     await asked(b, "Import explanations", str(path))
@@ -748,7 +748,7 @@ async def test_explanations_of_nothing_are_reported(b):
     path = Notes().path.parent.parent / "export.txt"
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("x")
-    b.main.feature_page.import_explanations()
+    features.import_explanations(b.main.context)
     await asked(b, "Import explanations", str(path))
     await b.until(lambda: any("unknown kind" in error for error in b.errors()))
 

@@ -8,7 +8,7 @@ import prompts
 from engine.files import prompt_sets
 from engine.files.session import EditSlot
 from engine.records import NO_FEATURE, Attribute, Edit, Generate, Rank
-from tui.screens.sheet import Sheet
+from tui.widgets.forms import Sheet
 
 FOUNDING = prompt_sets.from_file(prompts.load("founding_5v2"))
 
@@ -155,7 +155,6 @@ async def test_strength_steps_by_kind(b):
 async def test_another_strength_forgets_what_the_old_one_came_to(b):
     await b.ranked()
     b.study.put_edits((Edit(100, 2.0, "set", absolute=20.0),))
-    b.main.edits_changed()
     await edited(b, at="prompt")
     assert b.study.edits() == (Edit(100, 2.0, "set", "prompt", 20.0),)
     await b.press("plus")

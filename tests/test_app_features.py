@@ -5,9 +5,10 @@ from textual.widgets import Input, OptionList
 
 from engine.files.session import EditSlot
 from engine.records import Answer, Describe, Edit, FeaturesAt, Prompt, PromptSet, Rank, RunProbes, ScoreAnswers, Show
-from tui.screens.dialogs import AskText, Choose
-from tui.screens.feature import FeaturePage
-from tui.screens.report import Report
+from tui.commands import features
+from tui.screens.feature_page import FeaturePage
+from tui.widgets.dialogs import AskText, Choose
+from tui.widgets.page import Report
 
 
 def column(b, key):
@@ -225,7 +226,7 @@ async def test_jump_to_a_feature_with_a_row_moves_there(b):
 @on_app(ready=False)
 async def test_no_number_of_a_feature_is_taken_that_a_session_could_not_hold(b):
     b.main.study.loaded = None
-    b.main.flows.ask_feature()
+    features.ask_feature(b.main.context)
     await b.until(lambda: isinstance(b.top, AskText))
     await b.handled()
     for digits in (30, 5000):
@@ -296,7 +297,6 @@ async def test_titles_take_no_token_for_markup(b):
 @on_app()
 async def test_titles_take_no_name_of_a_set_for_markup(b):
     b.study.set_prompts(replace(SMALL, name="[red]mine"))
-    b.main.show_prompts()
     await b.shows("1 Prompts · [red]mine")
 
 

@@ -11,10 +11,10 @@ from engine.files import session
 from engine.loading import presets
 from engine.records import Failed, Load
 from engine.records.errors import UsageError
-from tui.presets import packaged_set, take_over, with_pins
-from tui.screens.model import ModelForm
+from tui.screens.model_form import ModelForm
 from tui.start import first_study
-from tui.study import Study, start_workspace
+from tui.state.presets import packaged_set, take_over, with_pins
+from tui.state.study import Study, start_workspace
 
 FOUNDING = presets.find("mistral-7b-gender-bias")
 

@@ -21,7 +21,7 @@ from engine.loading.load_model import load_model
 from engine.records.errors import ModelError, SaescopeError
 from tui.bench import lateness
 from tui.bench.stand_in import tokens_at
-from tui.pairs import differing
+from tui.state.texts import differing
 
 CPU = torch.device("cpu")
 

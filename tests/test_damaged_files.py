@@ -30,11 +30,11 @@ from engine.records.errors import NotesError, SessionError, UsageError
 from engine.records.texts import check_branch, check_sampling
 from engine.serving import replay
 from prompts import PromptSetError, importer
-from tui import keys, preferences
 from tui.app import read_keymap
-from tui.branches import difference_in_words, name_of, rewound, schedule_of, siblings, staleness
-from tui.pairs import Rows, differing
-from tui.study import Study
+from tui.commands import keys
+from tui.services import preferences
+from tui.state.study import Study
+from tui.state.texts import Rows, difference_in_words, differing, name_of, rewound, schedule_of, siblings, staleness
 
 COUNT = int(os.environ.get("SAESCOPE_FUZZ", "300"))
 

@@ -1,9 +1,11 @@
 """What may import what, seen from a fresh interpreter: import-linter cannot see the standard library's back doors."""
 
+import graphlib
 import os
 import subprocess
 import sys
 
+import grimp
 import pytest
 
 
@@ -33,7 +35,8 @@ from pathlib import Path
 from engine.files.autosave import AutosaveStore
 from engine.records import Load
 from tui.app import SaescopeApp
-from tui.opening import Opening
+from tui.commands import keys
+from tui.services.opening import Opening
 from tui.start import first_study
 
 
@@ -54,7 +57,7 @@ async def main():
         async with app.run_test() as pilot:
             await pilot.press("question_mark", "escape", "d")
             await pilot.pause()
-            assert app.main.sessions and app.main.flows
+            keys.import_commands()
             await app.action_quit()
 
 
@@ -64,7 +67,7 @@ asyncio.run(main())
 
 def test_the_app_opens_and_works_without_torch_or_numpy():
     heavy = {"torch", "transformers", "nnsight", "numpy"}
-    assert not loaded_by("import tui.start, tui.app, tui.main_screen") & heavy
+    assert not loaded_by("import tui.start, tui.app, tui.main") & heavy
     assert not loaded_by(FIRST_PAINT) & heavy
 
 
@@ -92,3 +95,10 @@ def test_threads_wait_passively_unless_the_user_says_otherwise(given, found):
     code = "import engine, os; print(os.environ['OMP_WAIT_POLICY'])"
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment)
     assert out.stdout.strip() == found
+
+
+def test_no_module_of_the_screen_imports_itself_over_others():
+    graph = grimp.build_graph("tui", cache_dir=None)  # imports inside functions and for type checking included
+    imported = {module: graph.find_modules_directly_imported_by(module) for module in graph.modules}
+    assert len(imported) > 50
+    graphlib.TopologicalSorter(imported).prepare()  # raises CycleError

@@ -7,8 +7,9 @@ import samples
 from engine.generation.decoding import rows_of as engine_rows
 from engine.records import Edit, EditsFrom, Generate, Prompt, Sampling
 from engine.records.texts import first_difference, first_unlike
-from tui import branches, pairs
-from tui.pairs import Pair, Row, Rows
+from tui.state import texts as branches
+from tui.state import texts as pairs
+from tui.state.texts import Pair, Row, Rows
 
 replace = msgspec.structs.replace
 

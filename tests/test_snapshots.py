@@ -10,13 +10,13 @@ from engine.files import prompt_sets
 from engine.files.autosave import AutosaveStore
 from engine.records import Doctor, Load
 from tui.app import SaescopeApp
-from tui.opening import Opening
-from tui.screens.branches import Branches
-from tui.screens.causes import CausesScreen
-from tui.screens.dialogs import AskText, Form
-from tui.screens.minimal_set import MinimalSetScreen
-from tui.screens.report import Report
-from tui.screens.sheet import Sheet
+from tui.screens.effects_page import CausesScreen
+from tui.screens.kept_texts import Branches
+from tui.screens.minimal_set_page import MinimalSetScreen
+from tui.services.opening import Opening
+from tui.widgets.dialogs import AskText
+from tui.widgets.forms import Form, Sheet
+from tui.widgets.page import Report
 
 SMALL, MEDIUM, LARGE = (80, 24), (120, 40), (200, 60)
 
@@ -37,11 +37,11 @@ def looks(snap_compare, tmp_path, monkeypatch):
 
         async def before(pilot):
             bench = Bench(app, pilot, engine, store)
-            await bench.until(lambda: app.main.work.ready)
+            await bench.until(lambda: app.main.context.tasks.ready)
             await bench.settle()
             await go(bench)
             await bench.no_toasts()
-            await bench.until(lambda: not app.main.sessions._keeping)
+            await bench.until(lambda: not app.main.context.autosave._keeping)
             await bench.settle()
 
         with painted_when_looked_at():
@@ -60,7 +60,6 @@ async def edited(b):
     await read(b)
     await b.press("space", "down", "plus", "p")
     b.study.set_label(103, "nurses")
-    b.main.show_features()
     await b.generated()
 
 
@@ -185,8 +184,10 @@ def test_help(looks, size):
 def test_card(looks, size):
     async def go(b):
         await read(b)
-        b.study.set_label(102, "nurses")
-        b.main.notebook.set_note(102, "Only where somebody is paid.")
+        b.study.work = replace(
+            b.study.work, labels={102: "nurses"}
+        )  # not told: the panes behind the page keep their names
+        b.main.context.notebook.set_note(102, "Only where somebody is paid.")
         await b.press("f")
         await b.shows("Fires on")
 

@@ -9,9 +9,9 @@ from engine.files.session import EditSlot
 from engine.records import NO_FEATURE, Edit, EditsFrom, Load, Probe, Prompt, PromptSet, Sampling
 from engine.records.edits import EDIT_KINDS
 from engine.records.words.edits import POSITIONS
-from tui.changes import UNDO_STEPS
-from tui.strengths import variants
-from tui.study import Study, start_workspace, workspace_of
+from tui.state.changes import UNDO_STEPS
+from tui.state.edits import variants
+from tui.state.study import Study, start_workspace, workspace_of
 
 replace = msgspec.structs.replace
 

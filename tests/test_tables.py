@@ -29,8 +29,9 @@ from engine.records.features import RankColumn
 from engine.records.texts import SAMPLING, Setting, check_sampling
 from engine.records.words import edits as edit_words
 from engine.records.words import texts as words
-from tui import edit_flows, strengths, text_flows
 from tui.panes import leaderboard
+from tui.screens import text_forms
+from tui.state import edits as strengths
 
 TYPICAL = Setting(
     "typical_p", "typical-p", "above 0 and at most 1", "typical tokens (1)", read_as=float, above_least=True, most=1,
@@ -42,7 +43,7 @@ TYPICAL = Setting(
 def more_sampling(monkeypatch):
     """Sampling with a field more, and its row."""
     more = msgspec.defstruct("More", [("typical_p", float, 1.0)], bases=(Sampling,), frozen=True)
-    for module in (texts, options, command_line, words, text_flows):
+    for module in (texts, options, command_line, words, text_forms):
         monkeypatch.setattr(module, "SAMPLING", (*SAMPLING, TYPICAL))
         monkeypatch.setattr(module, "Sampling", more)
     return more
@@ -64,10 +65,10 @@ def test_a_setting_more_is_an_option_with_limits(more_sampling):
 
 
 def test_a_setting_more_is_a_field_of_the_form(more_sampling):
-    typed = {field.name: field.value for field in text_flows.sampling_fields(more_sampling(typical_p=0.5))}
-    assert typed["typical_p"] == "0.5" and text_flows.sampling_of(typed) == more_sampling(typical_p=0.5)
+    typed = {field.name: field.value for field in text_forms.sampling_fields(more_sampling(typical_p=0.5))}
+    assert typed["typical_p"] == "0.5" and text_forms.sampling_of(typed) == more_sampling(typical_p=0.5)
     wrong = {**typed, "samples": "1", "typical_p": "0"}
-    assert text_flows.check_settings(wrong) == "typical-p: above 0 and at most 1."
+    assert text_forms.check_settings(wrong) == "typical-p: above 0 and at most 1."
 
 
 def test_a_setting_more_is_said_and_is_in_the_command(more_sampling):
@@ -160,7 +161,7 @@ def test_a_kind_more_is_said_in_sentences_and_in_few_letters(clamp):
 
 def test_a_kind_more_is_in_the_form_and_has_its_steps(clamp):
     values = {"kind": "clamp to", "strength": "2", "at": "all tokens"}
-    assert edit_flows.edit_of(7, values) == clamp and edit_words.meaning_of(clamp) == "f becomes 2 at most"
+    assert text_forms.edit_of(7, values) == clamp and edit_words.meaning_of(clamp) == "f becomes 2 at most"
     assert strengths.stepped(strengths.slot_of(clamp), -5).strength == 1.0
 
 

@@ -10,8 +10,8 @@ from textual.color import Color, rgb_to_lab
 from textual.theme import BUILTIN_THEMES
 
 from engine.records.words.tokens import safe
-from tui.token_layout import Layout
-from tui.token_text import DIFFERS, MASKED, STEPS, TURNED_DIFFERS, Passage, TokenText, gradient, step_of
+from tui.widgets.token_layout import Layout
+from tui.widgets.token_text import DIFFERS, MASKED, STEPS, TURNED_DIFFERS, Passage, TokenText, gradient, step_of
 
 POOL = [
     *("The", " cat", " sat", ",", " on", " extraordinarily", "-", "x" * 30, "two words"),

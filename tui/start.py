@@ -11,9 +11,9 @@ from engine.files.paths import typed
 from engine.loading import presets
 from engine.records import Load
 from tui.app import SaescopeApp
-from tui.opening import Opening
-from tui.presets import DEFAULT_SET, packaged_set, with_pins
-from tui.study import Study, start_workspace
+from tui.services.opening import Opening
+from tui.state.presets import DEFAULT_SET, packaged_set, with_pins
+from tui.state.study import Study, start_workspace
 
 if TYPE_CHECKING:
     from engine.files.autosave import AutosaveStore

@@ -23,7 +23,7 @@ from textual.messages import Layout
 from textual.widget import Widget
 from textual.widgets import Static
 
-from tui.token_text import STEPS, Passage, TokenText
+from tui.widgets.token_text import STEPS, Passage, TokenText
 
 SIZE = (160, 48)
 

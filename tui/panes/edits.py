@@ -16,8 +16,8 @@ from textual.widgets.option_list import Option
 
 from engine.files.session import EditSlot
 from engine.records import NO_FEATURE
-from engine.records.words.edits import PLACES, change_in_short
 from engine.records.words.rich_text import Text
+from tui.state.edits import effect_in_words
 
 NOTHING = "space ablates a feature"
 
@@ -169,12 +169,6 @@ change its strength, * its kind, strength and place, a switches all."""
     def action_all(self) -> None:
         """Switches all."""
         self.post_message(self.AllWanted())
-
-
-def effect_in_words(slot: EditSlot) -> str:
-    """What an edit does and, unless that is everywhere, where."""
-    place = "" if slot.at == "all" else f" {PLACES[slot.at]}"
-    return change_in_short(slot) + place
 
 
 def line_of(slot: EditSlot, width: int, name: str) -> Text:

@@ -18,12 +18,10 @@ from engine.files.session import Workspace
 from engine.records import Edit, Generate, Generated, TokenStep
 from engine.records.words.rich_text import Text
 from engine.records.words.texts import limits_in_words
-from tui.branches import schedule_of
-from tui.effects import strings_in_words
-from tui.fields import LineField
-from tui.pairs import FIRST, Pair, kl_kept, positions_of
-from tui.panes.arms import Arms
-from tui.words import from_a_field, in_a_field
+from tui.panes.text_pair import Arms
+from tui.state.effects import strings_in_words
+from tui.state.texts import FIRST, Pair, kl_kept, positions_of, schedule_of
+from tui.widgets.fields import LineField, from_a_field, in_a_field
 
 
 class GenerationPane(Vertical):

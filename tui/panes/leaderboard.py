@@ -18,9 +18,9 @@ from engine.files.session import EditSlot
 from engine.records import RANK_COLUMNS, FeatureRow, Ranking
 from engine.records.features import NO_NUMBER, RankColumn
 from engine.records.words.rich_text import Text
-from tui.effects import Effects
-from tui.fields import LineField
-from tui.words import tokens_in_words
+from engine.records.words.tokens import tokens_in_words
+from tui.state.effects import Effects
+from tui.widgets.fields import LineField
 
 NOTHING = """\
 Which features tell your prompts apart?

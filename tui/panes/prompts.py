@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import comb
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 from textual import events, on
 from textual.app import ComposeResult
@@ -19,9 +19,8 @@ from textual.widgets.option_list import Option
 from engine.records import Prompt, PromptSet
 from engine.records.words.rich_text import Text
 from engine.records.words.tokens import visible
-from tui.fields import TextField
-
-Group = Literal["positive", "negative", "probes"]
+from tui.state.changes import Group
+from tui.widgets.fields import TextField
 
 GROUPS: tuple[Group, ...] = ("positive", "negative", "probes")
 

@@ -16,9 +16,8 @@ from textual.widgets.option_list import Option
 
 from engine.records import Prompt, Shown, TokenFeatures
 from engine.records.words.rich_text import Text
-from engine.records.words.tokens import visible
-from tui.token_text import MASKED, Passage, TokenText, step_of
-from tui.words import feature_in_words, tokens_in_words
+from engine.records.words.tokens import feature_in_words, tokens_in_words, visible
+from tui.widgets.token_text import MASKED, Passage, TokenText, step_of
 
 NOTHING = """\
 Here you read one feature on your prompts, token by token.

@@ -1,0 +1,126 @@
+"""Edits: on and off, stronger and weaker, as published, several strengths side by side."""
+
+from __future__ import annotations
+
+import msgspec
+
+from engine.files import prompt_sets
+from engine.files.session import EditSlot
+from engine.loading.demo import feature_lists
+from engine.records import NO_FEATURE, Edit
+from engine.records.edits import EDIT_KINDS
+from engine.records.errors import UsageError
+from engine.records.words.edits import (
+    FIRST_STEP,
+    LOSSY,
+    PLACES,
+    change_in_short,
+    edit_in_short,
+    edits_in_short,
+    meaning_of,
+)
+from tui.commands import features
+from tui.screens.text_forms import check_edit, check_tried, edit_of, kinds, numbers
+from tui.services.context import Context
+from tui.state import edits as strengths
+from tui.widgets.forms import Field, Sheet, Values
+
+
+def toggle(context: Context, feature: int) -> None:
+    """Ablates the feature, or switches its edit."""
+    context.study.toggle_edit(feature)
+
+
+def stronger(context: Context, feature: int) -> None:
+    """A step stronger."""
+    _step(context, feature, 1)
+
+
+def weaker(context: Context, feature: int) -> None:
+    """A step weaker."""
+    _step(context, feature, -1)
+
+
+def _step(context: Context, feature: int, steps: int) -> None:
+    if feature == NO_FEATURE:
+        context.desk.notify("A reconstruction has no strength; space switches it.")
+    else:
+        context.study.step_edit(feature, steps)
+
+
+def ablate_list(context: Context) -> None:
+    """Ablates the demo SAE's packaged list."""
+    context.study.add_edits(feature_lists.read("gender"))
+    if context.study.ranking() is not None and not context.study.ranking_is_stale():
+        features.rank(context)  # so that the list says what they fire on
+
+
+def ask_edit(context: Context, feature: int) -> None:
+    """Kind, strength and place; of the reconstruction, which has only one kind, the place."""
+    slot = context.study.slot(feature) or EditSlot(feature)
+    whole = feature == NO_FEATURE
+    names = tuple(kinds())
+    kind = EDIT_KINDS[slot.kind].choice or names[0]
+    of_a_feature = (
+        Field("kind", "what", kind, choices=names),
+        Field("strength", "strength", f"{slot.strength:g}", "a number"),
+    )
+    where = Field("at", "where", PLACES[slot.at], choices=tuple(PLACES.values()))
+
+    def summary(values: Values) -> str:
+        edit = edit_of(feature, values)
+        lines = [edit_in_short(edit), meaning_of(edit)]
+        lines += [LOSSY] * whole + [FIRST_STEP] * (edit.at == "first-step")
+        return "\n".join(lines)
+
+    def keep(values: Values | None) -> None:
+        if values is not None:
+            edit = edit_of(feature, values)
+            same = (edit.kind, edit.strength) == (slot.kind, slot.strength)
+            context.study.put_edits((msgspec.structs.replace(edit, absolute=slot.absolute if same else None),))
+
+    title = "Reconstruct, and drop the SAE's error" if whole else f"Edit feature {feature}"
+    fields = (where,) if whole else (*of_a_feature, where)
+    context.desk.open(Sheet(title, fields, summary, check_edit, "keep"), keep)
+
+
+def publish(context: Context, feature: int) -> None:
+    """Puts a feature under the edit that the prompt set's study made."""
+    prompts = context.study.work.prompts
+    try:
+        edits = prompt_sets.as_published(prompts.settings, feature)
+    except UsageError as error:
+        context.desk.notify(f"{error.message} {error.remedy}")
+        return
+    context.study.put_edits(edits)
+    context.desk.notify(f"As published with {prompts.name}: {edits_in_short(edits)}. u takes it back.")
+
+
+def ask_strengths(context: Context, feature: int) -> None:
+    """Generates with the edits that are on and, beside them, with one feature's edit at other strengths."""
+    study = context.study
+    slot = study.slot(feature)
+    if feature == NO_FEATURE:
+        context.desk.notify("A reconstruction has no strength: go to a feature's edit.")
+        return
+    edit = slot.edit() if slot is not None else Edit(feature)
+    now = edit.strength if slot is not None and slot.on else None
+    proposed = ", ".join(f"{s:g}" for s in EDIT_KINDS[edit.kind].tried if s != now)
+
+    def tried(values: Values) -> tuple[tuple[Edit, ...], ...]:
+        return strengths.variants(study.edits(), edit, numbers(values["strengths"]))
+
+    def summary(values: Values) -> str:
+        what = [change_in_short(msgspec.structs.replace(edit, strength=s)) for s in numbers(values["strengths"])]
+        return (
+            f"edited: {edits_in_short(study.edits())}\n"
+            f"beside it, in the same batch, {feature}: {', '.join(what)}\n[ and ] turn from one to the next"
+        )
+
+    def run(values: Values | None) -> None:
+        if values is not None:
+            context.desk.bring("generation")
+            context.text.generate(tried(values))
+
+    field = Field("strengths", "strengths", proposed, "numbers, with commas between them")
+    context.desk.open(Sheet(f"Try strengths of feature {feature}", (field,), summary, check_tried), run)
