@@ -121,8 +121,8 @@ def pair(client):
 
 
 @pytest.fixture(scope="session")
-def explorer(pair):
-    return pair
+def explorer(client):
+    return client._pair
 
 
 def tiny_model(files, dtype):
