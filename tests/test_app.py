@@ -8,10 +8,9 @@ import pytest
 from fake_engine import on_app, opened
 from textual.binding import Binding
 from textual.widgets import Footer
-from tui.workbench import Frame
 
 from tui.app import DARK, LIGHT
-from tui.main import MainScreen
+from tui.main import Frame, MainScreen
 from tui.widgets.page import Report
 from tui.widgets.tabs import TabLine
 
@@ -139,7 +138,7 @@ async def test_the_palette_reaches_panes_that_have_not_the_focus(b):
     await b.press("1")
     await commands["Ablate (space)"].callback()
     await b.handled()
-    assert b.study.edits() or b.told()  # done, or said why not
+    assert b.study.edits.on() or b.told()  # done, or said why not
 
 
 @on_app()

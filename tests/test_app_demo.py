@@ -118,7 +118,7 @@ def test_a_saved_visit_opens_and_replays_the_same(saved, tmp_path):
         study = first_study(Load(), None, str(saved))
         async with opened(tmp_path, study, engine=engine, size=(160, 48), ready=False) as b:
             await b.until(lambda: b.main.context.tasks.ready, LONG)
-            assert b.rows() and len(b.study.edits()) == 2
+            assert b.rows() and len(b.study.edits.on()) == 2
             await b.press("R")
             await b.until(lambda: isinstance(b.top, Report))
             await b.until(lambda: b.screen_text().count("same     ") == 4 or "DIFFERS" in b.screen_text(), LONG)
