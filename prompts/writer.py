@@ -52,7 +52,7 @@ def _encoded(found: PromptSetFile, path: Path) -> bytes:
     except (UnicodeEncodeError, TypeError, msgspec.ValidationError, tomllib.TOMLDecodeError) as error:
         raise PromptSetError(f"{path} would not load again: {error}.", "Mend what it names.") from error
     if again != found:
-        raise PromptSetError(f"{path} would load as another set.", "A setting may be no number (NaN): mend it.")
+        raise PromptSetError(f"{path} would load as another set.", "Nothing was written.")
     return data
 
 

@@ -33,6 +33,7 @@ from tui.screens.kept_texts import Branches
 from tui.screens.minimal_set_page import MinimalSetScreen
 from tui.screens.model_form import ModelForm
 from tui.services import safe_lines
+from tui.services.crash import CRASH_FILE, keep_details
 from tui.start import first_study
 from tui.widgets.dialogs import AskNote, AskText, Choose
 from tui.widgets.forms import Form, Sheet
@@ -263,3 +264,12 @@ def test_a_field_shows_a_stand_in_for_each_character_and_keeps_it(tmp_path, pain
             assert unsafe(painted(b.app)) == []
 
     asyncio.run(main())
+
+
+def test_the_details_of_a_defect_can_be_looked_at():
+    try:
+        raise ValueError(HOSTILE)
+    except ValueError:
+        where = keep_details()
+    log = Path(platformdirs.user_state_dir("saescope")) / CRASH_FILE
+    assert str(log) in where and unsafe(log.read_bytes()) == [] and "␛" in log.read_text("utf-8")

@@ -115,6 +115,7 @@ MINE = PromptSetFile("mine", positive=(Entry("a"),))
         (PromptSetFile("x", probe=(ProbeEntry("a", answers={"b": ()}),)), "probe[0].answers.b"),
         (PromptSetFile("x", description="\ud800"), "surrogates"),
         (PromptSetFile("x", settings=Settings(float("nan"))), "settings.scale: nan is not a number"),
+        (PromptSetFile("x", settings=Settings(float("inf"))), "settings.scale: inf is not a number"),
         (PromptSetFile("x", positive=(Entry("a", breaks=3),)), "Expected `str`"),
         (PromptSetFile("x", format="spoken"), "spoken"),
     ],

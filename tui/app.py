@@ -23,7 +23,7 @@ from textual.filter import LineFilter
 from textual.screen import Screen
 from textual.theme import Theme
 
-from engine.files.paths import shortened
+from engine.files.paths import contents, shortened
 from engine.records.words.rich_text import Text
 from engine.records.words.tokens import safe
 from tui.main import PANE_TYPES, MainScreen
@@ -191,7 +191,7 @@ def read_keymap() -> tuple[dict[str, str], str]:
     """Bindings the user has remapped, by id, from keys.toml in the configuration folder; and what is wrong with it."""
     path = Path(platformdirs.user_config_dir("saescope")) / KEYMAP_FILE
     try:
-        found = tomllib.loads(path.read_text("utf-8-sig"))
+        found = tomllib.loads(contents(path).decode("utf-8-sig"))
     except (FileNotFoundError, NotADirectoryError):
         return {}, ""
     except (OSError, ValueError, RecursionError) as error:  # tomllib's errors are ValueErrors

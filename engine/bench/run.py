@@ -57,7 +57,7 @@ def chosen_rows(text: str | None) -> list[int]:
     """Row numbers such as "7,8"; all of them for None. Raises UsageError."""
     if text is None:
         return list(ROWS)
-    found = [int(part) if part.strip().isdecimal() else -1 for part in text.split(",")]
+    found = [int(part) if part.strip().isdecimal() and len(part) < 9 else -1 for part in text.split(",")]
     if not set(found) <= set(ROWS):
         raise UsageError(f"--rows {text}: there are rows {', '.join(map(str, ROWS))}.", "For example --rows 7,8.")
     return sorted(set(found))

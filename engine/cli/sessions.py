@@ -11,7 +11,7 @@ import msgspec
 from engine.cli.command import Command
 from engine.files import export, session
 from engine.records import Causes, CausesReplayed, RankReplayed, Replay, ReplayCauses, Replayed, ReplayRank
-from engine.records.errors import SaescopeError, SessionError
+from engine.records.errors import SaescopeError, SessionError, UsageError
 
 
 def replay(command: Command) -> None:
@@ -48,6 +48,8 @@ def export_session(command: Command) -> None:
     if args.output is None:
         sys.stdout.write(text)
         return
+    if Path(args.output).exists() and Path(args.output).samefile(args.file):
+        raise UsageError(f"--output {args.output} is the session itself.", "Choose another place.")
     try:
         Path(args.output).write_text(text, "utf-8")
     except OSError as error:

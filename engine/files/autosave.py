@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import stat
 import threading
 import time
 from collections.abc import Callable
@@ -232,7 +233,8 @@ class AutosaveStore:
             os.close(os.open(self.path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
         for name in ("", *table.BESIDE):
             with suppress(FileNotFoundError):
-                os.chmod(f"{self.path}{name}", 0o600)
+                if stat.S_ISREG(os.lstat(f"{self.path}{name}").st_mode):  # what a link leads to is not ours
+                    os.chmod(f"{self.path}{name}", 0o600)
 
     def _prepare(self, db: sqlite3.Connection) -> None:
         db.execute("PRAGMA journal_mode = WAL")

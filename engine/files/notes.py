@@ -20,6 +20,7 @@ from typing import Annotated
 import msgspec
 import platformdirs
 
+from engine.files.paths import contents as file_contents
 from engine.records import Record
 from engine.records.errors import NotesError
 from engine.records.words.tokens import to_json, visible
@@ -198,8 +199,7 @@ def parse(data: bytes, name: str) -> Contents:
 def _read(path: Path, missing: bytes | None = None) -> bytes:
     """A file's bytes. Raises NotesError, unless it is only missing and something is given for that."""
     try:
-        with open(path, "rb") as file:
-            data = file.read(MAX_FILE + 1)
+        data = file_contents(path, MAX_FILE + 1)
     except FileNotFoundError as error:
         if missing is not None:
             return missing

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import stat
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -35,6 +37,18 @@ def problem(text: str) -> str:
 def shortened(text: str) -> str:
     """Not more of it than a dialog has room for."""
     return text if len(text) <= 60 else f"{text[:59]}…"
+
+
+def contents(path: Path, most: int = -1) -> bytes:
+    """A file's bytes, `most` of them. Raises OSError, for a pipe or a device too: those may never end."""
+    handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    with open(handle, "rb") as file:
+        mode = os.fstat(handle).st_mode
+        if stat.S_ISDIR(mode):
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+        if not stat.S_ISREG(mode):
+            raise OSError(errno.EINVAL, "it is not a file", str(path))
+        return file.read(most)
 
 
 def broken_name(path: Path) -> Path:

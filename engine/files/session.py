@@ -8,14 +8,15 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator
-from contextlib import suppress
 from datetime import UTC, datetime
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
 from engine.files import session_check
+from engine.files.paths import contents
 from engine.records import (
     Attribution,
     Edit,
@@ -156,7 +157,7 @@ def read(path: Path) -> Session:
 def read_if_there(path: Path) -> Session | None:
     """Reads a session; None where there is no such file. Raises SessionError saying what is wrong with the file."""
     try:
-        data = path.read_bytes()
+        data = contents(path)
     except (FileNotFoundError, NotADirectoryError):
         return None
     except (OSError, ValueError) as error:  # the latter: a null character in the path
@@ -171,7 +172,7 @@ def decode(data: bytes, what: str) -> Session:
     remedy = "Mend the field it names, or use a copy."
     try:
         found = msgspec.convert(raw, Session, str_keys=True)
-    except msgspec.ValidationError as error:
+    except (msgspec.ValidationError, UnicodeEncodeError) as error:  # the latter: half a surrogate pair in a key
         raise SessionError(f"{what} is damaged: {error}.", remedy) from error
     for problem in session_check.problems(found, RULES):
         raise SessionError(f"{what} is damaged: {problem}.", remedy)
@@ -183,7 +184,7 @@ def raw_session(data: bytes, what: str) -> Any:
     try:
         raw = parsed(data.decode())
         version = raw.get("saescope_session") if isinstance(raw, dict) else None
-        if isinstance(version, int) and version < 2:
+        if version == 1:
             raw = upgraded(raw) | {"saescope_session": VERSION}
     except UnicodeDecodeError as error:
         where = f"byte {error.start + 1:,}, in line {data.count(NEW_LINE, 0, error.start) + 1:,}"
@@ -191,7 +192,7 @@ def raw_session(data: bytes, what: str) -> Any:
         raise SessionError(f"{what} is not a session file: {where}, is no UTF-8 text.", remedy) from error
     except (msgspec.DecodeError, RecursionError) as error:
         raise SessionError(f"{what} is not a session file: {error}.", "It may be cut off: use a copy.") from error
-    if not isinstance(version, int):
+    if type(version) is not int or version < 1:
         raise SessionError(f"{what} is not a session file.", f"Sessions end in {SUFFIX}.")
     if version > VERSION:
         raise NewerSessionError(
@@ -209,10 +210,20 @@ def parsed(data: str) -> Any:
     try:
         return msgspec.json.decode(data)
     except msgspec.DecodeError as error:
-        if "surrogate" in str(error):
-            with suppress(ValueError):
-                return json.loads(data)
-        raise
+        if "surrogate" not in str(error):
+            raise
+    try:
+        return json.loads(data, parse_constant=finite, parse_float=finite)
+    except ValueError as error:
+        raise msgspec.DecodeError(str(error)) from error
+
+
+def finite(number: str) -> float:
+    """The number. Raises ValueError for NaN and infinity, which Python's JSON has and JSON has not."""
+    found = float(number)
+    if not isfinite(found):
+        raise ValueError(f"{number} is not a number")
+    return found
 
 
 def upgraded(value: Any) -> Any:

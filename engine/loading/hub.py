@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import errno
 import glob
+import logging
 import threading
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -70,6 +71,22 @@ class Repo:
         return [name for name in files if not (self.snapshot / name).exists()]
 
 
+def quiet_transformers() -> None:
+    """transformers draws no bars, and reports errors only."""
+    from transformers.utils import logging as theirs
+
+    theirs.set_verbosity_error()
+    theirs.disable_progress_bar()
+    hand_on("transformers")
+
+
+def hand_on(library: str) -> None:
+    """Lets a library's messages go the way of all others: its own handler would show what files say as it is."""
+    logger = logging.getLogger(library)
+    logger.handlers.clear()
+    logger.propagate = True
+
+
 def cache_folder(name: str) -> Path:
     """Where the hub's library keeps a repository."""
     from huggingface_hub import constants
@@ -83,6 +100,7 @@ def look_up(wanted: Wanted) -> Repo:
     from huggingface_hub.utils import logging
 
     logging.set_verbosity_error()  # type: ignore[no-untyped-call]
+    hand_on("huggingface_hub")
     try:
         info = HfApi().model_info(wanted.name, timeout=TIMEOUT_SECONDS, files_metadata=True)
     except Exception as error:  # a network can fail in any way; what is cached will do then

@@ -1,4 +1,4 @@
-"""TODO."""
+"""Loads a language model from a folder or the hub, on a device and in a dtype."""
 
 from __future__ import annotations
 
@@ -54,10 +54,8 @@ def load_model(
     `revision`: the commit of a hub model that is in the hub's cache already; without one it may be fetched.
     """
     from transformers import AutoModelForCausalLM, AutoTokenizer
-    from transformers.utils import logging
 
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
+    hub.quiet_transformers()
     if source.startswith(("/", "~", ".")):
         source = str(Path(source).expanduser())
         if not Path(source).is_dir():

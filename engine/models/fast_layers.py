@@ -93,8 +93,6 @@ def same_bits(linear: nn.Linear, packed: PackedLinear) -> bool:
     return torch.equal(linear(x), packed(x))
 
 
-log = logging.getLogger("saescope")
-
 DEVICES = ("cuda",)
 
 PROJECTIONS = ("q_proj", "k_proj", "v_proj")

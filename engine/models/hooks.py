@@ -45,7 +45,7 @@ HOOKS: dict[str, Kind] = {
 
 NAMES: dict[Kind, str] = {kind: name for name, kind in HOOKS.items()}
 
-BLOCK_HOOK = re.compile(r"blocks\.(\d+)\.(.+)")
+BLOCK_HOOK = re.compile(r"blocks\.(\d{1,6})\.(.+)")
 
 
 @dataclass(frozen=True)

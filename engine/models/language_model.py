@@ -1,7 +1,7 @@
-"""A language model with one hook point: loading, and capture of the hooked vectors that stops at the hook.
+"""A language model: capture of the vectors at a hook point, which ends the forward pass there.
 
-Shape suffixes: B batch rows, T tokens, D width of the hooked vector (d_model but for some hooks). Loading goes through
-transformers, capture through nnsight's `trace`, which ends the forward pass at the hook. Knows nothing about SAEs.
+Shape suffixes: B batch rows, T tokens, D width of the hooked vector (d_model but for some hooks). Capture goes
+through nnsight's `trace`. Knows nothing about files or SAEs.
 """
 
 from __future__ import annotations

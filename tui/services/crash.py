@@ -8,6 +8,8 @@ from pathlib import Path
 
 import platformdirs
 
+from engine.records.words.tokens import safe
+
 CRASH_FILE = "crash.log"
 
 
@@ -17,7 +19,7 @@ def keep_details() -> str:
     try:
         log.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         with os.fdopen(os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), "w", encoding="utf-8") as file:
-            file.write(traceback.format_exc() + "\n")
+            file.write(safe(traceback.format_exc()) + "\n")
     except OSError as error:
         return f"The details could not be written to {log}: {error.strerror}."
     return f"The details are in {log}."

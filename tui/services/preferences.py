@@ -7,7 +7,7 @@ from pathlib import Path
 
 import platformdirs
 
-from engine.files.paths import set_aside
+from engine.files.paths import contents, set_aside
 
 
 def _file() -> Path:
@@ -21,7 +21,7 @@ def theme() -> tuple[str | None, str]:
     """
     path = _file()
     try:
-        found = json.loads(path.read_bytes())
+        found = json.loads(contents(path))
         name = found.get("theme") if isinstance(found, dict) else found
         if not isinstance(name, str | None):
             raise ValueError("it names no theme")

@@ -7,7 +7,7 @@ from rich.segment import Segment
 from textual.color import Color
 from textual.filter import LineFilter
 
-from engine.records.words.tokens import safe
+from engine.records.words.tokens import visible
 
 
 class SafeLines(LineFilter):
@@ -19,9 +19,9 @@ class SafeLines(LineFilter):
 
     def apply(self, segments: list[Segment], background: Color) -> list[Segment]:
         """The segments, each as wide as before."""
-        return [segment if safe(segment.text) == segment.text else refitted(segment) for segment in segments]
+        return [segment if visible(segment.text) == segment.text else refitted(segment) for segment in segments]
 
 
 def refitted(segment: Segment) -> Segment:
     """A segment of safe text in the room of the unsafe one."""
-    return segment._replace(text=set_cell_size(safe(segment.text), cell_len(segment.text)))
+    return segment._replace(text=set_cell_size(visible(segment.text), max(0, cell_len(segment.text))))

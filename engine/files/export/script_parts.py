@@ -1,4 +1,4 @@
-"""The parts of which snippets.py makes a script on nnsight: text with places to fill, nothing else."""
+"""The parts of which nnsight_script.py makes a script on nnsight: text with places to fill, nothing else."""
 
 from __future__ import annotations
 

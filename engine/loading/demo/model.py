@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 import platformdirs
 import torch
 
+from engine.loading import hub
 from engine.records import Progress
 from engine.records.errors import ModelError
 
@@ -73,10 +74,8 @@ def finish(work: Generator[Any, None, T]) -> T:
 def convert(gguf: Path, folder: Path, dtype: torch.dtype) -> Generator[Progress, None, None]:
     """Writes the safetensors copy beside its final place, then renames it there."""
     from transformers import AutoModelForCausalLM, AutoTokenizer
-    from transformers.utils import logging
 
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
+    hub.quiet_transformers()
     folder.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=folder.name))
     try:

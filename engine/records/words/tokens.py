@@ -23,6 +23,7 @@ UNSHOWN = (
     "\x7f-\x9f"  # C1 holds one-byte escape sequences
     "\u061c\u200e\u200f\u202a-\u202e\u2066-\u206f"  # bidi controls reorder the screen
     "\u2028\u2029"  # line separators break lines in some terminals
+    "\u034f\u17b4\u17b5\u180b-\u180d\u180f\u115f\u1160\u3164\uffa0\U0001bca0-\U0001bca3\U0001d173-\U0001d17a"
     "\u180e\u200b\u2060-\u2065\ufeff\ufff9-\ufffb"  # no terminal shows these, and a prompt with them is another one
     "\U000e0000-\U000e00ff\U000e01f0-\U000e0fff"  # tags spell out a hidden text
     "\ud800-\udfff"  # a lone surrogate can't be encoded at all
@@ -46,7 +47,7 @@ STRAY_VARIANT = "(?<![\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff])[\U000e01
 
 NOT_SAFE = re.compile(rf"(?P<flag>{FLAG})|(?P<joiner>{STRAY_JOINER})|{STRAY_VARIANT}|[\x00-\x08\x0b-\x1f{UNSHOWN}]")
 
-NOT_PLAIN = re.compile(f"[{UNSHOWN}\U000e0100-\U000e01ef]")
+NOT_PLAIN = re.compile(f"[{UNSHOWN}\u200d\ufe0f\U000e0100-\U000e01ef]")
 
 IN_DOUBT = re.compile(f"[\x00-\x08\x0b-\x1f\u200d\ufe0f{UNSHOWN}\U000e0100-\U000e01ef]")
 """Most texts have none of these."""

@@ -14,6 +14,7 @@ import json
 import random
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 
 import torch
@@ -58,18 +59,31 @@ class Bench:
     """The suite's items on one loaded pair."""
 
     def __init__(self, pair: Pair) -> None:
-        spec = suite.read_spec()
         self.pair, self.upper = pair, suite.UpperBlocks(pair)
-        dev, test = spec["dev"], spec["test"]
-        names = list(dev["occupations"])
-        halves = [{name: dev["occupations"][name] for name in names[k::2]} for k in (0, 1)]
-        self.dev_halves = [suite.slope_items(pair, half, dev["templates"]) for half in halves]
+        self._spec = suite.read_spec()
+        dev, test = self._spec["dev"], self._spec["test"]
         self.dev = suite.slope_items(pair, dev["occupations"], dev["templates"])
         self.test = suite.slope_items(pair, test["occupations"], test["templates"])
         self.crossed = suite.slope_items(pair, test["occupations"], dev["templates"])
-        self.dev_factual = suite.factual_items(pair, dev["factual"])
-        self.test_factual = suite.factual_items(pair, test["factual"])
         self.texts = read_text(prompts.NEUTRAL_TEXT)
+
+    @cached_property
+    def dev_halves(self) -> list[list[suite.Items]]:
+        """The dev items of every other occupation, and those of the rest."""
+        dev = self._spec["dev"]
+        names = list(dev["occupations"])
+        halves = [{name: dev["occupations"][name] for name in names[k::2]} for k in (0, 1)]
+        return [suite.slope_items(self.pair, half, dev["templates"]) for half in halves]
+
+    @cached_property
+    def dev_factual(self) -> list[suite.Items]:
+        """The dev items about factual gender."""
+        return suite.factual_items(self.pair, self._spec["dev"]["factual"])
+
+    @cached_property
+    def test_factual(self) -> list[suite.Items]:
+        """The test items about factual gender."""
+        return suite.factual_items(self.pair, self._spec["test"]["factual"])
 
     def measure(self, features: Sequence[int], tokens: int) -> Measured:
         """Everything there is to know about a set."""
