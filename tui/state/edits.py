@@ -9,7 +9,7 @@ import msgspec
 from engine.files.session import EditSlot
 from engine.records import NO_FEATURE, Edit, EditKind, EditsFrom, Positions
 from engine.records.words.edits import EDITS_SPELLED_OUT
-from engine.records.words.edits import edits_in_words as many_edits_in_words
+from engine.records.words.edits import edits_in_words as counted
 
 replace = msgspec.structs.replace
 
@@ -109,7 +109,7 @@ def edit_in_words(edit: Edit) -> str:
 def edits_in_words(edits: Sequence[Edit]) -> str:
     """All of them, a place they share said once; many are counted."""
     if len(edits) > EDITS_SPELLED_OUT:
-        return many_edits_in_words(edits)
+        return counted(edits)
     places = {edit.at for edit in edits}
     if len(edits) > 1 and len(places) == 1 and "all" not in places:
         everywhere = (msgspec.structs.replace(edit, at="all") for edit in edits)
