@@ -40,7 +40,7 @@ async def draw(size):
             await until(lambda: app.main.study.ranking() is not None, pilot)
             await pilot.press("3", "space")
             for feature in STUDY:
-                app.main.study.toggle_edit(feature)
+                app.main.study.edits.toggle(feature)
             await pilot.press("r", "g")
             await until(lambda: app.main.study.results.generations, pilot)
             await pilot.press("2", "n")

@@ -138,7 +138,7 @@ async def test_the_palette_reaches_panes_that_have_not_the_focus(b):
     await b.press("1")
     await commands["Ablate (space)"].callback()
     await b.handled()
-    assert b.study.edits() or b.told()  # done, or said why not
+    assert b.study.edits.on() or b.told()  # done, or said why not
 
 
 @on_app()

@@ -98,13 +98,13 @@ async def test_from_prompts_to_a_set_by_keys_alone(b):
     await b.until(lambda: isinstance(b.top, MinimalSetScreen))
     await b.press("enter")
     await b.until(lambda: b.top is b.main)
-    assert b.study.edits() == (Edit(101), Edit(4321))
+    assert b.study.edits.on() == (Edit(101), Edit(4321))
     await b.hears("now g generates with it")
     await b.generated()
     assert b.study.results.generations[-1].edits == (Edit(101), Edit(4321))
     assert len(b.study.results.attributions) == len(b.study.results.minimal_sets) == 1
     await b.press("u")
-    assert b.study.edits() == ()
+    assert b.study.edits.on() == ()
 
 
 # ---- the measure
@@ -273,7 +273,7 @@ async def test_the_causes(b):
 async def test_acting_on_causes(b):
     await attributed(b)
     await b.press("down", "space")
-    await b.until(lambda: b.study.edits() == (Edit(4321),))
+    await b.until(lambda: b.study.edits.on() == (Edit(4321),))
     assert cells(b, "mark")[:2] == ["", "▣"]
     await b.press("f")
     await b.until(lambda: isinstance(b.top, FeaturePage) and b.top.feature == 4321)
@@ -302,7 +302,7 @@ async def test_changed_probes_make_it_stale(b):
     await attributed(b)
     await b.press("escape")
     await b.until(lambda: "effect" in headings(b))
-    b.study.put_probe(0, replace(QUESTION, prefill="A nurse is always a"))
+    b.study.prompts.put_probe(0, replace(QUESTION, prefill="A nurse is always a"))
     await b.until(lambda: "effect" not in headings(b))
     assert str(b.main.features.border_subtitle) == "probes changed: A measures effects again"
     await b.press("C")
@@ -499,7 +499,7 @@ async def test_a_search_stops_and_the_last_set_comes_again(b):
     await b.until(lambda: isinstance(b.top, MinimalSetScreen))
     await b.press("f")
     await b.until(lambda: isinstance(b.top, FeaturePage) and b.top.feature == 101)
-    assert b.study.edits() == ()
+    assert b.study.edits.on() == ()
 
 
 @on_app()
@@ -546,7 +546,7 @@ async def test_the_page(b):
     assert b.top.feature == 100
     await b.press("space")
     await b.shows("▣ ablate")
-    assert b.study.edits() == (Edit(100),)
+    assert b.study.edits.on() == (Edit(100),)
 
 
 @on_app()

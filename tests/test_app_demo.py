@@ -55,8 +55,9 @@ def test_a_saved_visit_opens_and_replays_the_same(converted, tmp_path):
     path = tmp_path / "visit.saescope.json"
 
     async def visit():
-        engine = EngineProcess(tmp_path / "engine.log")
-        async with opened(tmp_path, first_study(DEMO, None, None), engine=engine, size=(160, 48), ready=False) as b:
+        engine, study = EngineProcess(tmp_path / "engine.log"), first_study(DEMO, None, None)
+        study.history.now = msgspec.structs.replace(study.work, sampling=Sampling(max_tokens=40))
+        async with opened(tmp_path, study, engine=engine, size=(160, 48), ready=False) as b:
             await b.until(lambda: b.main.context.tasks.ready, LONG)
             await b.press("a")
             await b.type("Girls are told to be quiet, boys to speak up.")
@@ -116,7 +117,7 @@ def test_a_saved_visit_opens_and_replays_the_same(converted, tmp_path):
         study = first_study(Load(), None, str(path))
         async with opened(tmp_path, study, engine=engine, size=(160, 48), ready=False) as b:
             await b.until(lambda: b.main.context.tasks.ready, LONG)
-            assert b.rows() and len(b.study.edits()) == 2
+            assert b.rows() and len(b.study.edits.on()) == 2
             await b.press("R")
             await b.until(lambda: isinstance(b.top, Report))
             await b.until(lambda: b.screen_text().count("same     ") == 4 or "DIFFERS" in b.screen_text(), LONG)
@@ -133,7 +134,7 @@ def test_an_engine_killed_while_it_streams(load, tmp_path):
             await b.until(lambda: b.main.context.tasks.ready, LONG)
             await b.press("g")
             await b.until(lambda: b.study.results.generations, LONG)
-            b.study.work = msgspec.structs.replace(b.study.work, sampling=Sampling(max_tokens=900))
+            b.study.history.now = msgspec.structs.replace(b.study.work, sampling=Sampling(max_tokens=900))
             before = b.study.work, 1
             await b.press("g")
             await tokens_stream(b, 2)
@@ -143,7 +144,7 @@ def test_an_engine_killed_while_it_streams(load, tmp_path):
             assert (b.study.work, len(b.study.results.generations)) == before
             await b.press("E")
             await b.until(lambda: b.main.context.tasks.ready, LONG)
-            b.study.work = msgspec.structs.replace(b.study.work, sampling=Sampling(max_tokens=9))
+            b.study.history.now = msgspec.structs.replace(b.study.work, sampling=Sampling(max_tokens=9))
             await b.press("g")
             await b.until(lambda: len(b.study.results.generations) == before[1] + 1, LONG)
 
@@ -169,9 +170,9 @@ class Terminal:
         command = [sys.executable, "-P", "-c", "import sys, saescope; sys.exit(saescope.main())", *pair, *argv]
         self.pid, self.handle = pty.fork()
         if self.pid == 0:
+            fcntl.ioctl(0, termios.TIOCSWINSZ, struct.pack("HHHH", 48, 160, 0, 0))
             os.chdir(folder)
             os.execve(sys.executable, command, environment)
-        fcntl.ioctl(self.handle, termios.TIOCSWINSZ, struct.pack("HHHH", 48, 160, 0, 0))
         if ahead:
             os.write(self.handle, ahead)
 

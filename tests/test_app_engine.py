@@ -69,7 +69,7 @@ async def test_g_waits_for_the_model_and_takes_the_edits_of_then(b):
     await b.until(lambda: b.engine.of(Load))
     b.study.choose_feature(100)
     await b.press("g", "2", "space")
-    assert b.study.edits() == (Edit(100),)
+    assert b.study.edits.on() == (Edit(100),)
     b.engine.stepping = True
     b.engine.release(Load)
     await b.until(lambda: b.engine.of(Generate) and b.engine.streaming)
@@ -165,7 +165,7 @@ async def test_another_sae_begins_a_session_of_its_own(b):
     await b.press("ctrl+s")
     await b.until(lambda: b.study.id != before)
     assert b.engine.of(Load)[-1] == Load(sae=other, dtype="bfloat16")
-    assert b.study.edits() == () and b.study.ranking() is None and b.study.work.prompts == SMALL
+    assert b.study.edits.on() == () and b.study.ranking() is None and b.study.work.prompts == SMALL
     await b.shows("Which features tell your prompts apart?")
     text = b.screen_text()
     assert "2 Tokens ─" in text and "#100" not in text  # nothing of the other SAE's is shown
@@ -204,7 +204,7 @@ async def test_a_lost_engine_loses_nothing(b):
     await b.until(lambda: b.main.context.tasks.ready)
     assert b.engine.starts == 2 and b.engine.of(Load) == [Load(), Load()]
     await b.shows("● ready")
-    assert b.study.results == before[1] and b.study.edits() == (Edit(100),)
+    assert b.study.results == before[1] and b.study.edits.on() == (Edit(100),)
     b.engine.stepping = False
     await b.generated()
     await b.press("E")

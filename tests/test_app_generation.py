@@ -269,7 +269,7 @@ async def test_bars_that_come_late_are_not_of_other_edits(b):
 @on_app()
 async def test_many_long_answers_fit(b):
     answers = tuple(Answer(f"answer number {i} with a long name", (f" w{i}",)) for i in range(9))
-    b.study.put_probe(0, Probe("Who is a nurse?", "chat", "x", answers))
+    b.study.prompts.put_probe(0, Probe("Who is a nurse?", "chat", "x", answers))
     await b.generated()
     await b.shows("answer number 0 with")
     await b.shows("they say.")  # the text has its place
@@ -378,7 +378,7 @@ async def test_the_list_gender_is_offered_with_the_demo_only(b):
     titles = [c.title for c in b.app.get_system_commands(b.main)]
     assert "Ablate the list @gender" in titles
     edits.ablate_list(b.main.context)
-    await b.until(lambda: len(b.study.edits()) == 128)
+    await b.until(lambda: len(b.study.edits.on()) == 128)
     await b.generated()
     assert len(b.engine.of(Generate)[-1].edits) == 128
     b.study.load = type(b.study.load)(model="m")

@@ -146,7 +146,7 @@ def test_a_question_of_the_users_is_kept():
     study.set_question("Mine?")
     take_over(study, FOUNDING, presets.find("demo"))
     assert study.work.question == "Mine?" and study.work.prompts.name == "founding_5v2"
-    assert study.undo() and study.work.prompts.name == "gender_bias"
+    assert study.history.undo() and study.work.prompts.name == "gender_bias"
 
 
 def test_the_app_starts_on_a_preset(tmp_path):

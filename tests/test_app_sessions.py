@@ -86,7 +86,7 @@ async def test_saving_and_opening_again_restores_everything(tmp_path):
         assert b.study.work == before.workspace and b.rows()
         await b.until(lambda: b.main.context.tasks.ready)
         await b.shows("mine saved")
-        assert b.study.session() == before and b.study.edits() == (Edit(101, 0.125),)
+        assert b.study.session() == before and b.study.edits.on() == (Edit(101, 0.125),)
         await b.shows("2 Tokens · #100")
         assert b.main.features.feature() == 100
         await b.shows("“nurse”")
@@ -150,7 +150,7 @@ async def test_a_file_older_than_the_autosave_is_not_saved(tmp_path):
     async with opened(tmp_path, offer_last=True) as b:
         await dialog(b, Choose, "Welcome back")
         await b.press("enter")
-        await b.until(lambda: b.study.edits())
+        await b.until(lambda: b.study.edits.on())
         await b.settle()
         assert "x saved" not in b.header()
 
@@ -159,7 +159,7 @@ async def test_a_file_older_than_the_autosave_is_not_saved(tmp_path):
 async def test_opening_a_file(b):
     folder = b.store.path.parent
     other = small_study(type(SMALL)("other", SMALL.positive, SMALL.negative))
-    other.toggle_edit(9)
+    other.edits.toggle(9)
     sessions.write(other.session(), folder / "o.saescope.json")
     (folder / "broken.json").write_text("{", "utf-8")
     await b.ranked()
@@ -175,7 +175,7 @@ async def test_opening_a_file(b):
     b.top.query_one(Input).value = str(folder / "o.saescope.json")
     await b.press("enter")
     await b.until(lambda: b.study.name == "o" and b.top is b.main)
-    assert b.study.edits() == (Edit(9),) and not b.rows()
+    assert b.study.edits.on() == (Edit(9),) and not b.rows()
     await b.shows("Which features tell your prompts apart?")
     assert len(b.engine.of(Load)) == 1  # the same pair is not loaded again
     assert b.store.load(before).rankings  # the one so far is kept
@@ -183,7 +183,7 @@ async def test_opening_a_file(b):
     await dialog(b, Choose, "Open a session")
     await b.press("down", "enter")
     await b.until(lambda: b.study.id == before)
-    assert b.rows() and b.study.edits() == ()
+    assert b.rows() and b.study.edits.on() == ()
 
 
 @on_app()
@@ -192,7 +192,7 @@ async def test_a_new_session_keeps_prompts_and_model(b):
     before = b.study.id
     new_session(b.main.context)
     await b.settle()
-    assert b.study.id != before and b.study.work.prompts == SMALL and b.study.edits() == ()
+    assert b.study.id != before and b.study.work.prompts == SMALL and b.study.edits.on() == ()
     await b.shows("g generates: the model as it is")
     assert "nurse is most likely" not in b.screen_text() and b.main.context.tasks.ready
     assert len(b.store.load(before).generations) == 1
@@ -320,7 +320,7 @@ async def test_the_store_may_be_slow_without_the_app_waiting(tmp_path):
             await b.until(lambda: b.main.context.autosave._keeping)
             await b.ranked()
             await b.press("space")
-            await b.until(lambda: b.study.edits())
+            await b.until(lambda: b.study.edits.on())
         finally:
             b.store.go.set()
         await stored(b)

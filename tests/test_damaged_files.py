@@ -80,7 +80,7 @@ def show_text(text, study):
     for pair in rows.pairs:
         differing(rows.tokens[pair.baseline], rows.tokens[pair.edited])
         schedule_of(text, pair)
-        asked = rewound(text, 1, study.edits(), 3, pair)
+        asked = rewound(text, 1, study.edits.on(), 3, pair)
         Rows.asked(asked, text, pair)
     assert name_of(text) + difference_in_words(text, None) + staleness(text, replay.request_of(text)) is not None
     with suppress(UsageError):

@@ -91,7 +91,7 @@ def test_generated(looks, size):
 
 async def founding(b):
     """The founding study's edit, then a text that parts from one under it at token 5."""
-    b.study.set_prompts(prompt_sets.from_file(prompts.load("founding_5v2")))
+    b.study.prompts.set(prompt_sets.from_file(prompts.load("founding_5v2")))
     b.study.ask_probe(b.study.work.prompts.probes[0])
     b.main.show_study()
     await read(b)
@@ -184,7 +184,7 @@ def test_help(looks, size):
 def test_card(looks, size):
     async def go(b):
         await read(b)
-        b.study.work = replace(
+        b.study.history.now = replace(
             b.study.work, labels={102: "nurses"}
         )  # not told: the panes behind the page keep their names
         b.main.context.notebook.set_note(102, "Only where somebody is paid.")

@@ -58,12 +58,15 @@ def read_back(command):
     return parser().parse_args(words[1:])
 
 
-@pytest.mark.parametrize("load", LOADS)
-@pytest.mark.parametrize("edits", EDITS)
-@pytest.mark.parametrize("sampling", SAMPLINGS)
-@pytest.mark.parametrize("question", [QUESTION, "-x", "--", '$HOME `ls` \\ "a"\nb;c é', "4=5"])
-@pytest.mark.parametrize("raw", [False, True])
-def test_the_command_parses_back(load, edits, sampling, question, raw):
+QUESTIONS = [QUESTION, "-x", "--", '$HOME `ls` \\ "a"\nb;c\u2028é', "4=5"]
+
+
+@pytest.mark.parametrize("q", range(len(QUESTIONS)))
+@pytest.mark.parametrize("e", range(len(EDITS)))
+def test_the_command_parses_back(e, q):
+    """Every two values come up together, but not every combination of them all."""
+    edits, question, raw = EDITS[e], QUESTIONS[q], (e // 3 + q) % 2 == 1
+    load, sampling = LOADS[(e + q) % 3], SAMPLINGS[(e + 2 * q) % 3]
     args = read_back(command_line(load, Generate(Prompt(question, "raw" if raw else "chat"), edits, sampling)))
     assert (args.prompt, args.raw, args.compare) == (question, raw, bool(edits))
     assert cli.edits(args) == edits
@@ -81,9 +84,8 @@ def test_what_a_terminal_would_act_on_is_not_copied_as_it_is_and_comes_out_the_s
     assert words == ["saescope", "generate", "--raw", "--sae", "\x1b[201~", question]
 
 
-@pytest.mark.parametrize("edits", EDITS)
 @pytest.mark.parametrize("variants", [((Edit(1),),), (EVERYTHING, (Edit(3, 2.0),)), tuple(EDITS[1:])])
-@pytest.mark.parametrize("prefill", ["It is", "--x", "-x"])
+@pytest.mark.parametrize(("edits", "prefill"), zip(EDITS, ["It is", "--x", "-x"] * 2, strict=True))
 def test_prefill_samples_and_variants_parse_back(edits, variants, prefill):
     sampling = Sampling(temperature=0.5)
     request = Generate(Prompt("Who?", "chat"), edits, sampling, prefill=prefill, samples=3, variants=variants)
@@ -116,14 +118,14 @@ KINDS = [
 ]
 
 
-@pytest.fixture(params=KINDS, ids=lambda kind: "-".join(map(str, kind)))
-def opened(request, load, tmp_path):
-    """The tiny model with a SAE of each kind: (load, loaded, pair)."""
+@pytest.fixture(scope="module", params=KINDS, ids=lambda kind: "-".join(map(str, kind)))
+def opened(request, load, tmp_path_factory):
+    """The tiny model with a SAE of each kind: (number of the kind, load, loaded, engine)."""
     hook, encoder, normalisation, b_dec, old = request.param
-    sae = write_sae(tmp_path / "sae", encoder, normalisation, b_dec, hook=hook, old=old)
+    sae = write_sae(tmp_path_factory.mktemp("sae"), encoder, normalisation, b_dec, hook=hook, old=old)
     load = msgspec.structs.replace(load, sae=str(sae))
     engine = LocalClient()
-    return load, ask(engine, load, Loaded), engine
+    return KINDS.index(request.param), load, ask(engine, load, Loaded), engine
 
 
 def run(script, tmp_path):
@@ -154,10 +156,10 @@ SCRIPTED = {
 }
 
 
-@pytest.mark.parametrize("raw", [False, True])
 @pytest.mark.parametrize("name", SCRIPTED)
-def test_the_script_generates_what_the_engine_does(opened, tmp_path, capsys, name, raw):
-    load, loaded, engine = opened
+def test_the_script_generates_what_the_engine_does(opened, tmp_path, capsys, name):
+    number, load, loaded, engine = opened
+    raw = (list(SCRIPTED).index(name) + number) % 2
     request = Generate(Prompt(QUESTION, "raw" if raw else "chat"), SCRIPTED[name], Sampling(12))
     expected = ask(engine, request, Generated)
     sink_norm = engine._pair.site.reference.sink_norm
@@ -231,11 +233,10 @@ def test_the_sink_mask_is_there_where_its_norm_is_known():
 
 
 @pytest.mark.demo
-def test_on_the_demo_too(tmp_path):
-    engine, load = LocalClient(), Load(dtype="float32", device="cpu")
-    loaded = ask(engine, load, Loaded)
+def test_on_the_demo_too(demo, tmp_path):
+    load = Load(dtype="float32", device="cpu")
     edits = tuple(Edit(feature) for feature in feature_lists.read("gender"))
     request = Generate(Prompt(QUESTION, "chat"), edits, Sampling(12))
-    expected = ask(engine, request, Generated)
-    assert run(nnsight_snippet(loaded, load, request), tmp_path) == expected.edited.token_ids
+    expected = ask(demo, request, Generated)
+    assert run(nnsight_snippet(demo._pair.loaded, load, request), tmp_path) == expected.edited.token_ids
     assert expected.edited.token_ids != expected.baseline.token_ids

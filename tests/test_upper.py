@@ -34,8 +34,10 @@ def whole(model, ids, hook=None, delta_TD=None):
 
 
 def points(name):
+    """Each kind of point in two of the layers; in all, within three families."""
     kinds = [k for k in KINDS if k != "hook_resid_mid" or name not in PARALLEL]
-    return [f"blocks.{layer}.{kind}" for layer in (0, 1, LAYERS - 1) for kind in kinds]
+    turn = FAMILIES.index(name)
+    return [f"blocks.{layer}.{k}" for n, k in enumerate(kinds) for layer in range(LAYERS) if layer != (n + turn) % 3]
 
 
 def close(a, b):

@@ -27,9 +27,9 @@ from tui.panes.tokens import TokensPane
 from tui.services.bridge import Bridge
 from tui.services.context import Context
 from tui.services.opening import Opening
-from tui.state.changes import Group
+from tui.state.prompts import Group
 from tui.state.study import Study
-from tui.state.texts import FIRST, Pair, prompt_of, staleness
+from tui.state.texts import FIRST, Pair
 from tui.state.topics import Topic
 from tui.widgets.header import Header
 from tui.widgets.health import HealthLine
@@ -74,16 +74,12 @@ class MainScreen(Screen[None]):
         super().__init__()
         self._opening = opening
         self.study = opening.study
-        self.study.tell = self.show_topic
+        self.study.history.tell = self.show_topic
         self.bridge = Bridge(opening.make_engine, self)
         self.context = Context(self, self.bridge, opening.make_store)
-        self._was_beside: Generated | None = None
-        """The kept text that was last put beside."""
         self.messages: list[str] = []
         """What was reported, oldest first."""
         self.current = "prompts"
-        self.wanted: int | None = None
-        """A feature that the leaderboard goes to once it has a row."""
         self.furnished = asyncio.Event()
         """Set once all panes are there."""
         self.add_class("-show-prompts")  # here, for a class that changes later is a second round of styling
@@ -95,7 +91,7 @@ class MainScreen(Screen[None]):
             yield TabLine(PANES, id="tabs")
             yield HealthLine(id="health")
         with Horizontal(id="top"):
-            yield PromptsPane(id="prompts").add_class("pane")
+            yield PromptsPane(self.context, id="prompts").add_class("pane")
             yield Frame(id="tokens").add_class("pane")
             yield Frame(id="features").add_class("pane")
         with Horizontal(id="bottom"):
@@ -106,8 +102,8 @@ class MainScreen(Screen[None]):
     async def furnish(self) -> None:
         """Puts the other panes and the footer where the frames are, with no paint in between."""
         late: dict[str, tuple[Widget, ...]] = {
-            "#top": (TokensPane(id="tokens"), LeaderboardPane(id="features")),
-            "#bottom": (EditsPane(id="edits"), GenerationPane(id="generation")),
+            "#top": (TokensPane(self.context, id="tokens"), LeaderboardPane(self.context, id="features")),
+            "#bottom": (EditsPane(self.context, id="edits"), GenerationPane(self.context, id="generation")),
         }
         with self.app.batch_update():
             await self.query(Frame).remove()
@@ -118,13 +114,11 @@ class MainScreen(Screen[None]):
 
     def on_mount(self) -> None:
         """Shows the prompts; once they are painted the rest follows."""
-        self.prompts.show(self.study.work.prompts)
+        self.prompts.look()
         self.prompts.rows.focus()
         self.call_after_refresh(self._start)
 
     async def _start(self) -> None:
-        from tui.commands import pair, sessions  # imported behind the first paint, as all commands are
-
         try:
             await self.furnish()
             self.show_study()
@@ -132,6 +126,8 @@ class MainScreen(Screen[None]):
             self.furnished.set()  # also where that failed: keys wait for it, ctrl+q among them
         gc.freeze()  # what there is now stays: looking through it again and again would hold up keys
         gc.enable()  # the front door switches it off
+        from tui.commands import pair, sessions  # behind the first paint, as all commands are
+
         if self._opening.offer_last:
             sessions.offer_last(self.context)
         pair.load(self.context, self.study.load)
@@ -279,9 +275,9 @@ class MainScreen(Screen[None]):
 
     def work_on(self, study: Study) -> None:
         """Hears from now on what another study tells."""
-        self.study.tell = lambda topic: None
+        self.study.history.tell = lambda topic: None
         self.study = study
-        study.tell = self.show_topic
+        study.history.tell = self.show_topic
 
     def show_topic(self, topic: Topic) -> None:
         """Shows what of the study has changed."""
@@ -289,7 +285,7 @@ class MainScreen(Screen[None]):
             Topic.ALL: self.show_study,
             Topic.PROMPTS: self.show_prompts,
             Topic.QUESTION: self.show_question,
-            Topic.EDITS: self.edits_changed,
+            Topic.EDITS: self.show_edits,
             Topic.RANKING: self.show_ranking,
             Topic.NAMES: self.show_features,
             Topic.SESSION: self.show_session,
@@ -299,10 +295,10 @@ class MainScreen(Screen[None]):
     def show_study(self) -> None:
         """Shows everything the study holds, after a start or when another session was opened."""
         work = self.study.work
-        self.prompts.show(work.prompts)
+        self.prompts.look()
         self.tokens.clear()
         self.generation.clear()
-        self.generation.show_settings(work)
+        self.generation.look()
         self.show_ranking()
         if work.feature is not None:
             self.features.go_to(work.feature)
@@ -323,38 +319,23 @@ class MainScreen(Screen[None]):
 
     def show_prompts(self) -> None:
         """The prompts, and what no longer holds of them."""
-        self.prompts.show(self.study.work.prompts)
-        self._show_staleness()
-        self.features.show_effects(self.study.effects())
+        self.prompts.look()
+        self.features.look_at_prompts()
         self.reread()
 
     def show_question(self) -> None:
         """The question and how it is asked."""
-        self.generation.show_settings(self.study.work)
-        self._show_generation_staleness()
+        self.generation.look()
+        self.generation.show_staleness()
         self.context.text.score_answers()
 
     def show_ranking(self) -> None:
-        """The leaderboard, with what is pinned, labelled and edited."""
-        work = self.study.work
+        """The leaderboard, and the names of edited features."""
+        self.features.look()
+        self.edits.look()
         ranking = self.study.ranking()
-        self.features.show(ranking, work.pinned, self.context.labels, work.edits, self.study.effects())
-        self.edits.show(work.edits, self.context.name_of)
-        self._show_staleness()
-        if self.wanted is not None and self.features.go_to(self.wanted):
-            self.wanted = None
-        if ranking is not None and ranking.features and work.feature is None:
+        if ranking is not None and ranking.features and self.study.work.feature is None:
             self.read(ranking.features[0].feature)
-
-    def _show_staleness(self) -> None:
-        words = ""
-        if self.study.ranking_is_stale():
-            words = "prompts changed: r ranks again"
-        elif self.study.attribution() is not None and self.study.other_than(self.study.results.loaded):
-            words = "effects of another pair: A measures again"
-        elif self.study.attribution() is not None and self.study.effects() is None:
-            words = "probes changed: A measures effects again"
-        self.features.show_staleness(words)
 
     def show_features(self) -> None:
         """Everything that names features."""
@@ -363,6 +344,8 @@ class MainScreen(Screen[None]):
 
     def reread(self) -> None:
         """The chosen feature on the prompts as they are now."""
+        if self.study.work.feature is None:
+            return
         from tui.commands import features
 
         features.show_chosen(self.context)
@@ -373,19 +356,12 @@ class MainScreen(Screen[None]):
 
         features.read(self.context, feature)
 
-    def edits_changed(self) -> None:
+    def show_edits(self) -> None:
         """The list of edits, and the leaderboard's marks; the running text follows."""
-        slots = self.study.work.edits
-        self.edits.show(slots, self.context.name_of)
-        self.features.show_marks(slots)
+        self.edits.look()
+        self.features.look_at_edits()
         self.context.text.edits_changed()
-        self._show_generation_staleness()
-
-    def _show_generation_staleness(self) -> None:
-        """Says so where the text was generated under other edits or settings than there are now."""
-        shown = self.generation.arms.result
-        if not self.generation.running and shown is not None:
-            self.generation.show_stale(staleness(shown, self.context.text.request()))
+        self.generation.show_staleness()
 
     # ---- what commands ask of the screen (services.desk)
 
@@ -430,9 +406,7 @@ class MainScreen(Screen[None]):
 
     def commit_typing(self) -> None:
         """What is being typed over a prompt counts as typed."""
-        typed = self.prompts.close_editor()
-        if typed is not None:
-            self.study.put_prompt(typed.group, typed.index, typed.text)
+        self.prompts.commit()
 
     def probe_at_hand(self) -> int | None:
         """The probe under the cursor of the prompts pane, where that has the focus."""
@@ -461,12 +435,11 @@ class MainScreen(Screen[None]):
 
     def show_tokens(self, shown: Shown) -> None:
         """A feature's activations."""
-        label, tokens = self.context.labels.get(shown.feature, ""), self.context.tokens_of(shown.feature)
-        self.tokens.show(shown, len(self.study.work.prompts.positive), label, tokens)
+        self.tokens.show(shown)
 
     def show_token_features(self, found: TokenFeatures) -> None:
         """The features of the token under the cursor."""
-        self.tokens.show_features(found, self.context.name_of)
+        self.tokens.show_features(found)
 
     def show_generated(self, result: Generated) -> None:
         """A finished generation."""
@@ -478,11 +451,10 @@ class MainScreen(Screen[None]):
 
     def _show_text(self, result: Generated, note: str, pair: Pair | None = None) -> None:
         self.generation.show(result, note, pair)
-        self._show_generation_staleness()
+        self.generation.show_staleness()
 
     def put_beside(self, found: Generated) -> None:
         """A kept text in the baseline's place."""
-        self._was_beside = found
         self.generation.put_beside(found)
 
     def show_engine(self, words: str) -> None:
@@ -551,7 +523,7 @@ class MainScreen(Screen[None]):
         """A click on the line of health."""
         self.action_do("run.doctor")
 
-    # ---- what panes ask for
+    # ---- panes that follow each other
 
     @on(PromptsPane.PlaceChosen)
     def follow_prompt(self, event: PromptsPane.PlaceChosen) -> None:
@@ -560,164 +532,7 @@ class MainScreen(Screen[None]):
             before = 0 if event.group == "positive" else len(self.study.work.prompts.positive)
             self.tokens.go_to_prompt(before + event.index)
 
-    @on(PromptsPane.Edited)
-    def keep_prompt(self, event: PromptsPane.Edited) -> None:
-        """A prompt was typed."""
-        index = self.study.put_prompt(event.group, event.index, event.text)
-        self.prompts.go_to(event.group, index)
-
-    @on(PromptsPane.DeleteWanted)
-    def delete_prompt(self, event: PromptsPane.DeleteWanted) -> None:
-        """An entry goes."""
-        from tui.commands import prompts
-
-        prompts.delete(self.context, event.group, event.index)
-
-    @on(PromptsPane.MoveWanted)
-    def move_prompt(self, event: PromptsPane.MoveWanted) -> None:
-        """A prompt changes sides."""
-        self.study.move_prompt(event.group, event.index)
-
-    @on(PromptsPane.FormatWanted)
-    def change_format(self) -> None:
-        """Raw or chat."""
-        from tui.commands import prompts
-
-        prompts.switch_format(self.context)
-
-    @on(PromptsPane.ProbeWanted)
-    def edit_probe(self, event: PromptsPane.ProbeWanted) -> None:
-        """A probe's form."""
-        from tui.commands import prompts
-
-        prompts.edit_probe(self.context, event.index)
-
-    @on(PromptsPane.ImportWanted)
-    def import_prompts(self, event: PromptsPane.ImportWanted) -> None:
-        """A file of prompts."""
-        from tui.commands import prompts
-
-        prompts.import_prompts(self.context, event.group)
-
-    @on(PromptsPane.WriteWanted)
-    def write_set(self) -> None:
-        """These prompts as a set."""
-        from tui.commands import prompts
-
-        prompts.write_set(self.context)
-
     @on(LeaderboardPane.FeatureMoved)
     def read_feature(self, event: LeaderboardPane.FeatureMoved) -> None:
         """The tokens follow the leaderboard's cursor."""
         self.read(event.feature)
-
-    @on(LeaderboardPane.ReadWanted)
-    def go_to_tokens(self, event: LeaderboardPane.ReadWanted) -> None:
-        """Enter on a feature: read it."""
-        self.read(event.feature)
-        self.action_pane("tokens")
-
-    @on(LeaderboardPane.SortWanted)
-    def sort(self, event: LeaderboardPane.SortWanted) -> None:
-        """Another column to sort by."""
-        from tui.commands import features
-
-        features.rank(self.context, by=event.by)
-
-    @on(LeaderboardPane.WeightWanted)
-    def change_weight(self, event: LeaderboardPane.WeightWanted) -> None:
-        """With the weight towards rare features, or without it."""
-        from tui.commands import features
-
-        features.rank(self.context, weight=event.on)
-
-    @on(TokensPane.TopWanted)
-    def list_features(self, event: TokensPane.TopWanted) -> None:
-        """The features of a token."""
-        from tui.commands import features
-
-        features.features_at(self.context, event.prompt, event.token)
-
-    @on(TokensPane.FeatureChosen)
-    def read_listed(self, event: TokensPane.FeatureChosen) -> None:
-        """A feature out of a token's list."""
-        from tui.commands import features
-
-        features.jump_to(self.context, event.feature)
-
-    @on(EditsPane.MoveWanted)
-    def move_edit(self, event: EditsPane.MoveWanted) -> None:
-        """An edit acts elsewhere."""
-        self.study.move_edit(event.feature)
-
-    @on(EditsPane.ReconstructWanted)
-    def switch_reconstruction(self) -> None:
-        """The SAE's error is dropped, or not."""
-        self.study.toggle_reconstruction()
-
-    @on(EditsPane.ToggleWanted)
-    def toggle_listed(self, event: EditsPane.ToggleWanted) -> None:
-        """Enter or a click in the list of edits."""
-        self.study.toggle_edit(event.feature)
-
-    @on(EditsPane.RemoveWanted)
-    def remove_edit(self, event: EditsPane.RemoveWanted) -> None:
-        """An edit leaves the list."""
-        self.study.remove_edit(event.feature)
-
-    @on(EditsPane.ClearWanted)
-    def clear_edits(self) -> None:
-        """All edits leave the list."""
-        self.study.clear_edits()
-
-    @on(EditsPane.AllWanted)
-    def switch_all(self) -> None:
-        """All edits off, or on."""
-        self.study.switch_all_edits()
-
-    @on(GenerationPane.Asked)
-    def generate_from_question(self, event: GenerationPane.Asked) -> None:
-        """Enter in the question."""
-        self.study.set_question(event.text)
-        self.context.text.generate()
-
-    @on(GenerationPane.QuestionChanged)
-    def keep_question(self, event: GenerationPane.QuestionChanged) -> None:
-        """The question as it is typed; the bars are those of a probe that it is."""
-        self.study.set_question(event.text)
-        self.context.text.score_answers()
-
-    @on(GenerationPane.SettingsWanted)
-    def change_settings(self) -> None:
-        """How text is generated."""
-        from tui.commands import texts
-
-        texts.change_settings(self.context)
-
-    @on(GenerationPane.ModeWanted)
-    def change_mode(self) -> None:
-        """What a toggle does to the running text."""
-        self.study.switch_restart()
-
-    @on(GenerationPane.RewindWanted)
-    def rewind(self) -> None:
-        """From the cursor on, anew."""
-        self.context.text.rewind()
-
-    @on(GenerationPane.BranchesWanted)
-    def show_branches(self) -> None:
-        """The kept texts."""
-        from tui.commands import texts
-
-        texts.show_branches(self.context)
-
-    @on(GenerationPane.BesideWanted)
-    def switch_beside(self) -> None:
-        """The baseline for the kept text beside, or the other way round."""
-        arms, kept = self.generation.arms, self._was_beside
-        if arms.beside is not None:
-            self.generation.put_beside(None)
-        elif kept is not None and kept in self.study.results.generations and prompt_of(kept) == self.study.question():
-            self.generation.put_beside(kept)
-        else:
-            self.notify("b lists the kept texts of this question; there space puts one beside.")

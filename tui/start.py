@@ -45,12 +45,12 @@ def first_study(load: Load, prompt_set: str | None, session: str | None, preset:
         if load != Load() or chosen:
             study.load = load
         if prompt_set is not None:
-            study.set_prompts(prompt_sets.from_file(prompts.load(prompt_set)))
+            study.prompts.set(prompt_sets.from_file(prompts.load(prompt_set)))
         return study
     name = prompt_set or (chosen.prompts if chosen else DEFAULT_SET)
     study = Study(load, start_workspace(packaged_set(name)), file=path)
     if chosen and presets.of_sae(load.sae) == chosen:
-        study.work = with_pins(study.work, chosen)  # no change of the user's that would have to be kept
+        study.history.now = with_pins(study.work, chosen)  # no change of the user's that would have to be kept
     return study
 
 

@@ -244,6 +244,6 @@ def _show_set(context: Context, found: MinimalSet) -> None:
 
 def ablate(context: Context, features: list[int]) -> None:
     """Puts features into the list of edits, as ablations."""
-    context.study.add_edits(features)
+    context.study.edits.ablate(features)
     count = count_in_words(len(features), "feature")
     context.desk.notify(f"{count} ablated: now g generates with it, v answers every probe; u takes it back.")

@@ -28,7 +28,7 @@ from tui.widgets.forms import Field, Sheet, Values
 
 def toggle(context: Context, feature: int) -> None:
     """Ablates the feature, or switches its edit."""
-    context.study.toggle_edit(feature)
+    context.study.edits.toggle(feature)
 
 
 def stronger(context: Context, feature: int) -> None:
@@ -45,19 +45,19 @@ def _step(context: Context, feature: int, steps: int) -> None:
     if feature == NO_FEATURE:
         context.desk.notify("A reconstruction has no strength; space switches it.")
     else:
-        context.study.step_edit(feature, steps)
+        context.study.edits.step(feature, steps)
 
 
 def ablate_list(context: Context) -> None:
     """Ablates the demo SAE's packaged list."""
-    context.study.add_edits(feature_lists.read("gender"))
+    context.study.edits.ablate(feature_lists.read("gender"))
     if context.study.ranking() is not None and not context.study.ranking_is_stale():
         features.rank(context)  # so that the list says what they fire on
 
 
 def ask_edit(context: Context, feature: int) -> None:
     """Kind, strength and place; of the reconstruction, which has only one kind, the place."""
-    slot = context.study.slot(feature) or EditSlot(feature)
+    slot = context.study.edits.slot(feature) or EditSlot(feature)
     whole = feature == NO_FEATURE
     names = tuple(kinds())
     kind = EDIT_KINDS[slot.kind].choice or names[0]
@@ -77,7 +77,7 @@ def ask_edit(context: Context, feature: int) -> None:
         if values is not None:
             edit = edit_of(feature, values)
             same = (edit.kind, edit.strength) == (slot.kind, slot.strength)
-            context.study.put_edits((msgspec.structs.replace(edit, absolute=slot.absolute if same else None),))
+            context.study.edits.put((msgspec.structs.replace(edit, absolute=slot.absolute if same else None),))
 
     title = "Reconstruct, and drop the SAE's error" if whole else f"Edit feature {feature}"
     fields = (where,) if whole else (*of_a_feature, where)
@@ -92,14 +92,14 @@ def publish(context: Context, feature: int) -> None:
     except UsageError as error:
         context.desk.notify(f"{error.message} {error.remedy}")
         return
-    context.study.put_edits(edits)
+    context.study.edits.put(edits)
     context.desk.notify(f"As published with {prompts.name}: {edits_in_short(edits)}. u takes it back.")
 
 
 def ask_strengths(context: Context, feature: int) -> None:
     """Generates with the edits that are on and, beside them, with one feature's edit at other strengths."""
     study = context.study
-    slot = study.slot(feature)
+    slot = study.edits.slot(feature)
     if feature == NO_FEATURE:
         context.desk.notify("A reconstruction has no strength: go to a feature's edit.")
         return
@@ -108,12 +108,12 @@ def ask_strengths(context: Context, feature: int) -> None:
     proposed = ", ".join(f"{s:g}" for s in EDIT_KINDS[edit.kind].tried if s != now)
 
     def tried(values: Values) -> tuple[tuple[Edit, ...], ...]:
-        return variants(study.edits(), edit, numbers(values["strengths"]))
+        return variants(study.edits.on(), edit, numbers(values["strengths"]))
 
     def summary(values: Values) -> str:
         what = [change_in_short(msgspec.structs.replace(edit, strength=s)) for s in numbers(values["strengths"])]
         return (
-            f"edited: {edits_in_short(study.edits())}\n"
+            f"edited: {edits_in_short(study.edits.on())}\n"
             f"beside it, in the same batch, {feature}: {', '.join(what)}\n[ and ] turn from one to the next"
         )
 

@@ -107,7 +107,7 @@ def jump_to(context: Context, feature: int) -> None:
         context.desk.action_pane("tokens")  # where keys act on it
     study = context.study
     if not context.desk.go_to_feature(feature) and study.ranking() is not None and not study.ranking_is_stale():
-        context.desk.wanted = feature
+        context.wanted = feature
         rank(context)
 
 

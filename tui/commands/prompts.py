@@ -42,7 +42,7 @@ def edit_probe(context: Context, index: int | None) -> None:
         number = float(values["covariate"]) if values["covariate"].strip() else None
         right = values["right"].strip()
         changed = Probe(values["text"].strip(), format, values["prefill"], answers, number, right)
-        study.put_probe(index, changed)
+        study.prompts.put_probe(index, changed)
         context.desk.go_to_prompt("probes", len(study.work.prompts.probes) - 1 if index is None else index)
         context.text.score_answers()
 
@@ -59,12 +59,12 @@ def import_prompts(context: Context, group: str) -> None:
             return
         found = prompts.importer.read_prompts(paths.typed(path))
         study = context.study
-        format: Format = found.whole.format if found.whole else study.format()
+        format: Format = found.whole.format if found.whole else study.prompts.format()
         loose = [Prompt(e.text, format, e.breaks) for e in found.entries]
         positive = [Prompt(e.text, format, e.breaks) for e in found.positive]
         negative = [Prompt(e.text, format, e.breaks) for e in found.negative]
         (positive if default == "positive" else negative).extend(loose)
-        count = study.add_prompts(positive, negative, [prompt_sets.from_entry(p) for p in found.probes])
+        count = study.prompts.add(positive, negative, [prompt_sets.from_entry(p) for p in found.probes])
         where = f", those of no set into {default}" if loose else ""
         what = f"{count} added{where}; u takes them back." if count else "Nothing new in it."
         context.desk.notify(f"{Path(path).name}: {what}")
@@ -88,7 +88,7 @@ def open_set(context: Context) -> None:
         if name is None:
             return
         study = context.study
-        study.set_prompts(prompt_sets.from_file(prompts.load(name)))
+        study.prompts.set(prompt_sets.from_file(prompts.load(name)))
         if study.work.prompts.probes:
             study.ask_probe(study.work.prompts.probes[0])
         else:
@@ -126,16 +126,4 @@ def write_set(context: Context) -> None:
 
 def undo(context: Context) -> None:
     """Takes back the last change of prompts, or of which edits are in the list."""
-    context.desk.notify("Undone." if context.study.undo() else "Nothing to undo.")
-
-
-def delete(context: Context, group: str, index: int) -> None:
-    """Deletes a prompt or probe."""
-    context.study.delete_entry(group, index)
-    context.desk.notify("Deleted; u brings it back.")
-
-
-def switch_format(context: Context) -> None:
-    """Raw or chat."""
-    format = context.study.switch_format()
-    context.desk.notify(f"Prompts are fed {'through the chat template' if format == 'chat' else 'raw'}.")
+    context.desk.notify("Undone." if context.study.history.undo() else "Nothing to undo.")

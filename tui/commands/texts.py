@@ -51,7 +51,7 @@ def run_probes(context: Context) -> None:
         return
 
     async def task() -> None:
-        table = await context.tasks.ask(RunProbes(study.work.prompts.probes, study.edits()), ProbeTable)
+        table = await context.tasks.ask(RunProbes(study.work.prompts.probes, study.edits.on()), ProbeTable)
         context.autosave.keep_result(table)
         if context.desk.is_undisturbed:
             show_probes(context, table)
@@ -133,7 +133,7 @@ def ask_copy(context: Context, feature: int) -> None:
     study = context.study
     work = study.work
     # without an edit of its own, the feature's ablation is what there is to reproduce
-    edits = settled(study.edits() or (Edit(feature),), study.recorded_edits())
+    edits = settled(study.edits.on() or (Edit(feature),), study.recorded_edits())
     request = replace(context.text.request(), edits=edits)
     if not work.question:
         request = replace(request, prompt=replace(request.prompt, text="…"))

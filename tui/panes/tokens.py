@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
 from typing import ClassVar
 
 from textual import on
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Vertical
-from textual.message import Message
 from textual.widgets import OptionList, Static
 from textual.widgets.option_list import Option
 
 from engine.records import Prompt, Shown, TokenFeatures
 from engine.records.words.rich_text import Text
 from engine.records.words.tokens import feature_in_words, tokens_in_words, visible
+from tui.services.context import Context
 from tui.widgets.token_text import MASKED, Passage, TokenText, step_of
 
 NOTHING = """\
@@ -52,21 +50,9 @@ The brighter a token, the stronger the feature fires on it; the legend ends at i
 neutral text. Dimmed tokens do not count: the leading token, the chat template, attention sinks. t (or enter) lists the
 features of the token under the cursor: enter shows one, p pins it, space ablates it, escape closes the list."""
 
-    @dataclass
-    class TopWanted(Message):
-        """The features of a token are to be listed."""
-
-        prompt: Prompt
-        token: int
-
-    @dataclass
-    class FeatureChosen(Message):
-        """A feature of the list is to be shown."""
-
-        feature: int
-
-    def __init__(self, *, id: str | None = None) -> None:
+    def __init__(self, context: Context, *, id: str | None = None) -> None:
         super().__init__(id=id)
+        self.context = context
         self._shown: Shown | None = None
         self._jump = 0
 
@@ -87,8 +73,10 @@ features of the token under the cursor: enter shows one, p pins it, space ablate
         """The tokens, which have the focus."""
         return self.query_one(TokenText)
 
-    def show(self, shown: Shown, n_positive: int, label: str, tokens: tuple[str, ...]) -> None:
+    def show(self, shown: Shown) -> None:
         """Shows one feature on the prompts, positives first."""
+        n_positive = len(self.context.study.work.prompts.positive)
+        label, tokens = self.context.labels.get(shown.feature, ""), self.context.tokens_of(shown.feature)
         if self._shown is None or self._shown.feature != shown.feature:
             self._jump = 0
             self.close_list()
@@ -198,9 +186,11 @@ features of the token under the cursor: enter shows one, p pins it, space ablate
             return
         passage, token = self.text.cursor
         fed = self._shown.prompts[passage]
-        self.post_message(self.TopWanted(Prompt(fed.text, fed.format), token))
+        from tui.commands import features
 
-    def show_features(self, found: TokenFeatures, name_of: Callable[[int], str]) -> None:
+        features.features_at(self.context, Prompt(fed.text, fed.format), token)
+
+    def show_features(self, found: TokenFeatures) -> None:
         """The list that `t` asked for."""
         options = self.query_one("#token-features", OptionList)
         options.set_options(
@@ -208,7 +198,7 @@ features of the token under the cursor: enter shows one, p pins it, space ablate
                 Text.assemble(
                     (f"{at.feature:>6}", "bold"),
                     f"  {at.activation:6.2f}  ",
-                    name_of(at.feature) or tokens_in_words(at.tokens),
+                    self.context.name_of(at.feature) or tokens_in_words(at.tokens),
                 ),
                 id=str(at.feature),
             )
@@ -245,5 +235,7 @@ features of the token under the cursor: enter shows one, p pins it, space ablate
     def choose(self, event: OptionList.OptionSelected) -> None:
         """A feature of the list is shown."""
         event.stop()
-        self.post_message(self.FeatureChosen(int(event.option.id or 0)))
+        from tui.commands import features
+
+        features.jump_to(self.context, int(event.option.id or 0))
         self.close_list()

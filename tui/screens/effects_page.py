@@ -99,7 +99,7 @@ class CausesScreen(TablePage):
         ]
 
     def _mark(self, feature: int) -> Text:
-        slot = self.context.study.slot(feature)
+        slot = self.context.study.edits.slot(feature)
         return Text(" " if slot is None else "▣" if slot.on else "▢")
 
     # ---- keys
@@ -116,7 +116,7 @@ class CausesScreen(TablePage):
         """Ablates the feature, or switches its edit."""
         feature = self.feature()
         if feature is not None:
-            self.context.study.toggle_edit(feature)
+            self.context.study.edits.toggle(feature)
             self.table.update_cell(str(feature), "mark", self._mark(feature))
 
     def action_describe(self) -> None:

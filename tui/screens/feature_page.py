@@ -106,7 +106,7 @@ class FeaturePage(ModalScreen[None]):
         context, feature = self.context, self.feature
         study, known, notebook = context.study, context.known, context.notebook
         head = Text()
-        slot = study.slot(feature)
+        slot = study.edits.slot(feature)
         if slot is not None:
             head.append(f"{'▣' if slot.on else '▢'} {effect_in_words(slot)}\n", "bold")
         if context.labels.get(feature):
@@ -154,7 +154,7 @@ class FeaturePage(ModalScreen[None]):
 
     def action_ablate(self) -> None:
         """Ablates the feature, or switches its edit."""
-        self.context.study.toggle_edit(self.feature)
+        self.context.study.edits.toggle(self.feature)
         self.draw()
 
     def action_label(self) -> None:

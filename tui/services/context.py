@@ -35,6 +35,8 @@ class Context:
         """What the chooser of models was last filled in with, to be corrected if it did not load."""
         self.choice: Choice | None = None
         """What was last measured: offered again."""
+        self.wanted: int | None = None
+        """A feature that the leaderboard goes to once it has a row."""
         self._tokens: dict[int, tuple[str, ...]] = {}
         """What features fire on most."""
         self._tokens_from: tuple[Ranking | None, Attribution | None] = (None, None)

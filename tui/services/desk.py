@@ -19,7 +19,7 @@ from engine.records import (
     TokenFeatures,
     TokenStep,
 )
-from tui.state.changes import Group
+from tui.state.prompts import Group
 from tui.state.study import Study
 from tui.state.texts import Pair
 
@@ -79,8 +79,6 @@ class Desk(Protocol):
     """The main screen: what the user is at, and where things are shown."""
 
     study: Study
-    wanted: int | None
-    """A feature that the leaderboard goes to once it has a row."""
 
     def work_on(self, study: Study) -> None:
         """Hears from now on what another study tells."""

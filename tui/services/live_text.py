@@ -43,7 +43,7 @@ class LiveText:
         """What the question, the edits that are on and the settings ask for."""
         study = self.desk.study
         work = study.work
-        return Generate(study.question(), study.edits(), work.sampling, work.prefill, work.samples, variants)
+        return Generate(study.question(), study.edits.on(), work.sampling, work.prefill, work.samples, variants)
 
     def generate(self, variants: tuple[tuple[Edit, ...], ...] = ()) -> None:
         """Generates anew from the question, with the edits that are on, and with other ones beside them.
@@ -65,13 +65,13 @@ class LiveText:
         self._text += 1
         number, self._generation = self._text, None
         self._arrived, self._stopping, self._next = False, False, None
-        wanted = study.edits()
+        wanted = study.edits.on()
         pane.start(request, kept)
 
         def on_sent(request_id: int) -> None:
             self._generation = request_id
-            if study.edits() != wanted:  # toggled while the model was still being loaded
-                self.tasks.bridge.set_edits(request_id, study.edits())
+            if study.edits.on() != wanted:  # toggled while the model was still being loaded
+                self.tasks.bridge.set_edits(request_id, study.edits.on())
 
         def on_events(events: Sequence[Event]) -> None:
             steps = [event for event in events if isinstance(event, TokenStep)]
@@ -132,8 +132,8 @@ class LiveText:
             self.generate()
             return
         if pane.running and self._generation is not None:
-            self.tasks.bridge.set_edits(self._generation, study.edits())
-            pane.change_edits(study.edits())
+            self.tasks.bridge.set_edits(self._generation, study.edits.on())
+            pane.change_edits(study.edits.on())
         self.score_answers()
 
     # ---- branches
@@ -157,7 +157,7 @@ class LiveText:
     def _branch(self, found: Generated, rewind: Rewind) -> None:
         study = self.desk.study
         max_tokens = study.work.sampling.max_tokens
-        self._start(rewound(found, rewind.at, study.edits(), max_tokens, rewind.pair), found)
+        self._start(rewound(found, rewind.at, study.edits.on(), max_tokens, rewind.pair), found)
 
     # ---- answers
 
@@ -176,9 +176,9 @@ class LiveText:
             return
 
         async def task() -> None:
-            edits = study.edits()
+            edits = study.edits.on()
             scored = await self.tasks.ask(ScoreAnswers(probe, edits), AnswersScored)
-            if study.probe_of_question() == probe and study.edits() == edits:
+            if study.probe_of_question() == probe and study.edits.on() == edits:
                 pane.arms.show_answers(scored)
 
         self.tasks.run("score", task)

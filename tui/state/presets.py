@@ -38,7 +38,7 @@ def take_over(study: Study, preset: Preset, before: Preset | None) -> str:
     now = next((s for s in map(packaged_set, sorted(came_by_itself)) if s == study.work.prompts), None)
     if now is not None and now.name != preset.prompts:
         asked = now.probes[0].text if now.probes else ""
-        study.set_prompts(packaged_set(preset.prompts))
+        study.prompts.set(packaged_set(preset.prompts))
         if study.work.question in ("", asked) and study.work.prompts.probes:
             study.ask_probe(study.work.prompts.probes[0])
         said.append(f"its prompts {preset.prompts}")

@@ -12,11 +12,13 @@ import msgspec
 
 from engine.files import session as sessions
 from engine.files.session import Session, Workspace
-from engine.records import Attribution, Edit, Load, Loaded, PromptSet, Ranking
+from engine.records import Attribution, Edit, Load, Loaded, Probe, Prompt, PromptSet, Ranking, Sampling
 from engine.records.measures import is_current
-from tui.state.changes import Changes
+from tui.state.edit_list import EditList
 from tui.state.edits import slot_of
 from tui.state.effects import Effects
+from tui.state.history import History
+from tui.state.prompts import Prompts
 from tui.state.texts import samples_of
 from tui.state.topics import Topic
 
@@ -26,11 +28,12 @@ SAME_FEATURES = ("dtype", "reference")
 """In what the pair may differ without its features' effects being those of other features."""
 
 
-class Study(Changes):
+class Study:
     """One piece of work. `id` is its row in the autosave, `file` where it was last saved by name."""
 
     def __init__(self, load: Load, workspace: Workspace, id: str | None = None, file: Path | None = None) -> None:
-        super().__init__(workspace)
+        self.history = History(workspace)
+        self.prompts, self.edits = Prompts(self.history), EditList(self.history)
         self.id = id or os.urandom(16).hex()
         self.file = file
         self.load = load
@@ -54,6 +57,20 @@ class Study(Changes):
         study.results = session
         study.saved_version = 0 if saved else -1
         return study
+
+    @property
+    def work(self) -> Workspace:
+        """The workspace as it is now."""
+        return self.history.now
+
+    @property
+    def version(self) -> int:
+        """How often anything was changed."""
+        return self.history.version
+
+    def tell(self, topic: Topic) -> None:
+        """Tells that a part of it has changed."""
+        self.history.tell(topic)
 
     def session(self) -> Session:
         """Everything, as it goes into a file: with what the results came from, else with what is loaded."""
@@ -83,6 +100,61 @@ class Study(Changes):
         texts = results.generations or results.probe_tables
         return bool(results.rankings or texts or results.attributions or results.minimal_sets)
 
+    # ---- the question
+
+    def probe_of_question(self) -> Probe | None:
+        """The probe whose text the question is, which is what says how its answers are tracked."""
+        found = (p for p in self.work.prompts.probes if p.text.strip() == self.work.question.strip())
+        return next(found, None)
+
+    def ask_probe(self, probe: Probe) -> None:
+        """Makes a probe the question."""
+        self.history.set(question=probe.text, raw=probe.format == "raw")
+        self.tell(Topic.QUESTION)
+
+    def set_question(self, text: str) -> None:
+        """What the generation pane asks."""
+        if text != self.work.question:
+            self.history.set(question=text)
+
+    def question(self) -> Prompt:
+        """The question as it is fed."""
+        return Prompt(self.work.question, "raw" if self.work.raw else "chat")
+
+    def set_generation(self, raw: bool, sampling: Sampling, prefill: str, samples: int, restart: bool) -> None:
+        """How text is generated, and what a toggled edit does to the running text."""
+        self.history.set(raw=raw, sampling=sampling, prefill=prefill, samples=samples, restart=restart)
+        self.tell(Topic.QUESTION)
+
+    def switch_restart(self) -> None:
+        """A toggled edit acts on the next token, or starts the text anew."""
+        self.history.set(restart=not self.work.restart)
+        self.tell(Topic.QUESTION)
+
+    # ---- features
+
+    def choose_feature(self, feature: int) -> None:
+        """The feature whose activations are shown."""
+        if feature != self.work.feature:
+            self.history.set(feature=feature)
+
+    def toggle_pin(self, feature: int) -> None:
+        """Pins a feature to the leaderboard, or unpins it."""
+        pinned = self.work.pinned
+        self.history.set(pinned=tuple(p for p in pinned if p != feature) if feature in pinned else (*pinned, feature))
+        self.tell(Topic.RANKING)
+
+    def set_label(self, feature: int, label: str) -> None:
+        """The user's own name for a feature; "" takes it away."""
+        labels = {k: v for k, v in self.work.labels.items() if k != feature}
+        self.history.set(labels={**labels, feature: label.strip()} if label.strip() else labels)
+        self.tell(Topic.NAMES)
+
+    def take_pins(self, work: Workspace) -> None:
+        """Pins, labels and the feature being read, out of another workspace."""
+        if (work.pinned, work.labels, work.feature) != (self.work.pinned, self.work.labels, self.work.feature):
+            self.history.set(pinned=work.pinned, labels=work.labels, feature=work.feature)
+
     # ---- results
 
     def now_loaded(self, load: Load, loaded: Loaded, chosen: bool) -> list[str]:
@@ -98,7 +170,7 @@ class Study(Changes):
         if chosen and others:
             self._begin()
             if "SAE" in others:
-                self._set(edits=(), pinned=(), labels={}, feature=None)
+                self.history.set(edits=(), pinned=(), labels={}, feature=None)
         if not self.foreign:
             self.results = replace(self.results, load=load, loaded=loaded)
         return others
@@ -124,7 +196,7 @@ class Study(Changes):
             self.results = replace(self.results, attributions=attributions[:-1])
         # with the prompts as they are now
         self.results = sessions.add(self.results, result, self.work.prompts)
-        self.version += 1
+        self.history.version += 1
         if isinstance(result, Ranking | Attribution):
             self.tell(Topic.RANKING)
         return begun
