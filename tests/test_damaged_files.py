@@ -198,7 +198,7 @@ def test_a_damaged_database_never_keeps_the_store_from_working(tmp_path, databas
         assert store.load("d") == WHOLE and store.all()[0].id == "d"
         return len(found) == 3
 
-    some(range(COUNT // 5), tried)
+    some(range(COUNT // 10), tried)
 
 
 def test_one_bad_byte_in_the_database_costs_one_session_at_most(tmp_path, database):
@@ -222,7 +222,7 @@ def test_one_bad_byte_in_the_database_costs_one_session_at_most(tmp_path, databa
             assert len(found) >= 2 and AutosaveStore(path).latest() is not None
         return True
 
-    some(range(COUNT // 5), tried)
+    some(range(COUNT // 10), tried)
 
 
 def kept_aside(store):
