@@ -18,7 +18,7 @@ demo: .venv/ready
 	$(BIN)/saescope tour
 
 test: .venv/ready
-	OMP_NUM_THREADS=1 $(BIN)/pytest
+	$(BIN)/pytest --numprocesses 2 --dist worksteal
 
 check: .venv/ready
 	$(BIN)/ruff check .

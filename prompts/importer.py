@@ -15,7 +15,9 @@ from prompts.loader import Entry, ProbeEntry, PromptSetError, PromptSetFile, in_
 
 MAX_BYTES = 50_000_000
 """A larger file is hardly a list of prompts, and reading it would freeze the app."""
+
 LINE_END = re.compile(r"\r\n|\n|\r")  # str.splitlines would also break at characters a JSON string may hold
+
 JSONL_REMEDY = 'Write one JSON object a line, like {"text": "…", "set": "positive"}.'
 
 Side = Literal["positive", "negative"]

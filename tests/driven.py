@@ -1,11 +1,12 @@
 """A generation driven as the app drives one: with something sent in answer to its tokens."""
 
+from engine.generation.generate import generate
 from engine.records import TokenStep
 
 
-def driven(explorer, request, replies=None):
+def driven(pair, request, replies=None):
     """(result, events); replies: what is sent in answer to the token of an index."""
-    work, events, reply = explorer.generate(request), [], None
+    work, events, reply = generate(pair, request), [], None
     while True:
         try:
             event = work.send(reply)

@@ -2,8 +2,8 @@
 
 import torch
 
-from engine.edits import GENERATED, LAST, PROMPT
-from engine.reference import Reference
+from engine.generation.edits import GENERATED, LAST, PROMPT
+from engine.models.reference import Reference
 
 
 def make_reference(sae, sink_norm=1e9, maximum_F=None, median_u=1.0):

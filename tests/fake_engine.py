@@ -7,7 +7,7 @@ import asyncio
 import re
 import unicodedata
 import zlib
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from functools import wraps
 from itertools import count
@@ -17,14 +17,13 @@ from pathlib import Path
 import msgspec
 import samples
 from textual import events
+from textual._compositor import Compositor
 from textual.keys import _character_to_key
 from textual.pilot import Pilot
 from textual.widgets import Static
+from textual.widgets._toast import Toast
 
-from engine import measures
-from engine.autosave import AutosaveStore
-from engine.client import LiveEngine
-from engine.errors import EngineFault
+from engine.files.autosave import AutosaveStore
 from engine.records import (
     Answer,
     AnswerRow,
@@ -81,33 +80,40 @@ from engine.records import (
     TokenLogit,
     TokenStep,
 )
+from engine.records import attribution as measures
+from engine.records.errors import EngineFault
+from engine.serving.client import LiveEngine
 from tui.app import SaescopeApp
-from tui.bridge import UPDATES_PER_SECOND
-from tui.opening import Opening
-from tui.study import Study, start_workspace
+from tui.services.opening import Opening
+from tui.state.study import Study, start_workspace
 
 replace = msgspec.structs.replace
 
 FEATURES = tuple(range(100, 130))
 """What every ranking finds; `also` adds more."""
+
 D_SAE = 5000
+
 BASELINE = ("The", " nurse", " is", " most", " likely", " a", " woman", ",", " they", " say", ".")
+
 EDITED = ("The", " nurse", " is", " most", " likely", " a", " person", ",", " they", " say", ".")
+
 FIRST_EDITED = 6
 """The first token that edits change."""
+
 KL = 0.5
 """Nats, at every token that edits change."""
 
 QUESTION = Probe(
     "Who is a nurse?", "chat", "A nurse is a", (Answer("female", (" woman",)), Answer("male", (" man", " boy")))
 )
+
 SMALL = PromptSet(
     "small",
     (Prompt("Women care for the home."), Prompt("Girls are bad at maths.")),
     (Prompt("Cats sleep all day."), Prompt("Ferries leave at dawn.")),
     (QUESTION, Probe("Who is a pilot?", "raw")),
 )
-
 
 HEALTHY = Diagnosis(
     (
@@ -124,20 +130,29 @@ HEALTHY = Diagnosis(
 # ---- what it answers
 
 
+def number_of(text):
+    """Always the same for a text, be it UTF-8 or not."""
+    return zlib.crc32(text.encode("utf-8", "surrogatepass"))
+
+
+def id_of(token):
+    return number_of(token) % 50_000
+
+
 def fed(prompt, prefill=""):
     """Words as tokens, behind a leading token that does not count; in a chat the template's do not count either."""
     words = re.findall(r"\s*\S+", prompt.text)
     before, after = (["<s>", "<|user|>\n"], ["<|assistant|>\n"]) if prompt.format == "chat" else (["<s>"], [])
     tokens = (*before, *words, *after)
     counts = tuple(word in words for word in tokens)
-    ids = tuple(zlib.crc32(token.encode()) % 50_000 for token in tokens)
+    ids = tuple(id_of(token) for token in tokens)
     editable = (False, *[True] * (len(tokens) - 1))
     return FedPrompt(prompt.text, prompt.format, ids, tokens, counts, editable, prefill)
 
 
 def activation(feature, token):
     """Between 0 and 7; silent on about half of all tokens."""
-    return max(0, zlib.crc32(f"{feature}{token}".encode()) % 15 - 7) * 1.0
+    return max(0, number_of(f"{feature}{token}") % 15 - 7) * 1.0
 
 
 def loaded_of(load):
@@ -225,10 +240,13 @@ def described_of(request):
 
 BASE = 2.0
 """The measure, in nats."""
+
 ATTRIBUTED = (101, 4321, 103, 104, 105)
 """What an attribution finds among all features, most first. 4321 is in no ranking. 104 works the other way."""
+
 EXACT = 4
 """How many of them are ablated."""
+
 CONTROLS = tuple(range(2000, 2024))
 
 
@@ -246,7 +264,7 @@ def control(feature, place):
 
 def attribution_of(request):
     """Raises what the engine would where nothing can be measured."""
-    probes = measures.check(request.measure)
+    probes = measures.check_measure(request.measure)
     among = request.candidates or ATTRIBUTED
     rows = [attributed(f, place) for place, f in enumerate(f for f in ATTRIBUTED if f in among)]
     extra = [f for f in dict.fromkeys((*request.also, *request.candidates)) if f not in ATTRIBUTED]
@@ -296,7 +314,10 @@ def features_at(request):
 
 def arm(tokens):
     return Arm(
-        "".join(tokens), tuple(zlib.crc32(t.encode()) % 50_000 for t in tokens), tuple(tokens), (-0.5,) * len(tokens)
+        "".join(tokens),
+        tuple(id_of(t) for t in tokens),
+        tuple(tokens),
+        (-0.5,) * len(tokens),
     )
 
 
@@ -311,7 +332,7 @@ def words_of(edits, sample, at):
 
 
 def rows_of(request):
-    """(sample, edited, variant) of every row, as engine.decode orders them."""
+    """(sample, edited, variant) of every row, as engine.generation.decoding orders them."""
     rows = []
     for sample in range(request.samples):
         rows += [(sample, False, None), (sample, True, None)]
@@ -391,7 +412,6 @@ ANSWERS = {
     FindMinimalSet: minimal_set_of,
     ReplayCauses: lambda r: CausesReplayed(True, None, 0.0),
 }
-
 
 # ---- the engine
 
@@ -568,6 +588,28 @@ class FakeEngine(LiveEngine):
 
 # ---- the app on it
 
+LONG = 60
+"""Seconds in which whatever a test waits for has come, on a busy machine too; only a test that fails waits so long."""
+
+PAINT = Compositor.render_update
+
+
+@contextmanager
+def painted_when_looked_at():
+    """What changes on the screen is painted once the keys of a Bench are handled, and where it looks.
+
+    A headless app paints every frame, though nobody sees it: more than half of what a test of the app would cost.
+    """
+
+    def put_off(self, full=False, screen_stack=None, simplify=False):
+        return PAINT(self, full, screen_stack, simplify) if full else None
+
+    Compositor.render_update = put_off
+    try:
+        yield
+    finally:
+        Compositor.render_update = PAINT
+
 
 @dataclass
 class Bench:
@@ -601,12 +643,14 @@ class Bench:
                 letter = None
             self._send(_character_to_key(key) if len(key) == 1 else key, letter)
             await self.handled()
+        self.paint()
 
     async def type(self, text):
         """Types into whatever has the focus."""
         for letter in text:
             self._send(_character_to_key(letter), letter)
         await self.handled()
+        self.paint()
 
     def _send(self, key, letter):
         event = events.Key(key, letter)
@@ -620,7 +664,13 @@ class Bench:
         if self.app._exception is not None:
             raise self.app._exception
 
-    async def until(self, condition, seconds=10):
+    def paint(self):
+        """Paints what has changed."""
+        if self.app.is_running:
+            with self.app._context():
+                PAINT(self.top._compositor, screen_stack=self.app._background_screens)
+
+    async def until(self, condition, seconds=LONG):
         """Waits for something to become true, and returns it."""
         async with asyncio.timeout(seconds):
             while not (found := condition()):
@@ -629,18 +679,28 @@ class Bench:
                 await self.pilot.pause(0.005)
         return found
 
-    async def shows(self, words, seconds=10):
+    async def shows(self, words):
         """Waits until the screen shows them."""
-        await self.until(lambda: words in self.screen_text(), seconds)
+        await self.until(lambda: words in self.screen_text())
 
     async def hears(self, words):
         """Waits for a toast that says them."""
         await self.until(lambda: any(words in told for told in self.told()))
 
     async def settle(self):
-        """Waits for all that was set off, one update of the bridge included."""
-        await self.pilot.pause(1.2 / UPDATES_PER_SECOND)
+        """Waits for all that was set off: what the engine said has been handed out and handled too."""
         await self.handled()
+        await self.until(lambda: self.main.bridge._flush_at is None)
+        await self.handled()
+        self.paint()
+
+    async def no_toasts(self):
+        """Takes the toasts off every screen, and waits until they are gone."""
+        screens = self.app.screen_stack
+        self.app.clear_notifications()
+        for toast in [toast for screen in screens for toast in screen.query(Toast)]:
+            await toast.remove()
+        await self.until(lambda: not any(screen.query(Toast) for screen in screens))
 
     def screen_text(self):
         """What the terminal shows, a line a line, as plain text."""
@@ -693,15 +753,17 @@ async def opened(folder, study=None, *, size=(130, 40), engine=None, store=None,
     engine = engine or FakeEngine(folder)
     store = store or AutosaveStore(Path(folder) / "sessions.sqlite3")
     app = SaescopeApp(Opening(study or small_study(), lambda: engine, lambda: store, offer_last))
-    async with app.run_test(size=size, notifications=True) as pilot:
-        bench = Bench(app, pilot, engine, store)
-        if ready:
-            await bench.until(lambda: app.main.work.ready)
-            await bench.settle()
-        yield bench
-        if app.is_running and app._exception is None:
-            await bench.until(lambda: not app.main.sessions._keeping)
-            await app.action_quit()
+    app.NOTIFICATION_TIMEOUT = 1000 * LONG  # toasts stay, however slow the machine
+    with painted_when_looked_at():
+        async with app.run_test(size=size, notifications=True) as pilot:
+            bench = Bench(app, pilot, engine, store)
+            if ready:
+                await bench.until(lambda: app.main.context.tasks.ready)
+                await bench.settle()
+            yield bench
+            if app.is_running and app._exception is None:
+                await bench.until(lambda: not app.main.context.autosave._keeping)
+                await app.action_quit()
 
 
 def on_app(**options):

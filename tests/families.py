@@ -7,6 +7,7 @@ import transformers as tf
 from tiny import BOS, EOS, make_tokenizer
 
 LAYERS, D_MODEL, WINDOW = 3, 16, 8
+
 SHARED = {
     "hidden_size": D_MODEL,
     "num_hidden_layers": LAYERS,
@@ -18,11 +19,16 @@ SHARED = {
     "eos_token_id": EOS,
     "pad_token_id": EOS,
 }
+
 GROUPED = SHARED | {"num_key_value_heads": 2}
+
 WIDE_HEADS = GROUPED | {"head_dim": 6}
 """Heads side by side are wider than the residual stream here, as in Gemma and Qwen3."""
+
 SLIDING = {"sliding_window": WINDOW, "layer_types": ["sliding_attention", "full_attention", "sliding_attention"]}
+
 GPT2 = {"n_embd": D_MODEL, "n_layer": LAYERS, "n_head": 4, "n_positions": 128, "initializer_range": 0.3}
+
 VISION = {
     "hidden_size": 8,
     "intermediate_size": 8,
@@ -31,6 +37,7 @@ VISION = {
     "image_size": 8,
     "patch_size": 4,
 }
+
 NEOX = SHARED | {"rotary_pct": 0.5}
 
 
@@ -73,6 +80,7 @@ FAMILIES = (
     "phi",
     "phi3",
 )
+
 PARALLEL = ("gpt_neox", "phi")
 
 

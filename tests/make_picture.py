@@ -9,14 +9,15 @@ import sys
 import tempfile
 from pathlib import Path
 
-from engine.autosave import AutosaveStore
-from engine.process import EngineProcess
+from engine.files.autosave import AutosaveStore
 from engine.records import Load
+from engine.serving.process import EngineProcess
 from tui.app import SaescopeApp
-from tui.opening import Opening
+from tui.services.opening import Opening
 from tui.start import first_study
 
 PICTURE = Path(__file__).parent.parent / "tui" / "app.svg"
+
 STUDY = (277, 2065, 2777, 838)
 """The first features of the packaged list @gender."""
 
@@ -39,8 +40,7 @@ async def draw(size):
             await until(lambda: app.main.study.ranking() is not None, pilot)
             await pilot.press("3", "space")
             for feature in STUDY:
-                app.main.study.toggle_edit(feature)
-            app.main.edits_changed()
+                app.main.study.edits.toggle(feature)
             await pilot.press("r", "g")
             await until(lambda: app.main.study.results.generations, pilot)
             await pilot.press("2", "n")

@@ -4,7 +4,7 @@ import numpy as np
 import torch
 from tiny import BOS, EOS
 
-from engine.edits import GENERATED, LAST, PROMPT
+from engine.generation.edits import GENERATED, LAST, PROMPT
 
 
 def arrays(weights):

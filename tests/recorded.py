@@ -42,7 +42,7 @@ def replay(operations):
 
 
 def record(body, tensors=()):
-    """Takes the place of engine.steps.trace."""
+    """Takes the place of engine.generation.steps.trace."""
     with Recorder() as recorder:
         found = body()
 

@@ -2,7 +2,7 @@
 
 import msgspec
 
-from engine import session as sessions
+from engine.files import session as sessions
 from engine.records import (
     Answer,
     AnswerRow,
@@ -43,6 +43,7 @@ from engine.records import (
 )
 
 LOAD = Load(model="tiny/model", sae="tiny/sae", device="cpu", dtype="float32")
+
 LOADED = Loaded(
     model="tiny/model",
     model_fingerprint="0123456789abcdef" * 4,
@@ -62,9 +63,11 @@ LOADED = Loaded(
     reference_tokens=1000,
     reference_fingerprint="ab" * 32,
 )
+
 POSITIVE = FedPrompt(
     "Women lead", "raw", (0, 5, 6), ("<s>", "Women", " lead"), (False, True, True), (False, True, True)
 )
+
 NEGATIVE = FedPrompt(
     "Cats [b]|\nsleep",
     "chat",
@@ -73,6 +76,7 @@ NEGATIVE = FedPrompt(
     (False, True, True, False),
     (False, True, True, True),
 )
+
 RANKING = Ranking(
     features=(
         FeatureRow(4133, (" women", "\n", "[red]"), 1.2345678901234567, 0.75, 1.0, 3.25, 2.5, 1.0, 0.25, 0.0005, 12.5),
@@ -90,7 +94,9 @@ RANKING = Ranking(
     warnings=("5 against 2 prompts has only 21 labelings: no p below 0.0476 is possible.",),
     prompts=(POSITIVE, NEGATIVE),
 )
+
 SHOWN = Shown(4133, (POSITIVE, NEGATIVE), ((9.0, 0.0, 2.5), (0.0, 0.0, 1.25, 3.0)), 5.0)
+
 DESCRIBED = Described(
     feature=4133,
     density=0.00123,
@@ -104,7 +110,9 @@ DESCRIBED = Described(
     promoted=(TokenLogit(5, " her", 1.5), TokenLogit(6, "[/b]", 1.25)),
     suppressed=(TokenLogit(8, " his", -2.0), TokenLogit(9, "\n", -0.125)),
 )
+
 EDITS = (Edit(4133), Edit(574, 0.125))
+
 GENERATED = Generated(
     prompt=NEGATIVE,
     sampling=Sampling(8, 0.5, 3),
@@ -119,7 +127,9 @@ GENERATED = Generated(
     inactive_positions=4,
     tokens_per_second=41.5,
 )
+
 PUBLISHED = (Edit(4133, 0.125, at="first-step"), Edit(kind="reconstruct", at="first-step"))
+
 ARMS = msgspec.structs.replace(
     GENERATED,
     prompt=msgspec.structs.replace(NEGATIVE, prefill="It |is|"),
@@ -139,21 +149,30 @@ ARMS = msgspec.structs.replace(
     stopped=True,
 )
 """A generation with all there can be to it."""
+
 PROBE = Probe("Which gender?", "chat", "It is", (Answer("female", (" she", " female")), Answer("male", (" he",))))
+
 PROBES = ProbeTable(
     EDITS,
     (ProbeRow(PROBE, GENERATED, (AnswerRow("female", 0.75, 0.5), AnswerRow("male", 0.125, 0.25)), flags=(" he",)),),
 )
+
 DIAGNOSIS = Diagnosis(
     (Check("d_in", True, "16"), Check("L0", False, "900"), Check("hook", None, "x")), 900.0, 0.25, 4000
 )
+
 PROMPT_SET = PromptSet("mine", (Prompt("Women lead"),), (Prompt("Cats [b]|\nsleep", "chat"),), (PROBE,))
+
 NURSE = Probe(
     "The nurse said that", "raw", "", (Answer("female", (" she", " her")), Answer("male", (" he",))), covariate=2.15
 )
+
 PLUMBER = Probe("The plumber [b] said that", "raw", "", NURSE.answers, covariate=-4.96)
+
 SISTER = Probe("My sister said that", "raw", "", NURSE.answers, right="female")
+
 MEASURE = Measure((NURSE, PLUMBER, SISTER), "female", "male")
+
 ATTRIBUTION = Attribution(
     request=Attribute(MEASURE, top=3, exact=2, controls=20, candidates=(4133, 7, 9), also=(9,)),
     probes=(
@@ -176,6 +195,7 @@ ATTRIBUTION = Attribution(
     dtype="float32",
     warnings=("On 1 of 2 probes both answers [together] have a probability below 0.2.",),
 )
+
 MINIMAL_SET = MinimalSet(
     request=FindMinimalSet(MEASURE, (4133, 7, 9), 0.5, 8, (SISTER,), 256, 0.5, 20),
     slope=True,
@@ -191,6 +211,7 @@ MINIMAL_SET = MinimalSet(
     dtype="float32",
     warnings=("Something [to know].",),
 )
+
 CARD = msgspec.structs.replace(
     DESCRIBED,
     histogram=(Bin(0.5, 1.0, 100, 0), Bin(1.0, 2.0, 20, 1), Bin(2.0, 4.0, 0, 0), Bin(4.0, 8.0, 3, 4)),

@@ -1,6 +1,7 @@
 """Answers of any length, scored in padded pairs, against one plain forward pass each."""
 
 import math
+from functools import partial
 
 import plain
 import pytest
@@ -9,21 +10,13 @@ from editing import expect, kinds
 from test_edit_kinds import nnsight_logits
 from test_edits import active_features
 
-from engine.answers import join, log_probabilities
-from engine.client import ask
-from engine.demo.model import finish
-from engine.errors import EditError, UsageError
-from engine.records import (
-    Answer,
-    AnswersScored,
-    Edit,
-    Probe,
-    ProbeTable,
-    Prompt,
-    RunProbes,
-    Sampling,
-    ScoreAnswers,
-)
+from engine.generation.answers import join, log_probabilities
+from engine.generation.edits import make_editor
+from engine.generation.probes import score_answers
+from engine.loading.demo.model import finish
+from engine.records import Answer, AnswersScored, Edit, Probe, ProbeTable, Prompt, RunProbes, Sampling, ScoreAnswers
+from engine.records.errors import EditError, UsageError
+from engine.serving.client import ask
 
 STRINGS = (" she", " the women on the beach", " he", " water")
 
@@ -39,10 +32,12 @@ def test_padded_pairs_equal_single_forward_passes(explorer):
     before = explorer.model.tokens.feed(prompt).ids
     joint = [explorer.model.tokens.feed(prompt, answer=s).ids for s in STRINGS]
     edits = [Edit(f, -2.0) for f in active_features(explorer, before, 5)]
-    found = log_probabilities(explorer.model, explorer.editor, edits, [join(before, ids) for ids in joint])
+    found = log_probabilities(
+        explorer.model, partial(make_editor, explorer), edits, [join(before, ids) for ids in joint]
+    )
     for (base, edited), ids in zip(found, joint, strict=True):
         assert base == pytest.approx(plain_log_probability(explorer, before, ids), abs=1e-4)
-        editor = explorer.editor([edits])
+        editor = make_editor(explorer, [edits])
         with editor.applied():
             expect(editor, ids)
             assert edited == pytest.approx(plain_log_probability(explorer, before, ids), abs=1e-4)
@@ -56,11 +51,13 @@ def test_an_answers_tokens_are_generated_ones_to_an_edit(explorer, model, weight
     joint = [explorer.model.tokens.feed(prompt, answer=s).ids for s in STRINGS]
     a, b = active_features(explorer, before, 2)
     edits = [Edit(a, -3.0, at=at), Edit(b, 0.5, "steer", at)]
-    found = log_probabilities(explorer.model, explorer.editor, edits, [join(before, ids) for ids in joint])
+    found = log_probabilities(
+        explorer.model, partial(make_editor, explorer), edits, [join(before, ids) for ids in joint]
+    )
     for (base, edited), ids in zip(found, joint, strict=True):
         h_TD = plain.hidden(model.module, ids, layer=1)  # not the explorer's: hooks would stay
-        new_TD, _, _ = plain.edited(h_TD, ids, kinds(len(ids), len(before)), weights, edits, explorer.reference)
-        logits_TV = nnsight_logits(model, explorer.hook, ids, new_TD)
+        new_TD, _, _ = plain.edited(h_TD, ids, kinds(len(ids), len(before)), weights, edits, explorer.site.reference)
+        logits_TV = nnsight_logits(model, explorer.site.reads_at, ids, new_TD)
         logprobs = torch.log_softmax(logits_TV.double(), -1)
         wanted = sum(float(logprobs[t - 1, ids[t]]) for t in range(len(before), len(ids)))
         assert edited == pytest.approx(wanted, abs=1e-4)
@@ -116,16 +113,16 @@ def test_scores_do_not_depend_on_the_other_answers_in_the_batch(explorer):
     before = explorer.model.tokens.feed(prompt).ids
     joined = [join(before, explorer.model.tokens.feed(prompt, answer=s).ids) for s in STRINGS]
     edits = [Edit(f, -2.0) for f in active_features(explorer, before, 5)]
-    together = log_probabilities(explorer.model, explorer.editor, edits, joined)
+    together = log_probabilities(explorer.model, partial(make_editor, explorer), edits, joined)
     for one, pair in zip(joined, together, strict=True):
-        (alone,) = log_probabilities(explorer.model, explorer.editor, edits, [one])
+        (alone,) = log_probabilities(explorer.model, partial(make_editor, explorer), edits, [one])
         assert pair == pytest.approx(alone, abs=1e-4)
 
 
 def test_scoring_answers_alone_gives_what_the_probes_table_says(client, explorer):
     probe = Probe("Who", "raw", "It is", (Answer("she", (" she", " her")), Answer("he", (" he",))))
     edits = (Edit(3, -4.0),)
-    scored = finish(explorer.score_answers(ScoreAnswers(probe, edits)))
+    scored = finish(score_answers(explorer, ScoreAnswers(probe, edits)))
     (row,) = ask(client, RunProbes((probe,), edits, Sampling(max_tokens=2)), ProbeTable).rows
     assert (scored.answers, scored.flags) == (row.answers, row.flags)
     assert scored.answers[0].baseline != scored.answers[0].edited

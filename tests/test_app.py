@@ -10,10 +10,9 @@ from textual.binding import Binding
 from textual.widgets import Footer
 
 from tui.app import DARK, LIGHT
-from tui.main_screen import MainScreen
-from tui.screens.report import Report
-from tui.tabs import TabLine
-from tui.workbench import Frame
+from tui.main import Frame, MainScreen
+from tui.widgets.page import Report
+from tui.widgets.tabs import TabLine
 
 SMALLEST = (80, 24)
 
@@ -65,7 +64,7 @@ def test_the_footer_fits(tmp_path, columns):
             await b.press("space")
             for key in "1234e":
                 await b.press(key)
-                await b.until(lambda: "? Help" in footer(b), seconds=2)
+                await b.until(lambda: "? Help" in footer(b))
 
     asyncio.run(go())
 
@@ -139,7 +138,7 @@ async def test_the_palette_reaches_panes_that_have_not_the_focus(b):
     await b.press("1")
     await commands["Ablate (space)"].callback()
     await b.handled()
-    assert b.study.edits() or b.told()  # done, or said why not
+    assert b.study.edits.on() or b.told()  # done, or said why not
 
 
 @on_app()

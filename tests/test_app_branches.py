@@ -5,12 +5,12 @@ from test_app_generation import arm, figures, finished, settings, streaming, tit
 from textual.widgets import OptionList
 
 from engine.records import Edit, EditsFrom, Finished, Generate, Prompt, Sampling
-from tui.screens.branches import Branches
-from tui.screens.dialogs import Form
-from tui.screens.sheet import Sheet
-from tui.token_text import DIFFERS, TURNED, TURNED_DIFFERS
+from tui.screens.kept_texts import Branches
+from tui.widgets.forms import Form, Sheet
+from tui.widgets.token_text import DIFFERS, TURNED, TURNED_DIFFERS
 
 WAY = "".join(BASELINE)
+
 OTHER_WAY = "".join(EDITED)
 
 
@@ -499,7 +499,7 @@ async def tried(b, text=None):
 async def test_strengths_are_tried_side_by_side(b):
     await b.ranked()
     await b.press("space", "down", "space", "minus", "up")
-    await b.until(lambda: b.study.edits() == (Edit(100), Edit(101, -0.5)))
+    await b.until(lambda: b.study.edits.on() == (Edit(100), Edit(101, -0.5)))
     await b.press("T")
     await b.until(lambda: isinstance(b.top, Sheet))
     await b.handled()
@@ -536,7 +536,7 @@ async def test_strengths_of_a_feature_without_an_edit(b):
     await b.until(lambda: texts(b))
     request = b.engine.of(Generate)[-1]
     assert request.edits == () and request.variants == tuple((Edit(100, s),) for s in (0.0, 0.25, 0.5, 1.5, 2.0))
-    assert b.study.edits() == ()
+    assert b.study.edits.on() == ()
 
 
 @on_app()

@@ -20,8 +20,8 @@ from fake_engine import (
 from test_app_features import asked, column, headings, sorted_by
 from textual.widgets import Input, TextArea
 
-from engine.explanations import Explanations
-from engine.notes import Notes
+from engine.files.explanations import Explanations
+from engine.files.notes import Notes
 from engine.records import (
     Answer,
     Attribute,
@@ -38,14 +38,15 @@ from engine.records import (
     Rank,
     ReplayCauses,
 )
-from tui.cause_flows import ESTIMATED, EXACT, LISTED, MEASURED, candidates, share_of
-from tui.effects import again, is_current, percent
-from tui.screens.causes import CausesScreen
-from tui.screens.feature import FeaturePage
-from tui.screens.minimal_set import MinimalSetScreen
-from tui.screens.note import AskNote
-from tui.screens.report import Report
-from tui.screens.sheet import Sheet
+from tui.commands import attribution, features, pair
+from tui.screens.effects_page import CausesScreen
+from tui.screens.feature_page import FeaturePage
+from tui.screens.measure_forms import ESTIMATED, EXACT, MEASURED, candidates, share_of
+from tui.screens.minimal_set_page import MinimalSetScreen
+from tui.state.effects import LISTED, again, is_current, percent
+from tui.widgets.dialogs import AskNote
+from tui.widgets.forms import Sheet
+from tui.widgets.page import Report
 
 FACT = Probe("Is the queen a woman?", "chat", "", (Answer("yes", (" yes",)), Answer("no", (" no",))), right="yes")
 
@@ -95,13 +96,13 @@ async def test_from_prompts_to_a_set_by_keys_alone(b):
     await b.until(lambda: isinstance(b.top, MinimalSetScreen))
     await b.press("enter")
     await b.until(lambda: b.top is b.main)
-    assert b.study.edits() == (Edit(101), Edit(4321))
+    assert b.study.edits.on() == (Edit(101), Edit(4321))
     await b.hears("now g generates with it")
     await b.generated()
     assert b.study.results.generations[-1].edits == (Edit(101), Edit(4321))
     assert len(b.study.results.attributions) == len(b.study.results.minimal_sets) == 1
     await b.press("u")
-    assert b.study.edits() == ()
+    assert b.study.edits.on() == ()
 
 
 # ---- the measure
@@ -270,7 +271,7 @@ async def test_the_causes(b):
 async def test_acting_on_causes(b):
     await attributed(b)
     await b.press("down", "space")
-    await b.until(lambda: b.study.edits() == (Edit(4321),))
+    await b.until(lambda: b.study.edits.on() == (Edit(4321),))
     assert cells(b, "mark")[:2] == ["", "▣"]
     await b.press("f")
     await b.until(lambda: isinstance(b.top, FeaturePage) and b.top.feature == 4321)
@@ -299,8 +300,7 @@ async def test_changed_probes_make_it_stale(b):
     await attributed(b)
     await b.press("escape")
     await b.until(lambda: "effect" in headings(b))
-    b.study.put_probe(0, replace(QUESTION, prefill="A nurse is always a"))
-    b.main.show_prompts()
+    b.study.prompts.put_probe(0, replace(QUESTION, prefill="A nurse is always a"))
     await b.until(lambda: "effect" not in headings(b))
     assert str(b.main.features.border_subtitle) == "probes changed: A measures effects again"
     await b.press("C")
@@ -316,7 +316,7 @@ async def test_no_set_is_searched_among_another_saes_features(b):
     await attributed(b)
     await b.press("escape")
     await b.until(lambda: "effect" in headings(b))
-    b.main.work.load(Load(sae="another"))  # as where a session is opened elsewhere: the results stay
+    pair.load(b.main.context, Load(sae="another"))  # as where a session is opened elsewhere: the results stay
     await b.until(lambda: b.study.foreign == ["SAE"])
     await b.until(lambda: "effect" not in headings(b))
     assert str(b.main.features.border_subtitle) == "effects of another pair: A measures again"
@@ -325,7 +325,7 @@ async def test_no_set_is_searched_among_another_saes_features(b):
     await b.press("m")
     await b.until(lambda: any("effects are of another SAE" in error for error in b.errors()))
     assert isinstance(b.top, CausesScreen)
-    b.main.causes.find_set(FindMinimalSet(b.top.found.request.measure, (100,)), b.top.pair)
+    attribution.find_set(b.main.context, FindMinimalSet(b.top.found.request.measure, (100,)), b.top.pair)
     await b.settle()
     assert not b.engine.of(FindMinimalSet)
 
@@ -497,7 +497,7 @@ async def test_a_search_stops_and_the_last_set_comes_again(b):
     await b.until(lambda: isinstance(b.top, MinimalSetScreen))
     await b.press("f")
     await b.until(lambda: isinstance(b.top, FeaturePage) and b.top.feature == 101)
-    assert b.study.edits() == ()
+    assert b.study.edits.on() == ()
 
 
 @on_app()
@@ -544,7 +544,7 @@ async def test_the_page(b):
     assert b.top.feature == 100
     await b.press("space")
     await b.shows("▣ ablate")
-    assert b.study.edits() == (Edit(100),)
+    assert b.study.edits.on() == (Edit(100),)
 
 
 @on_app()
@@ -582,7 +582,7 @@ async def test_what_is_known_is_forgotten_with_another_dtype_reference_or_wiring
     await b.shows("e: ablates it for certain")
     await b.press("e")
     await b.shows("Ablated: −10%")
-    page, loaded = b.main.feature_page, b.study.loaded
+    page, loaded = b.main.context.known, b.study.loaded
     described, effect = page.described(100), page.effect(100)
     assert described is not None and effect is not None
     others = {"dtype": "float16", "reference_fingerprint": "other", "normalisation": "other", "rescaled": 2.0}
@@ -656,7 +656,7 @@ async def test_labels_and_notes_are_kept_for_the_sae(b):
     b.top.query_one(TextArea).text = "Only in [b]sentences[/b]\nabout pay."
     await b.press("ctrl+s")
     await b.shows("Note: Only in [b]sentences[/b]")
-    await b.main.notebook.finish()
+    await b.main.context.notebook.finish()
     (note,) = Notes().of(labelled(b)).values()
     assert (note.label, note.notes) == ("nurses", "Only in [b]sentences[/b]\nabout pay.")
     assert b.study.work.labels == {100: "nurses"}
@@ -691,7 +691,7 @@ def test_labels_of_other_sessions_appear_and_the_sessions_own_win(tmp_path):
 
 @on_app()
 async def test_what_is_put_while_a_read_waits_is_not_overwritten(b):
-    book, sae = b.main.notebook, labelled(b)
+    book, sae = b.main.context.notebook, labelled(b)
     for feature in (1, 2, 3):
         book.set_label(feature, "old")
         book.set_note(feature, "old")
@@ -731,7 +731,7 @@ async def test_explanations(b):
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("\n".join(map(json.dumps, lines)))
     await b.ranked()
-    b.main.feature_page.import_explanations()
+    features.import_explanations(b.main.context)
     await asked(b, "Import explanations", "/nowhere")
     await b.until(lambda: "There is no such file or folder." in b.words(".problem"))
     await asked(b, "Import explanations", str(path))
@@ -746,7 +746,7 @@ async def test_explanations_of_nothing_are_reported(b):
     path = Notes().path.parent.parent / "export.txt"
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("x")
-    b.main.feature_page.import_explanations()
+    features.import_explanations(b.main.context)
     await asked(b, "Import explanations", str(path))
     await b.until(lambda: any("unknown kind" in error for error in b.errors()))
 

@@ -5,10 +5,12 @@ import pytest
 from fake_engine import HEALTHY, Doctor, FakeEngine, loaded_of, on_app, opened
 
 from engine.records import Check, Failed, Load, Progress
-from tui.health import HealthLine, wordings_of_diagnosis, wordings_of_loaded
-from tui.screens.report import Report
+from tui.commands import pair
+from tui.widgets.health import HealthLine, wordings_of_diagnosis, wordings_of_loaded
+from tui.widgets.page import Report
 
 replace = msgspec.structs.replace
+
 SICK = replace(
     HEALTHY,
     checks=(
@@ -17,6 +19,7 @@ SICK = replace(
         Check("model", None, "the SAE was trained on gemma-2-2b, this is gemma-2-2b-it", "Use the SAE's own model."),
     ),
 )
+
 LOW = "VE 0.12: wrong layer, model or normalisation?"
 
 
@@ -84,7 +87,7 @@ async def test_the_doctor_runs_once_and_its_report_opens(b):
     await examined(b)  # nothing has changed: the same report
     assert len(b.engine.of(Doctor)) == 1
     await b.press("escape")
-    b.main.work.load(Load("other"))
+    pair.load(b.main.context, Load("other"))
     await b.until(lambda: line(b).startswith("wired ✓"))
     await examined(b)
     assert len(b.engine.of(Doctor)) == 2
@@ -136,7 +139,7 @@ async def test_a_report_about_a_pair_that_is_gone_is_not_shown(b):
     b.engine.held.add(Doctor)
     await b.press("H")
     await b.until(lambda: b.engine.of(Doctor))
-    b.main.work.load(Load("other"))
+    pair.load(b.main.context, Load("other"))
     await b.settle()
     assert line(b).startswith("wired ✓") and b.top is b.main and b.main.health.diagnosis is None
 

@@ -5,12 +5,13 @@ from test_app_generation import figures, finished, streaming, title
 from textual.widgets import OptionList
 
 import prompts
-from engine import prompt_sets
+from engine.files import prompt_sets
+from engine.files.session import EditSlot
 from engine.records import NO_FEATURE, Attribute, Edit, Generate, Rank
-from engine.session import EditSlot
-from tui.screens.sheet import Sheet
+from tui.widgets.forms import Sheet
 
 FOUNDING = prompt_sets.from_file(prompts.load("founding_5v2"))
+
 LOSSY = Edit(kind="reconstruct")
 
 
@@ -57,7 +58,7 @@ async def test_every_kind_and_place_by_the_form(b):
         ({"strength": "-1", "at": "all tokens"}, Edit(100, -1.0), "×-1"),
     ):  # fmt: skip
         await edited(b, **values)
-        assert b.study.edits() == (edit,)
+        assert b.study.edits.on() == (edit,)
         assert f"▣   100 {words} word100" in lines(b)[0]
     await b.generated()
     assert b.engine.of(Generate)[-1].edits == (Edit(100, -1.0),)
@@ -88,7 +89,7 @@ async def test_where_an_edit_acts_is_turned_by_a_key(b):
         ("first-step", "ablate first step"), ("all", "ablate word100"),
     ):  # fmt: skip
         await b.press("w")
-        await b.until(lambda: b.study.edits() == (Edit(100, at=place),))  # noqa: B023
+        await b.until(lambda: b.study.edits.on() == (Edit(100, at=place),))  # noqa: B023
         assert words in lines(b)[0]
         assert ("stays in keys and values" in subtitle(b)) == (place == "first-step")
 
@@ -97,12 +98,12 @@ async def test_where_an_edit_acts_is_turned_by_a_key(b):
 async def test_the_reconstruction_has_a_line_of_its_own(b):
     await b.ranked()
     await b.press("space", "e", "c")
-    await b.until(lambda: b.study.edits() == (Edit(100), LOSSY))
+    await b.until(lambda: b.study.edits.on() == (Edit(100), LOSSY))
     assert lines(b)[1].startswith("▣   all reconstruct") and "lossy" in lines(b)[1]
     await b.press("down")
     await b.until(lambda: subtitle(b) == "lossy: the SAE's error is dropped")
     await b.press("w")
-    await b.until(lambda: b.study.edits()[1].at == "prompt")
+    await b.until(lambda: b.study.edits.on()[1].at == "prompt")
     await b.press("plus")
     await b.hears("A reconstruction has no strength")
     await b.press("T")
@@ -116,9 +117,9 @@ async def test_the_reconstruction_has_a_line_of_its_own(b):
         b.app.clear_notifications()
         assert b.top is b.main
     await b.press("space")
-    await b.until(lambda: b.study.edits() == (Edit(100),))
+    await b.until(lambda: b.study.edits.on() == (Edit(100),))
     await b.press("c")
-    await b.until(lambda: len(b.study.edits()) == 2)
+    await b.until(lambda: len(b.study.edits.on()) == 2)
     # it is no feature for the engine to list or to attribute
     await b.press("r")
     await b.until(lambda: len(b.engine.of(Rank)) == 2)
@@ -132,7 +133,7 @@ async def test_the_reconstruction_has_a_line_of_its_own(b):
     await b.press("escape")
     await b.until(lambda: b.top is b.main)
     await b.press("e", "end", "d")
-    await b.until(lambda: b.study.edits() == (Edit(100),))
+    await b.until(lambda: b.study.edits.on() == (Edit(100),))
 
 
 @on_app()
@@ -140,28 +141,27 @@ async def test_strength_steps_by_kind(b):
     await b.ranked()
     await edited(b, kind="steer", strength="0.5")
     await b.press("minus", "minus", "minus")
-    await b.until(lambda: b.study.edits() == (Edit(100, -0.25, "steer"),))
+    await b.until(lambda: b.study.edits.on() == (Edit(100, -0.25, "steer"),))
     assert "steer -0.25" in lines(b)[0]
     await edited(b, kind="set", strength="0")
     await b.press("minus", "plus")
-    await b.until(lambda: b.study.edits() == (Edit(100, 0.125, "set"),))
+    await b.until(lambda: b.study.edits.on() == (Edit(100, 0.125, "set"),))
     await edited(b, kind="project (0: out)", strength="0")
     await b.press("plus")
-    await b.until(lambda: b.study.edits() == (Edit(100, 0.125, "project"),))
+    await b.until(lambda: b.study.edits.on() == (Edit(100, 0.125, "project"),))
 
 
 @on_app()
 async def test_another_strength_forgets_what_the_old_one_came_to(b):
     await b.ranked()
-    b.study.put_edits((Edit(100, 2.0, "set", absolute=20.0),))
-    b.main.edits_changed()
+    b.study.edits.put((Edit(100, 2.0, "set", absolute=20.0),))
     await edited(b, at="prompt")
-    assert b.study.edits() == (Edit(100, 2.0, "set", "prompt", 20.0),)
+    assert b.study.edits.on() == (Edit(100, 2.0, "set", "prompt", 20.0),)
     await b.press("plus")
-    assert b.study.edits() == (Edit(100, 3.0, "set", "prompt"),)
-    b.study.put_edits((Edit(100, 2.0, "set", absolute=20.0),))
+    assert b.study.edits.on() == (Edit(100, 3.0, "set", "prompt"),)
+    b.study.edits.put((Edit(100, 2.0, "set", absolute=20.0),))
     await edited(b, kind="steer")
-    assert b.study.edits() == (Edit(100, 2.0, "steer"),)
+    assert b.study.edits.on() == (Edit(100, 2.0, "steer"),)
 
 
 @on_app()
@@ -204,7 +204,7 @@ async def test_the_founding_study_s_edit_by_one_key(b):
     before = b.study.work.edits
     await b.press("P")
     published = (Edit(100, 0.125, at="first-step"), Edit(kind="reconstruct", at="first-step"))
-    await b.until(lambda: b.study.edits() == (Edit(101), *published))
+    await b.until(lambda: b.study.edits.on() == (Edit(101), *published))
     await b.hears("As published with founding_5v2")
     await b.generated()
     assert b.engine.of(Generate)[-1].edits == (Edit(101), *published)
@@ -245,4 +245,4 @@ async def test_the_palette_has_what_the_keys_have(b):
         assert name in titles
     await b.ranked()
     await titles["As published (P)"].callback()
-    await b.until(lambda: len(b.study.edits()) == 2)
+    await b.until(lambda: len(b.study.edits.on()) == 2)

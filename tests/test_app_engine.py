@@ -1,26 +1,17 @@
 """What the app does while the engine loads, fails, is lost and comes back."""
 
 import asyncio
+from unittest.mock import patch
 
 import pytest
 from fake_engine import SMALL, FakeEngine, on_app, opened, replace, small_study
 from textual.widgets import Input
 
-from engine.errors import EngineFault
-from engine.records import (
-    Describe,
-    Edit,
-    Failed,
-    Generate,
-    Load,
-    Progress,
-    Rank,
-    RunProbes,
-    ScoreAnswers,
-    Show,
-)
-from tui.screens.dialogs import Form
-from tui.screens.report import Report
+from engine.records import Describe, Edit, Failed, Generate, Load, Progress, Rank, RunProbes, ScoreAnswers, Show
+from engine.records.errors import EngineFault
+from tui.commands import pair, sessions
+from tui.widgets.forms import Form
+from tui.widgets.page import Report
 
 
 def engine_with(**what):
@@ -78,7 +69,7 @@ async def test_g_waits_for_the_model_and_takes_the_edits_of_then(b):
     await b.until(lambda: b.engine.of(Load))
     b.study.choose_feature(100)
     await b.press("g", "2", "space")
-    assert b.study.edits() == (Edit(100),)
+    assert b.study.edits.on() == (Edit(100),)
     b.engine.stepping = True
     b.engine.release(Load)
     await b.until(lambda: b.engine.of(Generate) and b.engine.streaming)
@@ -128,7 +119,7 @@ async def test_a_load_that_fails_says_why(b):
     await b.until(lambda: "there is no folder /nowhere/at/all" in b.words(".problem"))
     b.top.query_one("#f-sae", Input).value = str(mine)
     await b.press("ctrl+s")
-    await b.until(lambda: b.main.work.ready)
+    await b.until(lambda: b.main.context.tasks.ready)
     assert b.engine.of(Load)[-1] == Load(model=str(mine), sae=str(mine))
     await b.shows("● ready")
     assert f"{mine.name} · " in b.header()
@@ -137,10 +128,10 @@ async def test_a_load_that_fails_says_why(b):
 @on_engine(lambda: engine_with(start_fails=EngineFault("The engine did not start: odd.", "See the log.")), ready=False)
 async def test_an_engine_that_does_not_start_says_why(b):
     await b.shows("no engine · E restarts it")
-    await b.until(lambda: "The engine did not start: odd." in reports(b), seconds=3)
+    await b.until(lambda: "The engine did not start: odd." in reports(b))
     b.engine.start_fails = None
     await b.press("E")
-    await b.until(lambda: b.main.work.ready)
+    await b.until(lambda: b.main.context.tasks.ready)
     await b.shows("● ready")
 
 
@@ -174,7 +165,7 @@ async def test_another_sae_begins_a_session_of_its_own(b):
     await b.press("ctrl+s")
     await b.until(lambda: b.study.id != before)
     assert b.engine.of(Load)[-1] == Load(sae=other, dtype="bfloat16")
-    assert b.study.edits() == () and b.study.ranking() is None and b.study.work.prompts == SMALL
+    assert b.study.edits.on() == () and b.study.ranking() is None and b.study.work.prompts == SMALL
     await b.shows("Which features tell your prompts apart?")
     text = b.screen_text()
     assert "2 Tokens ─" in text and "#100" not in text  # nothing of the other SAE's is shown
@@ -210,10 +201,10 @@ async def test_a_lost_engine_loses_nothing(b):
     await b.press("enter")
     await b.until(lambda: len(b.study.work.prompts.positive) == 3)
     await b.press("E")
-    await b.until(lambda: b.main.work.ready)
+    await b.until(lambda: b.main.context.tasks.ready)
     assert b.engine.starts == 2 and b.engine.of(Load) == [Load(), Load()]
     await b.shows("● ready")
-    assert b.study.results == before[1] and b.study.edits() == (Edit(100),)
+    assert b.study.results == before[1] and b.study.edits.on() == (Edit(100),)
     b.engine.stepping = False
     await b.generated()
     await b.press("E")
@@ -243,7 +234,7 @@ async def test_an_engine_lost_while_it_loads(b):
     assert len(b.errors()) == 1 and "Out of memory." in reports(b)
     b.engine.held.clear()
     await b.press("E")
-    await b.until(lambda: b.main.work.ready)
+    await b.until(lambda: b.main.context.tasks.ready)
     await b.settle()
     assert not b.engine.of(Rank)  # what waited for the load that failed is over
 
@@ -282,9 +273,9 @@ def test_no_message_is_taken_for_markup(tmp_path, words):
         async with opened(tmp_path) as b:
             b.main.report(f"It failed {words}.", f"Do {words}.")
             b.main.notify(f"Saved to {words}!")
-            await b.shows(f"It failed {words}.", seconds=2)
-            await b.shows(f"Do {words}.", seconds=2)
-            await b.shows(f"Saved to {words}!", seconds=2)
+            await b.shows(f"It failed {words}.")
+            await b.shows(f"Do {words}.")
+            await b.shows(f"Saved to {words}!")
 
     asyncio.run(main())
 
@@ -298,12 +289,12 @@ async def test_an_answer_of_the_wrong_kind_is_reported(b):
 
 @on_app()
 async def test_a_defect_in_showing_a_result_is_said(b):
-    def broken(found):
+    def broken(context, found):
         raise RuntimeError("odd one")
 
-    b.main.show_probes = broken
-    await b.press("v")
-    await b.until(lambda: "odd one" in reports(b))
+    with patch("tui.commands.texts.show_probes", broken):
+        await b.press("v")
+        await b.until(lambda: "odd one" in reports(b))
     await b.shows("odd one")
     await b.generated()
 
@@ -342,7 +333,7 @@ def test_a_load_replaced_while_the_engine_starts_still_lets_requests_wait(tmp_pa
         engine.held = {Load}
         async with opened(tmp_path, small_study(), engine=engine, ready=False) as b:
             await b.until(lambda: engine.starts)
-            b.main.work.load(Load(model="m"))
+            pair.load(b.main.context, Load(model="m"))
             await b.until(lambda: engine.of(Load))
             await b.settle()
             await b.press("r")
@@ -359,8 +350,8 @@ async def test_what_waits_for_the_model_stays_with_its_session(b):
     await b.until(lambda: b.engine.of(Load))
     await b.press("r")
     other = small_study(replace(SMALL, name="other", positive=SMALL.negative, negative=SMALL.positive))
-    b.main.sessions.exchange(other)
+    sessions.exchange(b.main.context, other)
     b.engine.release(Load)
-    await b.until(lambda: b.main.work.ready)
+    await b.until(lambda: b.main.context.tasks.ready)
     await b.settle()
     assert other.ranking() is None

@@ -3,11 +3,12 @@
 from fake_engine import FEATURES, SMALL, on_app, ranking_of, replace
 from textual.widgets import Input, OptionList
 
+from engine.files.session import EditSlot
 from engine.records import Answer, Describe, Edit, FeaturesAt, Prompt, PromptSet, Rank, RunProbes, ScoreAnswers, Show
-from engine.session import EditSlot
-from tui.screens.dialogs import AskText, Choose
-from tui.screens.feature import FeaturePage
-from tui.screens.report import Report
+from tui.commands import features
+from tui.screens.feature_page import FeaturePage
+from tui.widgets.dialogs import AskText, Choose
+from tui.widgets.page import Report
 
 
 def column(b, key):
@@ -144,7 +145,7 @@ async def test_search_filters_as_it_is_typed(b):
     await b.until(lambda: b.rows() == [])
     await b.press("enter", "space", "enter")  # with no row, nothing happens
     await b.settle()
-    assert b.study.edits() == ()
+    assert b.study.edits.on() == ()
     await b.press("escape")
     await b.until(lambda: b.rows() == list(FEATURES))
 
@@ -209,7 +210,7 @@ async def test_after_a_jump_keys_act_on_that_feature(b):
     await b.settle()
     assert b.main.focused_pane() is b.main.features
     await b.press("space")
-    assert b.study.edits() == (Edit(4321),)
+    assert b.study.edits.on() == (Edit(4321),)
 
 
 @on_app()
@@ -225,7 +226,7 @@ async def test_jump_to_a_feature_with_a_row_moves_there(b):
 @on_app(ready=False)
 async def test_no_number_of_a_feature_is_taken_that_a_session_could_not_hold(b):
     b.main.study.loaded = None
-    b.main.flows.ask_feature()
+    features.ask_feature(b.main.context)
     await b.until(lambda: isinstance(b.top, AskText))
     await b.handled()
     for digits in (30, 5000):
@@ -242,14 +243,14 @@ async def test_a_jump_before_any_ranking_reads_the_feature(b):
     assert not b.engine.of(Rank)
     assert b.main.focused_pane() is b.main.tokens  # the prompts have no feature
     await b.press("space")
-    assert b.study.edits() == (Edit(7),)
+    assert b.study.edits.on() == (Edit(7),)
     await b.press("3", "plus")
-    assert b.study.edits() == (Edit(7, 0.125),)
+    assert b.study.edits.on() == (Edit(7, 0.125),)
     await b.press("p")
     assert b.study.work.pinned == (7,)
     await b.ranked()
     await b.press("space")  # a row is under the cursor by now
-    assert b.study.edits() != (Edit(7, 0.125),)
+    assert b.study.edits.on() != (Edit(7, 0.125),)
 
 
 @on_app()
@@ -290,30 +291,29 @@ async def test_titles_take_no_token_for_markup(b):
     )
     await b.ranked()
     await b.until(lambda: b.main.tokens.text.cursor is not None)
-    await b.shows("#100 [/b] · [red]x · [@click=app.quit]", seconds=2)
+    await b.shows("#100 [/b] · [red]x · [@click=app.quit]")
 
 
 @on_app()
 async def test_titles_take_no_name_of_a_set_for_markup(b):
-    b.study.set_prompts(replace(SMALL, name="[red]mine"))
-    b.main.show_prompts()
-    await b.shows("1 Prompts · [red]mine", seconds=2)
+    b.study.prompts.set(replace(SMALL, name="[red]mine"))
+    await b.shows("1 Prompts · [red]mine")
 
 
 @on_app()
 async def test_the_probe_table_takes_no_answer_for_markup(b):
     probe = replace(SMALL.probes[0], text="[/b] [i]?", answers=(Answer("[/b]", (" a",)), Answer("[red]r", (" b",))))
-    b.study.set_prompts(replace(SMALL, probes=(probe,)))
+    b.study.prompts.set(replace(SMALL, probes=(probe,)))
     await b.press("v")
     await b.until(lambda: isinstance(b.top, Report))
-    await b.shows("[red]r", seconds=2)
-    await b.shows("[/b]", seconds=2)
+    await b.shows("[red]r")
+    await b.shows("[/b]")
 
 
 @on_app()
 async def test_wild_prompts_are_text_everywhere(b):
     wild = " ".join(WILD) + " \x1b[31m\u202e👩\u200d🚀"
-    b.study.set_prompts(PromptSet("w", (Prompt(wild),), (Prompt("[/i]"),), SMALL.probes))
+    b.study.prompts.set(PromptSet("w", (Prompt(wild),), (Prompt("[/i]"),), SMALL.probes))
     b.study.set_question("[/b] [red]")
     b.main.show_study()
     await b.ranked()
@@ -333,13 +333,13 @@ async def test_space_switches_the_edit_and_marks_it(b):
     await b.ranked()
     await b.press("down", "space")
     await b.until(lambda: marks(b)[101] == "▣")
-    assert b.study.edits() == (Edit(101),) and str(b.main.edits.border_title) == "Edits · 1 of 1 on"
+    assert b.study.edits.on() == (Edit(101),) and str(b.main.edits.border_title) == "Edits · 1 of 1 on"
     await b.until(lambda: b.engine.of(ScoreAnswers)[-1].edits == (Edit(101),))
     await b.press("space")
     await b.until(lambda: marks(b)[101] == "▢")
-    assert b.study.edits() == () and str(b.main.edits.border_title) == "Edits · 0 of 1 on"
+    assert b.study.edits.on() == () and str(b.main.edits.border_title) == "Edits · 0 of 1 on"
     await b.press("space")
-    await b.until(lambda: b.study.edits() == (Edit(101),))
+    await b.until(lambda: b.study.edits.on() == (Edit(101),))
     assert b.rows() == list(FEATURES) and b.main.features.feature() == 101
 
 
@@ -347,15 +347,15 @@ async def test_space_switches_the_edit_and_marks_it(b):
 async def test_strength(b):
     await b.ranked()
     await b.press("plus")
-    await b.until(lambda: b.study.slot(100) == EditSlot(100, 1.5))
+    await b.until(lambda: b.study.edits.slot(100) == EditSlot(100, 1.5))
     await b.press("equals_sign")
-    await b.until(lambda: b.study.slot(100).strength == 2.0)
+    await b.until(lambda: b.study.edits.slot(100).strength == 2.0)
     for _ in range(4):
         await b.press("minus")
-    await b.until(lambda: b.study.slot(100).strength == 0.5)
+    await b.until(lambda: b.study.edits.slot(100).strength == 0.5)
     await b.shows("100 ×0.5")
     await b.press("2", "minus")  # the feature that is read
-    await b.until(lambda: b.study.slot(100).strength == 0.25)
+    await b.until(lambda: b.study.edits.slot(100).strength == 0.25)
 
 
 @on_app()
@@ -366,14 +366,14 @@ async def test_the_list_of_edits(b):
     await b.press("e")
     await b.until(lambda: b.app.focused is b.main.edits.rows)
     await b.press("home", "down", "enter")
-    await b.until(lambda: b.study.edits() == (Edit(100), Edit(102)))
+    await b.until(lambda: b.study.edits.on() == (Edit(100), Edit(102)))
     await b.press("plus")  # on the one under the cursor
-    await b.until(lambda: b.study.slot(101) == EditSlot(101, 0.125))
+    await b.until(lambda: b.study.edits.slot(101) == EditSlot(101, 0.125))
     await b.press("a")
-    await b.until(lambda: b.study.edits() == ())
+    await b.until(lambda: b.study.edits.on() == ())
     assert str(b.main.edits.border_title) == "Edits · 0 of 3 on"
     await b.press("a")
-    await b.until(lambda: len(b.study.edits()) == 3)
+    await b.until(lambda: len(b.study.edits.on()) == 3)
     await b.press("d")
     await b.until(lambda: [s.feature for s in b.study.work.edits] == [100, 102])
     assert marks(b)[101] == "" and marks(b)[100] == "▣"
@@ -433,7 +433,7 @@ async def test_the_features_of_a_token(b):
     await b.press("down", "p")
     await b.until(lambda: b.study.work.pinned == (chosen,))
     await b.press("space")
-    await b.until(lambda: b.study.edits() == (Edit(chosen),))
+    await b.until(lambda: b.study.edits.on() == (Edit(chosen),))
     await b.until(lambda: b.app.focused is listed)
     await b.press("enter")
     await b.until(lambda: b.study.work.feature == chosen)
@@ -480,7 +480,7 @@ async def test_all_probes(b):
 
 @on_app()
 async def test_no_probes(b):
-    b.study.set_prompts(replace(SMALL, probes=()))
+    b.study.prompts.set(replace(SMALL, probes=()))
     await b.press("v")
     await b.hears("The set has no probes")
     assert not b.engine.of(RunProbes)

@@ -4,8 +4,9 @@ from fake_engine import BASELINE, EDITED, FIRST_EDITED, KL, on_app
 from textual.widgets import Select
 
 from engine.records import Answer, Edit, Generate, Probe, Prompt, Rank, Sampling, ScoreAnswers
-from tui.panes.arm import ArmView
-from tui.screens.dialogs import Form
+from tui.commands import edits
+from tui.panes.text_view import ArmView
+from tui.widgets.forms import Form
 
 WAY = "".join(BASELINE)
 
@@ -268,8 +269,7 @@ async def test_bars_that_come_late_are_not_of_other_edits(b):
 @on_app()
 async def test_many_long_answers_fit(b):
     answers = tuple(Answer(f"answer number {i} with a long name", (f" w{i}",)) for i in range(9))
-    b.study.put_probe(0, Probe("Who is a nurse?", "chat", "x", answers))
-    b.main.show_prompts()
+    b.study.prompts.put_probe(0, Probe("Who is a nurse?", "chat", "x", answers))
     await b.generated()
     await b.shows("answer number 0 with")
     await b.shows("they say.")  # the text has its place
@@ -377,8 +377,8 @@ async def test_the_list_gender_is_offered_with_the_demo_only(b):
     await b.ranked()
     titles = [c.title for c in b.app.get_system_commands(b.main)]
     assert "Ablate the list @gender" in titles
-    b.main.ablate_list()
-    await b.until(lambda: len(b.study.edits()) == 128)
+    edits.ablate_list(b.main.context)
+    await b.until(lambda: len(b.study.edits.on()) == 128)
     await b.generated()
     assert len(b.engine.of(Generate)[-1].edits) == 128
     b.study.load = type(b.study.load)(model="m")

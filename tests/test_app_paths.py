@@ -4,15 +4,17 @@ import pytest
 from fake_engine import on_app
 from textual.widgets import Input
 
-from engine import paths
-from engine.errors import UsageError
+from engine.files import paths
 from engine.records import Load
-from tui.model_flow import check_load
-from tui.screens.dialogs import AskText
-from tui.session_flows import session_path
+from engine.records.errors import UsageError
+from tui.commands import features, prompts, sessions
+from tui.commands.pair import check_load
+from tui.commands.sessions import session_path
 from tui.start import first_study
+from tui.widgets.dialogs import AskText
 
 NOBODYS, LONG = "~nosuchuser/x", "/tmp/" + "n" * 300
+
 BAD = (NOBODYS, LONG, "/tmp/a\0b")
 
 
@@ -34,11 +36,11 @@ def test_a_path_is_one_whether_or_not_anything_is_there(tmp_path):
 @on_app()
 async def test_every_dialog_says_so(b):
     sets = (
-        b.main.feature_page.import_explanations,
-        lambda: b.main.flows.import_prompts("positive"),
-        b.main.flows.write_set,
-        b.main.sessions.open_file,
-        b.main.sessions.save_as,
+        lambda: features.import_explanations(b.main.context),
+        lambda: prompts.import_prompts(b.main.context, "positive"),
+        lambda: prompts.write_set(b.main.context),
+        lambda: sessions.open_file(b.main.context),
+        lambda: sessions.save_as(b.main.context),
     )
     for ask in sets:
         ask()
@@ -58,9 +60,9 @@ async def test_a_defect_in_a_thread_of_the_notebook_is_reported(b):
     def breaks():
         raise ZeroDivisionError("no")
 
-    b.main.notebook._work(breaks, lambda nothing: None)
+    b.main.context.notebook._work(breaks, lambda nothing: None)
     await b.until(lambda: any("A defect of saescope: ZeroDivisionError" in error for error in b.errors()))
-    await b.main.notebook.finish()
+    await b.main.context.notebook.finish()
     await b.ranked()
 
 

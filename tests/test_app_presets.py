@@ -7,16 +7,17 @@ import pytest
 from fake_engine import QUESTION, SMALL, on_app, opened, small_study
 from textual.widgets import Input, OptionList
 
-from engine import session
-from engine.errors import UsageError
+from engine.files import session
+from engine.loading import presets
 from engine.records import Failed, Load
-from engine.sources import presets
-from tui.presets import packaged_set, take_over, with_pins
-from tui.screens.model import ModelForm
+from engine.records.errors import UsageError
+from tui.screens.model_form import ModelForm
 from tui.start import first_study
-from tui.study import Study, start_workspace
+from tui.state.presets import packaged_set, take_over, with_pins
+from tui.state.study import Study, start_workspace
 
 FOUNDING = presets.find("mistral-7b-gender-bias")
+
 LABELS = {48180: "gender bias (founding study)", 27960: "bias in general (founding study)"}
 
 
@@ -145,7 +146,7 @@ def test_a_question_of_the_users_is_kept():
     study.set_question("Mine?")
     take_over(study, FOUNDING, presets.find("demo"))
     assert study.work.question == "Mine?" and study.work.prompts.name == "founding_5v2"
-    assert study.undo() and study.work.prompts.name == "gender_bias"
+    assert study.history.undo() and study.work.prompts.name == "gender_bias"
 
 
 def test_the_app_starts_on_a_preset(tmp_path):

@@ -8,10 +8,12 @@ from textual.widgets import Input, Select, TextArea
 
 from engine.records import Answer, Probe, Prompt, Rank, ScoreAnswers, Show
 from tui.panes.prompts import Place, PromptEditor
-from tui.screens.dialogs import AskText, Form
-from tui.screens.report import Report
+from tui.widgets.dialogs import AskText
+from tui.widgets.forms import Form
+from tui.widgets.page import Report
 
 POSITIVE = tuple(p.text for p in SMALL.positive)
+
 NEGATIVE = tuple(p.text for p in SMALL.negative)
 
 
@@ -313,8 +315,7 @@ async def test_a_probe_is_changed_in_its_form(b):
 
 @on_app()
 async def test_a_line_break_in_a_probe_stays_in_its_form(b):
-    b.study.put_probe(0, Probe("Who?\nA nurse:", "raw", prefill="So\n"))
-    b.main.show_prompts()
+    b.study.prompts.put_probe(0, Probe("Who?\nA nurse:", "raw", prefill="So\n"))
     await to(b, "probes", 0)
     await b.press("enter")
     await form(b)
@@ -400,8 +401,7 @@ async def test_save_the_prompts_as_a_set(b):
 
 @on_app()
 async def test_a_set_of_mixed_formats_cannot_be_saved_and_says_so(b):
-    b.study.set_prompts(type(SMALL)("mixed", (Prompt("a"),), (Prompt("b", "chat"),)))
-    b.main.show_prompts()
+    b.study.prompts.set(type(SMALL)("mixed", (Prompt("a"),), (Prompt("b", "chat"),)))
     await b.press("w")
     await b.until(lambda: isinstance(b.top, AskText))
     await b.settle()
@@ -415,8 +415,7 @@ async def test_a_set_of_mixed_formats_cannot_be_saved_and_says_so(b):
 @on_app(size=(160, 20))
 async def test_the_editor_stays_on_the_screen_in_a_long_list(b):
     many = tuple(Prompt(f"prompt {i}") for i in range(60))
-    b.study.set_prompts(type(SMALL)("long", many, many))
-    b.main.show_prompts()
+    b.study.prompts.set(type(SMALL)("long", many, many))
     await to(b, "positive", 55)
     await b.press("enter")
     await b.settle()

@@ -8,14 +8,15 @@ import pytest
 from fake_engine import SMALL, on_app, opened, small_study
 from textual.widgets import Input, OptionList
 
-from engine import session as sessions
-from engine.autosave import AutosaveStore
-from engine.errors import SessionError
+from engine.files import session as sessions
+from engine.files.autosave import AutosaveStore
 from engine.records import ArmReplay, Edit, Generate, Load, Rank, Replay, Replayed, ReplayRank
-from tui.screens.dialogs import AskText, Choose
-from tui.screens.report import Report
+from engine.records.errors import SessionError
+from tui.commands.sessions import exchange, new_session
 from tui.start import first_study
-from tui.study import Study
+from tui.state.study import Study
+from tui.widgets.dialogs import AskText, Choose
+from tui.widgets.page import Report
 
 
 def running(test):
@@ -32,7 +33,6 @@ async def worked(b):
     await b.ranked()
     await b.press("down", "space", "plus", "p")
     b.study.set_label(101, "nurse")
-    b.main.show_features()
     await b.generated()
     await b.press("v")
     await b.until(lambda: isinstance(b.top, Report))
@@ -55,7 +55,7 @@ async def save_as(b, path):
 
 async def stored(b):
     """Waits until the store has the study as it is."""
-    await b.until(lambda: not b.main.sessions._unkept() and not b.main.sessions._keeping)
+    await b.until(lambda: not b.main.context.autosave._unkept() and not b.main.context.autosave._keeping)
 
 
 # ---- files
@@ -84,9 +84,9 @@ async def test_saving_and_opening_again_restores_everything(tmp_path):
         # before any model is there
         await b.shows("The nurse is most likely a person")
         assert b.study.work == before.workspace and b.rows()
-        await b.until(lambda: b.main.work.ready)
+        await b.until(lambda: b.main.context.tasks.ready)
         await b.shows("mine saved")
-        assert b.study.session() == before and b.study.edits() == (Edit(101, 0.125),)
+        assert b.study.session() == before and b.study.edits.on() == (Edit(101, 0.125),)
         await b.shows("2 Tokens · #100")
         assert b.main.features.feature() == 100
         await b.shows("“nurse”")
@@ -150,7 +150,7 @@ async def test_a_file_older_than_the_autosave_is_not_saved(tmp_path):
     async with opened(tmp_path, offer_last=True) as b:
         await dialog(b, Choose, "Welcome back")
         await b.press("enter")
-        await b.until(lambda: b.study.edits())
+        await b.until(lambda: b.study.edits.on())
         await b.settle()
         assert "x saved" not in b.header()
 
@@ -159,7 +159,7 @@ async def test_a_file_older_than_the_autosave_is_not_saved(tmp_path):
 async def test_opening_a_file(b):
     folder = b.store.path.parent
     other = small_study(type(SMALL)("other", SMALL.positive, SMALL.negative))
-    other.toggle_edit(9)
+    other.edits.toggle(9)
     sessions.write(other.session(), folder / "o.saescope.json")
     (folder / "broken.json").write_text("{", "utf-8")
     await b.ranked()
@@ -175,7 +175,7 @@ async def test_opening_a_file(b):
     b.top.query_one(Input).value = str(folder / "o.saescope.json")
     await b.press("enter")
     await b.until(lambda: b.study.name == "o" and b.top is b.main)
-    assert b.study.edits() == (Edit(9),) and not b.rows()
+    assert b.study.edits.on() == (Edit(9),) and not b.rows()
     await b.shows("Which features tell your prompts apart?")
     assert len(b.engine.of(Load)) == 1  # the same pair is not loaded again
     assert b.store.load(before).rankings  # the one so far is kept
@@ -183,18 +183,18 @@ async def test_opening_a_file(b):
     await dialog(b, Choose, "Open a session")
     await b.press("down", "enter")
     await b.until(lambda: b.study.id == before)
-    assert b.rows() and b.study.edits() == ()
+    assert b.rows() and b.study.edits.on() == ()
 
 
 @on_app()
 async def test_a_new_session_keeps_prompts_and_model(b):
     await worked(b)
     before = b.study.id
-    b.main.sessions.new()
+    new_session(b.main.context)
     await b.settle()
-    assert b.study.id != before and b.study.work.prompts == SMALL and b.study.edits() == ()
+    assert b.study.id != before and b.study.work.prompts == SMALL and b.study.edits.on() == ()
     await b.shows("g generates: the model as it is")
-    assert "nurse is most likely" not in b.screen_text() and b.main.work.ready
+    assert "nurse is most likely" not in b.screen_text() and b.main.context.tasks.ready
     assert len(b.store.load(before).generations) == 1
 
 
@@ -243,7 +243,7 @@ async def test_the_last_session_is_offered(tmp_path):
             await b.shows("Go on with small")
             assert "1 ranking, 1 text, 1 edit" in b.screen_text()
             await b.press(key)
-            await b.until(lambda: b.top is b.main and b.main.work.ready)
+            await b.until(lambda: b.top is b.main and b.main.context.tasks.ready)
             if again:
                 assert (b.study.id, b.study.session()) == (before.id, before.session())
                 assert b.rows()
@@ -293,7 +293,7 @@ async def test_a_store_that_fails_is_told_once_and_s_still_saves(b):
     await b.until(lambda: b.errors())
     await b.press("d")
     for _ in range(20):
-        b.main.autosave()
+        b.main.context.autosave.keep()
         await b.handled()
     assert len(b.errors()) == 1 and "the disk is full. Make room. Until then, s saves" in b.errors()[0]
     path = b.store.path.parent / "x"
@@ -317,10 +317,10 @@ async def test_the_store_may_be_slow_without_the_app_waiting(tmp_path):
     async with opened(tmp_path, store=Slow(tmp_path / "s.sqlite3")) as b:
         try:
             await b.press("d")
-            await b.until(lambda: b.main.sessions._keeping)
+            await b.until(lambda: b.main.context.autosave._keeping)
             await b.ranked()
             await b.press("space")
-            await b.until(lambda: b.study.edits())
+            await b.until(lambda: b.study.edits.on())
         finally:
             b.store.go.set()
         await stored(b)
@@ -332,8 +332,8 @@ async def test_an_autosave_that_ends_while_the_app_closes_does_no_harm(tmp_path)
     async with opened(tmp_path) as b:
         await b.press("d")
         await stored(b)
-        flows = b.main.sessions
-    flows._kept_as(("id", 1), None)  # what the worker does then
+        autosave = b.main.context.autosave
+    autosave._kept_as(("id", 1), None)  # what the worker does then
 
 
 # ---- replay
@@ -377,7 +377,7 @@ def test_a_defect_ends_in_words_with_the_work_kept(tmp_path, monkeypatch, capsys
             await b.press("4", "enter", "end")
             await b.type(" Kept?")
             await b.press("escape")
-            b.main.action_rank = lambda: 1 / 0
+            monkeypatch.setattr("tui.commands.features.rank_prompts", lambda context: 1 / 0)
             await b.press("r")
 
     with pytest.raises(ZeroDivisionError):
@@ -398,10 +398,10 @@ def test_a_defect_with_brackets_ends_in_words_too(tmp_path, monkeypatch, capsys)
     async def main():
         async with opened(tmp_path) as b:
 
-            def broken():
+            def broken(context):
                 raise RuntimeError("odd [/b] [red]x")
 
-            b.main.action_rank = broken
+            monkeypatch.setattr("tui.commands.features.rank_prompts", broken)
             await b.press("r")
 
     with pytest.raises(RuntimeError, match="odd"):
@@ -427,11 +427,11 @@ async def test_a_session_that_is_opened_again_is_kept_from_its_first_change_on(b
     await b.press("d", "d")
     await stored(b)
     first = b.study.id
-    b.main.sessions.new()
+    new_session(b.main.context)
     await b.until(lambda: b.study.id != first)
-    b.main.sessions.exchange(Study.from_session(b.store.load(first), first))
+    exchange(b.main.context, Study.from_session(b.store.load(first), first))
     b.study.set_question("asked after it was opened again")
     await b.until(lambda: b.store.load(first).workspace.question == "asked after it was opened again")
-    b.main.sessions.exchange(Study.from_session(b.store.load(first), first))
+    exchange(b.main.context, Study.from_session(b.store.load(first), first))
     b.study.set_question("and once more")
     await b.until(lambda: b.store.load(first).workspace.question == "and once more")

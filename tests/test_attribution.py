@@ -11,25 +11,33 @@ from msgspec.structs import replace
 from tiny import sae_weights, write_sae
 from transformers.models.llama.modeling_llama import LlamaRMSNorm
 
-import engine.upper
-from engine import causes, measures
-from engine.attribution import ablated, gradient
-from engine.errors import EditError, UsageError
-from engine.formats import load_sae
-from engine.items import read_items, weights
-from engine.measuring import Unit, ablation, activations, batches, run_units, score, total
+from engine.attribution import attribute as causes
+from engine.attribution.effect import exact_effect
+from engine.attribution.gradient import ablated, gradient
+from engine.attribution.measure import Unit, ablation, activations, batches, run_units, score, total
+from engine.attribution.measured import KeptMeasures, measured
+from engine.attribution.read_probes import read_items, weights
+from engine.generation.edits import make_editor
+from engine.loading.formats import load_sae
+from engine.models import upper_layers
+from engine.models.sae import SparseAutoencoder
+from engine.models.upper_layers import UpperLayers
 from engine.records import Answer, Attribute, Edit, Measure, Probe, Progress, Prompt
-from engine.sae import SparseAutoencoder
-from engine.upper import UpperLayers
+from engine.records import attribution as measures
+from engine.records.errors import EditError, UsageError
 
 FEMALE = Answer("female", (" she", " her", "a long answer"))
+
 MALE = Answer("male", (" he", " his own"))
+
 PROBES = (
     Probe("The nurse said that", "raw", answers=(FEMALE, MALE), covariate=2.0),
     Probe("Who fed the lab rats?", "chat", "It was", (FEMALE, MALE), covariate=-1.0),
     Probe("A doctor said ~ that", "raw", answers=(MALE, FEMALE), covariate=0.5),
 )
+
 MEASURE = Measure(PROBES, "female", "male")
+
 MEAN = Measure(tuple(Probe(p.text, p.format, p.prefill, p.answers) for p in PROBES), "female", "male")
 
 
@@ -43,24 +51,24 @@ def run(work):
 
 
 @pytest.fixture(scope="module")
-def found(explorer):
-    explorer.measured.clear()
-    return run(causes.measured(explorer, MEASURE))
+def found(pair):
+    pair.drop(KeptMeasures)
+    return run(measured(pair, MEASURE))
 
 
-def by_hand(explorer, probe, edits=()):
+def by_hand(pair, probe, edits=()):
     """m of a probe by whole forward passes of the model, one string at a time, with the app's own edits."""
     sides = {"female": [], "male": []}
     for answer in probe.answers:
         for string in answer.strings:
             prompt = Prompt(probe.text, probe.format)
-            ids = explorer.model.tokens.feed(prompt, probe.prefill, string).ids
-            start = len(explorer.model.tokens.feed(prompt, probe.prefill).ids)
-            editor = explorer.editor([edits])
+            ids = pair.model.tokens.feed(prompt, probe.prefill, string).ids
+            start = len(pair.model.tokens.feed(prompt, probe.prefill).ids)
+            editor = make_editor(pair, [edits])
             row = torch.tensor([ids])
             expect(editor, ids)
             with torch.inference_mode(), editor.applied():
-                logits = explorer.model.module(input_ids=row, use_cache=False).logits[0].double()
+                logits = pair.model.module(input_ids=row, use_cache=False).logits[0].double()
             logprobs = torch.log_softmax(logits, -1)
             sides[answer.name].append(sum(float(logprobs[t - 1, ids[t]]) for t in range(start, len(ids))))
     toward, against = (np.logaddexp.reduce(sides[name]) for name in ("female", "male"))
@@ -70,9 +78,9 @@ def by_hand(explorer, probe, edits=()):
 # ---- the measure
 
 
-def test_m_and_mass_are_those_of_whole_passes_string_by_string(explorer, found):
+def test_m_and_mass_are_those_of_whole_passes_string_by_string(pair, found):
     for item, value, mass in zip(found.items, found.values, found.masses, strict=True):
-        wanted = by_hand(explorer, item.probe)
+        wanted = by_hand(pair, item.probe)
         assert value == pytest.approx(wanted[0], abs=1e-4)
         assert mass == pytest.approx(wanted[1], rel=1e-4)
 
@@ -85,27 +93,27 @@ def test_strings_that_go_on_from_one_another_share_a_row(found):
     assert max(tokens) > 3  # an answer of many tokens is an answer like any other
 
 
-def test_the_same_string_twice_is_no_likelier(explorer, found):
+def test_the_same_string_twice_is_no_likelier(pair, found):
     twice = Probe(PROBES[0].text, "raw", answers=(FEMALE, Answer("male", (*MALE.strings, MALE.strings[0]))))
-    got = run(causes.measured(explorer, Measure((twice,), "female", "male")))
+    got = run(measured(pair, Measure((twice,), "female", "male")))
     assert got.values[0] == pytest.approx(found.values[0], abs=1e-5)
 
 
 def test_rows_of_one_run_are_bounded(found, monkeypatch):
-    monkeypatch.setattr("engine.measuring.BATCH_ROWS", {"cpu": 8})
+    monkeypatch.setattr("engine.attribution.measure.BATCH_ROWS", {"cpu": 8})
     last = found.items[0].scored_from
     made = list(batches([Unit(found.items[0], (), last)] * 20, torch.device("cpu")))
     assert max(sum(len(unit.item.entry) for unit in batch) for batch in made) <= 8
 
 
-def test_a_value_does_not_depend_on_what_else_is_in_its_run(explorer, found):
+def test_a_value_does_not_depend_on_what_else_is_in_its_run(pair, found):
     for item, value in zip(found.items, found.values, strict=True):
-        (alone,) = run(run_units(explorer.sae, explorer.upper, [Unit(item, (), 0)], ""))
+        (alone,) = run(run_units(pair.site.sae, pair.upper, [Unit(item, (), 0)], ""))
         assert float(alone.value) == pytest.approx(value, abs=1e-5)
 
 
 def test_batches_hold_every_unit_once_and_no_more_than_the_limit(found, monkeypatch):
-    monkeypatch.setattr("engine.measuring.BATCH_TOKENS", {"cpu": 60})
+    monkeypatch.setattr("engine.attribution.measure.BATCH_TOKENS", {"cpu": 60})
     units = [Unit(item, (n,), n % 3) for n, item in enumerate(found.items * 3)]
     made = list(batches(units, torch.device("cpu")))
     assert len(made) > 2
@@ -118,58 +126,58 @@ def test_batches_hold_every_unit_once_and_no_more_than_the_limit(found, monkeypa
         assert len(batch) == 1 or rows * (max(unit.length for unit in batch) - start) <= 60
 
 
-def test_weights_make_a_slope_or_a_mean(explorer, found):
+def test_weights_make_a_slope_or_a_mean(pair, found):
     x = [p.covariate for p in PROBES]
     assert found.baseline == pytest.approx(np.polyfit(x, found.values, 1)[0], rel=1e-6)
     assert measures.is_slope(PROBES)
     assert weights(MEAN.probes) == [1 / 3] * 3
     same = [Probe("a", covariate=1.0), Probe("b", covariate=1.0)]
     assert weights(same) == [0.5, 0.5]  # no slope on what does not differ
-    assert run(causes.measured(explorer, MEAN)).baseline == pytest.approx(np.mean(found.values), rel=1e-6)
+    assert run(measured(pair, MEAN)).baseline == pytest.approx(np.mean(found.values), rel=1e-6)
 
 
-def test_the_leading_token_and_sinks_are_not_edited(explorer, found):
-    bos = explorer.model.tokens.bos
+def test_the_leading_token_and_sinks_are_not_edited(pair, found):
+    bos = pair.model.tokens.bos
     for item in found.items:
         assert not item.editable[0][0] and item.fed.token_ids[0] == bos
     sink = found.items[2].fed.tokens.index("~") if "~" in found.items[2].fed.tokens else None
     assert sink is not None and not found.items[2].editable[0][sink]
     assert int((~found.items[2].editable[0]).sum()) == 2
-    everything = list(range(explorer.sae.d_sae))
-    deltas = ablation(explorer.sae, found.items[2].h, found.items[2].editable, everything)
+    everything = list(range(pair.site.sae.d_sae))
+    deltas = ablation(pair.site.sae, found.items[2].h, found.items[2].editable, everything)
     assert deltas[0][sink].abs().max() == 0 and deltas[0][0].abs().max() == 0 and deltas[0].abs().max() > 0
 
 
 # ---- exact effects
 
 
-def test_exact_effects_are_those_of_the_apps_own_edits(explorer, found):
+def test_exact_effects_are_those_of_the_apps_own_edits(pair, found):
     sets = [[3], [5, 17], list(range(40)), []]
-    scored = run(ablated(explorer.sae, explorer.upper, found.items, found.values, sets, ""))
+    scored = run(ablated(pair.site.sae, pair.upper, found.items, found.values, sets, ""))
     changed = 0
     for features, values in zip(sets, scored, strict=True):
         for item, value, before in zip(found.items, values, found.values, strict=True):
-            wanted, _ = by_hand(explorer, item.probe, [Edit(f) for f in features])
+            wanted, _ = by_hand(pair, item.probe, [Edit(f) for f in features])
             assert value == pytest.approx(wanted, abs=2e-4), features
             changed += abs(value - before) > 1e-3
     assert changed >= 5
 
 
-def test_where_a_feature_is_silent_nothing_is_run(explorer, found, monkeypatch):
+def test_where_a_feature_is_silent_nothing_is_run(pair, found, monkeypatch):
     item = found.items[0]
-    everything = range(explorer.sae.d_sae)
-    fires_K = torch.cat(activations(explorer.sae, item.h, item.editable, everything)).amax(0) > 0
+    everything = range(pair.site.sae.d_sae)
+    fires_K = torch.cat(activations(pair.site.sae, item.h, item.editable, everything)).amax(0) > 0
     silent = int((~fires_K).nonzero()[0])
 
     def never(*_):
         raise AssertionError("was run")
 
-    monkeypatch.setattr("engine.measuring.score", never)
-    (values,) = run(ablated(explorer.sae, explorer.upper, [item], found.values[:1], [[silent]], ""))
+    monkeypatch.setattr("engine.attribution.measure.score", never)
+    (values,) = run(ablated(pair.site.sae, pair.upper, [item], found.values[:1], [[silent]], ""))
     assert values == found.values[:1]
     with pytest.raises(AssertionError, match="was run"):
         loud = int(fires_K.nonzero()[0])
-        run(ablated(explorer.sae, explorer.upper, [item], found.values[:1], [[loud]], ""))
+        run(ablated(pair.site.sae, pair.upper, [item], found.values[:1], [[loud]], ""))
 
 
 # ---- the gradient
@@ -181,16 +189,16 @@ def in_float64(norm, h):
 
 @pytest.mark.parametrize("encoder", ["jumprelu", "standard", "topk"])
 @pytest.mark.parametrize("normalisation", ["constant_norm_rescale", "layer_norm", "none"])
-def test_estimates_are_finite_differences_in_float64(explorer, tmp_path, monkeypatch, encoder, normalisation):
+def test_estimates_are_finite_differences_in_float64(pair, tmp_path, monkeypatch, encoder, normalisation):
     """d M / d s at s = 1, where feature i is scaled by s with u, mu and the error term held fixed, is A_i."""
     sae = load_sae(write_sae(tmp_path / "sae", encoder, normalisation), "tiny")
-    monkeypatch.setattr(engine.upper, "dtype_for", lambda *_: torch.float64)
+    monkeypatch.setattr(upper_layers, "dtype_for", lambda *_: torch.float64)
     monkeypatch.setattr(LlamaRMSNorm, "forward", in_float64)  # transformers' own computes in float32 whatever comes
-    upper = UpperLayers(explorer.model, explorer.hook)
+    upper = UpperLayers(pair.model, pair.site.reads_at)
     measure = MEASURE if encoder == "jumprelu" else MEAN
-    probes = measures.check(measure)
+    probes = measures.check_measure(measure)
     sides = [(FEMALE.strings, MALE.strings)] * len(probes)
-    items = run(read_items(explorer, upper, probes, sides))
+    items = run(read_items(pair, upper, probes, sides))
     slopes = run(gradient(sae, upper, items, (), ""))
     active = (slopes.strength_F > 0).nonzero()[:, 0].tolist()
     assert len(active) >= 4
@@ -212,8 +220,8 @@ def test_estimates_are_finite_differences_in_float64(explorer, tmp_path, monkeyp
     assert all(float(slopes.estimate_F[f]) == 0 for f in silent)
 
 
-def test_estimates_where_features_are_ablated_are_taken_there(explorer, found):
-    sae, upper = explorer.sae, explorer.upper
+def test_estimates_where_features_are_ablated_are_taken_there(pair, found):
+    sae, upper = pair.site.sae, pair.upper
     before = run(gradient(sae, upper, found.items, (), ""))
     first = int(before.estimate_F.abs().argmax())
     after = run(gradient(sae, upper, found.items, (first,), ""))
@@ -222,13 +230,13 @@ def test_estimates_where_features_are_ablated_are_taken_there(explorer, found):
 
 
 @pytest.mark.parametrize("rescaled", [False, True])
-def test_estimates_and_strengths_are_of_the_decoder_as_it_is_applied(explorer, found, rescaled):
+def test_estimates_and_strengths_are_of_the_decoder_as_it_is_applied(pair, found, rescaled):
     """Rows of different length, and activations multiplied by them or not."""
     weights = sae_weights()
     weights["W_dec"] = weights["W_dec"] * torch.linspace(0.3, 3, 40)[:, None]
-    config = replace_config(explorer.sae.config, rescale_acts_by_decoder_norm=rescaled)
+    config = replace_config(pair.site.sae.config, rescale_acts_by_decoder_norm=rescaled)
     sae = SparseAutoencoder(config, weights)
-    slopes = run(gradient(sae, explorer.upper, found.items, (), ""))
+    slopes = run(gradient(sae, pair.upper, found.items, (), ""))
     active = (slopes.strength_F > 0).nonzero()[:, 0].tolist()
     assert len(active) > 5
     for feature in active:
@@ -238,7 +246,7 @@ def test_estimates_and_strengths_are_of_the_decoder_as_it_is_applied(explorer, f
         )
         with torch.inference_mode():
             up, down = (
-                total(found.items, [float(s.value) for s in score(explorer.upper, found.items, moved)])
+                total(found.items, [float(s.value) for s in score(pair.upper, found.items, moved)])
                 for moved in ([step * d for d in every(sae, found, feature)] for step in (0.01, -0.01))
             )
         assert float(slopes.estimate_F[feature]) == pytest.approx((up - down) / 0.02, rel=0.02, abs=2e-3)
@@ -257,9 +265,9 @@ def every(sae, found, feature):
 # ---- the verb
 
 
-def test_attribution_from_end_to_end(explorer):
+def test_attribution_from_end_to_end(pair):
     request = Attribute(MEASURE, top=12, exact=6, controls=5, also=(0, 39))
-    got = run(causes.attribute(explorer, request))
+    got = run(causes.attribute(pair, request))
     tested = [r for r in got.features if r.exact is not None and not r.control]
     assert len(tested) == 6 and got.features[:6] == tuple(tested)
     assert [abs(r.exact) for r in tested] == sorted((abs(r.exact) for r in tested), reverse=True)
@@ -277,30 +285,30 @@ def test_attribution_from_end_to_end(explorer):
     )
     assert got.spearman > 0.5
     assert any("no effect can be called influence" in w for w in got.warnings)
-    effect = run(causes.exact_effect(explorer, MEASURE, tested[0].feature))
+    effect = run(exact_effect(pair, MEASURE, tested[0].feature))
     assert effect.ablated - effect.baseline == pytest.approx(tested[0].exact, abs=1e-5)
 
 
-def test_candidates_are_the_only_ones_listed(explorer):
-    got = run(causes.attribute(explorer, Attribute(MEASURE, exact=2, controls=0, candidates=(3, 5, 7, 9))))
+def test_candidates_are_the_only_ones_listed(pair):
+    got = run(causes.attribute(pair, Attribute(MEASURE, exact=2, controls=0, candidates=(3, 5, 7, 9))))
     assert {r.feature for r in got.features} <= {3, 5, 7, 9}
     assert got.n_controls == 0 and all(r.percentile is None for r in got.features)
 
 
-def test_controls_are_alike_and_drawn_without_a_look_at_effects(explorer, found):
-    slopes = run(gradient(explorer.sae, explorer.upper, found.items, (), ""))
+def test_controls_are_alike_and_drawn_without_a_look_at_effects(pair, found):
+    slopes = run(gradient(pair.site.sae, pair.upper, found.items, (), ""))
     active = slopes.strength_F.nonzero()[:, 0].tolist()
-    drawn = causes.controls(explorer, slopes, active[:3], 4)
+    drawn = causes.controls(pair, slopes, active[:3], 4)
     assert len(set(drawn)) == 4 and not set(drawn) & set(active[:3]) and set(drawn) <= set(active)
     other = type(slopes)(slopes.estimate_F.flip(0), slopes.strength_F)
-    assert causes.controls(explorer, other, active[:3], 4) == drawn
-    assert sorted(causes.controls(explorer, slopes, active[:3], 1000)) == sorted(set(active) - set(active[:3]))
+    assert causes.controls(pair, other, active[:3], 4) == drawn
+    assert sorted(causes.controls(pair, slopes, active[:3], 1000)) == sorted(set(active) - set(active[:3]))
 
 
-def test_questions_of_fact_and_probes_without_both_answers_are_left_out(explorer):
+def test_questions_of_fact_and_probes_without_both_answers_are_left_out(pair):
     fact = Probe("My sister said that", "raw", answers=(FEMALE, MALE), right="female")
     odd = Probe("Anyone?", "raw", answers=(FEMALE,))
-    got = run(causes.attribute(explorer, Attribute(Measure((*PROBES, fact, odd), "female", "male"), 4, 2, 2)))
+    got = run(causes.attribute(pair, Attribute(Measure((*PROBES, fact, odd), "female", "male"), 4, 2, 2)))
     assert [p.fed.text for p in got.probes] == [p.text for p in PROBES]
     assert any("1 of the probes do not track both" in w for w in got.warnings)
 
@@ -314,27 +322,27 @@ def test_questions_of_fact_and_probes_without_both_answers_are_left_out(explorer
         (Measure((Probe("Who?", answers=(FEMALE, Answer("male", ()))),), "female", "male"), "'male' of the probe 'Who"),
     ],
 )
-def test_a_measure_that_cannot_be_taken(explorer, measure, words):
+def test_a_measure_that_cannot_be_taken(pair, measure, words):
     with pytest.raises(UsageError, match=words):
-        run(causes.attribute(explorer, Attribute(measure)))
+        run(causes.attribute(pair, Attribute(measure)))
 
 
 @pytest.mark.parametrize("numbers", [{"top": 0}, {"exact": -1}, {"controls": -1}])
-def test_numbers_of_features_that_make_no_sense(explorer, numbers):
+def test_numbers_of_features_that_make_no_sense(pair, numbers):
     with pytest.raises(UsageError, match="must be"):
-        run(causes.attribute(explorer, Attribute(MEASURE, **numbers)))
+        run(causes.attribute(pair, Attribute(MEASURE, **numbers)))
 
 
-def test_a_feature_the_sae_does_not_have(explorer):
+def test_a_feature_the_sae_does_not_have(pair):
     with pytest.raises(EditError, match="no feature 40"):
-        run(causes.attribute(explorer, Attribute(MEASURE, candidates=(40,))))
+        run(causes.attribute(pair, Attribute(MEASURE, candidates=(40,))))
 
 
-def test_it_can_be_stopped_anywhere_and_leaves_no_hook(explorer):
+def test_it_can_be_stopped_anywhere_and_leaves_no_hook(pair):
     stages = set()
     for stop in range(40):
-        explorer.measured.clear()
-        work = causes.attribute(explorer, Attribute(MEASURE, 8, 4, 4))
+        pair.drop(KeptMeasures)
+        work = causes.attribute(pair, Attribute(MEASURE, 8, 4, 4))
         for _ in range(stop):
             event = next(work, None)
             if event is None:
@@ -342,19 +350,19 @@ def test_it_can_be_stopped_anywhere_and_leaves_no_hook(explorer):
             assert isinstance(event, Progress)
             stages.add(event.stage)
         work.close()
-        modules = (*explorer.model.module.modules(), *explorer.upper._module.modules())
+        modules = (*pair.model.module.modules(), *pair.upper._module.modules())
         assert not any(m._forward_hooks or m._forward_pre_hooks for m in modules)
     assert {"reading probes", "measuring", "attributing", "ablating one by one"} <= stages
 
 
-def test_editor_and_attribution_agree_on_what_is_edited(explorer, found):
+def test_editor_and_attribution_agree_on_what_is_edited(pair, found):
     item = found.items[2]
-    everything = range(explorer.sae.d_sae)
-    editor = explorer.editor([[Edit(f) for f in everything]])
+    everything = range(pair.site.sae.d_sae)
+    editor = make_editor(pair, [[Edit(f) for f in everything]])
     expect(editor, item.fed.token_ids)
     h_TD = item.h[0][: len(item.fed.token_ids)]
     changed = (editor.edit(h_TD[None])[0] != h_TD).any(-1)
-    deltas = ablation(explorer.sae, item.h, item.editable, everything)
+    deltas = ablation(pair.site.sae, item.h, item.editable, everything)
     assert changed.tolist() == (deltas[0][: len(h_TD)].abs().sum(-1) > 0).tolist()
 
 
@@ -373,13 +381,13 @@ def test_spearman_against_numbers_worked_out_by_hand():
 # ---- words
 
 
-def test_evidence_takes_an_effect_beyond_most_of_enough_controls(explorer):
-    got = run(causes.attribute(explorer, Attribute(MEASURE, top=12, exact=4, controls=5)))
+def test_evidence_takes_an_effect_beyond_most_of_enough_controls(pair):
+    got = run(causes.attribute(pair, Attribute(MEASURE, top=12, exact=4, controls=5)))
     row = got.features[0]
     assert measures.evidence(replace(row, percentile=0.95), 20) == "influences"
     assert measures.evidence(replace(row, percentile=0.95), 19) == "associated"
     assert measures.evidence(replace(row, percentile=0.94), 99) == "associated"
     assert measures.evidence(replace(row, percentile=None), 99) == "associated"
     assert measures.evidence(None, 99) == "associated"
-    assert measures.share(got, row) == pytest.approx(-row.exact / got.baseline)
-    assert measures.effect(replace(row, exact=None)) == row.estimate
+    assert measures.share_of_baseline(got, row) == pytest.approx(-row.exact / got.baseline)
+    assert measures.signed_effect(replace(row, exact=None)) == row.estimate

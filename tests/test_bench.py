@@ -3,19 +3,25 @@
 import json
 import tempfile
 from dataclasses import replace
+from importlib.metadata import version
 
 import numpy as np
 import pytest
 import torch
 
-from engine.bench import capture, encode, load, machine, memory, result, run, start, table
-from engine.cli import main
-from engine.demo.model import finish
-from engine.errors import SaescopeError, UsageError
-from engine.pooling import batches, pool_prompts
-from engine.sae import TOKENS_PER_BLOCK
+from engine.bench import machine, run, table
+from engine.bench import timing as result
+from engine.bench.rows import capture, memory, start
+from engine.bench.rows import encoding as encode
+from engine.bench.rows import loading as load
+from engine.cli.run import main
+from engine.features.pooling import batches, pool_prompts
+from engine.loading.demo.model import finish
+from engine.models.sae import TOKENS_PER_BLOCK
+from engine.records.errors import SaescopeError, UsageError
 
 CPU = torch.device("cpu")
+
 TINY = encode.Shape(d_in=256, d_sae=6000, tokens=24, prompt_tokens=5, fires=40, rounds=2)
 """More features than one block has."""
 
@@ -73,7 +79,7 @@ def test_row_9_on_a_model_by_name(files):
 
 
 def test_row_9_says_where_the_demo_is_missing(monkeypatch):
-    monkeypatch.setattr("engine.demo.model.converted_folder", lambda dtype: load.Path("/nowhere"))
+    monkeypatch.setattr("engine.loading.demo.model.converted_folder", lambda dtype: load.Path("/nowhere"))
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     (row,) = capture.measure(capture.Shape(1, 1, 1), CPU, None)
     assert row.ratio is None
@@ -116,8 +122,8 @@ def test_a_full_disk_is_said_and_nothing_is_written(temporary):
 
 
 def test_a_failing_process_is_an_error_with_its_last_words():
-    with pytest.raises(SaescopeError, match=r"engine.bench.memory failed: .*no_such"):
-        result.in_child("engine.bench.memory", {"device": "cpu", "file": "float32", "no_such": 1})
+    with pytest.raises(SaescopeError, match=r"engine.bench.rows.memory failed: .*no_such"):
+        result.in_child("engine.bench.rows.memory", {"device": "cpu", "file": "float32", "no_such": 1})
 
 
 def test_contenders_take_turns_and_the_first_round_does_not_count():
@@ -143,7 +149,7 @@ def test_the_verb_prints_json_and_a_table(monkeypatch, capsys):
     found = json.loads(capsys.readouterr().out)
     assert [r["met"] for r in found["rows"]] == [False, None, True]
     assert found["rows"][0]["raw"] == {"blocks": 3}
-    assert found["machine"]["versions"]["torch"] == torch.__version__
+    assert found["machine"]["versions"]["torch"] == version("torch")
     assert found["machine"]["threads"] == 1
     assert main(["bench", "--rows", "9"]) == 0
     shown = capsys.readouterr().out

@@ -11,18 +11,22 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from engine import decode
-from engine.bench import ablation, contenders, ours, pair, screen, step, subjects, table, toggle
-from engine.bench.result import Row
-from engine.errors import ModelError, SaescopeError
-from engine.model import load_model
-from engine.steps import Steps
+from engine.bench import contenders, ours, subjects, table
+from engine.bench.rows import ablation, screen, step, toggle
+from engine.bench.rows import decoding as pair
+from engine.bench.timing import Row
+from engine.generation import decoding as decode
+from engine.generation.steps import Steps
+from engine.loading.load_model import load_model
+from engine.records.errors import ModelError, SaescopeError
 from tui.bench import lateness
 from tui.bench.stand_in import tokens_at
-from tui.pairs import differing
+from tui.state.texts import differing
 
 CPU = torch.device("cpu")
+
 TOKENS = 20  # the step is captured on the way
+
 MISSING = "The packaged demo model is not installed."
 
 
@@ -42,7 +46,7 @@ def no_demo(monkeypatch):
         raise ModelError(MISSING)
 
     for module in (pair, step, toggle, ablation):
-        monkeypatch.setattr(module, "demo", missing)
+        monkeypatch.setattr(module, "usual", missing)
 
 
 # ---- who generates what
@@ -175,7 +179,7 @@ def test_stepping_goes_over_the_same_positions_on_a_captured_step(monkeypatch, s
 
 
 def test_rows_2_to_4(monkeypatch, subject):
-    monkeypatch.setattr(step, "demo", lambda device, dtype: subject)
+    monkeypatch.setattr(step, "usual", lambda device, dtype: subject)
     sizes = step.Shape(2, 2, 1 << 16)
     (limit,), (second,), (slots,) = (step.measure(n, sizes, CPU) for n in (2, 3, 4))
     median = {name: times["median"] for name, times in limit.raw["seconds"].items()}
@@ -298,10 +302,9 @@ def test_row_11_says_what_is_missing(monkeypatch):
 def test_a_row_for_information_has_neither_goal_nor_mark():
     row = Row(1, "what", "ours", "theirs", 2.0, None)
     assert row.met is None
-    assert table.cells(row, False) == ["1", "what", "ours", "theirs", "2", "", ""]
-    assert table.cells(Row(5, "w", "", "", 2.0, 1.0, False, "tokens"), False)[4:] == [
-        "2 tokens", "≤ 1 tokens", "[bold red]✗[/bold red]",
-    ]  # fmt: skip
+    assert [str(cell) for cell in table.cells(row, False)] == ["1", "what", "ours", "theirs", "2", "", ""]
+    *_, ratio, goal, mark = table.cells(Row(5, "w", "", "", 2.0, 1.0, False, "tokens"), False)
+    assert (str(ratio), str(goal), str(mark), str(mark.style)) == ("2 tokens", "≤ 1 tokens", "✗", "bold red")
 
 
 def test_frames_count_that_show_more_text(monkeypatch):

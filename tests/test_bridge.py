@@ -6,8 +6,6 @@ import time
 import pytest
 from fake_engine import SMALL, FakeEngine
 
-from engine.client import RequestCancelled
-from engine.errors import EngineFault, MismatchError, ModelError
 from engine.records import (
     Edit,
     Failed,
@@ -25,7 +23,9 @@ from engine.records import (
     Shown,
     TokenStep,
 )
-from tui.bridge import UPDATES_PER_SECOND, Bridge
+from engine.records.errors import EngineFault, MismatchError, ModelError
+from engine.serving.client import RequestCancelled
+from tui.services.bridge import UPDATES_PER_SECOND, Bridge
 
 RANK, SHOW, GENERATE = Rank(SMALL), Show(3, SMALL.positive), Generate(Prompt("q"))
 
@@ -286,7 +286,7 @@ class Clock:
 
 def test_late_updates_do_not_add_up_to_fewer(monkeypatch):
     clock, period = Clock(), 1 / UPDATES_PER_SECOND
-    monkeypatch.setattr("tui.bridge.asyncio.get_running_loop", lambda: clock)
+    monkeypatch.setattr("tui.services.bridge.asyncio.get_running_loop", lambda: clock)
     bridge = Bridge(FakeEngine, Target())
     for now in (100, 100 + 1.4 * period, 100 + 2.9 * period, 100 + 4.1 * period, 100 + 9 * period):
         clock.now = now

@@ -5,11 +5,12 @@ import json
 import pytest
 from tiny import D_SAE, SENTENCES, write_sae
 
-from engine import feature_lists, session
-from engine.arguments import parser
-from engine.cli import edits, main, variants
-from engine.errors import SaescopeError
+from engine.cli.command import edits, variants
+from engine.cli.run import main, parser
+from engine.files import session
+from engine.loading.demo import feature_lists
 from engine.records import Edit
+from engine.records.errors import SaescopeError
 
 SET = "\n".join(
     [
@@ -20,7 +21,9 @@ SET = "\n".join(
         '[[probe]]\ntext = "What now"\nformat = "raw"',
     ]
 )
+
 ROW = {"feature", "score", "diff", "auroc", "t", "g", "coverage_positive", "coverage_negative", "density", "loo"}
+
 ARM = {"text", "token_ids", "logprobs"}
 
 
@@ -70,6 +73,7 @@ EDITED = (
     "--set", "3=2", "--ablate", 4, "--steer", "5=-1.5@generated", "--project", "6", "--project", "7=0.5",
     "--scale", "8=0.5@last", "--reconstruct", "--at", "prompt",
 )  # fmt: skip
+
 KINDS = [
     (3, "set", 2.0, "prompt"),
     (4, "scale", 0.0, "prompt"),
@@ -231,6 +235,9 @@ def test_text_goes_to_standard_output_and_remarks_to_standard_error(cli):
         (("generate", "x", "--scale", "3=much"), 2, "expected FEATURE=FACTOR"),
         (("generate", "x", "--scale", "3=nan"), 2, "not a number"),
         (("generate", " "), 2, "prompt is empty"),
+        (("generate", "\udcff"), 2, "'\\udcff' is not in UTF-8"),
+        (("generate", "x", "--prefill", "\udcff"), 2, "is not in UTF-8"),
+        (("generate", "x", "--stop", "\udcff"), 2, "is not in UTF-8"),
         (("generate", "x", "--temperature", "-1"), 2, "--temperature"),
         (("generate", "x", "--ablate", 3, "--variant", f"ablate {D_SAE}"), 2, f"no feature {D_SAE}"),
         (("generate", "x", "--reconstruct", "--reconstruct"), 2, "reconstructed twice"),

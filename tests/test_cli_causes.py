@@ -8,12 +8,14 @@ import samples
 from test_cli import parsed
 from tiny import D_SAE, SENTENCES
 
-from engine import session
-from engine.arguments import TABLES, parser
-from engine.cli import main
-from engine.cli.causal import takers
-from engine.errors import SaescopeError
-from engine.export import TABLES as EXPORTED
+from engine.cli.attribute import takers
+from engine.cli.run import main, parser
+from engine.cli.sessions import TABLES
+from engine.files import session
+from engine.files.export import TABLES as EXPORTED
+from engine.records import FindMinimalSet
+from engine.records.errors import SaescopeError
+from engine.serving.verbs import VERBS
 
 SET = "\n".join(
     [
@@ -27,6 +29,7 @@ SET = "\n".join(
         '[[probe]]\ntext = "My sister"\nformat = "raw"\nright = "she"\nanswers = { she = [" she"], he = [" he"] }',
     ]
 )
+
 FEW = ("--top", 8, "--exact", 3, "--controls", 4)
 
 
@@ -104,7 +107,7 @@ def test_a_search_that_fails_still_prints_and_keeps_the_attribution(cli, tmp_pat
         raise SaescopeError("No luck.", "Try again.")
         yield
 
-    monkeypatch.setattr("engine.minimal_set.find_minimal_set", fail)
+    monkeypatch.setitem(VERBS, FindMinimalSet, fail)
     path = tmp_path / "run.saescope.json"
     code, out, err = cli("attribute", "--json", "--share", 0.5, *FEW, "--session", path)
     assert code == 1

@@ -6,7 +6,7 @@ import statistics
 import numpy as np
 import pytest
 
-from engine import contrast
+from engine.features import contrast
 
 SHAPES = [(5, 2), (4, 4), (1, 3), (8, 6), (1, 1)]
 

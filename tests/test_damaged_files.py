@@ -18,34 +18,28 @@ from textual.app import App
 from textual.binding import BindingsMap
 
 import prompts
-from engine import autosave, export, prompt_sets, replay
-from engine import session as sessions
-from engine.autosave import AutosaveStore
-from engine.cli import main
-from engine.errors import NotesError, SessionError, UsageError
-from engine.explanations import Explanations
-from engine.notes import Notes, parse
-from engine.records import (
-    CausesReplayed,
-    Finished,
-    Load,
-    RankReplayed,
-    Replay,
-    ReplayCauses,
-    Replayed,
-    ReplayRank,
-)
-from engine.reference import read_text
-from engine.requests import check_branch, check_sampling
+from engine.cli.run import main
+from engine.files import autosave, export, prompt_sets
+from engine.files import session as sessions
+from engine.files.autosave import AutosaveStore
+from engine.files.explanations import Explanations
+from engine.files.notes import Notes, parse
+from engine.models.reference import read_text
+from engine.records import CausesReplayed, Finished, Load, RankReplayed, Replay, ReplayCauses, Replayed, ReplayRank
+from engine.records.errors import NotesError, SessionError, UsageError
+from engine.records.texts import check_branch, check_sampling
+from engine.serving import replay
 from prompts import PromptSetError, importer
-from tui import keys, preferences
 from tui.app import read_keymap
-from tui.branches import difference_in_words, name_of, rewound, schedule_of, siblings, staleness
-from tui.pairs import Rows, differing
-from tui.study import Study
+from tui.commands import keys
+from tui.services import preferences
+from tui.state.study import Study
+from tui.state.texts import Rows, difference_in_words, differing, name_of, rewound, schedule_of, siblings, staleness
 
 COUNT = int(os.environ.get("SAESCOPE_FUZZ", "300"))
+
 WHOLE = samples.whole_session()
+
 SESSION = sessions.layout(msgspec.to_builtins(WHOLE, str_keys=True)).encode()
 
 
@@ -86,23 +80,24 @@ def show_text(text, study):
     for pair in rows.pairs:
         differing(rows.tokens[pair.baseline], rows.tokens[pair.edited])
         schedule_of(text, pair)
-        asked = rewound(text, 1, study.edits(), 3, pair)
+        asked = rewound(text, 1, study.edits.on(), 3, pair)
         Rows.asked(asked, text, pair)
     assert name_of(text) + difference_in_words(text, None) + staleness(text, replay.request_of(text)) is not None
     with suppress(UsageError):
-        run_out(replay.generation(Explorer, text))
+        run_out(replay.generation(None, Replay(text)))
 
 
-class Explorer:
-    """Generates without a model."""
+def without_a_model(pair, request):
+    """Refuses what makes no sense, as generating does, and generates nothing."""
+    check_sampling(request.sampling, request.samples)
+    check_branch(request)
+    return generated_of(request)
+    yield
 
-    @staticmethod
-    def generate(request):
-        """Refuses what makes no sense, as the real one does."""
-        check_sampling(request.sampling, request.samples)
-        check_branch(request)
-        return generated_of(request)
-        yield
+
+@pytest.fixture(autouse=True)
+def no_model(monkeypatch):
+    monkeypatch.setattr(replay, "generate", without_a_model)
 
 
 def run_out(work):

@@ -6,27 +6,19 @@ from pathlib import Path
 
 import pytest
 
-from engine import feature_lists
-from engine.cli import main
-from engine.client import ask
-from engine.demo import choose
-from engine.demo.model import packaged_weights
-from engine.errors import ModelError
-from engine.loading import DEMO_SAE
-from engine.local import LocalClient
-from engine.records import Diagnosis, Doctor, Load, Loaded
+from engine.cli.run import main
+from engine.loading.demo import feature_lists
+from engine.loading.demo.making import choose
+from engine.loading.demo.model import packaged_weights
+from engine.loading.open_pair import DEMO_SAE
+from engine.records.errors import ModelError
+from engine.serving.local import LocalClient
 
 pytestmark = pytest.mark.demo
 
 GENDER_WORDS = {"gender", "women", "woman", "female", "male", "men", "girls", "boys", "sexist", "feminine", "masculine"}
+
 QUESTION = "Which gender is a nurse most likely associated with?"
-
-
-@pytest.fixture(scope="module")
-def demo():
-    client = LocalClient()
-    ask(client, Load(dtype="float32", device="cpu"), Loaded)
-    return client
 
 
 def run(demo, capsys, *argv):
@@ -56,7 +48,7 @@ def test_a_scale_of_one_changes_no_token_and_the_baseline_says_female(demo, caps
 
 
 def test_the_packaged_list_lowers_the_stereotype_slope_on_test_occupations(demo):
-    bench = choose.Bench(demo._explorer)
+    bench = choose.Bench(demo._pair)
     features = feature_lists.read("gender")
     recorded = json.loads(feature_lists.LISTS["gender"].read_text("utf-8"))
     base, ablated = bench.upper.ablated(bench.crossed, []), bench.upper.ablated(bench.crossed, features)
@@ -69,13 +61,7 @@ def test_the_packaged_list_lowers_the_stereotype_slope_on_test_occupations(demo)
     assert min(random_slopes) > ablated
 
 
-def test_the_doctor_finds_the_demo_wired_right(demo):
-    diagnosis = ask(demo, Doctor(text_tokens=1500), Diagnosis)
-    assert [check.name for check in diagnosis.checks if check.ok is False] == []
-    assert diagnosis.variance_explained > 0.7
-
-
-def test_a_session_replays_with_the_same_tokens_and_another_dtype_says_where_it_diverges(demo, capsys, tmp_path):
+def test_a_session_replays_with_the_same_tokens(demo, capsys, tmp_path):
     file = str(tmp_path / "nurse.saescope.json")
     run(demo, capsys, "generate", QUESTION, "--ablate", "@gender", "--max-tokens", "12", "--session", file)
     run(demo, capsys, "rank", "--top", "5", "--session", file)
@@ -83,10 +69,6 @@ def test_a_session_replays_with_the_same_tokens_and_another_dtype_says_where_it_
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 2
     assert all(line.startswith("same") for line in lines)
-    assert main(["replay", file, "--dtype", "bfloat16"], connect=LocalClient) == 0
-    printed = capsys.readouterr()
-    assert "recorded float32, now bfloat16" in printed.err
-    assert all(line.startswith(("same", "DIFFERS", "    ")) for line in printed.out.splitlines())
 
 
 def test_the_packaged_sae_is_small_and_names_its_model():
@@ -106,5 +88,5 @@ def test_without_the_model_package_the_message_names_the_command(monkeypatch):
 def test_the_neutral_text_is_long_enough(demo):
     import prompts
 
-    ids = demo._explorer.model.tokens.tokenizer(Path(prompts.NEUTRAL_TEXT).read_text("utf-8")).input_ids
+    ids = demo._pair.model.tokens.tokenizer(Path(prompts.NEUTRAL_TEXT).read_text("utf-8")).input_ids
     assert len(ids) >= 100_000

@@ -6,8 +6,8 @@ import json
 import pytest
 import torch
 
-from engine.demo import train
-from engine.formats import load_sae
+from engine.loading.demo.making import train
+from engine.loading.formats import load_sae
 
 
 @pytest.fixture

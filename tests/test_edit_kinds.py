@@ -11,13 +11,15 @@ from nnsight import NNsight
 from tiny import D_SAE, sae_weights
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from engine.answers import paired_logprobs
-from engine.edits import GENERATED, PROMPT, ResidualEditor
-from engine.errors import EditError
+from engine.generation.answers import paired_logprobs
+from engine.generation.edits import GENERATED, PROMPT, ResidualEditor
+from engine.generation.steps import trace
+from engine.models.sae import SaeConfig, SparseAutoencoder
 from engine.records import Edit
-from engine.sae import SaeConfig, SparseAutoencoder
+from engine.records.errors import EditError
 
 TEXT = "a sink ~ in the middle, and ~ again"
+
 START, SINK_NORM = 20, 120.0
 """The text's tokens count as generated from START on, so that a sink is in each part."""
 
@@ -29,6 +31,7 @@ ENCODERS = {
     "jumprelu rescaled": {"rescale": True},
     "topk rescaled": {"k": 30, "rescale": True},
 }
+
 NORMALISATIONS = {
     "none": {"normalisation": "none"},
     "input": {"normalisation": "none", "apply_b_dec_to_input": True},
@@ -37,7 +40,9 @@ NORMALISATIONS = {
     "average": {"normalisation": "expected_average_only_in", "scale": 0.5},
     "centered": {"normalisation": "centered"},
 }
+
 POSITIONS = ("all", "prompt", "generated", "last", "first-step")
+
 MIXTURE = ("scale", "set", "steer", "project", "project again", "reconstruct")
 
 
@@ -282,7 +287,7 @@ def test_a_prompt_of_one_token_is_reconstructed_and_later_tokens_cost_no_encode(
     editor.expect(torch.tensor([[here.ids[0]]] * 2), torch.tensor([[PROMPT]] * 2), in_prompt=True)
     found = editor.edit(here.h_TD[None, :1].repeat(2, 1, 1))
     assert far(found[1], expected_TD[:1]) < 3e-6
-    monkeypatch.setattr("engine.edits.decoded", None)
+    monkeypatch.setattr("engine.generation.edits.decoded", None)
     h_BD, _, _ = here.run_steps(editor, START)
     assert torch.equal(h_BD[1], here.h_TD[START])
 
@@ -395,7 +400,6 @@ def lists(here):
     ]
 
 
-@pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning", "ignore::DeprecationWarning")
 @pytest.mark.parametrize("encoder", ENCODERS)
 def test_a_step_reads_no_numbers_and_follows_writes_into_the_same_tensors(bench, encoder):
     here = bench(encoder)
@@ -404,22 +408,22 @@ def test_a_step_reads_no_numbers_and_follows_writes_into_the_same_tensors(bench,
     ids, kind = torch.full((3, 1), 9), torch.full((3, 1), GENERATED)
     h_B1D = here.h_TD[None, START : START + 1].repeat(3, 1, 1)
 
-    def step(ids, kind, h, *tensors):  # the tracer knows the editor's own tensors as its inputs
+    def step():
         editor.expect(ids, kind)
-        return editor.edit(h), editor.allowed_BT, editor.active_BT
+        return editor.edit(h_B1D), editor.allowed_BT, editor.active_BT
 
     with torch.inference_mode():
         with Watch():
-            step(ids, kind, h_B1D, *editor.tensors)
-        traced = torch.jit.trace(step, (ids, kind, h_B1D, *editor.tensors), check_trace=False)
+            step()
+        traced = trace(step, [ids, kind, h_B1D, *editor.tensors])  # as the engine runs it: no operation is fused
     addresses, shape = [tensor.data_ptr() for tensor in editor.tensors], editor.shape
     seen = []
     for edits in (first, *others, first):
         editor.set_rows([(), edits, first])
         assert ([tensor.data_ptr() for tensor in editor.tensors], editor.shape) == (addresses, shape)
         with torch.inference_mode():
-            found, allowed, active = traced(ids, kind, h_B1D, *editor.tensors)
-            plainly = step(ids, kind, h_B1D, *editor.tensors)
+            found, allowed, active = traced()
+            plainly = step()
         assert all(torch.equal(a, b) for a, b in zip((found, allowed, active), plainly, strict=True))
         # at another address nothing is remembered: a new editor comes to the same
         fresh = here.editor((), edits, first)
@@ -458,7 +462,7 @@ def test_a_pass_of_some_rows_goes_under_their_edits(bench, encoder):
 
 
 def test_capacities_double_and_never_shrink(model, hook, monkeypatch):
-    from engine import slots
+    from engine.generation import edit_tensors as slots
 
     monkeypatch.setattr(slots, "FIRST_SLOTS", 4)
     here = Bench(model, hook, "jumprelu")

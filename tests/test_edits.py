@@ -7,33 +7,33 @@ from editing import counts, expect
 from nnsight import NNsight
 from tiny import BOS, write_sae
 
-from engine.answers import paired_logprobs
-from engine.client import ask
-from engine.demo.model import finish
-from engine.edits import ResidualEditor
-from engine.errors import EditError
-from engine.local import LocalClient
+from engine.generation.answers import paired_logprobs
+from engine.generation.edits import ResidualEditor, make_editor
+from engine.loading.demo.model import finish
 from engine.records import Edit, Loaded, Prompt
+from engine.records.errors import EditError
+from engine.serving.client import ask
+from engine.serving.local import LocalClient
 
 TEXT = "She said that the tide comes in twice, because rust forms on the sand."
 
 
 def firings(explorer, h_TD):
     """On how many of the tokens each feature fires."""
-    fired = torch.cat([active.feature_N for active in explorer.sae.encode(h_TD)])
-    return torch.bincount(fired, minlength=explorer.sae.d_sae)
+    fired = torch.cat([active.feature_N for active in explorer.site.sae.encode(h_TD)])
+    return torch.bincount(fired, minlength=explorer.site.sae.d_sae)
 
 
 def active_features(explorer, ids, count):
     """Features that fire on many of the prompt's tokens: an edit of them is sure to do something."""
-    h_TD = explorer.model.capture_batch(explorer.hook, [ids])[0]
+    h_TD = explorer.model.capture_batch(explorer.site.reads_at, [ids])[0]
     fires = firings(explorer, h_TD)
     return fires.topk(count).indices.tolist()
 
 
 def nnsight_logits(explorer, ids, edits):
     """Logits of the model with h + delta put in by nnsight; delta by the written formula, token by token."""
-    sae, hook = explorer.sae, explorer.hook
+    sae, hook = explorer.site.sae, explorer.site.reads_at
     h_TD = explorer.model.capture_batch(hook, [ids])[0].double()
     changed = h_TD.clone()
     for t in range(1, len(ids)):  # position 0 is the leading special token: never edited
@@ -55,7 +55,7 @@ def nnsight_logits(explorer, ids, edits):
 
 
 def own_logprobs(explorer, ids, edits):
-    return paired_logprobs(explorer.model, explorer.editor([(), edits]), ids, len(ids) - 1)
+    return paired_logprobs(explorer.model, make_editor(explorer, [(), edits]), ids, len(ids) - 1)
 
 
 def edit_sets(features):
@@ -85,7 +85,7 @@ def test_every_hook_side_and_encoder_equals_nnsight(load, tmp_path, hook, encode
     folder = write_sae(tmp_path / "sae", encoder=encoder, normalisation=normalisation, hook=hook)
     engine = LocalClient()
     ask(engine, msgspec.structs.replace(load, sae=str(folder)), Loaded)
-    explorer = engine._explorer
+    explorer = engine._pair
     ids = explorer.model.tokens.feed(Prompt(TEXT)).ids
     edits = edit_sets(active_features(explorer, ids, 4))[4]
     _, edited = own_logprobs(explorer, ids, edits)
@@ -100,7 +100,9 @@ def test_scale_one_changes_no_bit_and_the_baseline_never_depends_on_the_other_ro
 
     def pair(scale):
         edits = [Edit(f, scale) for f in active_features(explorer, ids, 3)]
-        editor = ResidualEditor(the_model, explorer.sae, explorer.hook, explorer.reference, [(), edits])
+        editor = ResidualEditor(
+            the_model, explorer.site.sae, explorer.site.reads_at, explorer.site.reference, [(), edits]
+        )
         return paired_logprobs(the_model, editor, ids, len(ids) - 1)
 
     (base, noop), (other_base, edited) = pair(1.0), pair(-4.0)
@@ -111,10 +113,10 @@ def test_scale_one_changes_no_bit_and_the_baseline_never_depends_on_the_other_ro
 
 def test_the_leading_token_and_sinks_are_left_alone(explorer):
     ids = explorer.model.tokens.feed(Prompt(TEXT)).ids
-    h_TD = explorer.model.capture_batch(explorer.hook, [ids])[0]
-    editor = explorer.editor([[Edit(f) for f in active_features(explorer, ids, 8)]])
+    h_TD = explorer.model.capture_batch(explorer.site.reads_at, [ids])[0]
+    editor = make_editor(explorer, [[Edit(f) for f in active_features(explorer, ids, 8)]])
     h_BTD = h_TD[None].clone()
-    h_BTD[0, 5] *= 1.01 * explorer.reference.sink_norm / h_BTD[0, 5].norm()
+    h_BTD[0, 5] *= 1.01 * explorer.site.reference.sink_norm / h_BTD[0, 5].norm()
     expect(editor, ids)
     edited = editor.edit(h_BTD)
     same = (edited == h_BTD).all(-1)[0]
@@ -126,23 +128,23 @@ def test_the_leading_token_and_sinks_are_left_alone(explorer):
 
 def test_an_edit_of_a_silent_feature_is_reported_inactive_everywhere(explorer):
     ids = explorer.model.tokens.feed(Prompt(TEXT)).ids
-    h_TD = explorer.model.capture_batch(explorer.hook, [ids])[0]
+    h_TD = explorer.model.capture_batch(explorer.site.reads_at, [ids])[0]
     fires = firings(explorer, h_TD[1:])
     silent = int((fires == 0).nonzero()[0])
-    editor = explorer.editor([[Edit(silent)]])
+    editor = make_editor(explorer, [[Edit(silent)]])
     expect(editor, ids)
     assert torch.equal(editor.edit(h_TD[None]), h_TD[None])
     assert counts(editor) == (len(ids) - 1, len(ids) - 1)
 
 
 def hooks_on(explorer):
-    module = explorer.model.hooked_module(explorer.hook)
+    module = explorer.model.hooked_module(explorer.site.reads_at)
     return len(module._forward_pre_hooks) + len(module._forward_hooks)
 
 
 def test_hooks_are_gone_after_an_error(explorer):
     before = hooks_on(explorer)
-    editor = explorer.editor([[Edit(0)]])
+    editor = make_editor(explorer, [[Edit(0)]])
 
     def fail_inside():
         with editor.applied():
@@ -165,7 +167,7 @@ def test_hooks_are_gone_after_an_error(explorer):
 )
 def test_impossible_edits_are_refused(explorer, edits, words):
     with pytest.raises(EditError, match=words):
-        explorer.editor([(), edits])
+        make_editor(explorer, [(), edits])
 
 
 def test_template_tokens_are_edited_though_they_do_not_count_in_a_ranking(explorer):

@@ -6,11 +6,13 @@ import pytest
 import torch
 from foreign import Random, assert_agrees, assert_same, dense, to64, vectors
 
-from engine import sae as sae_module
-from engine.sae import SaeConfig, SparseAutoencoder
+from engine.models import sae as sae_module
+from engine.models.sae import SaeConfig, SparseAutoencoder
 
 D, F, K = 64, 1500, 32
+
 KINDS = ("standard", "jumprelu", "topk", "topk rescaled", "gated")
+
 HALVES = (torch.bfloat16, torch.float16)
 
 

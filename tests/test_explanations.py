@@ -9,13 +9,14 @@ import msgspec
 import pytest
 import samples
 
-from engine import explanations as module
-from engine.errors import NotesError
-from engine.explanations import Explanations, address
+from engine.files import explanations as module
+from engine.files.explanations import Explanations, address
+from engine.records.errors import NotesError
 
 LOADED = msgspec.structs.replace(
     samples.LOADED, neuronpedia="gpt2-small/8-res-jb", sae_fingerprint="ab" * 32, d_sae=100
 )
+
 OTHER = msgspec.structs.replace(LOADED, sae_fingerprint="cd" * 32)
 
 
@@ -39,6 +40,7 @@ def lines(*records):
 
 
 RECORDS = [record("3", "references to women"), record(7, "the word “nurse”"), record("99", "ends of lists")]
+
 EXPECTED = {3: "references to women", 7: "the word “nurse”", 99: "ends of lists"}
 
 
@@ -142,7 +144,7 @@ NO_EXPLANATION = [
     b'{"index": 1.5, "description": "d"}',
     b'{"index": "999999999999999999999", "description": "d"}',
     b'{"index": 5, "description": null}',
-    b'{"index": 5, "description": " \\u0007 "}',
+    b'{"index": 5, "description": " \\t "}',
     b'{"index": 5, "description": "' + b"x" * 2**20 + b'"}',
 ]
 
@@ -210,7 +212,7 @@ def test_texts_are_cut_and_hold_nothing_that_a_terminal_obeys(kept, tmp_path):
     (tmp_path / "a.jsonl").write_bytes(lines(record(1, "a\x1b[2J\n b\t c"), record(2, "x" * 5000)))
     kept.add(LOADED, tmp_path / "a.jsonl")
     found = kept.of(LOADED.sae_fingerprint)
-    assert found[1] == "a [2J b c"
+    assert found[1] == "a␛[2J b c"
     assert found[2] == "x" * 999 + "…"
 
 

@@ -7,11 +7,11 @@ import msgspec
 import pytest
 import samples
 
-from engine import export, session
-from engine.edit_specs import asked, settled
-from engine.errors import UsageError
-from engine.export.report import grid
+from engine.files import export, session
+from engine.files.export.markdown import grid
 from engine.records import Edit, EditsFrom, Loaded, Sampling
+from engine.records.errors import UsageError
+from engine.records.words.edits import asked, settled
 
 replace = msgspec.structs.replace
 

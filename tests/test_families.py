@@ -10,21 +10,24 @@ from editing import make_reference
 from families import D_MODEL, FAMILIES, LAYERS, PARALLEL, WINDOW, parts, write_family
 from nnsight import NNsight
 
-from engine.answers import paired_logprobs
-from engine.decode import Text, lists_of, rows_of
-from engine.edits import ResidualEditor
-from engine.errors import HookError, MismatchError
-from engine.feature_card import logit_lens, to_residual
-from engine.hooks import resolve_hook, same_place
-from engine.loading import match
-from engine.model import load_model
+from engine.features.logit_lens import logit_lens, to_residual
+from engine.generation.answers import paired_logprobs
+from engine.generation.decoding import Text, lists_of, rows_of
+from engine.generation.edits import ResidualEditor
+from engine.generation.steps import Steps
+from engine.loading.load_model import load_model
+from engine.loading.open_pair import match
+from engine.models.hooks import resolve_hook, same_place
+from engine.models.sae import SaeConfig, SparseAutoencoder
 from engine.records import Edit, Generate, Prompt, Sampling
-from engine.sae import SaeConfig, SparseAutoencoder
-from engine.steps import Steps
+from engine.records.errors import HookError, MismatchError
 
 CPU = torch.device("cpu")
+
 TEXT = "She said the tide is in."  # longer than the sliding window
+
 KINDS = ("hook_resid_pre", "hook_resid_mid", "hook_resid_post", "hook_attn_out", "hook_mlp_out", "attn.hook_z")
+
 D_SAE = 24
 
 

@@ -3,6 +3,7 @@
 import dataclasses
 import gc
 import itertools
+import weakref
 
 import msgspec
 import numpy as np
@@ -11,29 +12,21 @@ import pytest
 import torch
 from tiny import D_MODEL, D_SAE, SENTENCES, SINK, sae_weights
 
-from engine import describe as describing
-from engine import feature_card, loading
-from engine import reference as references
-from engine.client import ask
-from engine.errors import EditError, UsageError
-from engine.feature_card import by_rows, cosines, decoder_norms, histogram
-from engine.hooks import final_norm
-from engine.local import LocalClient
-from engine.records import (
-    Answer,
-    Describe,
-    Described,
-    Effect,
-    Finished,
-    Load,
-    Loaded,
-    Measure,
-    Probe,
-    Progress,
-    Prompt,
-)
-from engine.reference import EDGES
-from engine.sae import SaeConfig, SparseAutoencoder
+from engine.attribution import effect
+from engine.features import card as describing
+from engine.features import relations
+from engine.features.card import histogram
+from engine.features.logit_lens import through_norm
+from engine.features.relations import by_rows, cosines, decoder_norms, neighbours
+from engine.loading import open_pair as loading
+from engine.models import reference as references
+from engine.models.hooks import final_norm
+from engine.models.reference import EDGES, distinct, reference_tokens
+from engine.models.sae import SaeConfig, SparseAutoencoder
+from engine.records import Answer, Describe, Described, Effect, Finished, Load, Loaded, Measure, Probe, Progress, Prompt
+from engine.records.errors import EditError, UsageError
+from engine.serving.client import ask
+from engine.serving.local import LocalClient
 
 PROMPTS = (*map(Prompt, SENTENCES), Prompt(f"A nurse {SINK} said so."))
 
@@ -48,13 +41,13 @@ def finish(work):
 
 
 @pytest.fixture(scope="module")
-def brute(explorer, model, weights):
+def brute(pair, model, weights):
     """Activations of every counted token of the prompts, float64, found prompt by prompt."""
     rows = []
     for prompt in PROMPTS:
         ids = model.tokens.feed(prompt).ids
         h = plain.hidden(model.module, ids, layer=1)
-        keep = np.array(plain.rank_mask(ids, h, explorer.reference.sink_norm))
+        keep = np.array(plain.rank_mask(ids, h, pair.site.reference.sink_norm))
         assert not keep.all()
         rows.append(plain.encode(h, weights)[keep])
     return np.concatenate(rows)
@@ -74,26 +67,26 @@ def described(client, feature, prompts=PROMPTS, **more):
 # ---- histogram
 
 
-def test_the_reference_histogram_equals_numpys(client, explorer, model, weights):
+def test_the_reference_histogram_equals_numpys(client, pair, model, weights):
     """Values in float64 against edges from another formula; none may lie so close to an edge that rounding decides."""
-    ids, first = explorer.reference.token_ids_T.tolist(), explorer.reference.first_bin
+    ids, first = pair.site.reference.token_ids_T.tolist(), pair.site.reference.first_bin
     starts = [t for t, i in enumerate(ids) if i == 0] + [len(ids)]
     found = np.zeros((D_SAE, len(EDGES)), dtype=int)
     edges = np.array([0, *np.exp2(np.arange(-24, 41) / 2)])
     for start, end in itertools.pairwise(starts):
         h = plain.hidden(model.module, ids[start:end], layer=1)
-        f = plain.encode(h, weights)[np.array(plain.rank_mask(ids[start:end], h, explorer.reference.sink_norm))]
+        f = plain.encode(h, weights)[np.array(plain.rank_mask(ids[start:end], h, pair.site.reference.sink_norm))]
         for feature in range(D_SAE):
             values = f[:, feature][f[:, feature] > 0]
             assert not len(values) or np.abs(values[:, None] / edges[1:] - 1).min() > 1e-6
             found[feature] += np.histogram(values, edges)[0]
-    stored = explorer.reference.histogram_FB
+    stored = pair.site.reference.histogram_FB
     assert stored.dtype == torch.int32
     assert stored.tolist() == found[:, first : first + stored.shape[1]].tolist()
     assert found[:, :first].sum() == found[:, first + stored.shape[1] :].sum() == 0
     assert stored[:, 0].any()
     assert stored[:, -1].any()
-    assert stored.sum(1).tolist() == explorer.reference.count_F.tolist()
+    assert stored.sum(1).tolist() == pair.site.reference.count_F.tolist()
 
 
 def test_a_value_on_an_edge_belongs_to_the_bin_below_it_and_the_last_bin_has_no_end():
@@ -102,7 +95,7 @@ def test_a_value_on_an_edge_belongs_to_the_bin_below_it_and_the_last_bin_has_no_
     assert references.bins_of(values).tolist() == [0, 0, 1, 24, 25, last, last, last]
 
 
-def test_a_cards_histogram_counts_reference_and_prompts_in_adjoining_bins(client, explorer, brute, busy):
+def test_a_cards_histogram_counts_reference_and_prompts_in_adjoining_bins(client, pair, brute, busy):
     for feature in (busy[0], busy[-1]):
         found = described(client, feature)
         assert found.prompt_count == (brute[:, feature] > 0).sum() == sum(b.prompts for b in found.histogram)
@@ -117,9 +110,9 @@ def test_a_cards_histogram_counts_reference_and_prompts_in_adjoining_bins(client
         assert found.histogram[-1].lower < found.reference_maximum or found.histogram[-1].reference == 0
 
 
-def test_prompts_may_fall_outside_the_bins_of_the_reference(explorer):
+def test_prompts_may_fall_outside_the_bins_of_the_reference(pair):
     reference = dataclasses.replace(
-        explorer.reference, histogram_FB=torch.tensor([[0, 3], [0, 0]], dtype=torch.int32), first_bin=24
+        pair.site.reference, histogram_FB=torch.tensor([[0, 3], [0, 0]], dtype=torch.int32), first_bin=24
     )
     found = histogram(reference, 0, [4.0, 0.1, 0.0])
     assert [(b.reference, b.prompts) for b in found if b.reference or b.prompts] == [(0, 1), (3, 0), (0, 1)]
@@ -137,7 +130,7 @@ def brute_cosines(weights, feature):
     return np.array([w[i] @ w[feature] / np.sqrt(w[i] @ w[i]) / np.sqrt(w[feature] @ w[feature]) for i in range(D_SAE)])
 
 
-def test_neighbours_and_antipodes_are_the_largest_and_smallest_cosines(client, weights, explorer):
+def test_neighbours_and_antipodes_are_the_largest_and_smallest_cosines(client, weights, pair):
     for feature in (0, 7, D_SAE - 1):
         expected = brute_cosines(weights, feature)
         found = described(client, feature, ())
@@ -146,14 +139,14 @@ def test_neighbours_and_antipodes_are_the_largest_and_smallest_cosines(client, w
         assert [n.feature for n in found.antipodes] == order[::-1][:8]
         for n in (*found.neighbours, *found.antipodes):
             assert n.cosine == pytest.approx(expected[n.feature], abs=1e-5)
-            strongest = feature_card.reference_tokens(explorer.model.tokens, explorer.reference, n.feature)
-            assert n.tokens == feature_card.distinct([(s.activation, s.token) for s in strongest])
+            strongest = reference_tokens(pair.model.tokens, pair.site.reference, n.feature)
+            assert n.tokens == distinct([(s.activation, s.token) for s in strongest])
         assert len(described(client, feature, (), top=3).neighbours) == 3
 
 
-def test_only_features_that_point_the_same_way_are_neighbours(explorer):
+def test_only_features_that_point_the_same_way_are_neighbours(pair):
     cosine = torch.tensor([1.0, 0.5, -0.1, 0.0])
-    same, opposite = feature_card.neighbours(explorer.model.tokens, explorer.reference, 0, cosine, 8)
+    same, opposite = neighbours(pair.model.tokens, pair.site.reference, 0, cosine, 8)
     assert [n.feature for n in same] == [1]
     assert [n.feature for n in opposite] == [2]
     assert opposite[0].cosine == pytest.approx(-0.1)
@@ -162,8 +155,8 @@ def test_only_features_that_point_the_same_way_are_neighbours(explorer):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("rescaled", [False, True])
 def test_cosines_are_those_of_directions_as_applied_and_no_copy_is_whole(monkeypatch, dtype, rescaled):
-    monkeypatch.setattr(feature_card, "COPIED", 3 * D_MODEL)
-    monkeypatch.setattr(feature_card, "PER_STEP", 9 * D_MODEL)
+    monkeypatch.setattr(relations, "COPIED", 3 * D_MODEL)
+    monkeypatch.setattr(relations, "PER_STEP", 9 * D_MODEL)
     weights = sae_weights("topk")
     weights["W_dec"] *= torch.rand(D_SAE, 1, generator=torch.Generator().manual_seed(1)) * 5
     weights["W_dec"][4] = 0
@@ -240,8 +233,8 @@ def test_a_prompt_given_twice_counts_twice(client, brute, busy):
 
 def test_batches_and_forgotten_firings_change_nothing(load, client, busy, monkeypatch):
     expected = described(client, busy[0])
-    monkeypatch.setattr("engine.sae.FEATURES_PER_BLOCK", 7)
-    monkeypatch.setattr("engine.pooling.TOKENS_PER_BLOCK", 30)
+    monkeypatch.setattr("engine.models.sae.FEATURES_PER_BLOCK", 7)
+    monkeypatch.setattr("engine.features.pooling.TOKENS_PER_BLOCK", 30)
     monkeypatch.setattr(describing, "KEPT_FIRINGS", 50)
     other = LocalClient()
     ask(other, load, Loaded)
@@ -272,12 +265,12 @@ def counting(monkeypatch, owner, name):
 
 
 def test_the_same_card_is_not_made_twice_and_firings_serve_all_features(fresh, monkeypatch):
-    cards = counting(monkeypatch, describing.feature_card, "logit_lens")
+    cards = counting(monkeypatch, describing, "logit_lens")
     encoded = counting(monkeypatch, SparseAutoencoder, "encode")
     first = described(fresh, 3)
     assert described(fresh, 3) == first
     assert len(cards) == 1
-    assert sum(len(h) for _, h in encoded) == sum(len(r.h_TD) for r in fresh._explorer._reads.values())
+    assert sum(len(h) for _, h in encoded) == sum(len(r.h_TD) for r in fresh._pair._reads.values())
     described(fresh, 4)
     assert len(cards) == 2
     before = len(encoded)
@@ -286,10 +279,10 @@ def test_the_same_card_is_not_made_twice_and_firings_serve_all_features(fresh, m
 
 
 def test_a_card_depends_on_prompts_top_and_the_vectors(fresh, monkeypatch):
-    cards = counting(monkeypatch, describing.feature_card, "logit_lens")
+    cards = counting(monkeypatch, describing, "logit_lens")
     found = {described(fresh, 3), described(fresh, 3, PROMPTS[:1]), described(fresh, 3, top=4)}
     assert len(found) == len(cards) == 3
-    fresh._explorer.forget()  # as after reading the prompts anew
+    fresh._pair.forget()  # as after reading the prompts anew
     gc.collect()
     described(fresh, 3)
     assert len(cards) == 4
@@ -297,7 +290,7 @@ def test_a_card_depends_on_prompts_top_and_the_vectors(fresh, monkeypatch):
 
 def test_only_so_many_cards_are_kept(fresh, monkeypatch):
     monkeypatch.setattr(describing, "KEPT", 2)
-    cards = counting(monkeypatch, describing.feature_card, "logit_lens")
+    cards = counting(monkeypatch, describing, "logit_lens")
     for feature in (1, 2, 1, 3, 1, 2):
         described(fresh, feature)
     assert len(cards) == 4  # 2 had to make room for 3
@@ -305,16 +298,16 @@ def test_only_so_many_cards_are_kept(fresh, monkeypatch):
 
 def test_what_is_remembered_goes_with_the_model(fresh):
     described(fresh, 3)
-    before = len(describing._kept)
-    assert fresh._explorer in describing._kept
+    cards = weakref.ref(fresh._pair.kept(describing.Cards))
+    assert cards().cards
     fresh.close()
     gc.collect()
-    assert len(describing._kept) < before
+    assert cards() is None
 
 
 def test_a_card_comes_in_steps_and_can_be_stopped(fresh, monkeypatch):
-    monkeypatch.setattr(feature_card, "COPIED", D_MODEL)
-    monkeypatch.setattr(feature_card, "PER_STEP", D_MODEL)
+    monkeypatch.setattr(relations, "COPIED", D_MODEL)
+    monkeypatch.setattr(relations, "PER_STEP", D_MODEL)
     events = []
     for event in fresh.stream(Describe(3, PROMPTS)):
         events.append(event)
@@ -333,12 +326,12 @@ MEASURE = Measure((Probe("Who said so", answers=(Answer("she", (" she",)), Answe
 def test_the_effect_is_the_exact_ablations_and_is_found_once(fresh, monkeypatch):
     calls = []
 
-    def exact(explorer, measure, feature):
+    def exact(pair, measure, feature):
         calls.append((measure, feature))
         yield Progress("ablating")
         return Effect(measure.toward, measure.against, 1, False, 0.5, 0.25 + feature)
 
-    monkeypatch.setattr(describing, "exact_effect", exact)
+    monkeypatch.setattr(effect, "exact_effect", exact)
     plain_card = described(fresh, 3)
     assert plain_card.effect is None
     found = described(fresh, 3, measure=MEASURE)
@@ -375,7 +368,7 @@ def test_a_norm_of_an_unknown_kind_is_read_by_what_it_does():
             return x / x.std(-1, keepdim=True, unbiased=False) * torch.linspace(-1, 2, 8) + 5
 
     direction = torch.randn(8, generator=torch.Generator().manual_seed(0))
-    found = feature_card.through_norm(Odd(), direction, direction)
+    found = through_norm(Odd(), direction, direction)
     torch.testing.assert_close(found, (direction - direction.mean()) * torch.linspace(-1, 2, 8))
 
 
@@ -383,16 +376,16 @@ def test_a_model_whose_blocks_nobody_knows_has_no_final_norm():
     assert final_norm(torch.nn.Sequential(torch.nn.Linear(2, 2))) is None
 
 
-def test_a_shipped_file_of_before_the_histogram_is_measured_anew(explorer, files, tmp_path, monkeypatch):
+def test_a_shipped_file_of_before_the_histogram_is_measured_anew(pair, files, tmp_path, monkeypatch):
     from safetensors.torch import load_file, save_file
     from tiny import write_sae
 
     folder = write_sae(tmp_path / "sae")
     shipped = folder / loading.SHIPPED_REFERENCE
-    references.save(explorer.reference, shipped)
+    references.save(pair.site.reference, shipped)
     request = Load(sae=str(folder))
-    work = (request, explorer.model, explorer.sae, explorer.hook, folder)
-    assert finish(loading.find_reference(*work)).n_tokens == explorer.reference.n_tokens
+    work = (request, pair.model, pair.site.sae, pair.site.reads_at, folder)
+    assert finish(loading.find_reference(*work)).n_tokens == pair.site.reference.n_tokens
     tensors = {name: tensor for name, tensor in load_file(shipped).items() if name != "histogram_FB"}
     save_file(tensors, shipped, {"text": "t", **dict.fromkeys(references.NUMBERS, "1")})
     with pytest.raises(references.OutdatedError, match="older version"):

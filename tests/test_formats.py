@@ -12,8 +12,8 @@ from foreign import CLASSES, assert_agrees, dense, vectors
 from safetensors.torch import load_file, save_file
 from tiny import D_MODEL, D_SAE, write_sae
 
-from engine.errors import SaeError
-from engine.formats import load_sae
+from engine.loading.formats import load_sae
+from engine.records.errors import SaeError
 
 WRITERS = {
     "Gemma Scope": foreign.write_gemma_scope,

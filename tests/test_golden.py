@@ -8,9 +8,8 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from rich.console import Console
 
-from engine.printing import Printer
+from engine.cli.printing import Printer
 from engine.records import (
     Answer,
     AnswerRow,
@@ -36,6 +35,7 @@ from engine.records import (
     StrongToken,
     TokenLogit,
 )
+from engine.records.words.rich_text import Terminal
 
 GOLDEN = Path(__file__).parent / "golden"
 
@@ -46,6 +46,7 @@ def fed(text, *tokens):
 
 
 NURSE = fed("Which gender is a nurse?", "Which", " gender", " is", " a", " nurse", "?", "\n")
+
 EDITS = (Edit(4133), Edit(574, 0.125))
 
 
@@ -68,10 +69,12 @@ GENERATED = Generated(
     tokens_per_second=31.4,
 )
 
-
 PUBLISHED = (Edit(4133, 0.125, at="first-step"), Edit(kind="reconstruct", at="first-step"))
+
 SET = (Edit(574, 2.0, "set", "prompt", absolute=14.5),)
+
 PROJECTED = (*EDITS, Edit(9, 0.5, "project", "last"), Edit(1234, -1.5, "steer", "generated", absolute=-9.0))
+
 ARMS = msgspec.structs.replace(
     GENERATED,
     prompt=msgspec.structs.replace(NURSE, prefill="It [is]"),
@@ -91,6 +94,7 @@ ARMS = msgspec.structs.replace(
     branched_at=2,
     stopped=True,
 )
+
 VARIANT = msgspec.structs.replace(
     GENERATED, variants=((Edit(9),),), more=(OtherArm(0, True, 0, arm("A", " nurse", " is", " a", " nurse"), 10, 10),)
 )
@@ -198,7 +202,7 @@ def compare(name, text):
 def test_output_in_80_columns(name, capsys):
     method, record, more = RECORDS[name]
     printer = Printer(json=False)
-    printer.out = Console(highlight=False, width=80)
+    printer.out = Terminal(width=80)
     getattr(printer, method)(record, *more)
     found = capsys.readouterr().out
     assert max(map(len, found.splitlines())) <= 80
@@ -211,7 +215,7 @@ def test_output(name, colour, capsys):
     method, record, more = RECORDS[name]
     printer = Printer(json=False)
     options = {"force_terminal": True, "color_system": "truecolor"} if colour else {}
-    printer.out = Console(highlight=False, width=100, **options)
+    printer.out = Terminal(width=100, **options)
     getattr(printer, method)(record, *more)
     compare(f"{name}_colour" if colour else name, capsys.readouterr().out)
 
@@ -221,7 +225,7 @@ def test_replay_output(capsys):
     again = Replayed(False, False, (ArmReplay("baseline", True), parted))
     ranking = RECORDS["ranking"][1]
     printer = Printer(json=False)
-    printer.out = Console(highlight=False, width=100)
+    printer.out = Terminal(width=100)
     printer.replayed([(ranking, RankReplayed(True, None, 1.5e-6))], [(GENERATED, again)])
     compare("replayed", capsys.readouterr().out)
 

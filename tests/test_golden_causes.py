@@ -6,11 +6,11 @@ After a change that is meant: SAESCOPE_REWRITE_GOLDEN=1 make test, then read the
 import msgspec
 import pytest
 import samples
-from rich.console import Console
 from test_golden import RECORDS, compare
 
-from engine.printing import Printer
+from engine.cli.printing import Printer
 from engine.records import CausesReplayed
+from engine.records.words.rich_text import Terminal
 
 RANKING = msgspec.structs.replace(
     RECORDS["ranking"][1],
@@ -20,6 +20,7 @@ RANKING = msgspec.structs.replace(
     ),
     permutations=2000,
 )
+
 PRINTED = {
     "attribution": ("attribution", samples.ATTRIBUTION, ()),
     "minimal_set": ("minimal_set", samples.MINIMAL_SET, ()),
@@ -30,7 +31,7 @@ PRINTED = {
 
 def printed(method, record, more, width, capsys):
     printer = Printer(json=False)
-    printer.out = Console(highlight=False, width=width)
+    printer.out = Terminal(width=width)
     getattr(printer, method)(record, *more)
     return capsys.readouterr().out
 
@@ -52,7 +53,7 @@ def test_the_column_that_a_ranking_is_sorted_by_stays_on_a_narrow_terminal(by, c
 
 def test_replayed_causes(capsys):
     printer = Printer(json=False)
-    printer.out = Console(highlight=False, width=80)
+    printer.out = Terminal(width=80)
     found = [
         (samples.ATTRIBUTION, CausesReplayed(True, None, 1.5e-7)),
         (samples.MINIMAL_SET, CausesReplayed(False, 1, 0.25)),

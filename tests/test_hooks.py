@@ -6,11 +6,12 @@ import pytest
 from torch import nn
 from transformers import GPT2Config, GPT2LMHeadModel, GPTNeoXConfig, GPTNeoXForCausalLM
 
-from engine.errors import HookError
-from engine.hooks import HookPoint, find_blocks, neighbours, resolve_hook, same_place
+from engine.models.hooks import HookPoint, find_blocks, neighbours, resolve_hook, same_place
 from engine.records import Prompt
+from engine.records.errors import HookError
 
 LAYER = "model.layers.1"
+
 MID = f"{LAYER}.post_attention_layernorm"
 
 

@@ -13,19 +13,20 @@ from hub_cache import COMMIT, files_in, serving, write_cached
 from huggingface_hub import errors
 from tiny import write_model, write_sae
 
-from engine.client import ask
-from engine.demo.model import finish
-from engine.errors import ModelError, SaeError
-from engine.loading import read_sae, sae_fingerprint
-from engine.local import LocalClient
-from engine.model import load_model
+from engine.loading import find_sae as sources
+from engine.loading import hub, memory
+from engine.loading.demo.model import finish
+from engine.loading.find_model import files_of_model, find_model
+from engine.loading.find_sae import locate
+from engine.loading.load_model import load_model
+from engine.loading.open_pair import read_sae, sae_fingerprint
 from engine.records import Load, Loaded
-from engine.sources import hub, memory
-from engine.sources import saes as sources
-from engine.sources.models import files_of_model, find_model
-from engine.sources.saes import locate
+from engine.records.errors import ModelError, SaeError
+from engine.serving.client import ask
+from engine.serving.local import LocalClient
 
 CPU = torch.device("cpu")
+
 FOUNDING = "JoshEngels/Mistral-7B-Residual-Stream-SAEs"
 
 
@@ -40,7 +41,7 @@ def refused(text):
 
 FETCH = """
 import sys
-from engine.sources.saes import locate
+from engine.loading.find_sae import locate
 for text in sys.argv[1:]:
     work, said = locate(text), []
     try:
@@ -270,7 +271,7 @@ def test_the_words_of_a_full_gpu(monkeypatch):
     def full(*_):
         raise torch.OutOfMemoryError("x")
 
-    monkeypatch.setattr("engine.loading.load_sae", full)
+    monkeypatch.setattr("engine.loading.open_pair.load_sae", full)
     with pytest.raises(ModelError, match="The SAE x do not fit"):
         read_sae(sources.Located(sources.Path("/x"), "x"), torch.device("cuda:0"))
 

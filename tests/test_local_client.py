@@ -3,9 +3,6 @@
 import pytest
 import torch
 
-from engine.client import RequestCancelled, ask
-from engine.errors import EditError, ModelError, UsageError
-from engine.local import LocalClient
 from engine.records import (
     Cancelled,
     Edit,
@@ -24,8 +21,12 @@ from engine.records import (
     Shown,
     TokenStep,
 )
+from engine.records.errors import EditError, ModelError, UsageError
+from engine.serving.client import RequestCancelled, ask
+from engine.serving.local import LocalClient
 
 ENDS = (Finished, Failed, Cancelled)
+
 LONG = Generate(Prompt("The nurse fed"), (), Sampling(max_tokens=200, temperature=1.0))
 
 
@@ -68,12 +69,12 @@ def test_cancelling_stops_within_one_token(client):
         (RuntimeError("boom"), "EngineFault", "boom"),
     ],
 )
-def test_an_exception_in_a_verb_is_an_event_and_the_engine_goes_on(client, explorer, monkeypatch, error, kind, words):
+def test_an_exception_in_a_verb_is_an_event_and_the_engine_goes_on(client, pair, monkeypatch, error, kind, words):
     def fail(*_):
         raise error
 
     with monkeypatch.context() as patch:
-        patch.setattr(type(explorer.model), "capture_batch", fail)
+        patch.setattr(type(pair.model), "capture_batch", fail)
         failed = list(client.stream(Show(1, (Prompt("never read before"),))))[-1]
     assert isinstance(failed, Failed)
     assert failed.kind == kind
@@ -115,7 +116,7 @@ def test_loading_says_what_it_does_and_records_what_it_loaded(load):
         ({"sae": None}, "Which SAE"),
         ({"device": "tpu9"}, "Unknown device"),
         ({"dtype": "int3"}, "Unknown dtype"),
-        ({"threads": 0}, "at least 1"),
+        ({"threads": 0}, "between 1 and 1,024"),
         ({"hook": "blocks.9.hook_resid_pre"}, "blocks 0 to 2"),
         ({"reference": "/nowhere/text.txt"}, "cannot be read"),
     ],
@@ -131,7 +132,7 @@ def test_a_sae_of_another_width_names_its_model(load, tmp_path):
     import msgspec
     from tiny import write_sae
 
-    from engine.errors import MismatchError
+    from engine.records.errors import MismatchError
 
     wide = {"W_enc": torch.zeros(24, 8), "W_dec": torch.zeros(8, 24), "b_enc": torch.zeros(8), "b_dec": torch.zeros(24)}
     folder = write_sae(tmp_path / "wide", encoder="standard", weights=wide, model_name="other-model")

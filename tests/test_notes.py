@@ -9,9 +9,9 @@ from datetime import UTC, datetime, timedelta
 import msgspec
 import pytest
 
-from engine import notes as notes_module
-from engine.errors import NotesError
-from engine.notes import Note, Notes
+from engine.files import notes as notes_module
+from engine.files.notes import Note, Notes
+from engine.records.errors import NotesError
 
 SAE, OTHER = "ab" * 32, "cd" * 32
 
@@ -167,11 +167,16 @@ def test_what_a_newer_version_added_stays_in_lines_that_do_not_change(notes, pat
     assert labels(notes) == {1: "one", 2: "changed"}
 
 
-def test_control_characters_of_a_foreign_file_do_not_reach_the_terminal(notes, path):
-    write(path, line(1, "a\x1b[31mb\nc", "x\x07\n\ty", sae_name="\x1b]0;"))
+def test_a_label_of_a_foreign_file_is_one_line(notes, path):
+    write(path, line(1, "a\x1b[31mb\nc", "x\n\ty"))
     note = notes.of(SAE)[1]
-    assert (note.label, note.notes, note.sae_name) == ("a [31mb c", "x \n\ty", "]0;")
+    assert (note.label, note.notes) == ("a␛[31mb⏎c", "x\n\ty")
     assert isinstance(note, Note)
+
+
+def test_a_label_keeps_the_joiners_of_its_script(notes, path):
+    write(path, line(1, "می\u200cخواهم 👩\u200d🔬"))
+    assert labels(notes) == {1: "می\u200cخواهم 👩\u200d🔬"}
 
 
 def test_what_utf8_cannot_hold_does_not_stop_a_note(notes):

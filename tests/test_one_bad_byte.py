@@ -13,13 +13,15 @@ from test_app_sessions import dialog, running, save_as, stored
 from textual.widgets import Input, OptionList
 
 import saescope
-from engine import session as sessions
-from engine.autosave import AutosaveStore
-from engine.cli import main
-from engine.errors import SessionError
+from engine.cli.run import main
+from engine.files import session as sessions
+from engine.files.autosave import AutosaveStore
 from engine.records import Load
-from tui.screens.dialogs import AskText, Choose
-from tui.study import Study
+from engine.records.errors import SessionError
+from tui.commands import attribution
+from tui.commands.sessions import exchange
+from tui.state.study import Study
+from tui.widgets.dialogs import AskText, Choose
 
 
 def spoiled(data):
@@ -115,7 +117,7 @@ def test_a_copy_that_cannot_be_made_leaves_it_where_it_is(tmp_path, store, monke
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("engine.autosave.open", full, raising=False)
+    monkeypatch.setattr("engine.files.autosave.open", full, raising=False)
     with pytest.raises(SessionError, match="No space left on device") as caught:
         store.load("bad")
     assert f"It stays in {store.path}" in caught.value.message
@@ -244,9 +246,9 @@ async def test_damaged_sessions_that_open_are_shown_page_by_page(tmp_path):
             found.append(sessions.decode(damaged(number, content, json_values=True), "it"))
     async with opened(tmp_path) as b:
         for session in found[:2]:
-            b.main.sessions.exchange(Study.from_session(session))
+            exchange(b.main.context, Study.from_session(session))
             await b.press("C", "escape", "V", "escape", "4", "right_square_bracket", "e", "w")
-            b.main.causes.show_last_set()
+            attribution.show_last_set(b.main.context)
             await b.press("escape")
             await b.until(lambda: b.top is b.main)
             assert not any("defect" in said for said in b.errors())

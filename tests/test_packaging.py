@@ -6,11 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from engine.formats import FILES
-from engine.sources.saes import SETS
+from engine.loading.find_sae import SETS
+from engine.loading.formats import FILES
 
 ROOT = Path(__file__).parent.parent
+
 SETTINGS = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["tool"]["setuptools"]
+
 NOT_READ = {"tui/app.svg"}  # the README's picture
 
 

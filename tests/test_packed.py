@@ -7,15 +7,16 @@ import pytest
 import torch
 from torch import nn
 
-from engine import packed, steps
-from engine.decode import Text, lists_of, rows_of
-from engine.demo.model import finish
-from engine.edits import ResidualEditor
-from engine.model import load_model
-from engine.packed import PackedLinear, pack
+from engine.generation import steps
+from engine.generation.decoding import Text, lists_of, rows_of
+from engine.generation.edits import ResidualEditor
+from engine.generation.steps import Steps
+from engine.loading.demo.model import finish
+from engine.loading.load_model import load_model
+from engine.models import fast_layers as packed
+from engine.models.bare import twin
+from engine.models.fast_layers import PackedLinear, pack
 from engine.records import Edit, Generate, Prompt, Sampling
-from engine.steps import Steps
-from engine.twins import twin
 
 
 def layers(dtype=torch.bfloat16):
@@ -46,7 +47,7 @@ def test_products_are_the_same_bits(shape):
 
 
 @needs_onednn
-def test_a_text_of_the_packed_model_is_that_of_the_plain_one(model_bf16, explorer, monkeypatch):
+def test_a_text_of_the_packed_model_is_that_of_the_plain_one(model_bf16, pair, monkeypatch):
     monkeypatch.setattr(steps, "CAPTURE_AFTER", {"cpu": 4})
     request = Generate(Prompt("Seven ferries left"), (Edit(3, -4.0), Edit(5, 6.0)), Sampling(24, temperature=1.0))
     ids, rows = model_bf16.tokens.feed(request.prompt).ids, rows_of(request)
@@ -54,7 +55,7 @@ def test_a_text_of_the_packed_model_is_that_of_the_plain_one(model_bf16, explore
     for bare in (twin(model_bf16.module), pack(twin(model_bf16.module))):
         monkeypatch.setitem(vars(model_bf16), "bare", bare)
         lists = lists_of(request, rows, request.edits)
-        editor = ResidualEditor(model_bf16, explorer.sae, explorer.hook, explorer.reference, lists)
+        editor = ResidualEditor(model_bf16, pair.site.sae, pair.site.reads_at, pair.site.reference, lists)
         own = Steps(model_bf16, editor, 128)
         found.append(finish(Text(model_bf16, own, rows, ids, request).run()))
         assert own._captured is not None
@@ -75,14 +76,14 @@ def test_other_dtypes_are_not_packed(dtype):
 
 def test_without_room_nothing_is_packed(monkeypatch):
     size = 2 * (96 * 64 + 64 * 300)
-    monkeypatch.setattr(packed.memory, "free_bytes", lambda device: 4 * size - 1)
+    monkeypatch.setattr(packed, "free_bytes", lambda device: 4 * size - 1)
     assert set(kinds(pack(layers()))) == {nn.Linear}
 
 
 @needs_onednn
 def test_with_just_enough_room_it_is(monkeypatch):
     size = 2 * (96 * 64 + 64 * 300)
-    monkeypatch.setattr(packed.memory, "free_bytes", lambda device: 4 * size)
+    monkeypatch.setattr(packed, "free_bytes", lambda device: 4 * size)
     assert set(kinds(pack(layers()))) == {PackedLinear}
 
 
@@ -109,10 +110,10 @@ def test_layers_of_a_kind_of_their_own_are_not_touched():
 
 
 @needs_onednn
-def test_a_trace_does_not_hold_packed_weights(files, explorer, monkeypatch):
+def test_a_trace_does_not_hold_packed_weights(files, pair, monkeypatch):
     monkeypatch.setattr(steps, "CAPTURE_AFTER", {"cpu": 0})
     model = load_model(files.model, "tiny", torch.device("cpu"), torch.bfloat16)
-    editor = ResidualEditor(model, explorer.sae, explorer.hook, explorer.reference, [(), (Edit(3),)])
+    editor = ResidualEditor(model, pair.site.sae, pair.site.reads_at, pair.site.reference, [(), (Edit(3),)])
     own = Steps(model, editor, 16)
     own.prompt([7, 8])
     own.step(torch.tensor([9, 9]))

@@ -4,10 +4,11 @@ import msgspec
 import pytest
 import samples
 
-from engine.decode import rows_of as engine_rows
+from engine.generation.decoding import rows_of as engine_rows
 from engine.records import Edit, EditsFrom, Generate, Prompt, Sampling
-from tui import branches, pairs
-from tui.pairs import Pair, Row, Rows
+from tui.state import texts as branches
+from tui.state import texts as pairs
+from tui.state.texts import Pair, Row, Rows
 
 replace = msgspec.structs.replace
 

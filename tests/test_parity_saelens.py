@@ -16,15 +16,20 @@ import torch
 from foreign import Random, assert_same, dense, vectors
 from safetensors.torch import load_file, save_file
 
-from engine.formats import load_sae
+from engine.loading.formats import load_sae
 
 pytestmark = pytest.mark.skipif(
     importlib.util.find_spec("sae_lens") is None, reason="sae_lens is not installed: pip install saescope[saelens]"
 )
+
 D, F, K, SCALE = 16, 40, 5, 0.37
+
 ENCODERS = ("standard", "jumprelu", "topk", "topk rescaled", "gated")
+
 NORMALISATIONS = ("none", "constant_norm_rescale", "layer_norm", "expected_average_only_in")
+
 KINDS = [(e, n, b) for e in ENCODERS for n in NORMALISATIONS for b in (False, True)]
+
 HOOK, MODEL = "blocks.3.hook_resid_pre", "tiny"
 
 

@@ -5,8 +5,8 @@ from itertools import combinations
 import numpy as np
 import pytest
 
-from engine import contrast, permutation
-from engine.demo.model import finish
+from engine.features import contrast, permutation
+from engine.loading.demo.model import finish
 from engine.records import Progress
 
 TIE = 1e-6

@@ -1,7 +1,7 @@
 """Would the ranking have found it? A feature planted among 20,000, five positive prompts against two.
 
-The simulation behind the density weight, run again with the columns and weights of engine.contrast on a generator of
-our own: of the original only the tables are known. What is generated is written at `Background` and `Plant`.
+The simulation behind the density weight, run again with the columns and weights of features.contrast on a generator
+of our own: of the original only the tables are known. What is generated is written at `Background` and `Plant`.
 
 Chosen by looking, on other seeds than the test's: how many style features there are (so that some 15 features tie at
 auroc = 1, as the original reports); how strong the plants are and how seldom they miss (so that t, the plain difference
@@ -19,14 +19,20 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 
-from engine import contrast
+from engine.features import contrast
 
 RUNS = 240
+
 SEED = 30_000
+
 POSITIVES, NEGATIVES, TOKENS = 5, 2, 20
+
 PROMPTS = POSITIVES + NEGATIVES
+
 FEATURES, REFERENCE = 20_000, 100_000
+
 RARE, MIDDLE, COMMON = 5e-4, 8e-3, 2e-2
+
 SPREAD = 0.5
 """Standard deviation of the logarithm of one feature's activations."""
 

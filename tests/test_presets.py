@@ -5,16 +5,20 @@ import json
 import pytest
 
 import prompts
-from engine.arguments import app_arguments
-from engine.cli import Command, main
-from engine.errors import UsageError
-from engine.printing import Printer
+from engine.cli.command import Command
+from engine.cli.options import app_arguments
+from engine.cli.printing import Printer
+from engine.cli.run import main
+from engine.loading import presets, registry
 from engine.records import Load
-from engine.sources import presets, registry
+from engine.records.errors import UsageError
 
 ALL = presets.everyone()
+
 ON_HUB = [preset for preset in ALL if preset.sae]
+
 with_registry = pytest.mark.skipif(registry.registry_file() is None, reason="SAELens is not installed")
+
 by_name = pytest.mark.parametrize("preset", ON_HUB, ids=lambda p: p.name)
 
 
@@ -115,7 +119,7 @@ def test_presets_are_printed(capsys):
 
 
 def test_a_preset_brings_its_prompts_unless_others_are_asked_for():
-    from engine.arguments import parser
+    from engine.cli.run import parser
 
     def command(*argv):
         return Command(parser().parse_args(argv), Printer(json=True), lambda: None)

@@ -7,9 +7,8 @@ import pytest
 import samples
 from rich.console import Console
 
-from engine.printing import Printer, shade
-from engine.printing.signs import bar
-from engine.printing.tables import Column, print_table
+from engine.cli.printing import Printer, shade
+from engine.cli.printing.layout import Column, bar, print_table
 from engine.records import Arm, CausesReplayed, Progress, RankReplayed, Sampling, TokenStep
 
 replace = msgspec.structs.replace

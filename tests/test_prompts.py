@@ -3,12 +3,13 @@
 import pytest
 
 import prompts
-from engine import prompt_sets
-from engine.errors import UsageError
+from engine.files import prompt_sets
 from engine.records import Answer, Edit, Probe, Prompt, PromptSet
+from engine.records.errors import UsageError
 from prompts import PromptSetError
 
 HEAD = 'name = "mine"\n'
+
 GOOD = HEAD + '[[positive]]\ntext = "a"\n[[negative]]\ntext = "b"\n'
 
 

@@ -11,16 +11,22 @@ import torch
 from msgspec.structs import replace
 from tiny import SENTENCES
 
-from engine import ranking
-from engine.client import ask
-from engine.demo.model import finish
-from engine.errors import UsageError
-from engine.local import LocalClient
+from engine.features import rank as ranking
+from engine.features.activations import features_at
+from engine.features.rank import RankTable, rank
+from engine.loading.demo.model import finish
+from engine.models.pair import Read
 from engine.records import FeaturesAt, Loaded, Prompt, PromptSet, Rank, Ranking, RankReplayed, ReplayRank
+from engine.records.errors import UsageError
+from engine.serving.client import ask
+from engine.serving.local import LocalClient
 
 POSITIVE = (*SENTENCES[:3], "a ~ sink in the middle")
+
 NEGATIVE = (*SENTENCES[3:], "ab ~")
+
 SET = PromptSet("tiny", tuple(map(Prompt, POSITIVE)), tuple(map(Prompt, NEGATIVE)))
+
 POOLS = {
     "max": lambda f: f.max(0),
     "mean": lambda f: f.mean(0),
@@ -91,7 +97,7 @@ def brute_force(acts, reference, pool, include_masked, density_weight):
 def test_rank_equals_brute_force(client, explorer, acts, pool, include_masked, density_weight):
     request = Rank(SET, top=40, pool=pool, include_masked=include_masked, density_weight=density_weight)
     ranking = ask(client, request, Ranking)
-    expected = brute_force(acts, explorer.reference, pool, include_masked, density_weight)
+    expected = brute_force(acts, explorer.site.reference, pool, include_masked, density_weight)
     order = sorted(expected, key=lambda i: -expected[i]["score"])
     assert [row.feature for row in ranking.features] == order
     assert ranking.n_active_features == len(expected)
@@ -118,7 +124,7 @@ def between(value, others, low, high):
 @pytest.mark.parametrize("density_weight", [True, False])
 @pytest.mark.parametrize("pool", ["max", "fraction"])
 def test_p_and_loo_equal_brute_force(client, explorer, acts, pool, density_weight):
-    reference, m = explorer.reference, len(POSITIVE)
+    reference, m = explorer.site.reference, len(POSITIVE)
     z = pooled(acts, reference, pool, False)
     active = (z > 0).any(0)
     weights = np.array([weight_of(i, reference) if density_weight else 1.0 for i in range(z.shape[1])])
@@ -158,21 +164,21 @@ def test_few_prompts_have_no_p_and_one_prompt_a_set_no_loo(client):
 
 def test_a_ranking_can_be_stopped_while_labelings_are_counted(explorer):
     explorer.forget()
-    work = explorer.rank(Rank(SET))
+    work = rank(explorer, Rank(SET))
     stages = set()
     for event in work:
         stages.add(event.stage)
         if event.stage == "permutations":
             work.close()
     assert {"leaving one prompt out", "permutations"} <= stages
-    assert explorer._table is None  # nothing half done is kept
+    assert explorer.kept(RankTable) is None  # nothing half done is kept
 
 
 def test_sinks_and_bos_are_masked_and_the_masks_change_the_ranking(client, acts, explorer):
     ranking = ask(client, Rank(SET, top=40), Ranking)
     for fed, (_, h_TD, ids) in zip(ranking.prompts, acts, strict=True):
         assert list(fed.token_ids) == ids
-        assert list(fed.rank_mask) == plain.rank_mask(ids, h_TD, explorer.reference.sink_norm)
+        assert list(fed.rank_mask) == plain.rank_mask(ids, h_TD, explorer.site.reference.sink_norm)
     sinks = [t for fed in ranking.prompts for t, keep in zip(fed.tokens, fed.rank_mask, strict=True) if not keep]
     assert sinks.count("<s>") == len(acts)
     assert sinks.count("~") == 2
@@ -199,7 +205,7 @@ def test_the_seed_column_counts_the_first_token(client, acts):
 
 
 def test_the_strongest_tokens_are_those_of_the_largest_activations(client, explorer, acts, model):
-    reference = explorer.reference
+    reference = explorer.site.reference
     for row in ask(client, Rank(SET, top=10), Ranking).features:
         i = row.feature
         places = zip(reference.strongest_FS[i].tolist(), reference.position_FS[i].tolist(), strict=True)
@@ -254,10 +260,10 @@ def test_sorting_again_neither_reads_nor_encodes_and_gives_the_same_as_a_fresh_r
     ask(client, Rank(SET), Ranking)
     with monkeypatch.context() as patch:
         patch.setattr(type(explorer.model), "capture_batch", None)
-        patch.setattr("engine.ranking.pool_prompts", None)
+        patch.setattr("engine.features.rank.pool_prompts", None)
         again = ask(client, Rank(SET, by="auroc", top=7), Ranking)
     explorer._reads.clear()
-    explorer._table = None
+    explorer.drop(RankTable)
     assert again == ask(client, Rank(SET, by="auroc", top=7), Ranking)
     flipped = PromptSet("flipped", SET.positive + SET.negative[:1], SET.negative[1:])
     assert ask(client, Rank(flipped), Ranking) != ask(client, Rank(SET), Ranking)
@@ -265,7 +271,7 @@ def test_sorting_again_neither_reads_nor_encodes_and_gives_the_same_as_a_fresh_r
 
 def test_read_prompts_are_kept_up_to_a_limit(explorer, monkeypatch):
     explorer._reads.clear()
-    monkeypatch.setattr("engine.explorer.CACHED_TOKENS", 60)
+    monkeypatch.setattr("engine.models.pair.CACHED_TOKENS", 60)
     for text in (*POSITIVE, *NEGATIVE):
         finish(explorer.read([Prompt(text)]))
     assert 0 < sum(len(read.h_TD) for read in explorer._reads.values()) <= 60
@@ -278,7 +284,7 @@ def test_read_prompts_are_kept_up_to_a_limit(explorer, monkeypatch):
 def test_the_features_of_a_token_are_its_strongest_activations(explorer, acts):
     f_TF, _, ids = acts[1]
     for at in (1, len(ids) - 1):
-        found = finish(explorer.features_at(FeaturesAt(Prompt(POSITIVE[1]), at, top=4)))
+        found = finish(features_at(explorer, FeaturesAt(Prompt(POSITIVE[1]), at, top=4)))
         order = np.argsort(-f_TF[at], kind="stable")[:4]
         expected = [(int(i), f_TF[at][i]) for i in order if f_TF[at][i] > 0]
         assert [f.feature for f in found.features] == [i for i, _ in expected]
@@ -286,7 +292,7 @@ def test_the_features_of_a_token_are_its_strongest_activations(explorer, acts):
         assert found.n_active == int((f_TF[at] > 0).sum())
         assert found.token == explorer.model.tokens.string(ids[at])
     with pytest.raises(UsageError, match="no token 999"):
-        finish(explorer.features_at(FeaturesAt(Prompt(POSITIVE[1]), 999)))
+        finish(features_at(explorer, FeaturesAt(Prompt(POSITIVE[1]), 999)))
 
 
 def test_a_ranking_reads_its_prompts_together_whatever_was_read_before(client, explorer, monkeypatch):
@@ -313,15 +319,17 @@ def test_rows_read_in_half_precision_are_shown_in_float32(load, pool):
     ask(half, replace(load, dtype="bfloat16"), Loaded)
     request = Rank(SET, top=8, pool=pool, also=(3,))
     shown = ask(half, request, Ranking).features
-    explorer = half._explorer
-    reads = [ranking.Read(r.fed, r.h_TD.float()) for r in explorer._table.reads]
-    table = finish(ranking.build(explorer.sae, explorer.reference, reads, request))
-    assert explorer._table.reads[0].h_TD.dtype == torch.bfloat16
+    explorer = half._pair
+    reads = [Read(r.fed, r.h_TD.float()) for r in explorer.kept(RankTable).reads]
+    table = finish(ranking.build(explorer.site.sae, explorer.site.reference, reads, request))
+    assert explorer.kept(RankTable).reads[0].h_TD.dtype == torch.bfloat16
     for row in shown:
         for column in ("diff", "auroc", "g", "coverage_positive", "coverage_negative", "seed"):
             assert getattr(row, column) == pytest.approx(float(table.columns[column][row.feature]), rel=1e-5, abs=1e-6)
         # its stabiliser is the median over all features, of which most were encoded in half precision
         assert row.t == pytest.approx(float(table.columns["t"][row.feature]), rel=0.02, abs=1e-3)
         # what compares it with all features is of the pass over all
-        assert (row.p, row.loo) == tuple(explorer._table.columns[column][row.feature] for column in ("p", "loo"))
-    assert any(float(explorer._table.columns["diff"][r.feature]) != r.diff for r in shown)
+        assert (row.p, row.loo) == tuple(
+            explorer.kept(RankTable).columns[column][row.feature] for column in ("p", "loo")
+        )
+    assert any(float(explorer.kept(RankTable).columns["diff"][r.feature]) != r.diff for r in shown)

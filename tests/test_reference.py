@@ -12,16 +12,16 @@ import torch
 from safetensors.torch import load_file, save_file
 from tiny import BOS, D_SAE, SINK, write_sae
 
-from engine import reference as references
-from engine import sae as sae_module
-from engine.client import ask
-from engine.demo.model import finish
-from engine.errors import SaeError, UsageError
-from engine.formats import load_sae
-from engine.loading import DEMO_SAE, SHIPPED_REFERENCE
-from engine.local import LocalClient
+from engine.loading.demo.model import finish
+from engine.loading.formats import load_sae
+from engine.loading.open_pair import DEMO_SAE, SHIPPED_REFERENCE
+from engine.models import reference as references
+from engine.models import sae as sae_module
+from engine.models.reference import PASSAGE_TOKENS, STRONGEST
 from engine.records import Describe, Described, Loaded, Prompt
-from engine.reference import PASSAGE_TOKENS, STRONGEST
+from engine.records.errors import SaeError, UsageError
+from engine.serving.client import ask
+from engine.serving.local import LocalClient
 
 
 @pytest.fixture(scope="module")
@@ -57,27 +57,27 @@ def brute(passages, model, weights):
     }
 
 
-def test_the_text_is_fed_passage_by_passage_each_with_its_leading_token(explorer, brute):
-    assert explorer.reference.token_ids_T.tolist() == brute["ids"]
+def test_the_text_is_fed_passage_by_passage_each_with_its_leading_token(pair, brute):
+    assert pair.site.reference.token_ids_T.tolist() == brute["ids"]
 
 
-def test_special_tokens_and_sinks_are_not_counted(explorer, brute, model):
-    reference = explorer.reference
+def test_special_tokens_and_sinks_are_not_counted(pair, brute, model):
+    reference = pair.site.reference
     assert reference.n_tokens == len(brute["at"])
     left_out = set(range(len(brute["ids"]))) - set(brute["at"].tolist())
     assert {model.tokens.string(brute["ids"][at]) for at in left_out} == {"<s>", SINK}
     assert not set(reference.position_FS[reference.strongest_FS > 0].tolist()) & left_out
 
 
-def test_counts_and_maxima_equal_brute_force(explorer, brute):
-    reference = explorer.reference
+def test_counts_and_maxima_equal_brute_force(pair, brute):
+    reference = pair.site.reference
     assert reference.count_F.tolist() == (brute["f"] > 0).sum(0).tolist()
     np.testing.assert_allclose(reference.maximum_F.numpy(), brute["f"].max(0), rtol=1e-4, atol=1e-5)
     assert reference.l0 == pytest.approx((brute["f"] > 0).sum() / len(brute["f"]))
 
 
-def test_the_strongest_tokens_equal_brute_force(explorer, brute):
-    reference = explorer.reference
+def test_the_strongest_tokens_equal_brute_force(pair, brute):
+    reference = pair.site.reference
     for feature in range(D_SAE):
         column = brute["f"][:, feature]
         expected = np.sort(column)[::-1][:STRONGEST]
@@ -89,8 +89,8 @@ def test_the_strongest_tokens_equal_brute_force(explorer, brute):
         assert len(set(positions)) == len(positions)
 
 
-def test_norms_and_variance_explained_equal_brute_force(explorer, brute, weights):
-    reference = explorer.reference
+def test_norms_and_variance_explained_equal_brute_force(pair, brute, weights):
+    reference = pair.site.reference
     assert reference.median_norm == pytest.approx(brute["median"], rel=1e-5)
     assert reference.sink_norm == pytest.approx(10 * brute["median"], rel=1e-5)
     u = np.sort(np.linalg.norm(brute["h"], axis=1) / 4)
@@ -100,19 +100,19 @@ def test_norms_and_variance_explained_equal_brute_force(explorer, brute, weights
     assert reference.variance_explained == pytest.approx(1 - residue / total, rel=1e-4)
 
 
-def test_density_is_smoothed_and_floored_at_ten(explorer):
-    reference = dataclasses.replace(explorer.reference, n_tokens=999, count_F=torch.tensor([0, 3, 10, 11, 999]))
+def test_density_is_smoothed_and_floored_at_ten(pair):
+    reference = dataclasses.replace(pair.site.reference, n_tokens=999, count_F=torch.tensor([0, 3, 10, 11, 999]))
     assert reference.density_F().tolist() == pytest.approx([0.0105, 0.0105, 0.0105, 0.0115, 0.9995])
 
 
-def test_batches_do_not_change_the_statistics(explorer, files, monkeypatch):
+def test_batches_do_not_change_the_statistics(pair, files, monkeypatch):
     monkeypatch.setattr(sae_module, "FEATURES_PER_BLOCK", 7)
     monkeypatch.setattr(sae_module, "TOKENS_PER_BLOCK", 3)
     texts = references.read_text(Path(files.reference))
-    again = finish(references.compute(explorer.model, explorer.sae, explorer.hook, texts, "again"))
-    assert again.fingerprint() == explorer.reference.fingerprint()
-    torch.testing.assert_close(again.strongest_FS, explorer.reference.strongest_FS)
-    assert again.variance_explained == pytest.approx(explorer.reference.variance_explained)
+    again = finish(references.compute(pair.model, pair.site.sae, pair.site.reads_at, texts, "again"))
+    assert again.fingerprint() == pair.site.reference.fingerprint()
+    torch.testing.assert_close(again.strongest_FS, pair.site.reference.strongest_FS)
+    assert again.variance_explained == pytest.approx(pair.site.reference.variance_explained)
 
 
 def test_every_token_of_a_long_passage_is_read(model):
@@ -133,21 +133,21 @@ def test_a_limit_spreads_the_passages_over_the_text(model):
     assert len({b - a for a, b in itertools.pairwise(numbers)}) == 1
 
 
-def test_saved_statistics_come_back_equal(explorer, tmp_path):
+def test_saved_statistics_come_back_equal(pair, tmp_path):
     path = tmp_path / "deep" / "reference.safetensors"
-    references.save(explorer.reference, path)
+    references.save(pair.site.reference, path)
     again = references.load(path)
     for name in references.TENSORS:
-        assert torch.equal(getattr(again, name), getattr(explorer.reference, name))
+        assert torch.equal(getattr(again, name), getattr(pair.site.reference, name))
     for name in (*references.NUMBERS, "text"):
-        assert getattr(again, name) == getattr(explorer.reference, name)
+        assert getattr(again, name) == getattr(pair.site.reference, name)
     assert [p.name for p in path.parent.iterdir()] == [path.name]
 
 
 @pytest.mark.parametrize("damage", ["cut", "empty", "no metadata", "no name", "no tensor", "not a number", "missing"])
-def test_broken_statistics_are_an_error_that_names_the_file(explorer, tmp_path, damage):
+def test_broken_statistics_are_an_error_that_names_the_file(pair, tmp_path, damage):
     path = tmp_path / "reference.safetensors"
-    references.save(explorer.reference, path)
+    references.save(pair.site.reference, path)
     tensors = load_file(path)
     metadata = {"text": "t", **dict.fromkeys(references.NUMBERS, "1")}
     if damage == "cut":
@@ -175,8 +175,8 @@ def test_the_second_load_reads_the_cache(load, client, own_cache, monkeypatch):
 
     monkeypatch.setattr(references, "compute", fail)
     again = LocalClient()
-    assert ask(again, load, Loaded) == client._explorer.loaded
-    assert again._explorer.reference.fingerprint() == client._explorer.reference.fingerprint()
+    assert ask(again, load, Loaded) == client._pair.loaded
+    assert again._pair.site.reference.fingerprint() == client._pair.site.reference.fingerprint()
     assert list((own_cache / "reference").glob("*.safetensors"))
 
 
@@ -203,7 +203,7 @@ def test_the_same_files_wired_otherwise_are_not_served_from_the_cache(load, monk
     def as_a_registry_says(located, device):
         return load_sae(located.folder, device=device, published={"centered": True})
 
-    monkeypatch.setattr("engine.loading.read_sae", as_a_registry_says)
+    monkeypatch.setattr("engine.loading.open_pair.read_sae", as_a_registry_says)
     assert ask(client, load, Loaded).reference_fingerprint != as_the_files_say
 
 
@@ -225,9 +225,9 @@ def test_the_shipped_statistics_are_whole():
     assert torch.equal(highest[fires], references.bins_of(shipped.maximum_F)[fires])
 
 
-def test_of_equal_activations_the_earlier_tokens_are_kept(explorer):
+def test_of_equal_activations_the_earlier_tokens_are_kept(pair):
     same_TD = torch.randn(1, 16, generator=torch.Generator().manual_seed(3)).repeat(40, 1)
-    gathered = references._Gatherer(explorer.sae, 1e9, special={BOS})
+    gathered = references._Gatherer(pair.site.sae, 1e9, special={BOS})
     for _ in range(3):
         gathered.add([BOS, *range(5, 44)], same_TD)
     found = gathered.finish("same", 1.0)
@@ -255,8 +255,8 @@ def test_a_reference_text_that_cannot_be_used_is_a_usage_error(load, tmp_path, c
 # ---- what a feature's card makes of them
 
 
-def test_a_card_lists_reference_and_prompt_tokens_strongest_first(client, explorer, brute, model):
-    feature = int(explorer.reference.count_F.argmax())
+def test_a_card_lists_reference_and_prompt_tokens_strongest_first(client, pair, brute, model):
+    feature = int(pair.site.reference.count_F.argmax())
     found = ask(client, Describe(feature, (Prompt("The nurse ~ fed"),), top=6), Described)
     values = [s.activation for s in found.strongest]
     assert values == sorted(values, reverse=True)

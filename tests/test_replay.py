@@ -7,7 +7,6 @@ import pytest
 from driven import driven
 from tiny import SENTENCES
 
-from engine.client import ask
 from engine.records import (
     Answer,
     Attribute,
@@ -32,8 +31,10 @@ from engine.records import (
     ReplayRank,
     Sampling,
 )
+from engine.serving.client import ask
 
 replace = msgspec.structs.replace
+
 SET = PromptSet("tiny", tuple(map(Prompt, SENTENCES[:3])), tuple(map(Prompt, SENTENCES[3:])))
 
 
@@ -91,8 +92,11 @@ def test_another_tokenisation_of_the_prompt_is_noticed(client, recorded):
 # ---- generations with more arms and changes of edits
 
 QUESTION = Prompt("The nurse", "chat")
+
 EDITS = (Edit(3, 6.0, "set"), Edit(9, -4.0, at="prompt"), Edit(7, 3.0, "steer", "generated"))
+
 PUBLISHED = (Edit(3, 0.125, at="first-step"), Edit(kind="reconstruct", at="first-step"))
+
 SAMPLED = Sampling(8, temperature=1.0, seed=4, top_k=50, top_p=0.95, min_p=0.01)
 
 
@@ -141,7 +145,7 @@ def test_every_arm_depends_on_what_is_recorded(client, arms, field):
 def live(client, changes, stop_at=None, edits=EDITS, max_tokens=10):
     """A text whose edits are changed while it runs, and which is stopped perhaps."""
     replies = {token - 1: edits_then for token, edits_then in changes.items()} | {stop_at: "stop"}
-    return driven(client._explorer, Generate(QUESTION, edits, Sampling(max_tokens)), replies)[0]
+    return driven(client._pair, Generate(QUESTION, edits, Sampling(max_tokens)), replies)[0]
 
 
 def test_edits_that_changed_on_the_way_change_again_at_the_same_tokens(client):
@@ -203,6 +207,7 @@ def test_a_ranking_that_differs_names_the_row_and_the_change(client):
 # ---- causes
 
 ANSWERS = (Answer("she", (" she",)), Answer("he", (" he",)))
+
 MEASURE = Measure(
     tuple(Probe(s, "raw", "", ANSWERS, x) for s, x in zip(SENTENCES[:3], (2.0, -1.0, 0.5), strict=True)), "she", "he"
 )
@@ -221,9 +226,9 @@ def smallest(client, attribution):
     return found
 
 
-def test_causes_replay_the_same_from_nothing_remembered(client, explorer, attribution, smallest, monkeypatch):
+def test_causes_replay_the_same_from_nothing_remembered(client, pair, attribution, smallest, monkeypatch):
     forgotten = []
-    monkeypatch.setattr(explorer, "forget", lambda: forgotten.append(True))
+    monkeypatch.setattr(pair, "forget", lambda: forgotten.append(True))
     for recorded in (attribution, smallest):
         assert ask(client, ReplayCauses(recorded), CausesReplayed) == CausesReplayed(True, None, 0.0)
     assert len(forgotten) == 2

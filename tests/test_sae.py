@@ -6,12 +6,14 @@ import pytest
 import torch
 from tiny import D_MODEL, D_SAE, sae_weights, write_sae
 
-from engine import sae as sae_module
-from engine.errors import EditError, SaeError
-from engine.formats import load_sae
+from engine.loading.formats import load_sae
+from engine.models import sae as sae_module
+from engine.records.errors import EditError, SaeError
 
 ENCODERS = ("standard", "jumprelu")
+
 NORMALISATIONS = ("none", "constant_norm_rescale", "layer_norm")
+
 KINDS = [(e, n, b) for e in ENCODERS for n in NORMALISATIONS for b in (False, True)]
 
 

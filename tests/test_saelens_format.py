@@ -6,9 +6,9 @@ import pytest
 import torch
 from tiny import D_MODEL, D_SAE, sae_config, sae_weights, write_sae
 
-from engine.errors import SaeError
-from engine.formats import load_sae
-from engine.formats.saelens import parse_config
+from engine.loading.formats import load_sae
+from engine.loading.formats.saelens import parse_config
+from engine.records.errors import SaeError
 
 
 def rewrite(folder, **changes):

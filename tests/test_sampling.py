@@ -6,13 +6,14 @@ import numpy as np
 import pytest
 import torch
 
-from engine.client import ask
-from engine.errors import UsageError
+from engine.generation.sampling import Chooser, stops
 from engine.records import Edit, Generate, Generated, Prompt, Sampling
-from engine.requests import check_sampling
-from engine.sampling import Chooser, stops
+from engine.records.errors import UsageError
+from engine.records.texts import check_sampling
+from engine.serving.client import ask
 
 TEXT = "The kettle boils on the beach, because she said"
+
 LOGITS = [2.0, 1.0, 0.5, 0.0, -1.0, -3.0]
 
 
@@ -136,8 +137,8 @@ def test_a_stop_string_ends_a_text_and_stays_in_it(client):
         ("cab", (), False),
     ],
 )
-def test_stops_looks_at_the_end_of_the_text(explorer, text, stop, ends):
-    tokens = explorer.model.tokens
+def test_stops_looks_at_the_end_of_the_text(pair, text, stop, ends):
+    tokens = pair.model.tokens
     ids = tokens.tokenizer(text, add_special_tokens=False)["input_ids"]
     assert stops(tokens, ids, stop) is ends
 
@@ -168,9 +169,9 @@ def test_settings_that_make_no_sense_are_refused(client, settings, samples, word
         generate(client, Sampling(**settings), samples=samples)
 
 
-def test_a_prefill_is_read_as_part_of_the_prompt_and_recorded(client, explorer):
+def test_a_prefill_is_read_as_part_of_the_prompt_and_recorded(client, pair):
     result = generate(client, Sampling(8), prefill="it was")
-    ids = explorer.model.tokens.feed(Prompt(TEXT), "it was").ids
+    ids = pair.model.tokens.feed(Prompt(TEXT), "it was").ids
     assert list(result.prompt.token_ids) == ids and result.prompt.prefill == "it was"
     assert generate(client, Sampling(8)).prompt.prefill == ""
     whole = ask(client, Generate(Prompt(TEXT + " it was"), (), Sampling(8)), Generated)

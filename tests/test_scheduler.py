@@ -24,11 +24,13 @@ from engine.records import (
     Shown,
     TokenStep,
 )
-from engine.scheduler import LONG, PATIENCE_SECONDS, Scheduler
-from engine.wire import Ask, Cancel, SetEdits
+from engine.serving.scheduler import LONG, PATIENCE_SECONDS, Scheduler
+from engine.serving.wire import Ask, Cancel, SetEdits
 
 DONE = Finished(Shown(1, (), (), 0.0))
+
 RANK, PROBES, DOCTOR, LOAD = Rank(PromptSet("x")), RunProbes(()), Doctor(), Load()
+
 GENERATE = Generate(Prompt("a"))
 
 

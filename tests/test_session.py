@@ -9,14 +9,15 @@ import msgspec
 import pytest
 import samples
 
-from engine import export, session
-from engine.autosave import AutosaveStore
-from engine.cli import main
-from engine.errors import SessionError
+from engine.cli.run import main
+from engine.files import export, session
+from engine.files.autosave import AutosaveStore
+from engine.files.session import EditSlot, Session, Workspace
 from engine.records import Prompt, PromptSet, Sampling
-from engine.session import EditSlot, Session, Workspace
+from engine.records.errors import SessionError
 
 RESULTS = (samples.RANKING, samples.GENERATED, samples.PROBES, samples.ATTRIBUTION, samples.MINIMAL_SET)
+
 VERSION_1 = Path(__file__).parent / "golden" / "session_version_1.json"
 
 
@@ -312,11 +313,13 @@ def test_a_session_saved_before_anything_was_loaded(tmp_path, capsys):
     assert main(["export", str(path), "--format", "csv"]) == 2
 
 
-def test_a_text_that_cannot_be_utf8_is_an_error_not_a_crash(path):
-    before = path.read_bytes()
-    with pytest.raises(SessionError, match="surrogates"):
-        session.write(msgspec.structs.replace(session.read(path), created="\ud800"), path)
-    assert path.read_bytes() == before
+def test_a_text_that_cannot_be_utf8_is_written_and_read_again(path):
+    odd = msgspec.structs.replace(session.read(path), created="caf\udce9 \ud800")
+    session.write(odd, path)
+    assert session.read(path) == odd
+    path.write_bytes(path.read_bytes()[:-9])
+    with pytest.raises(SessionError, match="not a session file"):
+        session.read(path)
 
 
 def test_deep_nesting_is_not_a_session():

@@ -1,22 +1,22 @@
 """What the screen looks like. A change that is wanted: pytest tests/test_snapshots.py --snapshot-update."""
 
 import pytest
-from fake_engine import Bench, FakeEngine, loaded_of, replace, small_study
+from fake_engine import LONG, Bench, FakeEngine, loaded_of, painted_when_looked_at, replace, small_study
 from test_app_doctor import SICK
 from textual.widgets import Input, TextArea
 
 import prompts
-from engine import prompt_sets
-from engine.autosave import AutosaveStore
+from engine.files import prompt_sets
+from engine.files.autosave import AutosaveStore
 from engine.records import Doctor, Load
 from tui.app import SaescopeApp
-from tui.opening import Opening
-from tui.screens.branches import Branches
-from tui.screens.causes import CausesScreen
-from tui.screens.dialogs import AskText, Form
-from tui.screens.minimal_set import MinimalSetScreen
-from tui.screens.report import Report
-from tui.screens.sheet import Sheet
+from tui.screens.effects_page import CausesScreen
+from tui.screens.kept_texts import Branches
+from tui.screens.minimal_set_page import MinimalSetScreen
+from tui.services.opening import Opening
+from tui.widgets.dialogs import AskText
+from tui.widgets.forms import Form, Sheet
+from tui.widgets.page import Report
 
 SMALL, MEDIUM, LARGE = (80, 24), (120, 40), (200, 60)
 
@@ -33,18 +33,19 @@ def looks(snap_compare, tmp_path, monkeypatch):
         engine.instead = instead or {}
         study = small_study(prompt_sets.from_file(prompts.load("gender_bias")))
         app = SaescopeApp(Opening(study, lambda: engine, lambda: store))
+        app.NOTIFICATION_TIMEOUT = 1000 * LONG
 
         async def before(pilot):
             bench = Bench(app, pilot, engine, store)
-            await bench.until(lambda: app.main.work.ready)
+            await bench.until(lambda: app.main.context.tasks.ready)
             await bench.settle()
             await go(bench)
-            app.clear_notifications()
-            await bench.settle()
-            await bench.until(lambda: not app.main.sessions._keeping)
+            await bench.no_toasts()
+            await bench.until(lambda: not app.main.context.autosave._keeping)
             await bench.settle()
 
-        return snap_compare(app, terminal_size=size, run_before=before)
+        with painted_when_looked_at():
+            return snap_compare(app, terminal_size=size, run_before=before)
 
     return compare
 
@@ -59,7 +60,6 @@ async def edited(b):
     await read(b)
     await b.press("space", "down", "plus", "p")
     b.study.set_label(103, "nurses")
-    b.main.show_features()
     await b.generated()
 
 
@@ -91,7 +91,7 @@ def test_generated(looks, size):
 
 async def founding(b):
     """The founding study's edit, then a text that parts from one under it at token 5."""
-    b.study.set_prompts(prompt_sets.from_file(prompts.load("founding_5v2")))
+    b.study.prompts.set(prompt_sets.from_file(prompts.load("founding_5v2")))
     b.study.ask_probe(b.study.work.prompts.probes[0])
     b.main.show_study()
     await read(b)
@@ -184,8 +184,10 @@ def test_help(looks, size):
 def test_card(looks, size):
     async def go(b):
         await read(b)
-        b.study.set_label(102, "nurses")
-        b.main.notebook.set_note(102, "Only where somebody is paid.")
+        b.study.history.now = replace(
+            b.study.work, labels={102: "nurses"}
+        )  # not told: the panes behind the page keep their names
+        b.main.context.notebook.set_note(102, "Only where somebody is paid.")
         await b.press("f")
         await b.shows("Fires on")
 

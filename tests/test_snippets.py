@@ -3,6 +3,7 @@
 import ast
 import runpy
 import shlex
+import subprocess
 import warnings
 
 import msgspec
@@ -10,19 +11,24 @@ import pytest
 import samples
 from tiny import write_sae
 
-from engine import cli, feature_lists
-from engine.arguments import parser
-from engine.client import ask
-from engine.local import LocalClient
+from engine.cli import command as cli
+from engine.cli.run import parser
+from engine.files.export.command_line import command_line
+from engine.files.export.nnsight_script import nnsight_snippet
+from engine.loading.demo import feature_lists
 from engine.records import Edit, Generate, Generated, Load, Loaded, Prompt, Sampling
-from engine.snippets import command_line, nnsight_snippet
+from engine.records.words.tokens import safe
+from engine.serving.client import ask
+from engine.serving.local import LocalClient
 
 QUESTION = "Who fed the lab rats, and did she say 'yes'?"
+
 LOADS = [
     Load(),
     Load("some/model", "my sae's folder", "blocks.1.hook_resid_pre", "cuda:1", "float16", 4, "a b.txt"),
     Load(model="-odd", sae="--odder"),
 ]
+
 EVERYTHING = (
     Edit(12, 2.0, "set", "prompt"),
     Edit(3, at="last"),
@@ -33,6 +39,7 @@ EVERYTHING = (
     Edit(10, 0.0, "set"),
     Edit(11, 0.0, "steer", "first-step"),
 )
+
 EDITS = [
     (),
     (Edit(3),),
@@ -41,6 +48,7 @@ EDITS = [
     (Edit(kind="reconstruct"),),
     EVERYTHING,
 ]
+
 SAMPLINGS = [Sampling(), Sampling(1, 0.7, 2**63 - 1, 40, 0.9, 0.05, ("\n", "--x", "a 'b'")), Sampling(seed=-1, top_k=3)]
 
 
@@ -50,12 +58,15 @@ def read_back(command):
     return parser().parse_args(words[1:])
 
 
-@pytest.mark.parametrize("load", LOADS)
-@pytest.mark.parametrize("edits", EDITS)
-@pytest.mark.parametrize("sampling", SAMPLINGS)
-@pytest.mark.parametrize("question", [QUESTION, "-x", "--", '$HOME `ls` \\ "a"\nb;c\u2028é', "4=5"])
-@pytest.mark.parametrize("raw", [False, True])
-def test_the_command_parses_back(load, edits, sampling, question, raw):
+QUESTIONS = [QUESTION, "-x", "--", '$HOME `ls` \\ "a"\nb;c\u2028é', "4=5"]
+
+
+@pytest.mark.parametrize("q", range(len(QUESTIONS)))
+@pytest.mark.parametrize("e", range(len(EDITS)))
+def test_the_command_parses_back(e, q):
+    """Every two values come up together, but not every combination of them all."""
+    edits, question, raw = EDITS[e], QUESTIONS[q], (e // 3 + q) % 2 == 1
+    load, sampling = LOADS[(e + q) % 3], SAMPLINGS[(e + 2 * q) % 3]
     args = read_back(command_line(load, Generate(Prompt(question, "raw" if raw else "chat"), edits, sampling)))
     assert (args.prompt, args.raw, args.compare) == (question, raw, bool(edits))
     assert cli.edits(args) == edits
@@ -64,9 +75,17 @@ def test_the_command_parses_back(load, edits, sampling, question, raw):
     assert Load(**{name: getattr(args, name) for name in Load.__struct_fields__}) == load
 
 
-@pytest.mark.parametrize("edits", EDITS)
+def test_what_a_terminal_would_act_on_is_not_copied_as_it_is_and_comes_out_the_same():
+    question = "it's \x1b]0;x\x07 \\ \x9b2J \u202e\u200b a\u200db \udcff\n\U000e0041 漢字"
+    command = command_line(Load(sae="\x1b[201~"), Generate(Prompt(question)))
+    assert safe(command) == command
+    found = subprocess.run(["bash", "-c", f"printf '%s\\0' {command}"], capture_output=True, check=True).stdout
+    words = found.decode("utf-8", "surrogateescape").split("\0")[:-1]
+    assert words == ["saescope", "generate", "--raw", "--sae", "\x1b[201~", question]
+
+
 @pytest.mark.parametrize("variants", [((Edit(1),),), (EVERYTHING, (Edit(3, 2.0),)), tuple(EDITS[1:])])
-@pytest.mark.parametrize("prefill", ["It is", "--x", "-x"])
+@pytest.mark.parametrize(("edits", "prefill"), zip(EDITS, ["It is", "--x", "-x"] * 2, strict=True))
 def test_prefill_samples_and_variants_parse_back(edits, variants, prefill):
     sampling = Sampling(temperature=0.5)
     request = Generate(Prompt("Who?", "chat"), edits, sampling, prefill=prefill, samples=3, variants=variants)
@@ -99,14 +118,14 @@ KINDS = [
 ]
 
 
-@pytest.fixture(params=KINDS, ids=lambda kind: "-".join(map(str, kind)))
-def opened(request, load, tmp_path):
-    """The tiny model with a SAE of each kind: (load, loaded, explorer)."""
+@pytest.fixture(scope="module", params=KINDS, ids=lambda kind: "-".join(map(str, kind)))
+def opened(request, load, tmp_path_factory):
+    """The tiny model with a SAE of each kind: (number of the kind, load, loaded, engine)."""
     hook, encoder, normalisation, b_dec, old = request.param
-    sae = write_sae(tmp_path / "sae", encoder, normalisation, b_dec, hook=hook, old=old)
+    sae = write_sae(tmp_path_factory.mktemp("sae"), encoder, normalisation, b_dec, hook=hook, old=old)
     load = msgspec.structs.replace(load, sae=str(sae))
     engine = LocalClient()
-    return load, ask(engine, load, Loaded), engine
+    return KINDS.index(request.param), load, ask(engine, load, Loaded), engine
 
 
 def run(script, tmp_path):
@@ -137,13 +156,13 @@ SCRIPTED = {
 }
 
 
-@pytest.mark.parametrize("raw", [False, True])
 @pytest.mark.parametrize("name", SCRIPTED)
-def test_the_script_generates_what_the_engine_does(opened, tmp_path, capsys, name, raw):
-    load, loaded, engine = opened
+def test_the_script_generates_what_the_engine_does(opened, tmp_path, capsys, name):
+    number, load, loaded, engine = opened
+    raw = (list(SCRIPTED).index(name) + number) % 2
     request = Generate(Prompt(QUESTION, "raw" if raw else "chat"), SCRIPTED[name], Sampling(12))
     expected = ask(engine, request, Generated)
-    sink_norm = engine._explorer.reference.sink_norm
+    sink_norm = engine._pair.site.reference.sink_norm
     recorded = msgspec.structs.replace(request, edits=expected.edits)
     found = run(nnsight_snippet(loaded, load, recorded, sink_norm), tmp_path)
     assert found == expected.edited.token_ids
@@ -154,13 +173,13 @@ def test_the_script_generates_what_the_engine_does(opened, tmp_path, capsys, nam
 
 @pytest.mark.parametrize("raw", [False, True])
 def test_the_script_begins_with_the_prefill_and_ends_at_a_stop_string(load, client, tmp_path, raw):
-    loaded = client._explorer.loaded
+    loaded = client._pair.loaded
     request = Generate(Prompt(QUESTION, "raw" if raw else "chat"), (Edit(3, -6.0),), Sampling(12), prefill="She")
     text = ask(client, request, Generated).edited.text
     stop = (text[4:6], "never said")
     request = msgspec.structs.replace(request, sampling=Sampling(12, stop=stop))
     expected = ask(client, request, Generated).edited
-    found = run(nnsight_snippet(loaded, load, request, client._explorer.reference.sink_norm), tmp_path)
+    found = run(nnsight_snippet(loaded, load, request, client._pair.site.reference.sink_norm), tmp_path)
     assert found == expected.token_ids
     assert len(found) < 12
 
@@ -199,8 +218,8 @@ def test_it_is_short_and_python_whatever_goes_in():
 
 def test_the_demo_is_found_through_the_package_and_other_files_where_they_were_named():
     text = script()
-    assert "import engine.demo.model as demo" in text
-    assert "demo.converted_folder(torch.float32)" in text
+    assert "from engine.loading.scripts import demo_model, demo_sae" in text
+    assert "demo_model(torch.float32)" in text
     assert "/home" not in text
     text = script(Load(model="org/model", sae="~/sae"))
     assert "engine" not in text
@@ -214,11 +233,10 @@ def test_the_sink_mask_is_there_where_its_norm_is_known():
 
 
 @pytest.mark.demo
-def test_on_the_demo_too(tmp_path):
-    engine, load = LocalClient(), Load(dtype="float32", device="cpu")
-    loaded = ask(engine, load, Loaded)
+def test_on_the_demo_too(demo, tmp_path):
+    load = Load(dtype="float32", device="cpu")
     edits = tuple(Edit(feature) for feature in feature_lists.read("gender"))
     request = Generate(Prompt(QUESTION, "chat"), edits, Sampling(12))
-    expected = ask(engine, request, Generated)
-    assert run(nnsight_snippet(loaded, load, request), tmp_path) == expected.edited.token_ids
+    expected = ask(demo, request, Generated)
+    assert run(nnsight_snippet(demo._pair.loaded, load, request), tmp_path) == expected.edited.token_ids
     assert expected.edited.token_ids != expected.baseline.token_ids

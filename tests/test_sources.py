@@ -8,15 +8,17 @@ import torch
 from hub_cache import files_in, write_cached
 from tiny import write_sae
 
-from engine.demo.model import finish
-from engine.errors import SaeError
-from engine.formats import load_sae
-from engine.sources import registry
-from engine.sources import saes as sources
-from engine.sources.saes import files_of_sae, locate, saes_in
+from engine.loading import find_sae as sources
+from engine.loading import registry
+from engine.loading.demo.model import finish
+from engine.loading.find_sae import files_of_sae, locate, saes_in
+from engine.loading.formats import load_sae
+from engine.records.errors import SaeError
 
 CPU = torch.device("cpu")
+
 FOUNDING = "JoshEngels/Mistral-7B-Residual-Stream-SAEs"
+
 with_registry = pytest.mark.skipif(registry.registry_file() is None, reason="SAELens is not installed")
 
 
@@ -193,7 +195,7 @@ def test_a_wrong_id_lists_the_closest_and_a_kind_not_read_is_refused():
 @with_registry
 def test_the_registry_is_read_without_importing_saelens():
     code = (
-        "import sys; from engine.sources import registry;"
+        "import sys; from engine.loading import registry;"
         "assert registry.by_release('gpt2-small-res-jb/blocks.8.hook_resid_pre');"
         "print('sae_lens' in sys.modules, 'torch' in sys.modules)"
     )

@@ -15,19 +15,23 @@ from recorded import record
 from test_edits import active_features
 from tiny import make_tokenizer, write_sae
 
-from engine import steps as steps_module
-from engine.client import ask
-from engine.demo.model import finish
-from engine.edits import ResidualEditor
-from engine.hooks import resolve_hook
-from engine.local import LocalClient
-from engine.model import load_model
+from engine.generation import steps as steps_module
+from engine.generation.decoding import Text
+from engine.generation.edits import ResidualEditor, make_editor
+from engine.generation.generate import KeptSteps, generate
+from engine.generation.steps import Steps, Watch, room_for
+from engine.loading.demo.model import finish
+from engine.loading.load_model import load_model
+from engine.models.hooks import resolve_hook
+from engine.models.sae import SparseAutoencoder
 from engine.records import NO_FEATURE, Edit, Generate, Load, Loaded, Prompt, Sampling
-from engine.sae import SparseAutoencoder
-from engine.steps import Steps, Watch, room_for
+from engine.serving.client import ask
+from engine.serving.local import LocalClient
 
 TEXT = "Seven ferries left at dawn, because"
+
 CPU = torch.device("cpu")
+
 KINDS = [
     ("standard", "none"),
     ("jumprelu", "constant_norm_rescale"),
@@ -66,7 +70,7 @@ def pair(load, tmp_path, encoder, normalisation):
     ask(
         engine, Load(model=load.model, sae=str(folder), reference=load.reference, dtype="float32", device="cpu"), Loaded
     )
-    return engine._explorer
+    return engine._pair
 
 
 def every_kind(explorer):
@@ -99,7 +103,7 @@ def test_steps_equal_the_models_own_pass_in_every_family(name, tmp_path, explore
     """The prompt is longer than a sliding window, and so is what follows it."""
     model = load_model(str(families.write_family(name, tmp_path)), name, CPU, torch.float32)
     hook = resolve_hook(model.module, "blocks.1.hook_resid_pre")
-    editor = ResidualEditor(model, explorer.sae, hook, explorer.reference, [(), ()])
+    editor = ResidualEditor(model, explorer.site.sae, hook, explorer.site.reference, [(), ()])
     steps = Steps(model, editor, 64)
     assert steps.static
     ids = torch.randint(5, 200, (1, 3 * families.WINDOW), generator=torch.Generator().manual_seed(0))
@@ -114,7 +118,7 @@ def test_steps_equal_the_models_own_pass_in_every_family(name, tmp_path, explore
 
 
 def test_a_prompt_of_one_token_and_rows_that_part(explorer):
-    steps = Steps(explorer.model, explorer.editor([(), ()]), 16)
+    steps = Steps(explorer.model, make_editor(explorer, [(), ()]), 16)
     rows = [[7, 30, 41, 50], [7, 99, 12, 13]]
     steps.prompt([7])
     for step in torch.tensor(rows).T[1:]:
@@ -129,13 +133,13 @@ def test_a_prompt_of_one_token_and_rows_that_part(explorer):
 def test_rows_under_the_same_edits_read_a_prompt_once(explorer, kind, static, monkeypatch):
     """Which of the lists a row's edits are must follow, in every kind of edit."""
     if not static:
-        monkeypatch.setattr("engine.static_cache.FAMILIES", {})
+        monkeypatch.setattr("engine.generation.kv_cache.FAMILIES", {})
     edits = every_kind(explorer)[kind]
     lists = [(), edits, (), (Edit(3, -2.0),), edits]
     ids = explorer.model.tokens.feed(Prompt(TEXT)).ids
     found, expected = [], []
     for into, like in ((found, [0, 1, 0, 3, 1]), (expected, None)):
-        steps = Steps(explorer.model, explorer.editor(lists), 64)
+        steps = Steps(explorer.model, make_editor(explorer, lists), 64)
         into.append(steps.prompt(ids, like))
         into.append(steps.step(torch.tensor([9] * 5)))
     for own, other in zip(found, expected, strict=True):
@@ -148,15 +152,15 @@ def test_rows_under_the_same_edits_read_a_prompt_once(explorer, kind, static, mo
     "edits", [(Edit(NO_FEATURE, kind="reconstruct", at="first-step"),), (Edit(5, 3.0, "steer", "last"),)]
 )
 def test_a_prompt_of_one_token_is_edited_as_a_prompt(explorer, edits):
-    one, two = (Steps(explorer.model, explorer.editor([edits]), 16) for _ in range(2))
+    one, two = (Steps(explorer.model, make_editor(explorer, [edits]), 16) for _ in range(2))
     found = one.prompt([7]).logits_BV
     assert not torch.allclose(found, two.prompt([7, 8]).logits_BV)
-    plain = Steps(explorer.model, explorer.editor([()]), 16).prompt([7]).logits_BV
+    plain = Steps(explorer.model, make_editor(explorer, [()]), 16).prompt([7]).logits_BV
     assert not torch.allclose(found, plain)
 
 
 def test_going_back_forgets_what_came_after(explorer):
-    steps = Steps(explorer.model, explorer.editor([()]), 32)
+    steps = Steps(explorer.model, make_editor(explorer, [()]), 32)
     steps.prompt([7, 8, 9])
     first = [steps.step(torch.tensor([token])).logits_BV.clone() for token in (10, 11, 12)]
     assert steps.rewind(4)  # behind the first of them
@@ -168,7 +172,7 @@ def test_going_back_forgets_what_came_after(explorer):
 
 def test_nothing_is_left_of_keys_that_were_taken_back(explorer):
     """A mask gives them no weight, and no weight times NaN is NaN."""
-    steps = Steps(explorer.model, explorer.editor([()]), 32)
+    steps = Steps(explorer.model, make_editor(explorer, [()]), 32)
     clean = steps.prompt([7, 8, 9]).logits_BV.clone()
     after = steps.step(torch.tensor([10])).logits_BV.clone()
     for back in (lambda: steps.rewind(3), lambda: steps.prompt([7, 8, 9]), lambda: steps.prompt([7])):
@@ -196,7 +200,7 @@ def test_a_family_whose_layers_are_not_all_attention_generates(tmp_path, explore
     tokenizer.save_pretrained(tmp_path)
     model = load_model(str(tmp_path), "lfm2", CPU, torch.float32)
     hook = resolve_hook(model.module, "model.layers.1")
-    steps = Steps(model, ResidualEditor(model, explorer.sae, hook, explorer.reference, [(), (), ()]), 32)
+    steps = Steps(model, ResidualEditor(model, explorer.site.sae, hook, explorer.site.reference, [(), (), ()]), 32)
     assert not steps.static
     ids = [7, 30, 41, 50, 9, 12]
     steps.prompt(ids[:4], [0, 1, 0])
@@ -213,13 +217,13 @@ def test_room_comes_in_few_sizes():
 
 def test_a_model_of_an_unknown_family_runs_without_static_keys(explorer, monkeypatch):
     expected = toggled(explorer, every_kind(explorer), 12)
-    monkeypatch.setattr("engine.static_cache.FAMILIES", {})
-    explorer._steps.clear()
+    monkeypatch.setattr("engine.generation.kv_cache.FAMILIES", {})
+    explorer.drop(KeptSteps)
     found = toggled(explorer, every_kind(explorer), 12)
-    assert not explorer._text.steps.static and not explorer._text.steps.rewind(3)
+    assert not explorer.kept(Text).steps.static and not explorer.kept(Text).steps.rewind(3)
     assert found.edited.token_ids == expected.edited.token_ids
     assert found.edited.logprobs == pytest.approx(expected.edited.logprobs, abs=1e-4)
-    explorer._steps.clear()
+    explorer.drop(KeptSteps)
 
 
 # ---- captured
@@ -232,10 +236,10 @@ def test_a_captured_step_follows_every_kind_of_edit_bit_for_bit(
     explorer = pair(load, tmp_path, encoder, normalisation)
     found = toggled(explorer, every_kind(explorer))
     assert captured == [15, 4, 4, 16]  # anew where directions come, and where generated tokens are reconstructed
-    explorer._steps.clear()
+    explorer.drop(KeptSteps)
     monkeypatch.setattr(steps_module, "CAPTURE_AFTER", {})
     expected = toggled(explorer, every_kind(explorer))
-    assert explorer._text.steps._captured is None
+    assert explorer.kept(Text).steps._captured is None
     assert len(set(expected.edited.token_ids)) > 10
     for field in ("baseline", "edited", "kl", "more", "schedule", "positions", "inactive_positions"):
         assert getattr(found, field) == getattr(expected, field), field
@@ -251,13 +255,13 @@ def test_toggling_captures_nothing_anew(load, tmp_path, captured):
 
 
 def test_on_a_cpu_a_short_text_is_not_captured(explorer):
-    explorer._steps.clear()
+    explorer.drop(KeptSteps)
     text = Generate(Prompt(TEXT), (), Sampling(steps_module.CAPTURE_AFTER["cpu"]))
-    finish(explorer.generate(text))
-    assert explorer._text.steps._captured is None
-    finish(explorer.generate(text))  # but two of them are
-    assert explorer._text.steps._captured is not None
-    explorer._steps.clear()
+    finish(generate(explorer, text))
+    assert explorer.kept(Text).steps._captured is None
+    finish(generate(explorer, text))  # but two of them are
+    assert explorer.kept(Text).steps._captured is not None
+    explorer.drop(KeptSteps)
 
 
 @pytest.mark.parametrize(("encoder", "normalisation"), KINDS)
@@ -265,7 +269,7 @@ def test_no_step_reads_data(load, tmp_path, encoder, normalisation):
     """What brings numbers to Python cannot be captured."""
     explorer = pair(load, tmp_path, encoder, normalisation)
     for edits in every_kind(explorer):
-        steps = Steps(explorer.model, explorer.editor([(), edits]), 32)
+        steps = Steps(explorer.model, make_editor(explorer, [(), edits]), 32)
         steps.prompt([0, 7, 8])
         with Watch() as watch, torch.inference_mode():
             steps._body()
@@ -275,7 +279,7 @@ def test_no_step_reads_data(load, tmp_path, encoder, normalisation):
 def test_the_inputs_of_a_step_stay_where_they_are(load, tmp_path):
     explorer = pair(load, tmp_path, "jumprelu", "none")
     lists = [edits for edits in every_kind(explorer) if not any(e.kind in ("project", "reconstruct") for e in edits)]
-    steps = Steps(explorer.model, explorer.editor([(), lists[0]]), 32)
+    steps = Steps(explorer.model, make_editor(explorer, [(), lists[0]]), 32)
     steps.prompt([0, 7, 8])
     places = None
     for edits in lists:
@@ -301,7 +305,7 @@ READERS = {
 def test_a_step_that_reads_data_runs_the_plain_way(load, tmp_path, captured, reads):
     explorer = pair(load, tmp_path, "jumprelu", "none")
     expected = toggled(explorer, [(), ()], 12)
-    explorer._steps.clear()
+    explorer.drop(KeptSteps)
     captured.clear()
     layer = explorer.model.bare.get_submodule("model.layers.0")
     handle = layer.register_forward_hook(lambda module, args, out: READERS[reads](out))
@@ -323,10 +327,22 @@ def test_a_capture_that_fails_or_differs_is_not_used(load, tmp_path, at_once, mo
 
     monkeypatch.setattr(steps_module, "trace", broken)
     found = toggled(explorer, every_kind(explorer)[:3], 12)
-    assert explorer._text.steps._captured is None
-    explorer._steps.clear()
+    assert explorer.kept(Text).steps._captured is None
+    explorer.drop(KeptSteps)
     monkeypatch.setattr(steps_module, "CAPTURE_AFTER", {})
     assert toggled(explorer, every_kind(explorer)[:3], 12).edited == found.edited
+
+
+def test_a_torch_without_torchscript_decodes_the_plain_way(load, tmp_path, at_once, monkeypatch):
+    explorer = pair(load, tmp_path, "jumprelu", "none")
+    expected = toggled(explorer, every_kind(explorer)[:3], 12)
+    assert explorer.kept(Text).steps._captured is not None
+    explorer.drop(KeptSteps)
+    for name in ("trace", "script", "optimized_execution"):
+        monkeypatch.delattr(torch.jit, name)
+    found = toggled(explorer, every_kind(explorer)[:3], 12)
+    assert explorer.kept(Text).steps._captured is None
+    assert (found.baseline, found.edited) == (expected.baseline, expected.edited)
 
 
 @pytest.mark.parametrize("encoder", ["jumprelu", "topk"])
@@ -334,12 +350,12 @@ def test_a_trace_holds_neither_keys_nor_weights(load, tmp_path, encoder, at_once
     """torch keeps the constants of a trace for ever."""
     explorer = pair(load, tmp_path, encoder, "none")
     toggled(explorer, [*every_kind(explorer)[:2], (Edit(NO_FEATURE, kind="reconstruct"),)], 16)
-    steps = explorer._text.steps
+    steps = explorer.kept(Text).steps
     assert steps._captured is not None
     tensors = SimpleNamespace(
         keys=steps._cache.layers[0].keys,
         weight=explorer.model.module.lm_head.weight,
-        sae=explorer.sae.w_enc_DF,
+        sae=explorer.site.sae.w_enc_DF,
         slots=steps.editor.tensors[0],
     )
     alive = {name: weakref.ref(tensor) for name, tensor in vars(tensors).items()}
@@ -353,4 +369,4 @@ def test_the_bare_model_shares_its_weights_and_has_no_wrappers(explorer):
     for (name, own), (_, shared) in zip(explorer.model.module.named_parameters(), bare.named_parameters(), strict=True):
         assert own.data_ptr() == shared.data_ptr(), name
     assert all("forward" not in vars(module) for module in bare.modules())
-    assert isinstance(explorer.sae, SparseAutoencoder)
+    assert isinstance(explorer.site.sae, SparseAutoencoder)

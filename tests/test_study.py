@@ -4,15 +4,18 @@ import msgspec
 import pytest
 import samples
 
-from engine import session as sessions
+from engine.files import session as sessions
+from engine.files.session import EditSlot
 from engine.records import NO_FEATURE, Edit, EditsFrom, Load, Probe, Prompt, PromptSet, Sampling
-from engine.session import EditSlot
-from tui.changes import UNDO_STEPS
-from tui.strengths import PLACES, STEPS, variants
-from tui.study import Study, start_workspace, workspace_of
+from tui.state.edits import POSITIONS, STEPS, variants
+from tui.state.history import UNDO_STEPS
+from tui.state.study import Study, start_workspace, workspace_of
+from tui.state.topics import Topic
 
 replace = msgspec.structs.replace
+
 ONE, TWO, THREE = Prompt("one"), Prompt("two"), Prompt("three")
+
 SET = PromptSet("s", (ONE, TWO), (THREE,), (samples.PROBE,))
 
 
@@ -41,89 +44,89 @@ def test_a_prompt_set_is_what_one_starts_with():
 
 
 def test_prompts_are_typed_over_and_added_as_the_others_are_fed(study):
-    assert study.put_prompt("positive", 1, "TWO") == 1
+    assert study.prompts.put("positive", 1, "TWO") == 1
     assert study.work.prompts.positive == (ONE, Prompt("TWO"))
-    study.switch_format()
-    assert study.put_prompt("negative", None, "four") == 1
+    study.prompts.switch_format()
+    assert study.prompts.put("negative", None, "four") == 1
     assert study.work.prompts.negative == (Prompt("three", "chat"), Prompt("four", "chat"))
-    assert study.put_prompt("positive", 0, "uno") == 0
+    assert study.prompts.put("positive", 0, "uno") == 0
     assert study.work.prompts.positive == (Prompt("uno", "chat"), Prompt("TWO", "chat"))
 
 
 def test_typing_over_keeps_what_else_a_prompt_says():
     study = Study(Load(), start_workspace(PromptSet("s", (ONE,), (Prompt("x", "chat", breaks="men"),))))
-    study.put_prompt("negative", 0, "y")
+    study.prompts.put("negative", 0, "y")
     assert study.work.prompts.negative == (Prompt("y", "chat", breaks="men"),)
 
 
 def test_undo_takes_back_one_change_of_prompts_at_a_time(study):
-    study.put_prompt("positive", None, "four")
-    study.delete_entry("negative", 0)
-    study.put_probe(0, Probe("other"))
+    study.prompts.put("positive", None, "four")
+    study.prompts.delete("negative", 0)
+    study.prompts.put_probe(0, Probe("other"))
     assert study.work.prompts.negative == () and study.work.prompts.probes == (Probe("other"),)
-    assert study.undo() and study.work.prompts.probes == (samples.PROBE,)
-    assert study.undo() and study.work.prompts.negative == (THREE,)
-    assert study.undo() and study.work.prompts == SET
+    assert study.history.undo() and study.work.prompts.probes == (samples.PROBE,)
+    assert study.history.undo() and study.work.prompts.negative == (THREE,)
+    assert study.history.undo() and study.work.prompts == SET
     version = study.version
-    assert not study.undo() and study.version == version
+    assert not study.history.undo() and study.version == version
 
 
 def test_undo_leaves_everything_else_alone(study):
-    study.toggle_edit(7)
-    study.put_prompt("positive", None, "four")
+    study.edits.toggle(7)
+    study.prompts.put("positive", None, "four")
     study.set_question("new")
-    assert study.undo()
-    assert study.work.prompts == SET and study.edits() == (Edit(7),) and study.work.question == "new"
+    assert study.history.undo()
+    assert study.work.prompts == SET and study.edits.on() == (Edit(7),) and study.work.question == "new"
 
 
 def test_no_change_is_no_step_of_undo(study):
-    study.put_prompt("positive", 0, "one")
-    assert study.version == 0 and not study.undo()
+    study.prompts.put("positive", 0, "one")
+    assert study.version == 0 and not study.history.undo()
 
 
 def test_undo_goes_back_at_least_a_hundred_steps(study):
     for number in range(UNDO_STEPS + 20):
-        study.put_prompt("positive", 0, f"text {number}")
+        study.prompts.put("positive", 0, f"text {number}")
     steps = 0
-    while study.undo():
+    while study.history.undo():
         steps += 1
     assert steps in (UNDO_STEPS, UNDO_STEPS + 1)
     assert study.work.prompts.positive[0].text == f"text {UNDO_STEPS + 20 - 1 - steps}"
 
 
 def test_a_prompt_moves_to_the_end_of_the_other_set_and_back(study):
-    study.move_prompt("positive", 0)
+    study.prompts.move("positive", 0)
     assert study.work.prompts.positive == (TWO,) and study.work.prompts.negative == (THREE, ONE)
-    study.move_prompt("negative", 1)
+    study.prompts.move("negative", 1)
     assert study.work.prompts.positive == (TWO, ONE) and study.work.prompts.negative == (THREE,)
-    assert study.undo() and study.undo() and study.work.prompts == SET
+    assert study.history.undo() and study.history.undo() and study.work.prompts == SET
 
 
 def test_adding_prompts_leaves_out_what_is_there(study):
     probes = [Probe(" Which gender? "), Probe("Who?")]
-    count = study.add_prompts([Prompt(" one "), Prompt("new")], [Prompt("two"), Prompt("other")], probes)
+    count = study.prompts.add([Prompt(" one "), Prompt("new")], [Prompt("two"), Prompt("other")], probes)
     now = study.work.prompts
     assert count == 3
     assert now.positive == (ONE, TWO, Prompt("new")) and now.negative == (THREE, Prompt("other"))
     assert now.probes == (samples.PROBE, Probe("Who?"))
-    assert study.undo() and study.work.prompts == SET
+    assert study.history.undo() and study.work.prompts == SET
     version = study.version
-    assert study.add_prompts([ONE], [THREE], [samples.PROBE]) == 0 and study.version == version
+    assert study.prompts.add([ONE], [THREE], [samples.PROBE]) == 0 and study.version == version
 
 
 def test_adding_leaves_out_what_the_file_has_twice(study):
-    assert study.add_prompts([Prompt("new"), Prompt("new ")], [Prompt("new")], []) == 1
+    assert study.prompts.add([Prompt("new"), Prompt("new ")], [Prompt("new")], []) == 1
     assert study.work.prompts.positive == (ONE, TWO, Prompt("new"))
 
 
 def test_the_format_of_all_prompts_is_switched_at_once(study):
-    assert study.format() == "raw"
-    assert study.switch_format() == "chat"
+    assert study.prompts.format() == "raw"
+    assert study.prompts.switch_format() == "chat"
     now = study.work.prompts
     assert {p.format for p in (*now.positive, *now.negative)} == {"chat"}
     assert now.probes == SET.probes
-    assert study.switch_format() == "raw" and study.work.prompts == SET
-    assert Study(Load(), start_workspace(PromptSet("empty"))).format() == "raw"
+    assert study.prompts.switch_format() == "raw" and study.work.prompts == SET
+    assert Study(Load(), start_workspace(PromptSet("empty"))).prompts.format() == "raw"
 
 
 # ---- the question
@@ -162,32 +165,32 @@ def test_pins_and_labels(study):
 
 
 def test_an_edit_is_switched_and_keeps_its_strength_and_place(study):
-    study.toggle_edit(7)
-    study.toggle_edit(8)
-    assert study.edits() == (Edit(7), Edit(8))
-    study.step_edit(7, 1)
-    assert study.slot(7) == EditSlot(7, 0.125)
-    study.toggle_edit(7)
-    assert study.edits() == (Edit(8),) and study.slot(7) == EditSlot(7, 0.125, on=False)
-    study.toggle_edit(7)
-    assert study.edits() == (Edit(7, 0.125), Edit(8))
-    study.remove_edit(7)
-    assert study.work.edits == (EditSlot(8),) and study.slot(7) is None
+    study.edits.toggle(7)
+    study.edits.toggle(8)
+    assert study.edits.on() == (Edit(7), Edit(8))
+    study.edits.step(7, 1)
+    assert study.edits.slot(7) == EditSlot(7, 0.125)
+    study.edits.toggle(7)
+    assert study.edits.on() == (Edit(8),) and study.edits.slot(7) == EditSlot(7, 0.125, on=False)
+    study.edits.toggle(7)
+    assert study.edits.on() == (Edit(7, 0.125), Edit(8))
+    study.edits.remove(7)
+    assert study.work.edits == (EditSlot(8),) and study.edits.slot(7) is None
 
 
 @pytest.mark.parametrize("kind", ["scale", "set", "steer", "project"])
 def test_strength_goes_along_the_steps_of_its_kind_to_both_ends(study, kind):
     steps = STEPS[kind]
-    study.put_edits((Edit(7, steps[-1], kind),))
-    study.step_edit(7, 1)
-    assert study.slot(7).strength == steps[-1]
+    study.edits.put((Edit(7, steps[-1], kind),))
+    study.edits.step(7, 1)
+    assert study.edits.slot(7).strength == steps[-1]
     seen = []
-    while study.slot(7).strength != steps[0]:
-        study.step_edit(7, -1)
-        seen.append(study.slot(7).strength)
+    while study.edits.slot(7).strength != steps[0]:
+        study.edits.step(7, -1)
+        seen.append(study.edits.slot(7).strength)
     assert seen == list(reversed(steps[:-1]))
-    study.step_edit(7, -1)
-    assert study.slot(7) == EditSlot(7, steps[0], kind)
+    study.edits.step(7, -1)
+    assert study.edits.slot(7) == EditSlot(7, steps[0], kind)
 
 
 def test_steps_reach_what_changes_nothing_and_what_removes():
@@ -198,75 +201,75 @@ def test_steps_reach_what_changes_nothing_and_what_removes():
 
 
 def test_a_new_edit_steps_from_where_nothing_changes(study):
-    study.step_edit(7, 1)
-    study.step_edit(9, -1)
+    study.edits.step(7, 1)
+    study.edits.step(9, -1)
     assert study.work.edits == (EditSlot(7, 1.5), EditSlot(9, 0.75))
 
 
 def test_a_strength_in_between_goes_on_from_the_nearest():
     study = Study(Load(), start_workspace(SET, (Edit(1, 0.7), Edit(2, 100.0), Edit(3, -7.0))))
     for feature, steps, scale in ((1, 1, 1.0), (2, -1, 3.0), (3, 1, -0.5)):
-        study.step_edit(feature, steps)
-        assert study.slot(feature).strength == scale
+        study.edits.step(feature, steps)
+        assert study.edits.slot(feature).strength == scale
 
 
 def test_another_strength_drops_what_the_old_one_came_to(study):
-    study.put_edits((Edit(7, 5.0, "set", absolute=50.0),))
-    study.step_edit(7, 1)  # there is no stronger one
-    assert study.slot(7).absolute == 50.0
-    study.step_edit(7, -1)
-    assert study.edits() == (Edit(7, 3.0, "set"),)
+    study.edits.put((Edit(7, 5.0, "set", absolute=50.0),))
+    study.edits.step(7, 1)  # there is no stronger one
+    assert study.edits.slot(7).absolute == 50.0
+    study.edits.step(7, -1)
+    assert study.edits.on() == (Edit(7, 3.0, "set"),)
 
 
 def test_an_edit_goes_round_all_places(study):
-    study.move_edit(7)
+    study.edits.move(7)
     assert study.work.edits == ()  # there is none
-    study.put_edits((Edit(7, 2.0, "set", absolute=20.0),))
+    study.edits.put((Edit(7, 2.0, "set", absolute=20.0),))
     seen = []
-    for _ in PLACES:
-        seen.append(study.slot(7).at)
-        study.move_edit(7)
-    assert tuple(seen) == PLACES and study.edits() == (Edit(7, 2.0, "set", absolute=20.0),)
+    for _ in POSITIONS:
+        seen.append(study.edits.slot(7).at)
+        study.edits.move(7)
+    assert tuple(seen) == POSITIONS and study.edits.on() == (Edit(7, 2.0, "set", absolute=20.0),)
 
 
 def test_the_reconstruction_is_an_edit_like_others(study):
-    study.toggle_edit(7)
-    study.toggle_reconstruction()
-    assert study.edits() == (Edit(7), Edit(kind="reconstruct"))
-    study.toggle_reconstruction()
-    assert study.edits() == (Edit(7),) and not study.slot(NO_FEATURE).on
-    study.toggle_edit(NO_FEATURE)
-    study.step_edit(NO_FEATURE, 1)
-    assert study.edits() == (Edit(7), Edit(kind="reconstruct"))
-    study.remove_edit(NO_FEATURE)
+    study.edits.toggle(7)
+    study.edits.toggle_reconstruction()
+    assert study.edits.on() == (Edit(7), Edit(kind="reconstruct"))
+    study.edits.toggle_reconstruction()
+    assert study.edits.on() == (Edit(7),) and not study.edits.slot(NO_FEATURE).on
+    study.edits.toggle(NO_FEATURE)
+    study.edits.step(NO_FEATURE, 1)
+    assert study.edits.on() == (Edit(7), Edit(kind="reconstruct"))
+    study.edits.remove(NO_FEATURE)
     assert study.work.edits == (EditSlot(7),)
 
 
 def test_edits_are_put_in_one_step_of_undo(study):
-    study.add_edits([1, 2])
-    study.toggle_edit(2)
-    study.put_edits((Edit(2, 0.5, at="prompt"), Edit(kind="reconstruct")))
-    assert study.edits() == (Edit(1), Edit(2, 0.5, at="prompt"), Edit(kind="reconstruct"))
-    assert study.undo() and study.work.edits == (EditSlot(1), EditSlot(2, on=False))
+    study.edits.ablate([1, 2])
+    study.edits.toggle(2)
+    study.edits.put((Edit(2, 0.5, at="prompt"), Edit(kind="reconstruct")))
+    assert study.edits.on() == (Edit(1), Edit(2, 0.5, at="prompt"), Edit(kind="reconstruct"))
+    assert study.history.undo() and study.work.edits == (EditSlot(1), EditSlot(2, on=False))
 
 
 @pytest.mark.parametrize(
     "add",
     [
-        lambda study: study.toggle_edit(1),
-        lambda study: study.step_edit(1, 1),
-        lambda study: study.toggle_reconstruction(),
+        lambda study: study.edits.toggle(1),
+        lambda study: study.edits.step(1, 1),
+        lambda study: study.edits.toggle_reconstruction(),
     ],
 )
 def test_an_edit_new_to_the_list_is_a_step_of_undo(study, add):
-    study.add_edits([5])
-    study.clear_edits()
+    study.edits.ablate([5])
+    study.edits.clear()
     add(study)
     add(study)  # what it does to one in the list is none
-    study.move_edit(1)
+    study.edits.move(1)
     assert len(study.work.edits) == 1
-    assert study.undo() and study.work.edits == ()
-    assert study.undo() and study.work.edits == (EditSlot(5),)
+    assert study.history.undo() and study.work.edits == ()
+    assert study.history.undo() and study.work.edits == (EditSlot(5),)
 
 
 def test_variants_have_one_edit_at_several_strengths():
@@ -277,25 +280,25 @@ def test_variants_have_one_edit_at_several_strengths():
 
 
 def test_stepping_switches_an_edit_on(study):
-    study.toggle_edit(7)
-    study.toggle_edit(7)
-    study.step_edit(7, 1)
-    assert study.edits() == (Edit(7, 0.125),)
+    study.edits.toggle(7)
+    study.edits.toggle(7)
+    study.edits.step(7, 1)
+    assert study.edits.on() == (Edit(7, 0.125),)
 
 
 def test_all_edits_at_once(study):
-    study.add_edits([1, 2, 3])
-    study.toggle_edit(2)
-    study.switch_all_edits()  # any on: all off
-    assert study.edits() == () and [s.feature for s in study.work.edits] == [1, 2, 3]
-    study.switch_all_edits()
-    assert study.edits() == (Edit(1), Edit(2), Edit(3))
+    study.edits.ablate([1, 2, 3])
+    study.edits.toggle(2)
+    study.edits.switch_all()  # any on: all off
+    assert study.edits.on() == () and [s.feature for s in study.work.edits] == [1, 2, 3]
+    study.edits.switch_all()
+    assert study.edits.on() == (Edit(1), Edit(2), Edit(3))
 
 
 def test_a_list_of_edits_keeps_the_strength_of_those_there(study):
-    study.step_edit(2, 1)
-    study.toggle_edit(2)
-    study.add_edits([1, 2])
+    study.edits.step(2, 1)
+    study.edits.toggle(2)
+    study.edits.ablate([1, 2])
     assert study.work.edits == (EditSlot(2, 1.5), EditSlot(1))
 
 
@@ -308,7 +311,7 @@ def test_a_ranking_of_the_same_prompts_replaces_the_last(study):
     again = replace(first, by="t")
     study.add(again)
     assert study.results.rankings == (again,) and study.ranking() == again
-    study.put_prompt("positive", None, "four")
+    study.prompts.put("positive", None, "four")
     other = of_prompts(study)
     study.add(other)
     assert study.results.rankings == (again, other)
@@ -328,19 +331,19 @@ def test_a_ranking_is_stale_once_the_prompts_are_others(study):
     assert not study.ranking_is_stale() and study.ranking() is None
     study.add(of_prompts(study))
     assert not study.ranking_is_stale()
-    study.put_probe(None, Probe("q"))
+    study.prompts.put_probe(None, Probe("q"))
     assert not study.ranking_is_stale()  # probes are not ranked
     changes = (
-        lambda: study.put_prompt("positive", 0, "uno"),
-        lambda: study.delete_entry("negative", 0),
-        lambda: study.switch_format(),
-        lambda: study.put_prompt("negative", None, "x"),
-        lambda: study.move_prompt("positive", 1),  # the same texts in the same order, the border moved
+        lambda: study.prompts.put("positive", 0, "uno"),
+        lambda: study.prompts.delete("negative", 0),
+        lambda: study.prompts.switch_format(),
+        lambda: study.prompts.put("negative", None, "x"),
+        lambda: study.prompts.move("positive", 1),  # the same texts in the same order, the border moved
     )
     for change in changes:
         change()
         assert study.ranking_is_stale()
-        assert study.undo() and not study.ranking_is_stale()
+        assert study.history.undo() and not study.ranking_is_stale()
 
 
 # ---- sessions
@@ -352,7 +355,7 @@ def test_there_and_back_through_a_session_file(study, tmp_path):
     study.add(samples.GENERATED)
     study.toggle_pin(3)
     study.set_label(3, "x")
-    study.step_edit(3, 1)
+    study.edits.step(3, 1)
     study.choose_feature(3)
     path = tmp_path / "a.saescope.json"
     sessions.write(study.session(), path)
@@ -368,11 +371,11 @@ def test_a_session_of_the_command_line_gets_a_workspace():
     session = sessions.add(session, samples.RANKING, SET)
     assert workspace_of(session) == start_workspace(SET)
     session = sessions.add(session, samples.PROBES)
-    assert Study.from_session(session).edits() == samples.EDITS
+    assert Study.from_session(session).edits.on() == samples.EDITS
     session = sessions.add(session, samples.GENERATED)
     study = Study.from_session(session)
     assert study.question() == Prompt(samples.NEGATIVE.text, "chat")
-    assert study.edits() == samples.EDITS and study.work.sampling == samples.GENERATED.sampling
+    assert study.edits.on() == samples.EDITS and study.work.sampling == samples.GENERATED.sampling
     assert study.work.prefill == "" and study.work.samples == 1
     last = (Edit(9, 1.0, "steer", absolute=3.0),)
     more = replace(
@@ -382,7 +385,7 @@ def test_a_session_of_the_command_line_gets_a_workspace():
         more=samples.ARMS.more,
     )
     study = Study.from_session(sessions.add(session, more))
-    assert study.edits() == last and study.work.prefill == "So" and study.work.samples == 2
+    assert study.edits.on() == last and study.work.prefill == "So" and study.work.samples == 2
     assert study.recorded_edits() == (*samples.EDITS, *samples.EDITS, *last)
     assert Study.from_session(sessions.new(Load())).work.prompts == PromptSet("new")
 
@@ -397,32 +400,37 @@ def test_what_is_worth_being_kept(study):
     assert Study.from_session(sessions.new(Load())).is_empty
 
 
-def test_every_change_raises_the_version(study):
+def test_every_change_raises_the_version_and_is_told(study):
+    prompts, question, edits = Topic.PROMPTS, Topic.QUESTION, Topic.EDITS
     changes = (
-        lambda: study.put_prompt("positive", None, "x"),
-        lambda: study.undo(),
-        lambda: study.put_probe(None, Probe("q")),
-        lambda: study.ask_probe(Probe("q")),
-        lambda: study.set_question("other"),
-        lambda: study.set_generation(True, Sampling(), "", 1, False),
-        lambda: study.switch_restart(),
-        lambda: study.choose_feature(1),
-        lambda: study.toggle_pin(1),
-        lambda: study.set_label(1, "l"),
-        lambda: study.toggle_edit(1),
-        lambda: study.step_edit(1, 1),
-        lambda: study.switch_all_edits(),
-        lambda: study.move_edit(1),
-        lambda: study.toggle_reconstruction(),
-        lambda: study.put_edits((Edit(3),)),
-        lambda: study.add_edits([2]),
-        lambda: study.remove_edit(2),
-        lambda: study.add(samples.GENERATED),
+        (lambda: study.prompts.put("positive", None, "x"), [prompts]),
+        (lambda: study.history.undo(), [prompts, edits]),
+        (lambda: study.prompts.put_probe(None, Probe("q")), [prompts]),
+        (lambda: study.ask_probe(Probe("q")), [question]),
+        (lambda: study.set_question("other"), []),  # the field shows what is typed
+        (lambda: study.set_generation(True, Sampling(), "", 1, False), [question]),
+        (lambda: study.switch_restart(), [question]),
+        (lambda: study.choose_feature(1), []),
+        (lambda: study.toggle_pin(1), [Topic.RANKING]),
+        (lambda: study.set_label(1, "l"), [Topic.NAMES]),
+        (lambda: study.edits.toggle(1), [edits]),
+        (lambda: study.edits.step(1, 1), [edits]),
+        (lambda: study.edits.switch_all(), [edits]),
+        (lambda: study.edits.move(1), [edits]),
+        (lambda: study.edits.toggle_reconstruction(), [edits]),
+        (lambda: study.edits.put((Edit(3),)), [edits]),
+        (lambda: study.edits.ablate([2]), [edits]),
+        (lambda: study.edits.remove(2), [edits]),
+        (lambda: study.add(samples.GENERATED), []),
+        (lambda: study.add(samples.RANKING), [Topic.RANKING]),
     )
-    for number, change in enumerate(changes, 1):
+    told = []
+    study.history.tell = told.append
+    for number, (change, topics) in enumerate(changes, 1):
         before = study.version
+        told.clear()
         change()
-        assert study.version > before, f"change {number}"
+        assert study.version > before and told == topics, f"change {number}"
     for change in (lambda: study.set_question("other"), lambda: study.choose_feature(1)):
         before = study.version
         change()
@@ -432,7 +440,9 @@ def test_every_change_raises_the_version(study):
 # ---- what is loaded
 
 OTHER_SAE = replace(samples.LOADED, sae="other", sae_fingerprint="ff")
+
 OTHER_MODEL = replace(samples.LOADED, model_fingerprint="ff")
+
 OTHER_LOAD = replace(samples.LOAD, sae="other")
 
 
@@ -440,7 +450,7 @@ def worked(study):
     """With something of everything that belongs to a SAE."""
     assert study.now_loaded(samples.LOAD, samples.LOADED, chosen=False) == []
     study.add(of_prompts(study))
-    study.toggle_edit(7)
+    study.edits.toggle(7)
     study.toggle_pin(8)
     study.set_label(9, "x")
     study.choose_feature(7)
@@ -479,7 +489,7 @@ def test_results_of_another_pair_stay_until_there_are_new_ones(study):
     found = Study.from_session(study.session(), id="i")
     assert found.now_loaded(OTHER_LOAD, OTHER_SAE, chosen=False) == ["SAE"]
     assert found.foreign == ["SAE"] and found.id == "i" and found.ranking() is not None
-    assert found.edits() == (Edit(7),) and found.loaded == OTHER_SAE
+    assert found.edits.on() == (Edit(7),) and found.loaded == OTHER_SAE
     # in a file they stay with what they came from
     assert (found.session().load, found.session().loaded) == (samples.LOAD, samples.LOADED)
     assert found.session().rankings == study.results.rankings
@@ -499,7 +509,7 @@ def test_the_pair_of_a_session_is_no_other(study):
 
 def test_a_session_without_results_belongs_to_no_pair(study):
     study.now_loaded(samples.LOAD, samples.LOADED, chosen=False)
-    study.toggle_edit(7)
+    study.edits.toggle(7)
     found = Study.from_session(study.session(), id="i")
     assert found.now_loaded(OTHER_LOAD, OTHER_SAE, chosen=False) == ["SAE"]
     assert found.foreign == [] and found.id == "i"
@@ -508,7 +518,7 @@ def test_a_session_without_results_belongs_to_no_pair(study):
 
 def test_effects_of_another_sae_are_none_of_the_loaded_one(study):
     study.now_loaded(samples.LOAD, samples.LOADED, chosen=False)
-    study.set_prompts(replace(SET, probes=samples.MEASURE.probes))
+    study.prompts.set(replace(SET, probes=samples.MEASURE.probes))
     study.add(samples.ATTRIBUTION)
     found = Study.from_session(study.session(), id="i")
     assert found.effects() is not None

@@ -9,8 +9,9 @@ from textual.app import App
 from textual.color import Color, rgb_to_lab
 from textual.theme import BUILTIN_THEMES
 
-from tui.token_layout import Layout, safe
-from tui.token_text import DIFFERS, MASKED, STEPS, TURNED_DIFFERS, Passage, TokenText, gradient, step_of
+from engine.records.words.tokens import safe
+from tui.widgets.token_layout import Layout
+from tui.widgets.token_text import DIFFERS, MASKED, STEPS, TURNED_DIFFERS, Passage, TokenText, gradient, step_of
 
 POOL = [
     *("The", " cat", " sat", ",", " on", " extraordinarily", "-", "x" * 30, "two words"),
@@ -193,16 +194,6 @@ def test_nothing_is_lost_but_the_space_before_a_moved_word():
 
 
 # ---- what may reach the terminal
-
-
-def test_control_characters_are_replaced():
-    assert safe("\x1b[2J\x07\x7f") == "␛[2J␇␡"
-    codes = (*range(0x20), *range(0x7F, 0xA0), *range(0x202A, 0x202F), *range(0x2066, 0x206A))
-    dangerous = [chr(code) for code in (*codes, 0x200E, 0x200F, 0x2028, 0x2029, 0xD800, 0xDFFF)]
-    for character in dangerous:
-        if character not in "\t\n":
-            assert character not in safe(f"a{character}b") and len(safe(f"a{character}b")) == 3
-    safe("".join(dangerous)).encode()
 
 
 @on_screen()

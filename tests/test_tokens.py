@@ -3,13 +3,16 @@
 import pytest
 from tiny import BOS, EOS, SPECIAL, TEMPLATE, make_tokenizer
 
-from engine.errors import ModelError, UsageError
+from engine.models.tokens import Tokens
 from engine.records import Prompt
-from engine.tokens import Tokens
+from engine.records.errors import ModelError, UsageError
 
 WITHOUT_BOS = TEMPLATE.replace("{{ bos_token }}", "")
+
 STRIPPING = TEMPLATE.replace("{{ m.content }}", "{{ m.content | trim }}")
+
 SHOUTING = TEMPLATE.replace("{{ m.content }}", "{{ m.content | upper }}")
+
 TEXTS = ("Who is she?", "ab cab", "é ü 漢字 🙂", "two\nlines", "  spaces around  ", "x")
 
 

@@ -3,18 +3,20 @@
 import pytest
 import samples
 
-from engine.cli.toward import measure
-from engine.errors import UsageError
 from engine.records import Answer, Probe
+from engine.records.attribution import measure_toward
+from engine.records.errors import UsageError
 
 NURSE, PLUMBER, SISTER = samples.MEASURE.probes
+
 BARE = Probe("What now", "raw")
+
 THREE = Probe("Who?", "raw", "", (*NURSE.answers, Answer("neither", (" they",))))
 
 
 def made(toward, against, probes=samples.MEASURE.probes):
     notes = []
-    return measure(toward, against, probes, notes.append), notes
+    return measure_toward(toward, against, probes, notes.append), notes
 
 
 def answers(probe):

@@ -4,15 +4,16 @@ import pytest
 import torch
 from families import D_MODEL, FAMILIES, LAYERS, PARALLEL, write_family
 
-from engine.edits import changed
-from engine.errors import HookError
-from engine.hooks import resolve_hook
-from engine.model import load_model
+from engine.loading.load_model import load_model
+from engine.models.hooks import changed, resolve_hook
+from engine.models.upper_layers import UpperLayers
 from engine.records import Prompt
-from engine.upper import UpperLayers
+from engine.records.errors import HookError
 
 CPU = torch.device("cpu")
+
 TEXTS = ("She said the tide is in.", "A doctor ate, about noon, all of it")  # longer than the sliding window
+
 KINDS = ("hook_resid_pre", "hook_resid_mid", "hook_resid_post", "hook_attn_out", "hook_mlp_out", "attn.hook_z")
 
 
@@ -33,8 +34,10 @@ def whole(model, ids, hook=None, delta_TD=None):
 
 
 def points(name):
+    """Each kind of point in two of the layers; in all, within three families."""
     kinds = [k for k in KINDS if k != "hook_resid_mid" or name not in PARALLEL]
-    return [f"blocks.{layer}.{kind}" for layer in (0, 1, LAYERS - 1) for kind in kinds]
+    turn = FAMILIES.index(name)
+    return [f"blocks.{layer}.{k}" for n, k in enumerate(kinds) for layer in range(LAYERS) if layer != (n + turn) % 3]
 
 
 def close(a, b):

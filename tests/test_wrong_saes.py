@@ -12,8 +12,8 @@ import torch
 from broken import CONFIG, WEIGHTS, WRITERS, refused
 from tiny import D_SAE, write_model, write_sae
 
-from engine import formats
-from engine.formats import load_sae
+from engine.loading import formats
+from engine.loading.formats import load_sae
 
 
 @pytest.fixture(params=WRITERS)

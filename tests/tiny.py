@@ -10,15 +10,21 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 D_MODEL, D_SAE, LAYERS = 16, 40, 3
+
 BOS, EOS = 0, 1
+
 SPECIAL = ("<s>", "</s>", "<|user|>", "<|assistant|>")
+
 MERGES = [("a", "b"), ("Ġ", "f"), ("Ġf", "e")]
+
 SINK = "~"
 """The token whose embedding is so long that it is an attention sink."""
+
 TEMPLATE = (
     "{{ bos_token }}{% for m in messages %}<|{{ m.role }}|>\n{{ m.content }}{{ eos_token }}\n{% endfor %}"
     "{% if add_generation_prompt %}<|assistant|>\n{% endif %}"
 )
+
 SENTENCES = (
     "The nurse fed the lab rats.",
     "A doctor said that she ate.",

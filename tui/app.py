@@ -8,36 +8,45 @@ import signal
 import sys
 import threading
 import tomllib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
 import platformdirs
-from rich.text import Text
 from textual import events
 from textual.app import App, SystemCommand
 from textual.binding import Binding, BindingType
 from textual.dom import DOMNode
+from textual.filter import LineFilter
 from textual.screen import Screen
 from textual.theme import Theme
 
-from engine.paths import shortened
-from tui import preferences
-from tui.crash import keep_details
-from tui.main_screen import MainScreen
-from tui.opening import Opening
+from engine.files.paths import contents, shortened
+from engine.records.words.rich_text import Text
+from engine.records.words.tokens import safe
+from tui.main import PANE_TYPES, MainScreen
+from tui.services import preferences
+from tui.services.crash import keep_details
+from tui.services.opening import Opening
+from tui.services.safe_lines import SafeLines
 
 GONE_SECONDS = 5.0
+
 KEYMAP_FILE = "keys.toml"
+
 MOST_NAMED = 5
 """Lines of it that are named where they say nothing."""
+
+SAFE_LINES = SafeLines()
+
 DARK = Theme(
     name="saescope-dark", dark=True,
     primary="#7aa2f7", secondary="#9ece6a", accent="#ffb000", warning="#ff8c42", error="#f7768e", success="#73c991",
     foreground="#d8dce4", background="#14161b", surface="#1a1d23", panel="#272b34", boost="#22262e",
 )  # fmt: skip
+
 LIGHT = Theme(
     name="saescope-light", dark=False,
     primary="#1f5fbf", secondary="#3a7d2c", accent="#b45309", warning="#a84300", error="#b3261e", success="#1c7c3c",
@@ -97,10 +106,10 @@ class SaescopeApp(App[None]):
 
     async def action_quit(self) -> None:
         """Saves, ends the engine, and goes."""
-        self.main.keep_open_prompt()
-        self.main.sessions.keep_now()
-        await self.main.notebook.finish()
-        await self.main.work.bridge.close()
+        self.main.commit_typing()
+        self.main.context.autosave.keep_now()
+        await self.main.context.notebook.finish()
+        await self.main.bridge.close()
         self.exit()
 
     def notify(self, message: str, **options: Any) -> None:
@@ -108,13 +117,26 @@ class SaescopeApp(App[None]):
         mark = "✗ " if options.get("severity") == "error" else ""
         words = f"{options.get('title', '')} {message}".strip()
         self.main.messages.append(f"{datetime.now():%H:%M:%S}  {mark}{words}")
-        super().notify(message, **{**options, "markup": False})
+        title = safe(options.get("title", ""))
+        super().notify(safe(message), **{**options, "title": title, "markup": False})
+
+    def get_line_filters(self) -> Sequence[LineFilter]:
+        """What every line goes through on its way to the terminal."""
+        return [SAFE_LINES, *super().get_line_filters()]
+
+    def get_key_display(self, binding: Binding) -> str:
+        """A key as it is called on the screen; one of keys.toml may be anything."""
+        return safe(super().get_key_display(binding))
+
+    def copy_to_clipboard(self, text: str) -> None:
+        """Copies, by OSC 52; what UTF-8 cannot hold becomes a question mark."""
+        super().copy_to_clipboard(text.encode("utf-8", "replace").decode())
 
     def _fatal_error(self) -> None:
         """A defect of ours ends the app: the work is kept, the details go to a file, the user reads three lines."""
         details = keep_details()
         try:
-            self.main.sessions.keep_now()
+            self.main.context.autosave.keep_now()
             kept = "Your work is kept: start saescope again and go on."
         except Exception:
             kept = "The autosave has your work up to the last second."
@@ -122,17 +144,24 @@ class SaescopeApp(App[None]):
 
     def get_system_commands(self, screen: Screen[object]) -> Iterable[SystemCommand]:
         """The palette: every binding of the main screen and its panes, sessions, themes."""
-        main = self.main
-        yield SystemCommand("New session", "Same prompts and model, no edits and results", main.sessions.new)
-        yield SystemCommand("Open a packaged prompt set", "gender_bias, founding_5v2 and others", main.flows.open_set)
-        yield SystemCommand(
-            "Import explanations (Neuronpedia export)",
-            "What others say this SAE's features stand for; a feature's page shows it",
-            main.feature_page.import_explanations,
+        from tui.commands import attribution, edits, features, prompts, sessions
+
+        main, context = self.main, self.main.context
+        extra = (
+            ("New session", "Same prompts and model, no edits and results", sessions.new_session),
+            ("Open a packaged prompt set", "gender_bias, founding_5v2 and others", prompts.open_set),
+            (
+                "Import explanations (Neuronpedia export)",
+                "What others say this SAE's features stand for; a feature's page shows it",
+                features.import_explanations,
+            ),
+            ("The last smallest set", "A page on the set that was found last", attribution.show_last_set),
         )
-        yield SystemCommand("The last smallest set", "A page on the set that was found last", main.causes.show_last_set)
+        for title, what, run in extra:
+            yield SystemCommand(title, what, partial(run, context))
         if main.study.load.model is None:
-            yield SystemCommand("Ablate the list @gender", "The demo SAE's list of gender features", main.ablate_list)
+            run = partial(edits.ablate_list, context)
+            yield SystemCommand("Ablate the list @gender", "The demo SAE's list of gender features", run)
         yield SystemCommand("Light or dark", "Switch between saescope's two themes", self.switch_theme)
         for node in main.with_keys():
             for binding in node.BINDINGS:
@@ -162,14 +191,14 @@ def read_keymap() -> tuple[dict[str, str], str]:
     """Bindings the user has remapped, by id, from keys.toml in the configuration folder; and what is wrong with it."""
     path = Path(platformdirs.user_config_dir("saescope")) / KEYMAP_FILE
     try:
-        found = tomllib.loads(path.read_text("utf-8-sig"))
+        found = tomllib.loads(contents(path).decode("utf-8-sig"))
     except (FileNotFoundError, NotADirectoryError):
         return {}, ""
     except (OSError, ValueError, RecursionError) as error:  # tomllib's errors are ValueErrors
         return {}, f"{path} cannot be read: {error}."
-    from tui.help import PAGES, PANES
+    from tui.commands.pages import PAGES
 
-    classes: tuple[type[DOMNode], ...] = (MainScreen, *(pane for _, pane in (*PANES, *PAGES)))
+    classes: tuple[type[DOMNode], ...] = (MainScreen, *(pane for _, pane in (*PANE_TYPES, *PAGES)))
     bindings = [binding for owner in classes for binding in owner.BINDINGS]
     known = {binding.id for binding in bindings if isinstance(binding, Binding)}
     odd = [name for name, value in found.items() if name not in known or not isinstance(value, str)]

@@ -5,19 +5,19 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import prompts
-from engine import prompt_sets
-from engine import session as sessions
-from engine.paths import typed
+from engine.files import prompt_sets
+from engine.files import session as sessions
+from engine.files.paths import typed
+from engine.loading import presets
 from engine.records import Load
-from engine.sources import presets
 from tui.app import SaescopeApp
-from tui.opening import Opening
-from tui.presets import DEFAULT_SET, packaged_set, with_pins
-from tui.study import Study, start_workspace
+from tui.services.opening import Opening
+from tui.state.presets import DEFAULT_SET, packaged_set, with_pins
+from tui.state.study import Study, start_workspace
 
 if TYPE_CHECKING:
-    from engine.autosave import AutosaveStore
-    from engine.client import LiveEngine
+    from engine.files.autosave import AutosaveStore
+    from engine.serving.client import LiveEngine
 
 
 def run(load: Load, prompt_set: str | None, session: str | None, preset: str | None = None) -> int:
@@ -45,24 +45,24 @@ def first_study(load: Load, prompt_set: str | None, session: str | None, preset:
         if load != Load() or chosen:
             study.load = load
         if prompt_set is not None:
-            study.set_prompts(prompt_sets.from_file(prompts.load(prompt_set)))
+            study.prompts.set(prompt_sets.from_file(prompts.load(prompt_set)))
         return study
     name = prompt_set or (chosen.prompts if chosen else DEFAULT_SET)
     study = Study(load, start_workspace(packaged_set(name)), file=path)
     if chosen and presets.of_sae(load.sae) == chosen:
-        study.work = with_pins(study.work, chosen)  # no change of the user's that would have to be kept
+        study.history.now = with_pins(study.work, chosen)  # no change of the user's that would have to be kept
     return study
 
 
 def engine_process() -> LiveEngine:
     """The engine as a process of its own."""
-    from engine.process import EngineProcess
+    from engine.serving.process import EngineProcess
 
     return EngineProcess()
 
 
 def autosave_store() -> AutosaveStore:
     """The store in the user's state folder."""
-    from engine.autosave import AutosaveStore
+    from engine.files.autosave import AutosaveStore
 
     return AutosaveStore()

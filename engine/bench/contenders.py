@@ -14,15 +14,18 @@ from typing import Any
 
 import torch
 
-from engine.bench.encode import short
+from engine.bench.rows.encoding import short
 from engine.bench.subjects import Subject
-from engine.edits import changed
+from engine.models.bare import twin
+from engine.models.hooks import changed
+from engine.models.sae import SparseAutoencoder
 from engine.records import Edit
-from engine.sae import SparseAutoencoder
 
 Edits = tuple[Edit, ...]
+
 Generation = Callable[[], list[int]]
 """Generates one text; its new token ids."""
+
 NO_SAELENS = "sae-lens is not installed (the extra `saelens`)"
 
 
@@ -43,7 +46,7 @@ def ablation(subject: Subject, edits: Edits) -> Callable[[torch.Tensor], torch.T
 
 def transformers_run(subject: Subject, num_tokens: int, edits: Edits) -> Generation:
     """`generate`, with a forward hook where there are edits."""
-    module, device = subject.model.bare, subject.model.device
+    module, device = twin(subject.model.module), subject.model.device
     ids_BT = torch.tensor([subject.prompt], device=device)
     change = ablation(subject, edits)
 
@@ -63,7 +66,12 @@ def nnsight_run(subject: Subject, num_tokens: int, edits: Edits) -> Generation:
     """nnsight's `generate`, intervening at every token where there are edits."""
     from nnsight import TransformersModel
 
-    model = TransformersModel(subject.model.module, tokenizer=subject.model.tokens.tokenizer, task="text-generation")
+    model = TransformersModel(
+        subject.model.module,
+        tokenizer=subject.model.tokens.tokenizer,
+        task="text-generation",
+        device=subject.model.device,  # else transformers moves the module to a GPU
+    )
     node = model.get(subject.hook.path)
     change, side = ablation(subject, edits), subject.hook.side
     ids_BT = torch.tensor([subject.prompt], device=subject.model.device)

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 LIBRARIES = ("torch", "transformers", "nnsight", "textual", "sae-lens")
+
 FLAGS = ("avx2", "avx512f", "avx512_bf16", "avx512_vnni", "amx_tile", "amx_bf16", "asimd", "bf16", "sve")
 
 

@@ -7,11 +7,11 @@ from collections.abc import Callable
 import torch
 
 from engine.bench.subjects import Subject
-from engine.decode import Decoded, Text, lists_of, rows_of
-from engine.demo.model import finish
-from engine.edits import ResidualEditor
+from engine.generation.decoding import Decoded, Text, lists_of, rows_of
+from engine.generation.edits import ResidualEditor
+from engine.generation.steps import CAPTURE_AFTER, Steps, room_for
+from engine.loading.demo.model import finish
 from engine.records import Edit, Generate, Prompt, Sampling
-from engine.steps import CAPTURE_AFTER, Steps, room_for
 
 WARM = 1 + max(CAPTURE_AFTER.values())
 """Steps after which the step is captured."""

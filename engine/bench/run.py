@@ -8,10 +8,14 @@ from typing import Any
 
 import torch
 
-from engine.bench import ablation, capture, encode, load, machine, memory, pair, screen, start, step, toggle
-from engine.bench.result import Row
-from engine.errors import UsageError
-from engine.model import choose_device
+from engine.bench import machine
+from engine.bench.rows import ablation, capture, memory, screen, start, step, toggle
+from engine.bench.rows import decoding as pair
+from engine.bench.rows import encoding as encode
+from engine.bench.rows import loading as load
+from engine.bench.timing import Row
+from engine.loading.load_model import choose_device
+from engine.records.errors import UsageError
 
 Measure = Callable[[torch.device, bool, str | None], list[Row]]
 
@@ -53,7 +57,7 @@ def chosen_rows(text: str | None) -> list[int]:
     """Row numbers such as "7,8"; all of them for None. Raises UsageError."""
     if text is None:
         return list(ROWS)
-    found = [int(part) if part.strip().isdecimal() else -1 for part in text.split(",")]
+    found = [int(part) if part.strip().isdecimal() and len(part) < 9 else -1 for part in text.split(",")]
     if not set(found) <= set(ROWS):
         raise UsageError(f"--rows {text}: there are rows {', '.join(map(str, ROWS))}.", "For example --rows 7,8.")
     return sorted(set(found))

@@ -1,7 +1,8 @@
 """What decoding is measured on: a model, a SAE at one of its hook points, and edits that act.
 
-The tiny subject is a Llama of random weights, small enough that most of a step is the interpreter's time; the demo is
-the packaged model. A SAE of the founding study's number of features can be put in the place of either's.
+The tiny subject is a Llama of random weights, small enough that most of a step is the interpreter's time. The usual
+subject is the packaged demo on a CPU, and on a GPU the founding study's pair in shape: Mistral-7B and 65,536 features,
+of random weights. A SAE of that many features can be put in the place of the demo's too.
 """
 
 from __future__ import annotations
@@ -14,19 +15,21 @@ from nnsight import NNsight
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 
-from engine.bench.encode import app_dtype, short
-from engine.demo.model import finish
-from engine.edits import ResidualEditor
-from engine.hooks import HookPoint, resolve_hook
-from engine.loading import open_explorer
-from engine.model import LanguageModel
+from engine.bench.rows.encoding import app_dtype, short
+from engine.generation.edits import ResidualEditor
+from engine.loading.demo.model import finish
+from engine.loading.open_pair import open_pair
+from engine.models.hooks import HookPoint, resolve_hook
+from engine.models.language_model import LanguageModel
+from engine.models.reference import Reference
+from engine.models.sae import SaeConfig, SparseAutoencoder
+from engine.models.tokens import Tokens
 from engine.records import Edit, Load
-from engine.reference import Reference
-from engine.sae import SaeConfig, SparseAutoencoder
-from engine.tokens import Tokens
 
 FOUNDING_FEATURES = 65_536
+
 PROMPT_TOKENS = 16
+
 EDITS = 4
 """Features that are ablated where nothing else is said."""
 
@@ -61,27 +64,56 @@ class Subject:
 
 def tiny(device: torch.device, dtype: torch.dtype = torch.float32) -> Subject:
     """12 layers of width 256, 1,024 tokens to choose from, 2,048 features."""
-    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+    from transformers import LlamaConfig
 
     config = LlamaConfig(
         vocab_size=1024, hidden_size=256, intermediate_size=704, num_hidden_layers=12, num_attention_heads=8,
         num_key_value_heads=4, max_position_embeddings=4096, initializer_range=0.1,
     )  # fmt: skip
-    with torch.random.fork_rng(devices=[]):
+    model = random_model("tiny", config, device, dtype)
+    return with_features(
+        f"12 × 256, {short(dtype)}", model, resolve_hook(model.module, "blocks.6.hook_resid_pre"), 2048
+    )
+
+
+def founding(device: torch.device, dtype: torch.dtype | None = None) -> Subject:
+    """The shape of the founding study's pair: Mistral-7B-v0.1 before block 16, with 65,536 features."""
+    from transformers import MistralConfig
+
+    chosen = torch.bfloat16 if dtype is None else dtype
+    config = MistralConfig(
+        vocab_size=32_000, hidden_size=4096, intermediate_size=14_336, num_hidden_layers=32, num_attention_heads=32,
+        num_key_value_heads=8, max_position_embeddings=32_768, sliding_window=4096, initializer_range=0.02,
+    )  # fmt: skip
+    model = random_model("Mistral-7B of random weights", config, device, chosen)
+    hook = resolve_hook(model.module, "blocks.16.hook_resid_pre")
+    return with_features(f"Mistral-7B's shape, {short(chosen)}", model, hook, FOUNDING_FEATURES)
+
+
+def usual(device: torch.device, dtype: torch.dtype | None = None) -> Subject:
+    """The packaged demo on a CPU, the founding shape on a GPU. Raises ModelError where the demo is not installed."""
+    return founding(device, dtype) if device.type == "cuda" else demo(device, dtype)
+
+
+def random_model(name: str, config: Any, device: torch.device, dtype: torch.dtype) -> LanguageModel:
+    """A model of random weights, made on the device, and a tokenizer of as many words."""
+    from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
+
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []), torch.device(device):
         torch.manual_seed(0)
-        module = LlamaForCausalLM(config).to(device, dtype).eval().requires_grad_(False)
+        module = AutoModelForCausalLM.from_config(config, dtype=dtype).eval().requires_grad_(False)
     words = WordLevel({f"w{i}": i for i in range(config.vocab_size)}, unk_token="w0")
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=Tokenizer(words), pad_token="w0")
-    model = LanguageModel("tiny", "", module, Tokens(tokenizer), NNsight(module), ())
-    hook = resolve_hook(module, "blocks.6.hook_resid_pre")
-    return with_features(f"12 × 256, {short(dtype)}", endless(model), hook, 2048)
+    return endless(LanguageModel(name, "", module, Tokens(tokenizer), NNsight(module), ()))
 
 
 def demo(device: torch.device, dtype: torch.dtype | None = None) -> Subject:
     """The packaged demo model and its SAE. Raises ModelError where it is not installed."""
     chosen = app_dtype(device) if dtype is None else dtype
-    explorer = finish(open_explorer(Load(device=str(device), dtype=short(chosen))))
-    return Subject(f"demo, {short(chosen)}", endless(explorer.model), explorer.sae, explorer.hook, explorer.reference)
+    pair = finish(open_pair(Load(device=str(device), dtype=short(chosen))))
+    return Subject(
+        f"demo, {short(chosen)}", endless(pair.model), pair.site.sae, pair.site.reads_at, pair.site.reference
+    )
 
 
 def with_features(said: str, model: LanguageModel, hook: HookPoint, count: int) -> Subject:

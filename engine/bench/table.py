@@ -7,11 +7,12 @@ from dataclasses import asdict
 from typing import Any
 
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
-from engine.bench.result import Row
 from engine.bench.run import Report
+from engine.bench.timing import Row
+from engine.records.words.rich_text import Text
+from engine.records.words.tokens import escaped
 
 NOT_COMPARABLE = "--quick: smaller shapes, not comparable with the goals; no mark is given."
 
@@ -19,7 +20,7 @@ NOT_COMPARABLE = "--quick: smaller shapes, not comparable with the goals; no mar
 def show(report: Report, out: Console) -> None:
     """The machine, then one line a row."""
     for line in machine_in_words(report.machine):
-        out.print(escape(line), style="dim", soft_wrap=True)
+        out.print(Text(line, style="dim"), soft_wrap=True)
     if report.quick:
         out.print(NOT_COMPARABLE, style="yellow")
     table = Table(box=None, pad_edge=False, header_style="bold")
@@ -30,14 +31,14 @@ def show(report: Report, out: Console) -> None:
     out.print(table)
 
 
-def cells(row: Row, quick: bool) -> list[str]:
+def cells(row: Row, quick: bool) -> list[Text]:
     """One line of the table."""
     unit = "" if row.unit == "×" else f" {row.unit}"
     ratio = "–" if row.ratio is None else f"{row.ratio:.3g}{unit}"
     goal = "" if row.goal is None else f"{'≥' if row.at_least else '≤'} {row.goal:g}{unit}"
-    mark = "" if row.met is None or quick else "[green]✓[/green]" if row.met else "[bold red]✗[/bold red]"
+    mark = Text() if row.met is None or quick else Text("✓", "green") if row.met else Text("✗", "bold red")
     words = (str(row.number), row.what, row.ours, row.note or row.contender, ratio, goal)
-    return [*map(escape, words), mark]
+    return [*map(Text, words), mark]
 
 
 def machine_in_words(machine: dict[str, Any]) -> list[str]:
@@ -55,4 +56,4 @@ def machine_in_words(machine: dict[str, Any]) -> list[str]:
 def to_json(report: Report) -> str:
     """One JSON object with every raw number."""
     rows = [{**asdict(row), "met": None if report.quick else row.met} for row in report.rows]
-    return json.dumps({"machine": report.machine, "quick": report.quick, "rows": rows}, ensure_ascii=False)
+    return escaped(json.dumps({"machine": report.machine, "quick": report.quick, "rows": rows}, ensure_ascii=False))

@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
 import msgspec
 
-from engine import session
-from engine.arguments import DEFAULT_SET
-from engine.cli.given import prompt_set
-from engine.client import EngineClient, ask
-from engine.errors import SessionError
-from engine.printing import Printer
-from engine.records import Load, Loaded, PromptSet, Request
-from engine.sources import presets
+import prompts
+from engine.cli.options import DEFAULT_SET
+from engine.cli.printing import Printer
+from engine.files import prompt_sets, session
+from engine.files.prompt_sets import as_published
+from engine.loading import presets
+from engine.loading.demo import feature_lists
+from engine.records import Edit, Load, Loaded, PromptSet, Request, Sampling
+from engine.records.errors import EditError, SessionError
+from engine.records.words import edits as edit_specs
+from engine.serving.client import EngineClient, ask
 
 T = TypeVar("T")
 
@@ -63,3 +67,37 @@ class Command:
             raise SessionError(f"{path} was recorded with another {', '.join(other)}.", "Give --session a new file.")
         session.write(session.add(current, result, prompt_set), path)
         self.printer.note(f"saved to {path}")
+
+
+def prompt_set(name_or_path: str) -> PromptSet:
+    """A prompt set file as the engine's record."""
+    return prompt_sets.from_file(prompts.load(name_or_path))
+
+
+def edits(args: argparse.Namespace, settings: Mapping[str, bool | float | str] | None = None) -> tuple[Edit, ...]:
+    """The edits given, those of --published first: as these settings of a prompt set say. Raises UsageError."""
+    found: list[Edit] = []
+    if args.published is not None:
+        found += as_published(settings or {}, edit_specs.feature_number(args.published, "--published"))
+    for word, value in args.edits:
+        found += edit_specs.parse(word, value, args.at, partial(list_of_demo, args))
+    return tuple(found)
+
+
+def variants(args: argparse.Namespace) -> tuple[tuple[Edit, ...], ...]:
+    """The edits of every --variant. Raises EditError."""
+    return tuple(edit_specs.parse_list(spec, args.at, partial(list_of_demo, args)) for spec in args.variant)
+
+
+def list_of_demo(args: argparse.Namespace, name: str) -> list[int]:
+    """A packaged feature list. Raises EditError where another SAE is loaded."""
+    for option, other in (("--sae", args.sae is not None), ("--preset", args.preset not in (None, "demo"))):
+        if other:
+            raise EditError(f"The list @{name} belongs to the demo SAE.", f"Leave {option} out, or name features.")
+    return feature_lists.read(name)
+
+
+def sampling(args: argparse.Namespace) -> Sampling:
+    """How tokens are chosen."""
+    values = {name: getattr(args, name) for name in Sampling.__struct_fields__}
+    return Sampling(**values | {"stop": tuple(args.stop)})

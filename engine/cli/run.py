@@ -2,26 +2,40 @@
 
 from __future__ import annotations
 
+import argparse
 import logging
 import sys
 from collections.abc import Callable, Sequence
 
 import prompts
-from engine.arguments import parser
-from engine.cli import saved, verbs
-from engine.cli.causal import attribute
+from engine.cli import pair as verbs
+from engine.cli import sessions as saved
+from engine.cli.attribute import add_attribute_options, attribute
 from engine.cli.command import Command
-from engine.client import EngineClient, RequestCancelled
-from engine.errors import SaescopeError, UsageError
-from engine.printing import Printer
+from engine.cli.features import add_rank_options, feature, rank, show
+from engine.cli.options import (
+    Parser,
+    add_edit_options,
+    add_load_options,
+    add_measure_options,
+    add_prompts_option,
+    positive_int,
+)
+from engine.cli.pair import add_bench_options
+from engine.cli.printing import Printer
+from engine.cli.sessions import add_export_options
+from engine.cli.texts import add_generate_options, generate, probes
+from engine.records.errors import SaescopeError, UsageError
+from engine.records.words.tokens import safe
+from engine.serving.client import EngineClient, RequestCancelled
 
 VERBS: dict[str, Callable[[Command], None]] = {
-    "rank": verbs.rank,
-    "show": verbs.show,
-    "feature": verbs.feature,
+    "rank": rank,
+    "show": show,
+    "feature": feature,
     "attribute": attribute,
-    "generate": verbs.generate,
-    "probes": verbs.probes,
+    "generate": generate,
+    "probes": probes,
     "doctor": verbs.doctor,
     "replay": saved.replay,
     "export": saved.export_session,
@@ -33,14 +47,31 @@ VERBS: dict[str, Callable[[Command], None]] = {
 
 def local_client() -> EngineClient:
     """The in-process engine, imported late: parsing and errors of usage should not wait for torch."""
-    from engine.local import LocalClient
+    from engine.serving.local import LocalClient
 
     return LocalClient()
 
 
+class SafeFormatter(logging.Formatter):
+    """Messages that are safe to show: they quote names and values out of files."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The message, traceback included."""
+        return safe(super().format(record))
+
+
+def hear_libraries() -> None:
+    """What libraries report as an error, and what they warn of, goes to standard error."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(SafeFormatter("%(name)s: %(message)s"))
+    logging.basicConfig(handlers=[handler], level=logging.ERROR)
+    logging.captureWarnings(True)
+    logging.getLogger("py.warnings").setLevel(logging.WARNING)
+
+
 def main(argv: Sequence[str], connect: Callable[[], EngineClient] = local_client) -> int:
     """Runs one command; returns its exit code."""
-    logging.basicConfig(stream=sys.stderr, level=logging.ERROR, format="%(name)s: %(message)s")
+    hear_libraries()
     args = parser().parse_args(list(argv))
     printer = Printer(json=getattr(args, "json", False))
     try:
@@ -54,3 +85,46 @@ def main(argv: Sequence[str], connect: Callable[[], EngineClient] = local_client
     except BrokenPipeError:
         return 0
     return 0
+
+
+def parser() -> argparse.ArgumentParser:
+    """The whole command line."""
+    loads, saves, machine = (Parser(add_help=False) for _ in range(3))
+    add_load_options(loads)
+    saves.add_argument("--session", metavar="FILE", help="add the result to this session file")
+    machine.add_argument("--json", action="store_true", help="one JSON object on standard output")
+    main_parser = Parser(
+        prog="saescope",
+        description="Explore sparse-autoencoder features of language models in the terminal. Without a verb: the app "
+        "(options: --preset --model --sae --hook --device --dtype --threads --reference --prompts FILE "
+        "--session FILE).",
+    )
+    verbs = main_parser.add_subparsers(dest="verb", metavar="VERB", required=True)
+
+    def verb(name: str, help: str, *parents: Parser) -> argparse.ArgumentParser:
+        return verbs.add_parser(name, help=help, description=help, parents=parents or (loads, machine))
+
+    saved = (loads, saves, machine)
+    add_rank_options(verb("rank", "rank features by how well they tell positive prompts from negative ones", *saved))
+    one = verb("show", "one feature's activation on every token, as coloured text")
+    one.add_argument("feature", type=int, metavar="FEATURE")
+    add_prompts_option(one)
+    one = verb("feature", "one feature: strongest tokens, logit lens, histogram, neighbours, what ablating it does")
+    one.add_argument("feature", type=int, metavar="FEATURE")
+    one.add_argument("--top", type=positive_int, default=10, help="how many of each (10)")
+    add_prompts_option(one)
+    add_measure_options(one)
+    add_attribute_options(verb("attribute", "which features an answer depends on, tested by ablation", *saved))
+    add_generate_options(verb("generate", "continue a prompt, baseline and edited side by side", *saved))
+    one = verb("probes", "every probe of a prompt set, baseline and edited, as one table", *saved)
+    add_prompts_option(one)
+    add_edit_options(one, max_tokens=24)
+    verb("doctor", "check that the SAE is wired right to the model")
+    one = verb("replay", "run a saved session again and compare")
+    one.add_argument("file", metavar="SESSION")
+    no_options = Parser(add_help=False)
+    add_export_options(verb("export", "a saved session as csv, jsonl or markdown", no_options))
+    add_bench_options(verb("bench", "measure how fast this is here: rows of the scoreboard", machine))
+    verb("tour", "the whole job on the packaged demo, step by step", loads, saves)
+    verb("presets", "pairs of model and SAE that belong together: --preset NAME takes one", machine)
+    return main_parser

@@ -5,7 +5,7 @@ the engine process and the session file. No functions, no torch. Activations are
 (after its input normalisation, before its output is scaled back).
 """
 
-from engine.records.causes import (
+from engine.records.attribution import (
     Attribute,
     AttributedFeature,
     Attribution,
@@ -17,6 +17,8 @@ from engine.records.causes import (
     ProbeMeasured,
     SetMember,
 )
+from engine.records.base import Format, Record
+from engine.records.edits import NO_FEATURE, Edit, EditKind, Positions
 from engine.records.events import Cancelled, Event, Failed, Finished, MemoryLeft, Progress, ResultValue, TokenStep
 from engine.records.features import (
     RANK_COLUMNS,
@@ -38,6 +40,7 @@ from engine.records.features import (
     TokenLogit,
 )
 from engine.records.pair import Check, Diagnosis, Doctor, Load, Loaded
+from engine.records.prompts import Answer, FedPrompt, Probe, Prompt, PromptSet
 from engine.records.replays import ArmReplay, CausesReplayed, RankReplayed, Replay, ReplayCauses, Replayed, ReplayRank
 from engine.records.texts import (
     AnswerRow,
@@ -51,21 +54,8 @@ from engine.records.texts import (
     ProbeTable,
     Reply,
     RunProbes,
-    ScoreAnswers,
-)
-from engine.records.work import (
-    NO_FEATURE,
-    Answer,
-    Edit,
-    EditKind,
-    FedPrompt,
-    Format,
-    Positions,
-    Probe,
-    Prompt,
-    PromptSet,
-    Record,
     Sampling,
+    ScoreAnswers,
 )
 
 Request = (

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from engine.records.causes import Attribution, MinimalSet
+from engine.records.attribution import Attribution, MinimalSet
+from engine.records.base import Record
 from engine.records.features import Described, Ranking, Shown, TokenFeatures
 from engine.records.pair import Diagnosis, Loaded
 from engine.records.replays import CausesReplayed, RankReplayed, Replayed
 from engine.records.texts import AnswersScored, Generated, ProbeTable
-from engine.records.work import Record
 
 ResultValue = (
     Loaded

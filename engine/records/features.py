@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Literal
 
-from engine.records.causes import Effect, Measure
-from engine.records.work import FedPrompt, Prompt, PromptSet, Record
+from engine.records.attribution import Effect, Measure
+from engine.records.base import Record
+from engine.records.prompts import FedPrompt, Prompt, PromptSet
 
 RANK_COLUMNS = ("score", "diff", "auroc", "t", "g", "coverage_positive", "coverage_negative", "density", "seed")
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from engine.records.work import Record
+from engine.records.base import Record
 
 
 class Load(Record, frozen=True, tag=True):

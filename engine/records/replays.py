@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from engine.records.causes import Causes
+from engine.records.attribution import Causes
+from engine.records.base import Record
 from engine.records.features import Ranking
 from engine.records.texts import Generated
-from engine.records.work import Record
 
 
 class Replay(Record, frozen=True, tag=True):

@@ -15,21 +15,24 @@ from typing import Any
 
 import msgspec
 
-from engine.client import LiveEngine
-from engine.process import EngineProcess
 from engine.records import Edit, Load, Prompt, PromptSet, Sampling
+from engine.serving.client import LiveEngine
+from engine.serving.process import EngineProcess
 from tui.app import SaescopeApp
 from tui.bench.stand_in import StandIn, tokens_at
-from tui.opening import Opening
+from tui.services.opening import Opening
 from tui.start import autosave_store
-from tui.study import Study, start_workspace
-from tui.token_text import TokenText
+from tui.state.study import Study, start_workspace
+from tui.widgets.token_text import TokenText
 
 NAP = 0.005
 """Seconds that the probe sleeps; what it oversleeps is the lateness."""
+
 PROMPT_TOKENS = 100
+
 IDLE = 1.0
 """Seconds for which a loop that does nothing else is watched first: whatever it is late, the machine is."""
+
 PATIENCE = 120.0
 
 
@@ -105,10 +108,10 @@ async def streaming(app: Watched, options: Options) -> dict[str, Any]:
     """Two arms stream while the tokens pane is full."""
     await until(lambda: app.furnished)
     main, loop = app.main, asyncio.get_running_loop()
-    await until(lambda: main.work.ready)
+    await until(lambda: main.context.tasks.ready)
     main.read(1)
     await until(lambda: sum(len(p.tokens) for p in main.tokens.query_one(TokenText)._passages) >= options.tokens)
-    main.work.generate()
+    main.context.text.generate()
     await until(lambda: app.num_streamed() >= options.tokens)
     await asyncio.sleep(0.5)
     probe, begin, before, tokens = Probe(), loop.time(), app.updates, app.num_streamed()
@@ -125,7 +128,7 @@ async def loading(app: Watched, options: Options) -> dict[str, Any]:
     await until(lambda: app.furnished)
     loop = asyncio.get_running_loop()
     probe, begin = Probe(), loop.time()
-    await until(lambda: app.main.work.ready or bool(app.main.messages))
+    await until(lambda: app.main.context.tasks.ready or bool(app.main.messages))
     return {"late": probe.stop(), "seconds": loop.time() - begin, "problem": " ".join(app.main.messages)}
 
 

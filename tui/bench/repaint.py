@@ -23,10 +23,12 @@ from textual.messages import Layout
 from textual.widget import Widget
 from textual.widgets import Static
 
-from tui.token_text import STEPS, Passage, TokenText
+from tui.widgets.token_text import STEPS, Passage, TokenText
 
 SIZE = (160, 48)
+
 TOKENS = 4000
+
 WORDS = [" the", " of", " sparse", " feature", "ization", ",", ".", " nurse", " doctor", " she", " 世界", " a"] * 8 + [
     "\n"
 ]

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import msgspec
 
-from engine.client import Listener, LiveEngine
 from engine.records import (
     Arm,
     Edit,
@@ -28,17 +27,22 @@ from engine.records import (
     Shown,
     TokenStep,
 )
-from engine.wire import Answer
+from engine.serving.client import Listener, LiveEngine
+from engine.serving.wire import Answer
 
 LOADED = Loaded(
     model="stand-in", model_fingerprint="", sae="stand-in", sae_fingerprint="", hook="blocks.1.hook_resid_pre",
     hook_module="input of model.layers.1", d_model=64, d_sae=4096, encoder="standard", normalisation="none",
     device="cpu", dtype="float32", threads=1, versions={}, reference="none", reference_tokens=1,
 )  # fmt: skip
+
 WORDS = tuple(f"w{n}" for n in range(3000))
+
 COMMONNESS = tuple(accumulate(1 / (n + 3) for n in range(len(WORDS))))
 """As in a language: a word's frequency falls with its rank. What an alignment of two texts takes depends on it."""
+
 MAXIMUM = 8.0
+
 DIFFERS_EVERY = 7
 """Of the arms' tokens, so many are the same one after another."""
 

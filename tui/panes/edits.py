@@ -2,30 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
 from typing import ClassVar
 
 from textual import on
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Vertical
-from textual.content import Content
-from textual.message import Message
 from textual.widgets import OptionList
 from textual.widgets.option_list import Option
 
+from engine.files.session import EditSlot
 from engine.records import NO_FEATURE
-from engine.session import EditSlot
-from tui.words import PLACES, strength_in_words
+from engine.records.words.rich_text import Text
+from tui.services.context import Context
+from tui.state.edits import effect_in_words
 
 NOTHING = "space ablates a feature"
+
 LOSSY = "lossy: the SAE's error is dropped"
+
 FIRST_STEP = "stays in keys and values"
 
 
 class EditsPane(Vertical):
-    """`show` it the list of edits."""
+    """What is done to which features."""
 
     DEFAULT_CSS = """
     EditsPane {
@@ -51,38 +51,9 @@ edit acts on all tokens but BOS and attention sinks, or where w puts it. first s
 included: what it did stays in the prompt's keys and values, so later tokens see it. space switches one edit, + and −
 change its strength, * its kind, strength and place, a switches all."""
 
-    @dataclass
-    class RemoveWanted(Message):
-        """An edit is to leave the list."""
-
-        feature: int
-
-    @dataclass
-    class ClearWanted(Message):
-        """The list is to be emptied."""
-
-    @dataclass
-    class MoveWanted(Message):
-        """An edit is to act elsewhere."""
-
-        feature: int
-
-    @dataclass
-    class ReconstructWanted(Message):
-        """Whether the SAE's error is dropped is to be switched."""
-
-    @dataclass
-    class AllWanted(Message):
-        """All edits are to be switched."""
-
-    @dataclass
-    class ToggleWanted(Message):
-        """An edit is to be switched, by enter or the mouse."""
-
-        feature: int
-
-    def __init__(self, *, id: str | None = None) -> None:
+    def __init__(self, context: Context, *, id: str | None = None) -> None:
         super().__init__(id=id)
+        self.context = context
         self._slots: dict[int, EditSlot] = {}
 
     def compose(self) -> ComposeResult:
@@ -94,8 +65,9 @@ change its strength, * its kind, strength and place, a switches all."""
         """The list, which has the focus."""
         return self.query_one(OptionList)
 
-    def show(self, slots: tuple[EditSlot, ...], name_of: Callable[[int], str]) -> None:
-        """Shows the edits; the cursor stays where it was. `name_of` gives a feature's words."""
+    def look(self) -> None:
+        """Shows the study's edits; the cursor stays where it was."""
+        slots, name_of = self.context.study.work.edits, self.context.name_of
         at = self.rows.highlighted
         self._slots = {slot.feature: slot for slot in slots}
         width = max((len(effect_in_words(slot)) for slot in slots), default=0)
@@ -103,7 +75,7 @@ change its strength, * its kind, strength and place, a switches all."""
             Option(line_of(slot, width, name_of(slot.feature)), id=str(slot.feature)) for slot in slots
         )
         if not slots:
-            self.rows.add_option(Option(Content(NOTHING).stylize("italic dim"), disabled=True))
+            self.rows.add_option(Option(Text(NOTHING, "italic dim"), disabled=True))
         self.rows.highlighted = min(at or 0, len(slots) - 1) if slots else None
         on_now = sum(slot.on for slot in slots)
         self.border_title = "Edits" + (f" · {on_now} of {len(slots)} on" if slots else "")
@@ -137,48 +109,37 @@ change its strength, * its kind, strength and place, a switches all."""
         """Enter or a click switches."""
         event.stop()
         if event.option.id:
-            self.post_message(self.ToggleWanted(int(event.option.id)))
+            self.context.study.edits.toggle(int(event.option.id))
 
     def action_remove(self) -> None:
         """Removes the edit under the cursor."""
-        feature, at = self.line(), self.rows.highlighted
-        if feature is None or at is None:
-            return
-        # out of the list at once: the next key, which may come before the message, is about the next edit
-        self.rows.remove_option_at_index(at)
-        if self.rows.option_count:
-            self.rows.highlighted = min(at, self.rows.option_count - 1)
-        self.post_message(self.RemoveWanted(feature))
+        line = self.line()
+        if line is not None:
+            self.context.study.edits.remove(line)
 
     def action_move(self) -> None:
         """Moves the edit under the cursor."""
         line = self.line()
         if line is not None:
-            self.post_message(self.MoveWanted(line))
+            self.context.study.edits.move(line)
 
     def action_reconstruct(self) -> None:
         """Switches the reconstruction."""
-        self.post_message(self.ReconstructWanted())
+        self.context.study.edits.toggle_reconstruction()
 
     def action_clear(self) -> None:
         """Empties the list."""
-        self.post_message(self.ClearWanted())
+        self.context.study.edits.clear()
 
     def action_all(self) -> None:
         """Switches all."""
-        self.post_message(self.AllWanted())
+        self.context.study.edits.switch_all()
 
 
-def effect_in_words(slot: EditSlot) -> str:
-    """What an edit does and, unless that is everywhere, where."""
-    place = "" if slot.at == "all" else f" {PLACES[slot.at]}"
-    return strength_in_words(slot) + place
-
-
-def line_of(slot: EditSlot, width: int, name: str) -> Content:
+def line_of(slot: EditSlot, width: int, name: str) -> Text:
     """Switch, feature, what is done to it, its words; a reconstruction is about no feature."""
     number = "  all" if slot.kind == "reconstruct" else f"{slot.feature:>5}"
-    return Content.assemble(
+    return Text.assemble(
         f"{'▣' if slot.on else '▢'} ",
         (number, "bold" if slot.on else "dim"),
         (f" {effect_in_words(slot):{width}} ", "" if slot.on else "dim"),

@@ -4,24 +4,22 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import ClassVar
 
 from textual import on
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Horizontal, Vertical
-from textual.markup import escape
-from textual.message import Message
 from textual.widgets import Input, Static
 
+from engine.files.session import Workspace
 from engine.records import Edit, Generate, Generated, Sampling, TokenStep
-from engine.session import Workspace
-from tui.branches import schedule_of
-from tui.effects import strings_in_words
-from tui.pairs import FIRST, Pair, kl_kept, positions_of
-from tui.panes.arms import Arms
-from tui.words import from_a_field, in_a_field
+from engine.records.words.rich_text import Text
+from tui.panes.text_pair import Arms
+from tui.services.context import Context
+from tui.state.effects import strings_in_words
+from tui.state.texts import FIRST, Pair, kl_kept, positions_of, prompt_of, schedule_of, staleness
+from tui.widgets.fields import LineField, from_a_field, in_a_field
 
 
 class GenerationPane(Vertical):
@@ -63,52 +61,23 @@ its next token, and keeps it. KL compares both arms on the baseline's tokens. Ba
 after the probe's prefill. No edit shows by itself that the behaviour is gone: ask other questions too (v: all
 probes)."""
 
-    @dataclass
-    class Asked(Message):
-        """Enter in the question: generate."""
-
-        text: str
-
-    @dataclass
-    class QuestionChanged(Message):
-        """The question was typed over."""
-
-        text: str
-
-    @dataclass
-    class SettingsWanted(Message):
-        """The settings are to be changed."""
-
-    @dataclass
-    class ModeWanted(Message):
-        """A toggle is to act the other way."""
-
-    @dataclass
-    class RewindWanted(Message):
-        """The text is to be generated anew from the cursor on."""
-
-    @dataclass
-    class BranchesWanted(Message):
-        """The kept texts are to be listed."""
-
-    @dataclass
-    class BesideWanted(Message):
-        """The kept text that was put beside is to change places with the baseline."""
-
-    def __init__(self, *, id: str | None = None) -> None:
+    def __init__(self, context: Context, *, id: str | None = None) -> None:
         super().__init__(id=id)
+        self.context = context
         self._kl: list[float] = []
         self._started = 0.0
         self._kept = 0
         self._speed = 0.0
         self._running = False
         self._note = self._stale = ""
+        self._was_beside: Generated | None = None
+        """The kept text that was last put beside."""
 
     def compose(self) -> ComposeResult:
         """Question, arms, figures."""
         with Horizontal(id="question-row"):
             yield Static("›", id="question-mark")
-            yield Input(id="question", placeholder="Ask the model something; enter generates")
+            yield LineField(id="question", placeholder="Ask the model something; enter generates")
         yield Arms()
         yield Static(id="figures", markup=False)
 
@@ -132,13 +101,14 @@ probes)."""
 
     # ---- settings and question
 
-    def show_settings(self, work: Workspace) -> None:
-        """The question, and how it is asked."""
+    def look(self) -> None:
+        """Shows the study's question, and how it is asked."""
+        work = self.context.study.work
         question = in_a_field(work.question)
         if self.question.value != question:
             with self.prevent(Input.Changed):
                 self.question.value = question
-        self.border_subtitle = escape(settings_in_words(work))
+        self.border_subtitle = Text(settings_in_words(work))
 
     # ---- the running text
 
@@ -190,13 +160,16 @@ probes)."""
         self.arms.show_answers(None)
         self._show_figures()
 
-    def show_stale(self, words: str) -> None:
-        """What has changed since the text was generated; "" if nothing has."""
-        self._stale = words
-        self._show_figures()
+    def show_staleness(self) -> None:
+        """Says so where the text was generated under other edits or settings than there are now."""
+        shown = self.arms.result
+        if not self._running and shown is not None:
+            self._stale = staleness(shown, self.context.text.request())
+            self._show_figures()
 
     def put_beside(self, found: Generated | None) -> None:
         """A kept text in the baseline's place; None brings the baseline back."""
+        self._was_beside = found or self._was_beside
         self.arms.put_beside(found)
         self._show_figures()
 
@@ -217,7 +190,7 @@ probes)."""
             parts.insert(0, self._stale)
         if self._speed:
             parts.append(f"{self._speed:.0f} tokens/s")
-        self.query_one("#figures", Static).update(" · ".join(parts), layout=False)
+        self.query_one("#figures", Static).update(Text(" · ".join(parts)), layout=False)
 
     def _ending(self) -> list[str]:
         """How a text ended, and where its edits did nothing."""
@@ -241,14 +214,16 @@ probes)."""
     def tell_question(self, event: Input.Changed) -> None:
         """The question was typed over."""
         event.stop()
-        self.post_message(self.QuestionChanged(from_a_field(event.value)))
+        self.context.study.set_question(from_a_field(event.value))
+        self.context.text.score_answers()
 
     @on(Input.Submitted, "#question")
     def tell_asked(self, event: Input.Submitted) -> None:
         """Generate; letters are keys again, so that edits can be toggled while text streams."""
         event.stop()
         self.take_focus()
-        self.post_message(self.Asked(from_a_field(event.value)))
+        self.context.study.set_question(from_a_field(event.value))
+        self.context.text.generate()
 
     def key_escape(self) -> None:
         """Leaves the question."""
@@ -261,19 +236,29 @@ probes)."""
 
     def action_settings(self) -> None:
         """Opens the settings."""
-        self.post_message(self.SettingsWanted())
+        from tui.commands import texts
+
+        texts.change_settings(self.context)
 
     def action_rewind(self) -> None:
         """Goes on from the cursor."""
-        self.post_message(self.RewindWanted())
+        self.context.text.rewind()
 
     def action_branches(self) -> None:
         """Lists the kept texts."""
-        self.post_message(self.BranchesWanted())
+        from tui.commands import texts
+
+        texts.show_branches(self.context)
 
     def action_beside(self) -> None:
-        """Baseline or kept text."""
-        self.post_message(self.BesideWanted())
+        """The baseline for the kept text beside, or the other way round."""
+        study, kept = self.context.study, self._was_beside
+        if self.arms.beside is not None:
+            self.put_beside(None)
+        elif kept is not None and kept in study.results.generations and prompt_of(kept) == study.question():
+            self.put_beside(kept)
+        else:
+            self.notify("b lists the kept texts of this question; there space puts one beside.")
 
     def action_turn(self, step: int) -> None:
         """Another sample or variant."""
@@ -285,7 +270,7 @@ probes)."""
 
     def action_mode(self) -> None:
         """Changes what a toggle does."""
-        self.post_message(self.ModeWanted())
+        self.context.study.switch_restart()
 
 
 def settings_in_words(work: Workspace) -> str:

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from math import inf
 from typing import ClassVar
 
-from rich.text import Text
 from textual import events, on
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
@@ -16,9 +15,12 @@ from textual.message import Message
 from textual.widgets import DataTable, Input, Static
 
 from engine.records import FeatureRow, Ranking
-from engine.session import EditSlot
-from tui.effects import Effects
-from tui.words import tokens_in_words
+from engine.records.words.rich_text import Text
+from engine.records.words.tokens import tokens_in_words
+from tui.services.context import Context
+from tui.state.effects import Effects
+from tui.state.study import Study
+from tui.widgets.fields import LineField
 
 NOTHING = """\
 Which features tell your prompts apart?
@@ -26,7 +28,6 @@ Which features tell your prompts apart?
 r ranks all of them. Then: enter reads one, space ablates it, p pins it, f tells more about it.
 
 A finds which ones influence an answer."""
-
 
 Cell = Callable[[FeatureRow, Effects | None], str]
 
@@ -54,11 +55,15 @@ def number(name: str, form: str = ".2f") -> Cell:
 
 
 NONE = "–"
+
 TOKENS_WIDTH = 16
 """At least."""
+
 FIXED_WIDTH = 11
 """Of the marks and the number."""
+
 FALLBACK_WIDTH = 48
+
 COLUMNS = (
     Column("score", "score", number("score"), 7),
     Column("effect", "effect", lambda row, effects: effects.words(row.feature) if effects else NONE, 8, True),
@@ -75,7 +80,9 @@ COLUMNS = (
     Column("seed", "seed", number("seed", ".1f"), 7),
 )
 """In the order in which they are shown as far as they fit; one without any number goes last."""
+
 FEW_LABELINGS = 1000
+
 HERE = ("effect", "loo")
 """What the rows there are get sorted by here, without ranking again."""
 
@@ -105,7 +112,7 @@ class Nothing(Static, can_focus=True):
 
 
 class LeaderboardPane(Vertical):
-    """`show` it a ranking and what is pinned, labelled and edited."""
+    """The ranking, and what is pinned, labelled and edited."""
 
     DEFAULT_CSS = """
     LeaderboardPane {
@@ -140,31 +147,13 @@ any feature by its number."""
 
         feature: int
 
-    @dataclass
-    class ReadWanted(Message):
-        """A feature is to be read: its tokens get the focus."""
-
-        feature: int
-
-    @dataclass
-    class SortWanted(Message):
-        """The ranking is to be sorted by another column."""
-
-        by: str
-
-    @dataclass
-    class WeightWanted(Message):
-        """The ranking is to be run with, or without, the weight towards rare features."""
-
-        on: bool
-
-    def __init__(self, *, id: str | None = None) -> None:
+    def __init__(self, context: Context, *, id: str | None = None) -> None:
         super().__init__(id=id)
+        self.context = context
         self._ranking: Ranking | None = None
         self._effects: Effects | None = None
         self._here = ""
         """Which of HERE the rows are sorted by; "" for the ranking's own order."""
-        self._slots: tuple[EditSlot, ...] = ()
         self._marks: dict[int, str] = {}
         self._pinned: tuple[int, ...] = ()
         self._labels: dict[int, str] = {}
@@ -175,7 +164,7 @@ any feature by its number."""
         table = FeatureTable(id="feature-table", cursor_type="row", fixed_columns=2, cell_padding=0)
         table.display = False
         yield table
-        yield Input(placeholder="number, token or label; enter keeps, escape clears", id="features-search")
+        yield LineField(placeholder="number, token or label; enter keeps, escape clears", id="features-search")
         yield Static(id="features-note", markup=False)
 
     def on_mount(self) -> None:
@@ -204,19 +193,14 @@ any feature by its number."""
 
     # ---- showing
 
-    def show(
-        self,
-        ranking: Ranking | None,
-        pinned: tuple[int, ...],
-        labels: dict[int, str],
-        slots: tuple[EditSlot, ...],
-        effects: Effects | None,
-    ) -> None:
-        """Shows a ranking (None: nothing was ranked yet) and the effects there are. The cursor stays on its feature."""
-        self._pinned, self._labels, self._effects = pinned, labels, effects
-        if effects is None and self._here == "effect":
+    def look(self) -> None:
+        """Shows the study's ranking, and what is pinned, labelled and edited. The cursor stays on its feature."""
+        study = self.context.study
+        ranking, self._effects = study.ranking(), study.effects()
+        self._pinned, self._labels = study.work.pinned, self.context.labels
+        if self._effects is None and self._here == "effect":
             self._here = ""
-        self._mark_edits(slots)
+        self._mark_edits()
         self._ranking = ranking
         had_focus = self.table.has_focus or self.query_one(Nothing).has_focus
         self.query_one(Nothing).display = ranking is None
@@ -225,28 +209,34 @@ any feature by its number."""
             self._fill(ranking)
         if had_focus:
             self.take_focus()
+        self._show_staleness()
+        wanted = self.context.wanted
+        if wanted is not None and self.go_to(wanted):
+            self.context.wanted = None
 
-    def show_effects(self, effects: Effects | None) -> None:
-        """Other effects than before, or none."""
+    def look_at_prompts(self) -> None:
+        """Says what no longer holds of the prompts; effects of other probes go."""
+        self._show_staleness()
+        effects = self.context.study.effects()
         if self._ranking is not None and (effects is None) != (self._effects is None):
-            self.show(self._ranking, self._pinned, self._labels, self._slots, effects)
+            self.look()
 
-    def show_marks(self, slots: tuple[EditSlot, ...]) -> None:
-        """Which features are edited, changed in place."""
-        self._mark_edits(slots)
+    def look_at_edits(self) -> None:
+        """Shows which features are edited, changed in place."""
+        self._mark_edits()
         for row in self.table.ordered_rows:
             feature = int(row.key.value or 0)
             self.table.update_cell(row.key, "mark", self._mark(feature))
 
-    def show_staleness(self, words: str) -> None:
-        """What the ranking no longer knows of, such as "prompts changed: r"; "" when it is up to date."""
+    def _show_staleness(self) -> None:
+        words = staleness(self.context.study)
         self.set_class(bool(words), "-stale")
         self.border_subtitle = words
         if not words and self._ranking is not None:
             self.border_subtitle = f"{self._ranking.n_positive} vs {self._ranking.n_negative}"
 
-    def _mark_edits(self, slots: tuple[EditSlot, ...]) -> None:
-        self._slots = slots
+    def _mark_edits(self) -> None:
+        slots = self.context.study.work.edits
         self._marks = {slot.feature: "▣" if slot.on else "▢" for slot in slots}
 
     def _mark(self, feature: int) -> Text:
@@ -336,7 +326,7 @@ any feature by its number."""
             found.append("density weight off: w")
         # how few labelings there are is said already
         found += [f"⚠ {words}" for words in ranking.warnings if "labelings" not in words]
-        self.query_one("#features-note", Static).update(" · ".join(filter(None, found)))
+        self.query_one("#features-note", Static).update(Text(" · ".join(filter(None, found))))
 
     def go_to(self, feature: int) -> bool:
         """Puts the cursor on a feature; False where it has no row."""
@@ -361,7 +351,10 @@ any feature by its number."""
         """The tokens get the focus."""
         feature = self.feature()
         if feature is not None:
-            self.post_message(self.ReadWanted(feature))
+            from tui.commands import features
+
+            features.read(self.context, feature)
+            self.context.desk.action_pane("tokens")
 
     @on(DataTable.HeaderSelected)
     def sort_by_heading(self, event: DataTable.HeaderSelected) -> None:
@@ -392,14 +385,18 @@ any feature by its number."""
         if by in HERE or by == ranking.by:
             self._fill(ranking)
         else:
-            self.post_message(self.SortWanted(by))
+            from tui.commands import features
+
+            features.rank(self.context, by=by)
 
     def action_weight(self) -> None:
         """Ranks with the weight, or without it."""
         if self._ranking is None:
             self.notify("Nothing is ranked yet: r")
         else:
-            self.post_message(self.WeightWanted(not self._ranking.density_weight))
+            from tui.commands import features
+
+            features.rank(self.context, weight=not self._ranking.density_weight)
 
     def action_search(self) -> None:
         """Opens the search line."""
@@ -440,4 +437,15 @@ def chance_in_words(ranking: Ranking) -> str:
         return f"p: {every}{ranking.permutations:,} labelings, {1 / ranking.permutations:.1g} at least"
     if ranking.labelings < FEW_LABELINGS:
         return f"{ranking.labelings} labelings: no p below {ranking.p_floor:.2g}"
+    return ""
+
+
+def staleness(study: Study) -> str:
+    """What of the leaderboard no longer holds, and which key mends it; "" if all does."""
+    if study.ranking_is_stale():
+        return "prompts changed: r ranks again"
+    if study.attribution() is not None and study.other_than(study.results.loaded):
+        return "effects of another pair: A measures again"
+    if study.attribution() is not None and study.effects() is None:
+        return "probes changed: A measures effects again"
     return ""

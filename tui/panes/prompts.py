@@ -5,33 +5,39 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import comb
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 from textual import events, on
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Vertical
-from textual.content import Content
 from textual.lazy import Lazy
-from textual.markup import escape
 from textual.message import Message
 from textual.widgets import OptionList, TextArea
 from textual.widgets.option_list import Option
 
 from engine.records import Prompt, PromptSet
-from tui.token_layout import safe
+from engine.records.words.rich_text import Text
+from engine.records.words.tokens import visible
+from tui.services.context import Context
+from tui.state.prompts import Group
+from tui.widgets.fields import TextField
 
-Group = Literal["positive", "negative", "probes"]
 GROUPS: tuple[Group, ...] = ("positive", "negative", "probes")
+
 MARKS = {"positive": "+", "negative": "−", "probes": "?"}
+
 EMPTY = {
     "positive": "a: a prompt that shows the behaviour",
     "negative": "a: one that does not",
     "probes": "a: a question that measures it",
 }
+
 NEW = "new"
 """The id of the line that a prompt being added takes."""
+
 FEW_LABELINGS = 1000
+
 LENGTH_RATIO = 1.5
 
 
@@ -55,7 +61,16 @@ class Place:
         return cls(found, int(index) if index else None)
 
 
-class PromptEditor(TextArea):
+@dataclass(frozen=True)
+class Typed:
+    """A prompt as it was typed: index None is a new one."""
+
+    group: Group
+    index: int | None
+    text: str
+
+
+class PromptEditor(TextField):
     """A prompt being typed, over the line it belongs to. Enter keeps it, escape drops it, ctrl+j breaks the line."""
 
     DEFAULT_CSS = """
@@ -93,7 +108,7 @@ class PromptEditor(TextArea):
 
 
 class PromptsPane(Vertical):
-    """Three lists in one: `show` it a prompt set, listen to what the user wants of it."""
+    """Three lists in one."""
 
     DEFAULT_CSS = """
     PromptsPane {
@@ -118,56 +133,15 @@ break one confound each: the same topic without the behaviour, the behaviour on 
 whose answers are tracked. Enter edits in place (ctrl+j: line break); on a probe g asks it."""
 
     @dataclass
-    class Edited(Message):
-        """A prompt was typed: index None is a new one."""
-
-        group: Group
-        index: int | None
-        text: str
-
-    @dataclass
-    class ProbeWanted(Message):
-        """A probe is to be edited in its form (index None: a new one)."""
-
-        index: int | None
-
-    @dataclass
-    class DeleteWanted(Message):
-        """An entry is to go."""
-
-        group: Group
-        index: int
-
-    @dataclass
-    class MoveWanted(Message):
-        """A prompt is to change sides."""
-
-        group: Group
-        index: int
-
-    @dataclass
-    class ImportWanted(Message):
-        """A file is to be imported; entries without a set of their own go to this one."""
-
-        group: Group
-
-    @dataclass
-    class FormatWanted(Message):
-        """Prompts are to be fed the other way, chat or raw."""
-
-    @dataclass
-    class WriteWanted(Message):
-        """The prompts are to be saved as a set."""
-
-    @dataclass
     class PlaceChosen(Message):
         """The cursor is on another line."""
 
         group: Group
         index: int | None
 
-    def __init__(self, *, id: str | None = None) -> None:
+    def __init__(self, context: Context, *, id: str | None = None) -> None:
         super().__init__(id=id)
+        self.context = context
         self._prompts = PromptSet("new")
         self._editing: Place | None = None
         self._line = 0
@@ -183,27 +157,25 @@ whose answers are tracked. Enter edits in place (ctrl+j: line break); on a probe
         """The list of prompts, which has the focus."""
         return self.query_one("#prompt-list", OptionList)
 
-    def show(self, prompts: PromptSet) -> None:
-        """Shows a prompt set; the cursor stays where it was."""
-        self._prompts = prompts
+    def look(self) -> None:
+        """Shows the study's prompts; the cursor stays where it was."""
+        self._prompts = prompts = self.context.study.work.prompts
         at = self.rows.highlighted
         self.rows.set_options([option for group in GROUPS for option in self._options(group)])
         count = self.rows.option_count
         self.rows.highlighted = min(at if at is not None else 1, count - 1)
         formats = {p.format for p in (*prompts.positive, *prompts.negative)}
-        self.border_title = escape(f"1 Prompts · {prompts.name}" + (" · chat" if formats == {"chat"} else ""))
+        self.border_title = Text(f"1 Prompts · {prompts.name}" + (" · chat" if formats == {"chat"} else ""))
         self.border_subtitle = caution(prompts)
 
     def _options(self, group: Group) -> list[Option]:
         entries: Sequence[object] = getattr(self._prompts, group)
-        heading = Content.assemble((f"{MARKS[group]} {group}", "bold"), (f"  {len(entries)}", "dim"))
+        heading = Text.assemble((f"{MARKS[group]} {group}", "bold"), (f"  {len(entries)}", "dim"))
         found = [Option(heading, id=Place(group, None).id)]
         texts = [getattr(entry, "text", "") for entry in entries]
-        found += [
-            Option(Content("  " + safe(text.replace("\n", "⏎"))), id=Place(group, i).id) for i, text in enumerate(texts)
-        ]
+        found += [Option(Text("  " + visible(text)), id=Place(group, i).id) for i, text in enumerate(texts)]
         if not entries:
-            found[0] = Option(Content.assemble(heading, (f"  {EMPTY[group]}", "italic dim")), id=Place(group, None).id)
+            found[0] = Option(Text.assemble(heading, (f"  {EMPTY[group]}", "italic dim")), id=Place(group, None).id)
         return found
 
     def place(self) -> Place:
@@ -228,7 +200,7 @@ whose answers are tracked. Enter edits in place (ctrl+j: line break); on a probe
         if place.index is None:
             self.action_add()
         elif place.group == "probes":
-            self.post_message(self.ProbeWanted(place.index))
+            self._edit_probe(place.index)
         else:
             self._edit(place, self._prompts_of(place.group)[place.index].text)
 
@@ -271,9 +243,15 @@ whose answers are tracked. Enter edits in place (ctrl+j: line break); on a probe
         """The editor closes; what was typed is told, unless it was dropped or left empty."""
         typed = self.close_editor()
         if typed is not None and event.text is not None:
-            self.post_message(typed)
+            self.go_to(typed.group, self.context.study.prompts.put(typed.group, typed.index, typed.text))
 
-    def close_editor(self) -> Edited | None:
+    def commit(self) -> None:
+        """What is being typed counts as typed."""
+        typed = self.close_editor()
+        if typed is not None:
+            self.context.study.prompts.put(typed.group, typed.index, typed.text)
+
+    def close_editor(self) -> Typed | None:
         """Closes the editor if it is open; returns what was typed, None if it is empty."""
         place, self._editing = self._editing, None
         if place is None:
@@ -283,10 +261,10 @@ whose answers are tracked. Enter edits in place (ctrl+j: line break); on a probe
         editor.display = False
         if place.index is None:  # the line made for it goes
             self.rows.highlighted = max(0, self._line - 1)
-            self.show(self._prompts)
+            self.look()
         if had_focus:
             self.screen.set_focus(self.rows)
-        return self.Edited(place.group, place.index, text) if text else None
+        return Typed(place.group, place.index, text) if text else None
 
     @on(events.DescendantBlur)
     def keep_what_was_typed(self, event: events.DescendantBlur) -> None:
@@ -308,7 +286,7 @@ whose answers are tracked. Enter edits in place (ctrl+j: line break); on a probe
         """Adds below the cursor."""
         place = self.place()
         if place.group == "probes":
-            self.post_message(self.ProbeWanted(None))
+            self._edit_probe(None)
             return
         self._edit(Place(place.group, None), "")
 
@@ -316,7 +294,8 @@ whose answers are tracked. Enter edits in place (ctrl+j: line break); on a probe
         """Deletes the entry under the cursor."""
         place = self.place()
         if place.index is not None:
-            self.post_message(self.DeleteWanted(place.group, place.index))
+            self.context.study.prompts.delete(place.group, place.index)
+            self.notify("Deleted; u brings it back.")
 
     def action_move(self) -> None:
         """Moves a prompt to the other set."""
@@ -326,19 +305,29 @@ whose answers are tracked. Enter edits in place (ctrl+j: line break); on a probe
         if place.group == "probes":
             self.notify("A probe is in neither set: only prompts move.", severity="warning")
             return
-        self.post_message(self.MoveWanted(place.group, place.index))
+        self.context.study.prompts.move(place.group, place.index)
 
     def action_import(self) -> None:
         """Imports a file."""
-        self.post_message(self.ImportWanted(self.place().group))
+        from tui.commands import prompts
+
+        prompts.import_prompts(self.context, self.place().group)
 
     def action_format(self) -> None:
         """Chat or raw."""
-        self.post_message(self.FormatWanted())
+        format = self.context.study.prompts.switch_format()
+        self.notify(f"Prompts are fed {'through the chat template' if format == 'chat' else 'raw'}.")
 
     def action_write(self) -> None:
         """Saves the set."""
-        self.post_message(self.WriteWanted())
+        from tui.commands import prompts
+
+        prompts.write_set(self.context)
+
+    def _edit_probe(self, index: int | None) -> None:
+        from tui.commands import prompts
+
+        prompts.edit_probe(self.context, index)
 
 
 def caution(prompts: PromptSet) -> str:

@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
 from typing import ClassVar
 
-from rich.text import Text
 from textual import on
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Vertical
-from textual.content import Content
-from textual.markup import escape
-from textual.message import Message
 from textual.widgets import OptionList, Static
 from textual.widgets.option_list import Option
 
 from engine.records import Prompt, Shown, TokenFeatures
-from tui.token_text import MASKED, Passage, TokenText, step_of
-from tui.words import feature_in_words, token_in_words, tokens_in_words
+from engine.records.words.rich_text import Text
+from engine.records.words.tokens import feature_in_words, tokens_in_words, visible
+from tui.services.context import Context
+from tui.widgets.token_text import MASKED, Passage, TokenText, step_of
 
 NOTHING = """\
 Here you read one feature on your prompts, token by token.
@@ -54,21 +50,9 @@ The brighter a token, the stronger the feature fires on it; the legend ends at i
 neutral text. Dimmed tokens do not count: the leading token, the chat template, attention sinks. t (or enter) lists the
 features of the token under the cursor: enter shows one, p pins it, space ablates it, escape closes the list."""
 
-    @dataclass
-    class TopWanted(Message):
-        """The features of a token are to be listed."""
-
-        prompt: Prompt
-        token: int
-
-    @dataclass
-    class FeatureChosen(Message):
-        """A feature of the list is to be shown."""
-
-        feature: int
-
-    def __init__(self, *, id: str | None = None) -> None:
+    def __init__(self, context: Context, *, id: str | None = None) -> None:
         super().__init__(id=id)
+        self.context = context
         self._shown: Shown | None = None
         self._jump = 0
 
@@ -89,8 +73,10 @@ features of the token under the cursor: enter shows one, p pins it, space ablate
         """The tokens, which have the focus."""
         return self.query_one(TokenText)
 
-    def show(self, shown: Shown, n_positive: int, label: str, tokens: tuple[str, ...]) -> None:
+    def show(self, shown: Shown) -> None:
         """Shows one feature on the prompts, positives first."""
+        n_positive = len(self.context.study.work.prompts.positive)
+        label, tokens = self.context.labels.get(shown.feature, ""), self.context.tokens_of(shown.feature)
         if self._shown is None or self._shown.feature != shown.feature:
             self._jump = 0
             self.close_list()
@@ -111,7 +97,7 @@ features of the token under the cursor: enter shows one, p pins it, space ablate
         )
         if self.text.cursor is not None and self._is_masked(*self.text.cursor):
             self._to_first_counted()
-        self.border_title = escape(f"2 Tokens · {feature_in_words(shown.feature, label, tokens)}")
+        self.border_title = Text(f"2 Tokens · {feature_in_words(shown.feature, label, tokens)}")
         self.border_subtitle = f"max {shown.maximum:.2f}" if self._by_strength() else "silent on these prompts"
         self._show_legend()
 
@@ -148,7 +134,7 @@ features of the token under the cursor: enter shows one, p pins it, space ablate
             return
         token, value, counts = here
         number = f"{value + 0.0:.2f}" if counts else "masked"
-        here_in_words = Text(f"“{token_in_words(token)}” {number}", no_wrap=True)
+        here_in_words = Text(f"“{visible(token)}” {number}", no_wrap=True)
         self.query_one("#token-legend", Static).update(
             here_in_words.append("   ").append_text(self.text.legend(self._shown.maximum))
         )
@@ -200,27 +186,29 @@ features of the token under the cursor: enter shows one, p pins it, space ablate
             return
         passage, token = self.text.cursor
         fed = self._shown.prompts[passage]
-        self.post_message(self.TopWanted(Prompt(fed.text, fed.format), token))
+        from tui.commands import features
 
-    def show_features(self, found: TokenFeatures, name_of: Callable[[int], str]) -> None:
+        features.features_at(self.context, Prompt(fed.text, fed.format), token)
+
+    def show_features(self, found: TokenFeatures) -> None:
         """The list that `t` asked for."""
         options = self.query_one("#token-features", OptionList)
         options.set_options(
             Option(
-                Content.assemble(
+                Text.assemble(
                     (f"{at.feature:>6}", "bold"),
                     f"  {at.activation:6.2f}  ",
-                    name_of(at.feature) or tokens_in_words(at.tokens),
+                    self.context.name_of(at.feature) or tokens_in_words(at.tokens),
                 ),
                 id=str(at.feature),
             )
             for at in found.features
         )  # fmt: skip
         if not found.features:
-            self.notify(f"No feature fires on “{token_in_words(found.token)}”.")
+            self.notify(f"No feature fires on “{visible(found.token)}”.")
             return
-        title = f"{found.n_active} features fire on “{token_in_words(found.token)}” · escape closes"
-        self.query_one("#token-features-title", Static).update(title)
+        title = f"{found.n_active} features fire on “{visible(found.token)}” · escape closes"
+        self.query_one("#token-features-title", Static).update(Text(title))
         self.add_class("-listing")
         options.highlighted = 0
         options.focus()
@@ -247,5 +235,7 @@ features of the token under the cursor: enter shows one, p pins it, space ablate
     def choose(self, event: OptionList.OptionSelected) -> None:
         """A feature of the list is shown."""
         event.stop()
-        self.post_message(self.FeatureChosen(int(event.option.id or 0)))
+        from tui.commands import features
+
+        features.jump_to(self.context, int(event.option.id or 0))
         self.close_list()

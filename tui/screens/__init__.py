@@ -1,1 +1,1 @@
-"""What opens over the main screen: dialogs, the feature screen, tables and reports."""
+"""What opens over the main screen."""

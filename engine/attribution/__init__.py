@@ -1,0 +1,1 @@
+"""Which features an answer depends on."""

@@ -1,0 +1,171 @@
+"""The causal verbs over one loaded model and SAE: attribution and exact effects. The smallest set is minimal_set.py's.
+
+Shape suffixes: F features.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+
+import torch
+
+from engine.attribution.gradient import Gradient, ablated, gradient
+from engine.attribution.measure import total
+from engine.attribution.measured import Measured, measured
+from engine.features.activations import names
+from engine.models.pair import Events, Pair, Read
+from engine.records import Attribute, AttributedFeature, Attribution, Measure, ProbeMeasured
+from engine.records import attribution as measures
+from engine.records.texts import check_causes
+
+NEAR = 16
+"""A control is drawn among so many features that are most like the one it stands for."""
+
+# ---- attribution
+
+
+def attribute(pair: Pair, request: Attribute) -> Events:
+    """Which features does the measure depend on? Returns an Attribution. Raises UsageError, HookError, EditError."""
+    check_causes(request)
+    sae, upper = pair.site.sae, pair.upper
+    sae.columns([*request.candidates, *request.also])  # raises for a feature the SAE does not have
+    found = yield from measured(pair, request.measure)
+    slopes = yield from gradient(sae, upper, found.items, (), "attributing")
+    listed = best(slopes.estimate_F, request)
+    tested = [f for f in listed if slopes.strength_F[f] > 0][: request.exact]
+    drawn = controls(pair, slopes, tested, request.controls)
+    run = [*tested, *drawn]
+    scored = yield from ablated(sae, upper, found.items, found.values, [[f] for f in run], "ablating one by one")
+    exact = {f: total(found.items, values) - found.baseline for f, values in zip(run, scored, strict=True)}
+    rows = listed + [f for f in dict.fromkeys(request.also) if f not in listed]
+    own = [f for f in rows if f in tested]
+    # by exact effect, then by estimate; then what is here for comparison
+    order = sorted(own, key=lambda f: -abs(exact[f])) + [f for f in rows if f not in tested]
+    chosen = [*order, *(f for f in drawn if f not in order)]
+    reads = [Read(item.fed, item.h[0][: len(item.fed.token_ids)]) for item in found.items]
+    made = [
+        _row(pair, slopes, feature, tokens, exact, drawn)
+        for feature, tokens in zip(chosen, names(pair, chosen, reads), strict=True)
+    ]
+    sizes = [abs(exact[f]) for f in run]
+    return Attribution(
+        request=request,
+        probes=tuple(
+            ProbeMeasured(item.fed, value, mass, item.probe.covariate)
+            for item, value, mass in zip(found.items, found.values, found.masses, strict=True)
+        ),
+        slope=measures.is_slope([item.probe for item in found.items]),
+        baseline=found.baseline,
+        features=tuple(made),
+        n_active_features=int((slopes.strength_F > 0).sum()),
+        n_controls=len(drawn),
+        spearman=spearman([float(slopes.estimate_F[f]) for f in run], [exact[f] for f in run]),
+        spearman_activation=spearman([float(slopes.strength_F[f]) for f in run], sizes),
+        dtype=str(upper.dtype).removeprefix("torch."),
+        warnings=(*warnings(pair, found, request.measure), *few_controls(len(drawn))),
+    )
+
+
+def best(estimate_F: torch.Tensor, request: Attribute) -> list[int]:
+    """The candidates with the largest estimates, signs apart, largest first."""
+    size_F = estimate_F.abs().cpu()
+    if request.candidates:
+        allowed = torch.zeros(len(size_F), dtype=torch.bool)
+        allowed[list(request.candidates)] = True
+        size_F = torch.where(allowed, size_F, torch.full_like(size_F, -1.0))
+    top = size_F.topk(min(request.top, len(size_F)))
+    return [f for f, size in zip(top.indices.tolist(), top.values.tolist(), strict=True) if size > 0]
+
+
+def _row(
+    pair: Pair,
+    slopes: Gradient,
+    feature: int,
+    tokens: tuple[str, ...],
+    exact: dict[int, float],
+    drawn: Sequence[int],
+) -> AttributedFeature:
+    sizes = [abs(exact[f]) for f in drawn if f != feature]
+    effect = exact.get(feature)
+    compared = effect is not None and feature not in drawn and bool(sizes)
+    return AttributedFeature(
+        feature=feature,
+        tokens=tokens,
+        estimate=float(slopes.estimate_F[feature]),
+        exact=effect,
+        activation=float(slopes.strength_F[feature]),
+        density=float(pair.site.reference.density_F()[feature]),
+        percentile=sum(size < abs(effect or 0) for size in sizes) / len(sizes) if compared else None,
+        control=feature in drawn,
+    )
+
+
+def controls(pair: Pair, slopes: Gradient, features: Sequence[int], number: int) -> list[int]:
+    """Other features that are about as active on the probes and about as dense, each drawn for one of `features`.
+
+    Drawn without a look at estimates: what is compared must not choose its own company.
+    """
+    if not features:
+        return []
+    strength_F = slopes.strength_F.cpu()
+    place_F2 = torch.stack([strength_F.clamp(min=1e-12).log(), pair.site.reference.density_F().log()], 1)
+    free_F = strength_F > 0
+    free_F[list(features)] = False
+    rng, drawn = random.Random(0), []
+    for n in range(min(number, int(free_F.sum()))):
+        like = features[n % len(features)]
+        distance_F = (place_F2 - place_F2[like]).square().sum(1).masked_fill(~free_F, torch.inf)
+        near = distance_F.topk(min(NEAR, int(free_F.sum())), largest=False).indices.tolist()
+        drawn.append(int(rng.choice(near)))
+        free_F[drawn[-1]] = False
+    return drawn
+
+
+def warnings(pair: Pair, found: Measured, measure: Measure) -> list[str]:
+    """What a reader must know before believing the numbers."""
+    said = []
+    small = sum(mass < measures.LOW_MASS for mass in found.masses)
+    if small:
+        said.append(
+            f"On {small} of {len(found.items)} probes both answers together have a probability below "
+            f"{measures.LOW_MASS}: the model would say something else."
+        )
+    unclean = {string for item in found.items for string in item.unclean}
+    if unclean:
+        said.append(f"Tokens of {', '.join(map(repr, sorted(unclean)))} run into the end of the prompt.")
+    facts = len(measures.facts(measure.probes))
+    others = len(measure.probes) - len(found.items) - facts
+    if others:
+        said.append(f"{others} of the probes do not track both answers and are left out.")
+    if pair.upper.dtype not in (torch.float32, torch.float64):
+        said.append(f"No memory for float32: exact effects are rounded as {pair.upper.dtype} is.")
+    return said
+
+
+def few_controls(number: int) -> list[str]:
+    """Whether there are enough features to compare with."""
+    if number >= measures.MIN_CONTROLS:
+        return []
+    return [f"With {number} features to compare with, no effect can be called influence."]
+
+
+# ---- rank correlation
+
+
+def spearman(one: Sequence[float], other: Sequence[float]) -> float | None:
+    """Rank correlation, ties sharing their mean rank; None where there is none to speak of."""
+    if len(one) < 3:
+        return None
+    a_N, b_N = ranks(one), ranks(other)
+    a_N, b_N = a_N - a_N.mean(), b_N - b_N.mean()
+    size = float(a_N.norm() * b_N.norm())
+    return float(a_N @ b_N) / size if size > 0 else None
+
+
+def ranks(values: Sequence[float]) -> torch.Tensor:
+    """Ranks_N from 0, ties sharing their mean."""
+    values_N = torch.tensor(values, dtype=torch.float64)
+    smaller_N = (values_N[None, :] < values_N[:, None]).sum(1)
+    equal_N = (values_N[None, :] == values_N[:, None]).sum(1)
+    return (smaller_N + (equal_N - 1) / 2).double()

@@ -1,0 +1,83 @@
+"""What ablating features does to predictions on neutral text: KL(baseline || edited), above the hook alone.
+
+Shape suffixes: T tokens, D width of the hooked vector, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from engine.attribution.measure import ablation
+from engine.models.pair import Pair
+from engine.records import Event, Progress
+
+PASSAGE_TOKENS = 128
+"""Of each passage so much is run: the logits of longer ones would fill the memory."""
+
+STAGE = "measuring on neutral text"
+
+
+@dataclass(frozen=True)
+class NeutralText:
+    """Passages of the reference text, read up to the hook's block."""
+
+    pair: Pair
+    entry: list[torch.Tensor]
+    h: list[torch.Tensor]
+    editable: list[torch.Tensor]
+    base: dict[int, torch.Tensor] = field(default_factory=dict)
+    """Log-probabilities_TV of passages run already, with nothing ablated: 4 bytes x vocabulary a token."""
+
+    @classmethod
+    def read(cls, pair: Pair, num_tokens: int) -> Generator[Event, Any, NeutralText]:
+        """Reads passages of about `num_tokens` tokens in all, spread over the reference text."""
+        sequences = passages(pair, num_tokens)
+        entry = yield from pair.model.capture(pair.upper.entry, sequences, "reading neutral text")
+        entry = [row.to(pair.upper.dtype).clone() for row in entry]
+        h = [pair.upper.hooked([row])[0] for row in entry]
+        bos, sink = pair.model.tokens.bos, pair.site.reference.sink_norm
+        editable = [
+            (h_TD.norm(dim=-1) <= sink) & torch.tensor([i != bos for i in ids], device=h_TD.device)
+            for ids, h_TD in zip(sequences, h, strict=True)
+        ]
+        return cls(pair, entry, h, editable)
+
+    def kl(self, sets: Sequence[Sequence[int]]) -> Generator[Event, Any, list[float]]:
+        """Mean KL in nats per token behind the first, of each set of ablated features."""
+        sums, count = [0.0] * len(sets), 0
+        for n, (entry_TD, h_TD, editable_T) in enumerate(zip(self.entry, self.h, self.editable, strict=True)):
+            yield Progress(STAGE, n, len(self.entry))
+            keep = [range(1, len(entry_TD))]
+            with torch.inference_mode():
+                if n not in self.base:
+                    self.base[n] = torch.log_softmax(self.pair.upper.logits([entry_TD], [None], keep), -1)
+                base_TV = self.base[n]
+                for s, features in enumerate(sets):
+                    delta = ablation(self.pair.site.sae, [h_TD], [editable_T], features)
+                    edited_TV = torch.log_softmax(self.pair.upper.logits([entry_TD], delta, keep), -1)
+                    sums[s] += float((base_TV.exp() * (base_TV - edited_TV)).sum())
+            count += len(entry_TD) - 1
+        return [value / max(1, count) for value in sums]
+
+
+def passages(pair: Pair, num_tokens: int) -> list[list[int]]:
+    """Token ids of passages of the reference text as it was fed, cut short: `num_tokens`, spread over it."""
+    ids = pair.site.reference.token_ids_T.tolist()
+    bos = pair.model.tokens.bos
+    starts = [at for at, i in enumerate(ids) if i == bos] if bos is not None else list(range(0, len(ids), 256))
+    starts = starts or [0]
+    ends = [*starts[1:], len(ids)]
+    found = [ids[a : min(b, a + PASSAGE_TOKENS)] for a, b in zip(starts, ends, strict=True) if b - a > 1]
+    # passages differ in length: every so many of them, until the tokens are there
+    stride = max(1, sum(map(len, found)) // max(1, num_tokens))
+    taken, count = [], 0
+    for passage in found[::stride] or found[:1]:
+        if count >= num_tokens:
+            break
+        taken.append(passage)
+        count += len(passage)
+    return taken

@@ -1,0 +1,146 @@
+"""Probes, read for a measure: fed with their answers' strings, up to the hook's block and from there on unedited.
+
+What an edit touches: every position but the leading token and attention sinks, of the answer's own tokens too.
+Shape suffixes: T tokens, D width of the hooked vector, P probes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from engine.generation.answers import join
+from engine.models.pair import Pair
+from engine.models.upper_layers import Past, UpperLayers
+from engine.records import FedPrompt, Probe, Progress, Prompt
+from engine.records.attribution import is_slope
+
+
+@dataclass(frozen=True)
+class Target:
+    """An answer's string: in which row of the item, behind which position, its token ids, and on which side."""
+
+    row: int
+    after: int
+    ids: tuple[int, ...]
+    toward: bool
+
+
+@dataclass(frozen=True)
+class Item:
+    """A probe, read: rows that hold all its answers' strings but for their last tokens, and its weight in M."""
+
+    probe: Probe
+    fed: FedPrompt
+    entry: list[torch.Tensor]
+    """Vectors_TD that enter the hook's block, a row each."""
+    h: list[torch.Tensor]
+    """Hooked vectors_TD, float32."""
+    editable: list[torch.Tensor]
+    """Masks_T of the positions that an edit touches."""
+    targets: tuple[Target, ...]
+    weight: float
+    unclean: tuple[str, ...]
+    """Answer strings whose tokens could not be told apart from the prompt's end."""
+    past: list[Past]
+    """What each row comes to above the hook while nothing is added."""
+
+    @property
+    def scored_from(self) -> int:
+        """The first position behind which an answer's token is scored."""
+        return min(target.after for target in self.targets)
+
+    def positions(self, row: int) -> list[int]:
+        """Behind which positions of a row some answer's tokens are scored."""
+        return sorted({t.after + n for t in self.targets if t.row == row for n in range(len(t.ids))})
+
+
+def weights(probes: Sequence[Probe]) -> list[float]:
+    """What each probe's m counts in M: c_p = (x_p - mean) / sum of squares for a slope, else 1 / n."""
+    if not is_slope(probes):
+        return [1 / len(probes)] * len(probes)
+    x_P = torch.tensor([float(p.covariate or 0) for p in probes], dtype=torch.float64)
+    centred_P = x_P - x_P.mean()
+    return list((centred_P / centred_P.square().sum()).tolist())
+
+
+def read_items(
+    pair: Pair,
+    upper: UpperLayers,
+    probes: Sequence[Probe],
+    sides: Sequence[tuple[Sequence[str], Sequence[str]]],
+) -> Generator[Progress, Any, list[Item]]:
+    """Feeds probes with the answers' strings, `sides` (toward, against) of each, and captures their vectors."""
+    made = [_rows(pair, probe, *side) for probe, side in zip(probes, sides, strict=True)]
+    sequences = [ids for rows, _, _ in made for ids in rows]
+    pair.model.check_length(max(map(len, sequences)))
+    captured = yield from pair.model.capture(upper.entry, sequences, "reading probes")
+    vectors = iter(captured)
+    items = []
+    for n, (probe, (rows, targets, unclean), weight) in enumerate(zip(probes, made, weights(probes), strict=True)):
+        yield Progress("reading probes", n, len(probes))
+        # captured rows are views of whole padded batches
+        entry = [next(vectors).to(upper.dtype).clone() for _ in rows]
+        h = upper.hooked(entry)
+        fed = _fed(pair, probe, h[0])
+        editable = [_editable(pair, ids, h_TD) for ids, h_TD in zip(rows, h, strict=True)]
+        past = [upper.remember(row) for row in entry]
+        items.append(Item(probe, fed, entry, h, editable, targets, weight, unclean, past))
+    return items
+
+
+def _rows(
+    pair: Pair, probe: Probe, toward: Sequence[str], against: Sequence[str]
+) -> tuple[list[list[int]], tuple[Target, ...], tuple[str, ...]]:
+    """Rows of ids, targets and unclean strings: an answer needs no row of its own where it goes on from another's."""
+    prompt = Prompt(probe.text, probe.format)
+    before = pair.model.tokens.feed(prompt, probe.prefill).ids
+    joined = [
+        (string, side, join(before, pair.model.tokens.feed(prompt, probe.prefill, string).ids))
+        for side, strings in ((True, toward), (False, against))
+        for string in strings
+    ]
+    rows: list[list[int]] = []
+    targets = []
+    for _, side, found in sorted(joined, key=lambda j: -len(j[2].ids)):
+        read = found.ids[:-1]  # what an answer's last token is followed by does not matter
+        row = next((r for r, ids in enumerate(rows) if ids[: len(read)] == read), len(rows))
+        if row == len(rows):
+            rows.append(read)
+        target = Target(row, found.start - 1, tuple(found.ids[found.start :]), side)
+        if target not in targets:  # the same string twice is no likelier for it
+            targets.append(target)
+    return rows, tuple(targets), tuple(string for string, _, found in joined if not found.clean)
+
+
+def _fed(pair: Pair, probe: Probe, h_TD: torch.Tensor) -> FedPrompt:
+    tokens = pair.model.tokens
+    fed = tokens.feed(Prompt(probe.text, probe.format), probe.prefill)
+    # an answer may have swallowed the prefill's last token: the row is then shorter than the prompt by itself
+    length = min(len(fed.ids), len(h_TD))
+    sink = (h_TD[:length].norm(dim=-1) > pair.site.reference.sink_norm).tolist()
+    ids, template = fed.ids[:length], fed.template[:length]
+    return FedPrompt(
+        text=probe.text,
+        format=probe.format,
+        token_ids=tuple(ids),
+        tokens=tokens.strings(ids),
+        rank_mask=tuple(not (t or s) for t, s in zip(template, sink, strict=True)),
+        edit_mask=tuple(not (i == tokens.bos or s) for i, s in zip(ids, sink, strict=True)),
+    )
+
+
+def _editable(pair: Pair, ids: list[int], h_TD: torch.Tensor) -> torch.Tensor:
+    editable_T: torch.Tensor = h_TD.norm(dim=-1) <= pair.site.reference.sink_norm
+    return editable_T & torch.tensor([i != pair.model.tokens.bos for i in ids], device=h_TD.device)
+
+
+Sides = tuple[Sequence[str], Sequence[str]]
+
+
+def _sides(probe: Probe, toward: str, against: str) -> Sides:
+    strings = {answer.name: answer.strings for answer in probe.answers}
+    return strings[toward], strings[against]

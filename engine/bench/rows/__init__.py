@@ -1,0 +1,1 @@
+"""The scoreboard's rows, a file each."""

@@ -1,0 +1,70 @@
+"""Row 6: an edited text against SAELens' own way to ablate a feature: its model with the SAE attached, and a hook.
+
+On the shape of the usual subject (subjects.py), with the founding study's number of features and with its own. SAELens'
+model has random weights, and everybody the app's dtype. Ours is timed as one row, the edited text, and as the pair
+that the app generates.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from engine.bench import contenders, ours
+from engine.bench.subjects import FOUNDING_FEATURES, Subject, settle, usual, with_features
+from engine.bench.timing import Row, as_raw, in_turn, spread
+from engine.records.errors import ModelError
+
+WHAT = "SAELens' ablation ÷ our edited text"
+
+GOAL = 6.0
+
+
+@dataclass(frozen=True)
+class Shape:
+    """Tokens of a text, rounds, and the features of the large SAE."""
+
+    tokens: int
+    rounds: int
+    features: int
+
+
+def shape(quick: bool) -> Shape:
+    """Of minutes, most are SAELens'; the steps of ours are kept from round to round, so they are captured ones."""
+    return Shape(4, 1, 8192) if quick else Shape(24, 2, FOUNDING_FEATURES)
+
+
+def measure(sizes: Shape, device: torch.device) -> list[Row]:
+    """With many features, and with the subject's own."""
+    if not contenders.has_saelens():
+        return [Row(6, WHAT, "", "", None, GOAL, note=contenders.NO_SAELENS)]
+    try:
+        subject = usual(device)
+    except ModelError as error:
+        return [Row(6, WHAT, "", "", None, GOAL, note=error.message)]
+    theirs = contenders.saelens_model(subject)
+    large = with_features(subject.said, subject.model, subject.hook, sizes.features)
+    return rows_of(large, theirs, sizes, GOAL) + rows_of(subject, theirs, sizes, None)
+
+
+def rows_of(subject: Subject, theirs: Any, sizes: Shape, goal: float | None) -> list[Row]:
+    """Against the edited row alone, and against the pair."""
+    edits, sae = subject.ablations(1), subject.sae
+    work: dict[str, Callable[[], object]] = {
+        "edited": ours.alone(subject, sizes.tokens, subject.editor(edits)),
+        "pair": ours.pair(subject, sizes.tokens, edits),
+        "SAELens": contenders.saelens_run(theirs, sae, subject, sizes.tokens, edits[0].feature),
+    }
+    times = in_turn(work, sizes.rounds, settle(subject.model.device))
+    raw = {"tokens": sizes.tokens, "features": sae.d_sae, "seconds": as_raw(times)}
+
+    def row(what: str, mine: str, wanted: float | None) -> Row:
+        per, unit = sizes.tokens / 1e3, "ms/token"
+        said = f"{spread(times[mine], per, unit)}, {subject.said}, {sae.d_sae:,} features"
+        ratio = times["SAELens"].median / times[mine].median
+        return Row(6, what, said, spread(times["SAELens"], per, unit), ratio, wanted, raw=raw)
+
+    return [row(WHAT, "edited", goal), row("SAELens' ablation ÷ our pair", "pair", None)]

@@ -1,0 +1,103 @@
+"""Tokens, texts and activations as they look on a terminal.
+
+The activation colour is one hue from the background up, lightness carrying the value; the number stands beside it
+wherever it matters, so nothing is lost without colour.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from rich.cells import cell_len
+from rich.console import Console
+from rich.table import Table
+
+from engine.records.words.rich_text import Text
+from engine.records.words.tokens import visible
+
+STEPS = 16
+
+BLOCKS = " ▏▎▍▌▋▊▉█"
+
+LOW, HIGH = (38, 38, 38), (255, 176, 0)
+
+
+def shade(value: float, maximum: float) -> str:
+    """The background for an activation, in STEPS steps; "" where the feature is silent."""
+    if value <= 0 or maximum <= 0:
+        return ""
+    share = max(1, round(min(1.0, value / maximum) * STEPS)) / STEPS
+    rgb = [round(low + (high - low) * share) for low, high in zip(LOW, HIGH, strict=True)]
+    return f"{'black' if share > 0.55 else 'white'} on rgb({rgb[0]},{rgb[1]},{rgb[2]})"
+
+
+def tokens_in_words(tokens: Sequence[str]) -> Text:
+    """Such as "gender · sex"."""
+    return Text(" · ".join(visible(token).strip() or visible(token) for token in tokens))
+
+
+def short(text: str, limit: int = 60) -> str:
+    """Text cut to a length."""
+    return text if len(text) <= limit else text[: limit - 1] + "…"
+
+
+def bar(value: float, most: float, width: int) -> str:
+    """A bar of block characters, eighths of a cell long; whatever is above 0 can be seen."""
+    if value <= 0 or most <= 0:
+        return ""
+    eighths = max(1, round(value / most * width * 8))
+    return "█" * (eighths // 8) + BLOCKS[eighths % 8].strip()
+
+
+GAP = 2
+
+SHORTEST = 16
+"""To so many cells a flexible column may be cut."""
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column: its cells, and when it goes where the terminal is narrow."""
+
+    name: str
+    cells: Sequence[str | Text]
+    drop: int = 0
+    """The column with the largest number goes first; 0 stays."""
+    flexible: bool = False
+    """Of texts: aligned to the left, and cut where room is short."""
+
+    @property
+    def width(self) -> int:
+        """Of its widest cell."""
+        cells = [cell if isinstance(cell, str) else cell.plain for cell in self.cells]
+        return max(cell_len(cell) for cell in (self.name, *cells))
+
+    @property
+    def shortest(self) -> int:
+        """To how many cells it can be cut."""
+        return min(self.width, SHORTEST) if self.flexible else self.width
+
+
+def print_table(out: Console, columns: Sequence[Column]) -> None:
+    """Prints a table as wide as the terminal at most, and names the columns that had no room."""
+    kept = list(columns)
+    while sum(c.shortest + GAP for c in kept) - GAP > out.width and any(c.drop for c in kept):
+        kept.remove(max(kept, key=lambda c: c.drop))
+    room = out.width - sum(c.shortest + GAP for c in kept) + GAP
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in kept:
+        most = column.shortest + max(0, room) if column.flexible else None
+        table.add_column(
+            column.name,
+            justify="left" if column.flexible else "right",
+            no_wrap=True,
+            max_width=most,
+            overflow="ellipsis",
+        )
+    for cells in zip(*(column.cells for column in kept), strict=True):
+        table.add_row(*(Text(cell) if isinstance(cell, str) else cell for cell in cells))
+    out.print(table)
+    hidden = [c.name for c in columns if c not in kept]
+    if hidden:
+        out.print(Text(f"no room for: {', '.join(hidden)} (in --json)", style="dim"))

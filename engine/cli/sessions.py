@@ -1,0 +1,67 @@
+"""Verbs on a saved session: replay and export."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+import msgspec
+
+from engine.cli.command import Command
+from engine.files import export, session
+from engine.records import Causes, CausesReplayed, RankReplayed, Replay, ReplayCauses, Replayed, ReplayRank
+from engine.records.errors import SaescopeError, SessionError, UsageError
+
+
+def replay(command: Command) -> None:
+    """saescope replay SESSION"""
+    args = command.args
+    recorded = session.read(Path(args.file))
+    generations = [*recorded.generations, *(r.generated for t in recorded.probe_tables for r in t.rows)]
+    causes: list[Causes] = [*recorded.attributions, *recorded.minimal_sets]
+    if recorded.loaded is None or not (generations or recorded.rankings or causes):
+        remedy = "Rank, attribute or generate with --session FILE first."
+        raise SessionError(f"{args.file} holds no results to replay.", remedy)
+    overrides = {name: getattr(command.load, name) for name in ("model", "sae", "hook", "device", "dtype", "threads")}
+    kept = {"dtype": recorded.loaded.dtype, "threads": recorded.loaded.threads}
+    if recorded.loaded.device == "cpu":  # a GPU may have another number here, or be missing: then the default
+        kept["device"] = "cpu"
+    changes = {**kept, **{name: value for name, value in overrides.items() if value is not None}}
+    command.load = msgspec.structs.replace(recorded.load, **changes)
+    loaded = command.open()
+    command.printer.differences(recorded.loaded, loaded)
+    rankings = [(r, command.ask(ReplayRank(r), RankReplayed)) for r in recorded.rankings]
+    again = [(g, command.ask(Replay(g), Replayed)) for g in generations]
+    causal = [(c, command.ask(ReplayCauses(c), CausesReplayed)) for c in causes]
+    command.printer.replayed(rankings, again, causal)
+
+
+def export_session(command: Command) -> None:
+    """saescope export SESSION"""
+    args = command.args
+    recorded = session.read(Path(args.file))
+    if args.format == "csv":
+        text = export.to_csv(recorded, args.table)
+    else:
+        text = export.to_jsonl(recorded) if args.format == "jsonl" else export.to_markdown(recorded)
+    if args.output is None:
+        sys.stdout.write(text)
+        return
+    if Path(args.output).exists() and Path(args.output).samefile(args.file):
+        raise UsageError(f"--output {args.output} is the session itself.", "Choose another place.")
+    try:
+        Path(args.output).write_text(text, "utf-8")
+    except OSError as error:
+        raise SaescopeError(f"Cannot write {args.output}: {error.strerror}.", "Choose another place.") from error
+
+
+TABLES = ("features", "generations", "probes", "attributions", "sets")
+
+
+def add_export_options(target: argparse.ArgumentParser) -> None:
+    """Options of `export`."""
+    target.add_argument("file", metavar="SESSION")
+    target.add_argument("--format", choices=("csv", "jsonl", "md"), default="md", help="(md)")
+    target.add_argument("--table", choices=TABLES, default="features", help="for csv (features)")
+    target.add_argument("--output", metavar="FILE", help="instead of standard output")

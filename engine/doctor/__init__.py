@@ -1,0 +1,1 @@
+"""Is the SAE wired right to the model?"""

@@ -1,0 +1,114 @@
+"""What the records say about a SAE's wiring: names of hook and model, equations, notes, and which tokens are fed."""
+
+from __future__ import annotations
+
+from engine.doctor import limits as health
+from engine.models.hooks import same_place
+from engine.models.pair import Pair
+from engine.models.tokens import TokenIds
+from engine.records import Check, Prompt
+from engine.records.errors import ModelError
+
+SENTENCE = "The sky is blue."
+
+
+def records_say(pair: Pair) -> list[Check]:
+    """Module, names, equations, notes: what needs no measuring."""
+    config = pair.site.sae.config
+    hook = pair.site.reads_at
+    k = "" if config.k is None else f" k = {config.k},"
+    mean = ", the mean over d_model removed" if config.centered else ""
+    scale = f" (scale {config.scale:.4g})" if config.normalisation == "expected_average_only_in" else ""
+    how = (
+        f"{config.format or 'SAE'}: {config.encoder},{k} {pair.site.sae.d_sae:,} features, normalisation "
+        f"{config.normalisation}{scale}{mean}, b_dec {'' if config.apply_b_dec_to_input else 'not '}subtracted at the "
+        "input"
+    )
+    return [
+        Check("hook", None, f"{hook.name} is the {hook.side} of {hook.path}"),
+        hook_named(pair),
+        model_named(pair),
+        Check("SAE", None, how),
+        *(Check("note", None, note) for note in config.notes),
+        fed_ids(pair),
+        chat_prompt(pair),
+    ]
+
+
+def hook_named(pair: Pair) -> Check:
+    """The hook the SAE names against the one used."""
+    name, trained_at = "SAE's hook", pair.site.sae.config.hook
+    if not trained_at:
+        return Check(name, None, "the SAE's files do not name one", "Look it up where the SAE was published.")
+    if trained_at == pair.site.reads_at.name:
+        return Check(name, True, f"trained at {trained_at}")
+    if same_place(pair.model.module, trained_at, pair.site.reads_at.name):
+        return Check(name, True, f"trained at {trained_at}, another name of the same place")
+    where = f"trained at {trained_at}, used at {pair.site.reads_at.name}"
+    return Check(name, False, where, f"Leave --hook out, or give --hook {trained_at} (in the app M).")
+
+
+def model_named(pair: Pair) -> Check:
+    """The model the SAE names against the one used."""
+    trained_on, name = pair.site.sae.config.model, pair.model.name
+    if not trained_on:
+        return Check("model", None, "the SAE's files do not name one", "Look it up where the SAE was published.")
+    same, words = health.same_model(trained_on, name), f"the SAE was trained on {trained_on}, this is {name}"
+    if same:
+        return Check("model", True, words)
+    if same is None:
+        remedy = "Base and tuned models of a family share most features; for exact ones use the SAE's own model."
+        return Check("model", None, words, remedy)
+    if health.is_any_folder(name):
+        return Check("model", None, f"{words}: a folder may be called anything", "Make sure that it is that model.")
+    return Check("model", False, words, f"Give --model {trained_on} (in the app M).")
+
+
+def fed_ids(pair: Pair) -> Check:
+    """Exactly one leading special token where the model has one, as the SAE was trained."""
+    tokens, trained = pair.model.tokens, pair.site.sae.config.prepend_bos
+    fed = tokens.feed(Prompt(SENTENCE))
+    leading = next((n for n, i in enumerate(fed.ids) if i not in tokens.special), len(fed.ids))
+    expected = 0 if tokens.bos is None else 1
+    shown = " ".join(f"{i}:{tokens.string(i)!r}" for i in fed.ids)
+    how = {True: "with one", False: "without one", None: "in a way its files do not tell"}[trained]
+    words = f'"{SENTENCE}" is fed as {shown}; leading special tokens: {leading}, the SAE was trained {how}'
+    if leading != expected:
+        remedy = f"It should be {expected}: the tokenizer adds special tokens of its own. Mend its files."
+        return Check("fed token ids", False, words, remedy)
+    if trained is False and expected:
+        words += " (the one fed is left out of rankings and edits)"
+    if trained and not expected:
+        remedy = "This tokenizer has none to prepend: a prompt's first token gets unusual features, do not trust them."
+        return Check("fed token ids", None, words, remedy)
+    return Check("fed token ids", True, words)
+
+
+def chat_prompt(pair: Pair) -> Check:
+    """The chat template's own tokens, and not two leading special tokens."""
+    tokens = pair.model.tokens
+    try:
+        fed = tokens.feed(Prompt(SENTENCE, "chat"))
+    except ModelError as error:
+        return Check("chat prompt", None, f"{error.message} Prompts are fed raw.")
+    before, behind = template_around(fed)
+    words = (
+        f"the template puts {len(before)} tokens before a prompt, {one_line(tokens.strings(before))}, and "
+        f"{len(behind)} behind it, {one_line(tokens.strings(behind))}; rankings leave them out"
+    )
+    if tokens.bos is not None and fed.ids[:2] == [tokens.bos, tokens.bos]:
+        return Check("chat prompt", False, f"two leading special tokens: {words}", "Mend the chat template.")
+    return Check("chat prompt", True, words)
+
+
+def template_around(fed: TokenIds) -> tuple[list[int], list[int]]:
+    """The template's ids before and behind the prompt's own."""
+    own = [at for at, template in enumerate(fed.template) if not template]
+    first, last = (own[0], own[-1]) if own else (len(fed.ids), len(fed.ids))
+    return fed.ids[:first], fed.ids[last + 1 :]
+
+
+def one_line(strings: tuple[str, ...]) -> str:
+    """Tokens in a row, cut where they are many."""
+    text = "".join(strings)
+    return repr(text if len(text) <= 80 else f"{text[:40]}…{text[-35:]}")

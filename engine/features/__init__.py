@@ -1,0 +1,1 @@
+"""Which features, where, and what they are."""

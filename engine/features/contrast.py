@@ -1,0 +1,121 @@
+"""Contrastive ranking: which features tell the positive prompts from the negative ones?
+
+Pure statistics on pooled activations, in numpy. Knows nothing about models or tokens. A feature found here is
+*associated* with the behaviour, no more; only an edit shows whether it has influence.
+
+Shape suffixes: P prompts, N negatives, M positives, F features.
+The t statistic with its stabiliser s0 follows SAM (Tusher, Tibshirani and Chu 2001), g is Hedges' (1981).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import comb, log
+
+import numpy as np
+import numpy.typing as npt
+
+from engine.records import Pool
+
+Floats = npt.NDArray[np.float64]
+
+MANY_LABELINGS = 10**18
+"""More than anybody could try; hundreds of prompts have too many for a 64-bit integer."""
+
+GROWS: dict[Pool, str] = {"max": "maximum", "sum": "sum"}
+"""Ways of pooling whose result grows with a prompt's length."""
+
+
+@dataclass(frozen=True)
+class Contrast:
+    """One value per feature in each column; `g` is None below four prompts a set."""
+
+    score: Floats
+    diff: Floats
+    auroc: Floats
+    t: Floats
+    g: Floats | None
+    coverage_positive: Floats
+    coverage_negative: Floats
+
+
+def contrast(
+    positive_MF: npt.NDArray[np.float32],
+    negative_NF: npt.NDArray[np.float32],
+    weight_F: Floats | None,
+    s0: float | None = None,
+) -> Contrast:
+    """All label-dependent columns for pooled activations in units of each feature's maximum.
+
+    weight_F multiplies t to give the score; None leaves the score equal to t. s0 is `stabiliser` of all features,
+    given where only some are contrasted.
+    """
+    m, n = len(positive_MF), len(negative_NF)
+    positive, negative = positive_MF.astype(np.float64), negative_NF.astype(np.float64)
+    diff = positive.mean(0) - negative.mean(0)
+    pooled_sd = pooled_deviation(positive, negative)
+    root = np.sqrt(1 / m + 1 / n)
+    s0 = stabiliser(np.concatenate([positive, negative]), m) if s0 is None else s0
+    t = np.divide(diff, pooled_sd * root + s0, out=np.zeros_like(diff), where=pooled_sd * root + s0 > 0)
+    g = None
+    if min(m, n) >= 4:
+        g = np.divide(diff, pooled_sd, out=np.zeros_like(diff), where=pooled_sd > 0) * (1 - 3 / (4 * (m + n) - 9))
+    return Contrast(
+        score=t if weight_F is None else t * weight_F,
+        diff=diff,
+        auroc=auroc(positive, negative),
+        t=t,
+        g=g,
+        coverage_positive=(positive > 0).mean(0),
+        coverage_negative=(negative > 0).mean(0),
+    )
+
+
+def pooled_deviation(positive_MF: Floats, negative_NF: Floats) -> Floats:
+    """The two groups' pooled standard deviation; 0 where there is one prompt a set."""
+    m, n = len(positive_MF), len(negative_NF)
+    squares = ((positive_MF - positive_MF.mean(0)) ** 2).sum(0) + ((negative_NF - negative_NF.mean(0)) ** 2).sum(0)
+    return np.asarray(np.sqrt(squares / max(1, m + n - 2)))
+
+
+def stabiliser(all_PF: npt.NDArray[np.floating], m: int) -> float:
+    """s0: the median standard error over features active anywhere, without looking at which m are positives."""
+    active = (all_PF > 0).any(0)
+    if not active.any():
+        return 0.0
+    deviation = all_PF[:, active].std(0, ddof=1, dtype=np.float64)
+    return float(np.median(deviation * np.sqrt(1 / m + 1 / (len(all_PF) - m))))
+
+
+def auroc(positive_MF: Floats, negative_NF: Floats) -> Floats:
+    """Share of (positive, negative) pairs in which the positive prompt is higher, ties counting half."""
+    wins = np.zeros(positive_MF.shape[1])
+    for row_F in positive_MF:
+        wins += (row_F > negative_NF).sum(0) + 0.5 * (row_F == negative_NF).sum(0)
+    return wins / (len(positive_MF) * len(negative_NF))
+
+
+def density_weight(density_F: Floats, n_reference: int) -> Floats:
+    """ln(1/density) / ln(2(N+1)): 1 for the rarest feature the reference can tell, 0 for one that always fires."""
+    return np.log(1 / density_F) / log(2 * (n_reference + 1))
+
+
+def labelings(m: int, n: int) -> int:
+    """How many ways there are to choose m positives among m + n prompts; counted up to MANY_LABELINGS."""
+    return min(MANY_LABELINGS, comb(m + n, m))
+
+
+def warnings(lengths_positive: list[int], lengths_negative: list[int], pool: Pool) -> list[str]:
+    """What a reader must know before believing the ranking; lengths in counted tokens, one a prompt."""
+    m, n = len(lengths_positive), len(lengths_negative)
+    found = []
+    count = labelings(m, n)
+    if count < 1000:
+        found.append(f"{m} against {n} prompts has only {count} labelings: no p below {1 / count:.3g} is possible.")
+    longer, shorter = sorted([np.mean(lengths_positive), np.mean(lengths_negative)], reverse=True)
+    if longer > 1.5 * shorter and pool in GROWS:
+        found.append(
+            f"The sets differ in length ({np.mean(lengths_positive):.0f} against {np.mean(lengths_negative):.0f} "
+            f"tokens on average): a {GROWS[pool]} grows with length."
+        )
+    return found

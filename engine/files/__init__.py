@@ -1,0 +1,1 @@
+"""What the user keeps: sessions, notes, explanations, prompt sets, exports. No torch."""

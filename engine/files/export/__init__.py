@@ -1,0 +1,31 @@
+"""Session results as csv, jsonl or markdown. Writes text; knows nothing about torch or screens."""
+
+from __future__ import annotations
+
+from engine.files.export.markdown import to_markdown
+from engine.files.export.tables import TABLES, Table, to_csv
+from engine.files.session import Result, Session
+from engine.records.words.edits import edits_in_words
+from engine.records.words.tokens import to_json
+
+__all__ = ["TABLES", "Table", "edits_in_words", "to_csv", "to_jsonl", "to_markdown"]
+
+
+def to_jsonl(session: Session) -> str:
+    """Every result on a line of its own, each with its type; the first line says what was loaded.
+
+    Where nothing was, it holds the Load that would have loaded it.
+    """
+    records = [session.loaded or session.load, *results(session)]
+    return "".join(to_json(record) + "\n" for record in records)
+
+
+def results(session: Session) -> list[Result]:
+    """All there are, by kind."""
+    return [
+        *session.rankings,
+        *session.generations,
+        *session.probe_tables,
+        *session.attributions,
+        *session.minimal_sets,
+    ]

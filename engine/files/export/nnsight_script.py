@@ -1,0 +1,161 @@
+"""What the app shows, as something to run without it: a saescope command line, and a script on nnsight alone.
+
+Writes text; knows nothing about torch.
+"""
+
+from __future__ import annotations
+
+import shlex
+import textwrap
+from collections.abc import Mapping, Sequence
+
+from engine.files.export import script_parts as parts
+from engine.records import Edit, Generate, Load, Loaded
+from engine.records.words.edits import edit_in_words, edit_notes
+from engine.records.words.tokens import UNKNOWN, safe
+
+WIDTH = 110
+
+
+def _quoted(word: str) -> str:
+    """A word for a shell; one with characters that a terminal would act on has their bytes in bash's and zsh's $'…'."""
+    if safe(word, UNKNOWN) == word:
+        return shlex.quote(word)
+    return f"$'{''.join(map(_in_bytes, word))}'"
+
+
+def _in_bytes(letter: str) -> str:
+    if safe(letter, UNKNOWN) == letter and letter not in "'\\":
+        return letter
+    # as argv has them: the odd bytes of a file name
+    errors = "surrogateescape" if "\udc80" <= letter <= "\udcff" else "replace"
+    return "".join(f"\\{byte:03o}" for byte in letter.encode("utf-8", errors))
+
+
+def is_plain(loaded: Loaded, load: Load, edits: Sequence[Edit]) -> bool:
+    """Whether a few lines of torch can do it: SAELens' files in a folder, relu or jumprelu, and edits of features."""
+    local = load.sae is None or load.sae.startswith(("/", "~", ".")) or not load.sae.count("/")
+    simple = loaded.encoder in ("standard", "jumprelu") and loaded.normalisation in parts.INPUTS
+    files = local and loaded.sae_format in ("SAELens", "") and not (loaded.centered or loaded.rescaled)
+    return files and simple and all(edit.kind in OF_FEATURES for edit in edits)
+
+
+OF_FEATURES = ("scale", "set", "steer")
+"""Kinds of edits that take a feature's encoder and decoder alone."""
+
+
+def nnsight_snippet(loaded: Loaded, load: Load, request: Generate, sink_norm: float | None = None) -> str:
+    """A Python script that reproduces the edited text, greedily, with transformers, nnsight and safetensors.
+
+    A SAE or an edit that takes more than a few lines is left to saescope in it. What `set` and `steer` came to must be
+    filled in (`absolute`); such an edit is left out otherwise, and the script says so.
+    `sink_norm`, in the model's units, is the norm above which a vector counts as an attention sink; None leaves that
+    mask out of the script.
+    """
+    edits = [edit for edit in request.edits if not _has_no_amount(edit)]
+    side, _, path = loaded.hook_module.partition(" of ")
+    # a local version such as 2.13.0+cu129 is not on the package index
+    versions = {name: version.partition("+")[0] for name, version in loaded.versions.items()}
+    plain = is_plain(loaded, load, edits)
+    packages = parts.PACKAGES if plain else ("saescope", *parts.PACKAGES)
+    demo = "" if load.model and load.sae else parts.DEMO
+    inputs = parts.INPUTS.get(loaded.normalisation, "")
+    return parts.SCRIPT.format(
+        hook=loaded.hook_module,  # a module's path: nothing that could end a comment
+        notes=_notes(request.edits),
+        packages=" ".join(f"{name}=={versions[name]}" if name in versions else name for name in packages),
+        imports=(parts.IMPORTS if plain else parts.LIBRARY_IMPORTS).format(demo=demo),
+        sae_weights=(parts.WEIGHTS if plain else parts.LIBRARY_WEIGHTS).format(device=loaded.device),
+        activations=parts.ACTIVATIONS.format(inputs=inputs) if plain else parts.LIBRARY_ACTIVATIONS,
+        # in place where the block goes on with the vector itself, past the module that is hooked
+        put=f"node.{side}[:] = edited(node.{side}, step)"
+        if side == "input"
+        else f"node.{side} = edited(node.{side}, step)",
+        model=f"demo_model(torch.{loaded.dtype})" if load.model is None else repr(load.model),
+        sae=_sae_path(load, plain),
+        question=repr(request.prompt.text),
+        dtype=loaded.dtype,
+        device=loaded.device,
+        other_outputs=parts.OTHER_OUTPUTS if side == "output" else "",
+        sinks=parts.SINKS_UNKNOWN if sink_norm is None else parts.SINKS.format(norm=sink_norm),
+        path=path,
+        max_tokens=request.sampling.max_tokens,
+        stop=f"STOP = {request.sampling.stop!r}\n" if request.sampling.stop else "",
+        stopped=parts.STOPPED if request.sampling.stop else "",
+        unless=" and not stopped(new)" if request.sampling.stop else "",
+        **_prompt(request),
+        **_edits(edits, loaded.device),
+    )
+
+
+def _has_no_amount(edit: Edit) -> bool:
+    return edit.kind in ("set", "steer") and edit.absolute is None
+
+
+def _notes(edits: Sequence[Edit]) -> str:
+    """What a reader of the script has to know about the edits, as comments."""
+    notes = edit_notes(edits)
+    for edit in edits:
+        if _has_no_amount(edit):
+            notes.append(f"left out: {edit_in_words(edit)}; generate with it first, then its amount is known")
+    return "".join(textwrap.fill(note, WIDTH, initial_indent="# ", subsequent_indent="# ") + "\n" for note in notes)
+
+
+def _prompt(request: Generate) -> dict[str, str]:
+    """The script's parts about the prompt."""
+    raw, prefill = request.prompt.format == "raw", request.prefill
+    text = request.prompt.text
+    # raw text goes on where it stops: a prefill is a new word
+    gap = " " if raw and prefill and text and not text[-1].isspace() and not prefill[0].isspace() else ""
+    prompt = "text = QUESTION" if raw else parts.CHAT
+    if not prefill:
+        return {"prompt": prompt, "prefill": ""}
+    return {"prompt": prompt + " + PREFILL", "prefill": f"PREFILL = {gap + prefill!r}\n"}
+
+
+def _sae_path(load: Load, plain: bool) -> str:
+    """Where the SAE is, as an expression."""
+    if load.sae is None:
+        return parts.DEMO_SAE if plain else f"str({parts.DEMO_SAE})"
+    return f"Path({load.sae!r}).expanduser()" if plain else repr(load.sae)
+
+
+def _edits(edits: Sequence[Edit], device: str) -> dict[str, str]:
+    """The script's parts about the edits: what they are, their amounts, where they act, what they do."""
+    features = [edit for edit in edits if edit.kind in OF_FEATURES]
+    projected = [edit for edit in edits if edit.kind == "project"]
+    whole = [edit for edit in edits if edit.kind == "reconstruct"]
+    kinds = {edit.feature: edit.kind for edit in features if edit.kind != "scale"}
+    places = {edit.feature: edit.at for edit in features if edit.at != "all"}
+    lines = [_dict("EDITS", {e.feature: _amount(e) for e in features}, "feature: factor, 0 ablates")]
+    lines += [_dict("KIND", kinds, "set: f becomes the amount; steer: amount * decoder row is added")] * bool(kinds)
+    lines += [_dict("AT", places, "where it is not everywhere")] * bool(places)
+    if projected:
+        amounts = {edit.feature: edit.strength for edit in projected}
+        lines.append(_dict("PROJECT", amounts, "what is left of the vectors along these directions"))
+    acts = "acts" if places else parts.ACTS_EVERYWHERE
+    change = [parts.ACTS] if places else []
+    change += [parts.RECONSTRUCT.format(place=parts.place(edit.at)) for edit in whole]
+    change.append((parts.CHANGED if kinds else parts.SCALED).format(acts=acts))
+    change += [parts.PROJECT.format(place=parts.place(projected[0].at))] if projected else []
+    return {
+        "edits": "\n".join(lines),
+        "amounts": (parts.GAIN_LEVEL_PUSH if kinds else parts.GAIN).format(device=device),
+        "units": parts.UNITS.format(device=device) if projected else "",
+        "where": parts.WHERE if any(edit.at != "all" for edit in edits) else "",
+        "change": "".join(change),
+    }
+
+
+def _amount(edit: Edit) -> float:
+    return edit.strength if edit.absolute is None or edit.kind == "scale" else edit.absolute
+
+
+def _dict(name: str, items: Mapping[int, float | str], comment: str) -> str:
+    """A dict with its comment, over several lines where one is too short."""
+    texts = [f"{key}: {value!r}" for key, value in items.items()]
+    line = f"{name} = {{{', '.join(texts)}}}  # {comment}"
+    if len(line) <= WIDTH:
+        return line
+    body = textwrap.fill(", ".join(texts) + ",", WIDTH, initial_indent="    ", subsequent_indent="    ")
+    return f"{name} = {{  # {comment}\n{body}\n}}"

@@ -1,0 +1,272 @@
+"""The session file: one versioned, diffable JSON file that holds every value a result depends on.
+
+Written atomically, readable by its owner only. Knows nothing about torch; running it again is replay.py's.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from math import isfinite
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from engine.files import session_check
+from engine.files.paths import contents
+from engine.records import (
+    Attribution,
+    Edit,
+    Generated,
+    Load,
+    Loaded,
+    MinimalSet,
+    ProbeTable,
+    PromptSet,
+    Ranking,
+    Record,
+    Sampling,
+)
+from engine.records.errors import NewerSessionError, SessionError
+from engine.records.texts import MOST_SAMPLES
+from engine.records.words.tokens import escaped
+
+VERSION = 2
+
+SUFFIX = ".saescope.json"
+
+NEW_LINE = b"\n"
+
+
+class EditSlot(Edit, frozen=True):
+    """One line of the app's list of edits: switched off, it keeps its place and strength."""
+
+    on: bool = True
+
+    def edit(self) -> Edit:
+        """The edit it stands for while it is on."""
+        return Edit(**{name: getattr(self, name) for name in Edit.__struct_fields__})
+
+
+class Workspace(Record, frozen=True):
+    """What the user of the app is working on, results apart."""
+
+    prompts: PromptSet
+    question: str = ""
+    raw: bool = False
+    """The question goes to the model as it is, without the chat template."""
+    edits: tuple[EditSlot, ...] = ()
+    pinned: tuple[int, ...] = ()
+    labels: dict[int, str] = msgspec.field(default_factory=dict)
+    """The user's own names of features."""
+    feature: int | None = None
+    """The feature whose activations are shown."""
+    sampling: Sampling = Sampling()
+    prefill: str = ""
+    """What is put into the model's mouth before it answers the question."""
+    samples: int = 1
+    restart: bool = False
+    """A toggled edit starts the text anew instead of acting on its next token."""
+
+
+class Session(Record, frozen=True):
+    """What a session file holds."""
+
+    saescope_session: int
+    """Version of this layout."""
+    created: str
+    load: Load
+    """The request that loads the same model and SAE again."""
+    loaded: Loaded | None
+    """What it came to: hashes, device, dtype, threads, versions. None where the app never got to load."""
+    prompt_sets: tuple[PromptSet, ...] = ()
+    rankings: tuple[Ranking, ...] = ()
+    generations: tuple[Generated, ...] = ()
+    probe_tables: tuple[ProbeTable, ...] = ()
+    attributions: tuple[Attribution, ...] = ()
+    minimal_sets: tuple[MinimalSet, ...] = ()
+    workspace: Workspace | None = None
+    """The app's; None in a session written by the command line."""
+
+
+def of_workspace(work: Workspace) -> Iterator[str]:
+    """What is wrong with a workspace, as session_check.RULES tell of the others."""
+    yield from session_check.once("edits", [edit.feature for edit in work.edits])
+    if not 1 <= work.samples <= MOST_SAMPLES:
+        yield f"has {work.samples} samples: 1 to {MOST_SAMPLES:,} can be asked for"
+
+
+RULES = session_check.RULES | {Workspace: of_workspace}
+
+SAME = {
+    "model_fingerprint": "model",
+    "sae_fingerprint": "SAE",
+    # a registry may wire the same files otherwise
+    "encoder": "encoder",
+    "normalisation": "normalisation",
+    "centered": "mean removal",
+    "rescaled": "scale of activations",
+    "hook": "hook",
+    "dtype": "dtype",
+    "reference_fingerprint": "reference",
+}
+"""What all results of one session share: `replay` loads once."""
+
+Result = Ranking | Generated | ProbeTable | Attribution | MinimalSet
+
+
+def new(load: Load, loaded: Loaded | None = None) -> Session:
+    """An empty session on what is loaded."""
+    return Session(VERSION, datetime.now(UTC).isoformat(timespec="seconds"), load, loaded)
+
+
+def add(session: Session, result: Result, prompts: PromptSet | None = None) -> Session:
+    """The session with one more result, and the prompt set it came from."""
+    sets = session.prompt_sets
+    if prompts is not None and prompts not in sets:
+        sets = (*sets, prompts)
+    match result:
+        case Ranking():
+            return msgspec.structs.replace(session, prompt_sets=sets, rankings=(*session.rankings, result))
+        case Generated():
+            return msgspec.structs.replace(session, prompt_sets=sets, generations=(*session.generations, result))
+        case ProbeTable():
+            return msgspec.structs.replace(session, prompt_sets=sets, probe_tables=(*session.probe_tables, result))
+        case Attribution():
+            return msgspec.structs.replace(session, prompt_sets=sets, attributions=(*session.attributions, result))
+        case MinimalSet():
+            return msgspec.structs.replace(session, prompt_sets=sets, minimal_sets=(*session.minimal_sets, result))
+
+
+def differences(one: Loaded, other: Loaded) -> list[str]:
+    """In what two loaded pairs differ so that their results do not belong into one session."""
+    return [name for field, name in SAME.items() if getattr(one, field) != getattr(other, field)]
+
+
+def read(path: Path) -> Session:
+    """Reads a session. Raises SessionError saying what is wrong with the file."""
+    found = read_if_there(path)
+    if found is None:
+        raise SessionError(f"The session {path} cannot be read: there is no such file.", "Check the path.")
+    return found
+
+
+def read_if_there(path: Path) -> Session | None:
+    """Reads a session; None where there is no such file. Raises SessionError saying what is wrong with the file."""
+    try:
+        data = contents(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except (OSError, ValueError) as error:  # the latter: a null character in the path
+        reason = getattr(error, "strerror", error)
+        raise SessionError(f"The session {path} cannot be read: {reason}.", "Check the path.") from error
+    return decode(data, str(path))
+
+
+def decode(data: bytes, what: str) -> Session:
+    """A session from its JSON, whose parts agree. Raises SessionError naming the file, or what `what` calls it."""
+    raw = raw_session(data, what)
+    remedy = "Mend the field it names, or use a copy."
+    try:
+        found = msgspec.convert(raw, Session, str_keys=True)
+    except (msgspec.ValidationError, UnicodeEncodeError) as error:  # the latter: half a surrogate pair in a key
+        raise SessionError(f"{what} is damaged: {error}.", remedy) from error
+    for problem in session_check.problems(found, RULES):
+        raise SessionError(f"{what} is damaged: {problem}.", remedy)
+    return found
+
+
+def raw_session(data: bytes, what: str) -> Any:
+    """JSON that calls itself a session, as this version lays it out. Raises SessionError."""
+    try:
+        raw = parsed(data.decode())
+        version = raw.get("saescope_session") if isinstance(raw, dict) else None
+        if version == 1:
+            raw = upgraded(raw) | {"saescope_session": VERSION}
+    except UnicodeDecodeError as error:
+        where = f"byte {error.start + 1:,}, in line {data.count(NEW_LINE, 0, error.start) + 1:,}"
+        remedy = "Mend that byte, or use a copy."
+        raise SessionError(f"{what} is not a session file: {where}, is no UTF-8 text.", remedy) from error
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise SessionError(f"{what} is not a session file: {error}.", "It may be cut off: use a copy.") from error
+    if type(version) is not int or version < 1:
+        raise SessionError(f"{what} is not a session file.", f"Sessions end in {SUFFIX}.")
+    if version > VERSION:
+        raise NewerSessionError(
+            f"{what} was written by a newer saescope (session version {version}, this one reads {VERSION}).",
+            "Update saescope.",
+        )
+    return raw
+
+
+def parsed(data: str) -> Any:
+    """What the JSON holds, a lone surrogate too, such as an odd byte of a file name: msgspec refuses its escape.
+
+    Raises DecodeError.
+    """
+    try:
+        return msgspec.json.decode(data)
+    except msgspec.DecodeError as error:
+        if "surrogate" not in str(error):
+            raise
+    try:
+        return json.loads(data, parse_constant=finite, parse_float=finite)
+    except ValueError as error:
+        raise msgspec.DecodeError(str(error)) from error
+
+
+def finite(number: str) -> float:
+    """The number. Raises ValueError for NaN and infinity, which Python's JSON has and JSON has not."""
+    found = float(number)
+    if not isfinite(found):
+        raise ValueError(f"{number} is not a number")
+    return found
+
+
+def upgraded(value: Any) -> Any:
+    """What version 1 wrote, as version 2 has it: an edit had a scale, where it has a kind and a strength now."""
+    if isinstance(value, list):
+        return [upgraded(item) for item in value]
+    if not isinstance(value, dict):
+        return value
+    found = {name: upgraded(item) for name, item in value.items()}
+    if "feature" in found and "scale" in found:
+        found["strength"] = found.pop("scale")
+    return found
+
+
+def write(session: Session, path: Path) -> None:
+    """Writes the session beside its place and renames it there. Raises SessionError; the old file then stays."""
+    text = escaped(layout(msgspec.to_builtins(session, str_keys=True))) + "\n"
+    temporary = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        # mkstemp makes the file readable by its owner only
+        import tempfile  # only to write: every start would wait for it
+
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.write(text)
+        os.replace(temporary, path)
+        temporary = None
+    except OSError as error:
+        message = f"The session cannot be written to {path}: {error.strerror}."
+        raise SessionError(message, "Save it elsewhere.") from error
+    finally:
+        if temporary is not None:
+            Path(temporary).unlink(missing_ok=True)
+
+
+def layout(value: Any, indent: str = "") -> str:
+    """JSON for line diffs: an item a line, except that lists of plain numbers and strings stay on one line."""
+    if isinstance(value, dict) and value:
+        inner = indent + "  "
+        lines = [f"{inner}{json.dumps(k, ensure_ascii=False)}: {layout(v, inner)}" for k, v in value.items()]
+        return "{\n" + ",\n".join(lines) + f"\n{indent}}}"
+    if isinstance(value, list | tuple) and any(isinstance(v, dict | list | tuple) for v in value):
+        inner = indent + "  "
+        return "[\n" + ",\n".join(inner + layout(v, inner) for v in value) + f"\n{indent}]"
+    return json.dumps(value, ensure_ascii=False)

@@ -1,0 +1,275 @@
+"""The generation loop: the arms of a text as rows of one batch, token by token.
+
+Row 0 is the baseline and row 1 the edited model, each with its own tokens; row 2 is the edited model fed with the
+baseline's tokens, which is what KL(baseline || edited) is measured on. Variants and further samples follow. Yields a
+TokenStep per token and takes new edits as the answer to one, so a caller can stop it at any token by closing the
+generator, and change the edits between two tokens. A text can be taken up again at any of its tokens.
+
+Shape suffixes: B rows, T tokens, V vocabulary.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Generator, Sequence
+from dataclasses import dataclass, field
+from math import inf, isnan
+
+import torch
+
+from engine.generation.sampling import Chooser, stops
+from engine.generation.steps import Steps
+from engine.models.language_model import LanguageModel
+from engine.records import Edit, EditsFrom, Generate, Progress, Reply, TokenStep
+from engine.records.errors import EditError
+
+BASELINE, EDITED, FORCED = 0, 1, 2
+
+Edits = tuple[Edit, ...]
+
+
+@dataclass(frozen=True)
+class Row:
+    """What a row of the batch is."""
+
+    sample: int = 0
+    edited: bool = False
+    forced: bool = False
+    """It reads the first baseline's tokens instead of its own."""
+    variant: int | None = None
+    """Index of its edits among the request's variants; None: those that may change while it runs."""
+
+    def edits(self, current: Edits, variants: Sequence[Edits]) -> Edits:
+        """What it goes under."""
+        if not self.edited:
+            return ()
+        return current if self.variant is None else variants[self.variant]
+
+
+def rows_of(request: Generate, kl: bool = True) -> list[Row]:
+    """The rows a request takes: baseline, edited, forced unless `kl` is off, variants, then further samples."""
+    rows = [Row(), Row(edited=True)] + [Row(edited=True, forced=True)] * kl
+    for sample in range(request.samples):
+        if sample > 0:
+            rows += [Row(sample), Row(sample, edited=True)]
+        rows += [Row(sample, edited=True, variant=n) for n in range(len(request.variants))]
+    return rows
+
+
+def like_rows(rows: Sequence[Row]) -> list[int]:
+    """For each row the first one that is always under the same edits: in the prompt they are the same."""
+    keys = [(row.edited, row.variant) for row in rows]
+    return [keys.index(key) for key in keys]
+
+
+def lists_of(request: Generate, rows: Sequence[Row], edits: Edits) -> list[Edits]:
+    """Each row's edits while `edits` are the current ones."""
+    return [row.edits(edits, request.variants) for row in rows]
+
+
+@dataclass
+class DecodedArm:
+    """One row's generated tokens; ended once it has produced an end token or a stop string (which are kept)."""
+
+    ids: list[int] = field(default_factory=list)
+    logprobs: list[float] = field(default_factory=list)
+    margins: list[float] = field(default_factory=list)
+    """Gap in nats between the two likeliest tokens."""
+    ended: bool = False
+    positions: int = 0
+    """Where its edits might act."""
+    inactive_positions: int = 0
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """All arms, the KL per baseline token, which edits ruled from which token on, and the speed."""
+
+    rows: list[Row]
+    arms: list[DecodedArm]
+    """The forced row's is empty."""
+    kl: list[float]
+    schedule: list[EditsFrom]
+    variants: list[Edits]
+    tokens_per_second: float
+    """Tokens of one arm."""
+    stopped: bool
+    fault: str
+    """What ended it early, in words; "" where nothing did."""
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """What one pass led to: every row's next token and what there is to tell about it."""
+
+    tokens: list[int]
+    logprobs: list[float]
+    margins: list[float]
+    kl: float
+    allowed: list[int]
+    """Positions of the pass at which each row's edits might act."""
+    active: list[int]
+
+
+class Text:
+    """A text that is being generated, or was and may be taken up again.
+
+    `rows` are the rows of `steps`; the request's edits are checked by whoever made the editor.
+    """
+
+    def __init__(
+        self, model: LanguageModel, steps: Steps, rows: list[Row], prompt_ids: list[int], request: Generate
+    ) -> None:
+        self.model, self.steps, self.rows, self.prompt_ids, self.request = model, steps, rows, prompt_ids, request
+        self._end_ids = model.end_ids()
+        self._forced = any(row.forced for row in rows)
+        self._passes: list[Chosen] = []
+        self.schedule: list[EditsFrom] = []
+
+    def take_up(self, request: Generate) -> bool:
+        """Goes back to the token at which a request branches off, if its text is this one up to there.
+
+        Its keys and values must still be there: no other text may have used the steps since.
+        """
+        at, old = request.branched_at, self.request
+        if not at or len(self._passes) < at:
+            return False
+        ruled = [change for change in self.schedule if change.token_index < at]
+        if request.variants not in (old.variants, self._variants()):
+            return False
+        if _asked(request) != _asked(old) or planned(request, at) != ruled:
+            return False
+        length = len(self.prompt_ids) + request.sampling.max_tokens
+        if length > self.steps.length or not self.steps.rewind(len(self.prompt_ids) + at - 1):
+            return False
+        del self._passes[at:]
+        self.request, self.schedule = request, ruled
+        self.steps.editor.set_rows(lists_of(request, self.rows, ruled[-1].edits))
+        return True
+
+    @torch.inference_mode()
+    def run(self) -> Generator[TokenStep | Progress, Reply, Decoded]:
+        """Goes on until all arms have ended or max_tokens is reached; tokens before a branch are not told again.
+
+        A tuple of edits sent in answer to a TokenStep is in force from the next token on: keys and values of earlier
+        positions stay as they were computed. Raises EditError for edits that cannot be applied.
+        """
+        request, told_from = self.request, self.request.branched_at or 0
+        changes = {0: request.edits} | {change.token_index: change.edits for change in request.schedule}
+        chooser = Chooser(request.sampling, [row.sample for row in self.rows], self.model.device)
+        arms = self._arms()
+        reply: Reply = None
+        seconds, first, fault = 0.0, len(self._passes), ""
+        while (index := len(self._passes)) < request.sampling.max_tokens and not self._over(arms) and reply != "stop":
+            started = time.perf_counter()
+            edits = reply if isinstance(reply, tuple) else changes.get(index)
+            try:
+                if edits is not None:
+                    self._put(edits, index)
+                chosen = self._choose(chooser, index)
+            except EditError as error:
+                if not self._passes:
+                    raise
+                fault = f"{error.message} {error.remedy}"  # what there is of the text is kept
+                break
+            self._passes.append(chosen)
+            step = self._note(arms, chosen, index)
+            seconds += time.perf_counter() - started
+            reply = None
+            if index >= told_from:
+                reply = yield step
+            else:
+                yield Progress("going back to the token", index, told_from)
+        stopped = reply == "stop" and index < request.sampling.max_tokens and not self._over(arms)
+        speed = (len(self._passes) - first) / seconds if seconds else 0.0
+        return self._decoded(arms, speed, stopped, fault)
+
+    def _over(self, arms: list[DecodedArm]) -> bool:
+        return all(arm.ended for arm, row in zip(arms, self.rows, strict=True) if not row.forced)
+
+    def _put(self, edits: Edits, index: int) -> None:
+        """Puts edits in force from this token on."""
+        editor = self.steps.editor
+        editor.set_rows(lists_of(self.request, self.rows, edits))
+        if not self.schedule or editor.rows[EDITED] != self.schedule[-1].edits:
+            self.schedule.append(EditsFrom(index, editor.rows[EDITED]))
+
+    def _choose(self, chooser: Chooser, index: int) -> Chosen:
+        """Runs the pass before token `index` and chooses it."""
+        if index == 0:
+            found = self.steps.prompt(self.prompt_ids, like_rows(self.rows))
+        else:
+            found = self.steps.step(torch.tensor(self._passes[-1].tokens, device=self.model.device))
+        logprobs_BV = torch.log_softmax(found.logits_BV.float(), -1)
+        chosen_B = chooser.choose(logprobs_BV, index)
+        if self._forced:
+            chosen_B[FORCED] = chosen_B[BASELINE]
+            kl_B = divergence(logprobs_BV[BASELINE], logprobs_BV[FORCED]).expand(len(chosen_B))
+        else:
+            kl_B = torch.zeros(len(chosen_B), device=logprobs_BV.device)
+        best_B2 = logprobs_BV.topk(2).values
+        own_B = logprobs_BV.gather(1, chosen_B[:, None])[:, 0]
+        told = (chosen_B, own_B, best_B2[:, 0] - best_B2[:, 1], kl_B, found.allowed_BT.sum(-1), found.active_BT.sum(-1))
+        # brought to Python in one piece: a GPU is waited for once
+        numbers = torch.stack([number_B.double() for number_B in told]).tolist()
+        tokens, logprobs, margins, kl, allowed, active = numbers
+        if any(map(isnan, logprobs)):
+            raise EditError(
+                f"The edits make the model's numbers overflow at token {index + 1}.", "Use smaller strengths."
+            )
+        return Chosen(list(map(int, tokens)), logprobs, margins, kl[0], list(map(int, allowed)), list(map(int, active)))
+
+    def _note(self, arms: list[DecodedArm], chosen: Chosen, index: int) -> TokenStep:
+        """Adds a token to each arm that has not ended."""
+        kl = chosen.kl if self._forced and not arms[BASELINE].ended else None
+        told: list[str | None] = []
+        for b, (row, arm) in enumerate(zip(self.rows, arms, strict=True)):
+            if row.forced:
+                continue
+            if arm.ended:
+                told.append(None)
+                continue
+            token = chosen.tokens[b]
+            arm.ids.append(token)
+            arm.logprobs.append(chosen.logprobs[b])
+            arm.margins.append(chosen.margins[b])
+            arm.positions += chosen.allowed[b]
+            arm.inactive_positions += chosen.allowed[b] - chosen.active[b]
+            arm.ended = token in self._end_ids or stops(self.model.tokens, arm.ids, self.request.sampling.stop)
+            told.append(self.model.tokens.string(token))
+        return TokenStep(index, told[BASELINE], told[EDITED], more=tuple(told[2:]), kl=kl)
+
+    def _arms(self) -> list[DecodedArm]:
+        """The arms as the passes so far left them."""
+        arms = [DecodedArm() for _ in self.rows]
+        for index, chosen in enumerate(self._passes):
+            self._note(arms, chosen, index)
+        return arms
+
+    def _variants(self) -> tuple[Edits, ...]:
+        """The variants' edits with what their strengths come to."""
+        found = {row.variant: edits for row, edits in zip(self.rows, self.steps.editor.rows, strict=True)}
+        return tuple(found[n] for n in range(len(self.request.variants)))
+
+    def _decoded(self, arms: list[DecodedArm], speed: float, stopped: bool, fault: str) -> Decoded:
+        kl = [chosen.kl for chosen in self._passes[: len(arms[BASELINE].ids)]] if self._forced else []
+        schedule = [change for change in self.schedule if change.token_index < len(self._passes)]  # not what failed
+        return Decoded(self.rows, arms, kl, schedule, list(self._variants()), speed, stopped, fault)
+
+
+def planned(request: Generate, at: int) -> list[EditsFrom]:
+    """Which edits a request wants from which token on, as far as that is before a token."""
+    return [EditsFrom(0, request.edits), *(change for change in request.schedule if change.token_index < at)]
+
+
+def _asked(request: Generate) -> tuple[object, ...]:
+    """What a text depends on, its length and the edits that may change apart."""
+    s = request.sampling
+    how = (s.temperature, s.seed, s.top_k, s.top_p, s.min_p, s.stop)
+    return request.prompt.text, request.prompt.format, request.prefill, how, request.samples
+
+
+def divergence(base_V: torch.Tensor, edited_V: torch.Tensor) -> torch.Tensor:
+    """KL(base || edited) in nats of two log-probability vectors; tokens that cannot come count nothing."""
+    terms_V = torch.where(base_V == -inf, 0.0, base_V.exp() * (base_V - edited_V))
+    return terms_V.sum().clamp(0, torch.finfo(terms_V.dtype).max)

@@ -1,0 +1,119 @@
+"""Keys and values at fixed addresses, and the masks that go with them.
+
+Every layer holds room for `length` tokens, layers with a sliding window too: what a token may see is said by a mask
+alone, so a position can be taken back and no step moves memory. All rows of a batch are at the same position.
+
+Shape suffixes: B rows, H heads, T tokens, L room for tokens, K width of a head, 1 one.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from transformers import Cache
+from transformers.cache_utils import CacheLayerMixin
+
+from engine.models.families import FAMILIES
+
+ATTENTION = {"full_attention", "sliding_attention"}
+"""The kinds of layers that a mask alone can serve."""
+
+
+class Position:
+    """Where the next token goes: a tensor_1, so that a captured step finds it at the same address."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.at_1 = torch.zeros(1, dtype=torch.long, device=device)
+        self.copy_B: torch.Tensor | None = None
+        """While a prompt is read that several rows share: which of the rows read each row's keys and values are."""
+
+
+class StaticLayer(CacheLayerMixin):  # type: ignore[misc]
+    """One layer's keys and values_BHLK; a prompt may be read once for rows that are alike in it."""
+
+    is_sliding = False
+    is_compileable = True
+
+    def __init__(self, position: Position, length: int) -> None:
+        super().__init__()
+        self.position, self.length = position, length
+
+    def lazy_initialization(self, key_states: torch.Tensor, value_states: torch.Tensor) -> None:
+        """Makes room when the first keys show how wide they are."""
+        for name, states in (("keys", key_states), ("values", value_states)):
+            rows = len(states if self.position.copy_B is None else self.position.copy_B)
+            setattr(self, name, states.new_zeros(rows, states.shape[1], self.length, states.shape[3]))
+        self.is_initialized = True
+
+    def update(
+        self, key_states: torch.Tensor, value_states: torch.Tensor, *args: Any, **kwargs: Any
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Writes one token at the position and returns all the room, or a whole prompt at the start and returns it."""
+        if not self.is_initialized:
+            self.lazy_initialization(key_states, value_states)
+        num_tokens = key_states.shape[2]
+        if num_tokens > 1:
+            for room, states in ((self.keys, key_states), (self.values, value_states)):
+                room[:, :, :num_tokens] = states if self.position.copy_B is None else states[self.position.copy_B]
+            return key_states, value_states
+        self.keys.index_copy_(2, self.position.at_1, key_states)
+        self.values.index_copy_(2, self.position.at_1, value_states)
+        return self.keys, self.values
+
+    def get_seq_length(self) -> int:
+        """Nobody needs to know: positions and masks are given."""
+        return 0
+
+    def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
+        """The room there is, from the first token on."""
+        return self.length, 0
+
+    def get_max_length(self) -> int:
+        """The room there is."""
+        return self.length
+
+
+class Masks:
+    """Additive masks for the kinds of attention a model's layers have."""
+
+    def __init__(self, config: Any, dtype: torch.dtype, length: int, device: torch.device) -> None:
+        kinds = set(getattr(config, "layer_types", None) or ())
+        window = getattr(config, "sliding_window", None)
+        self._window = int(window or 0)
+        self._mixed = kinds == ATTENTION
+        self._windowed = kinds == {"sliding_attention"} or (not kinds and window is not None)
+        self._open = torch.zeros((), dtype=dtype, device=device)
+        self._shut = torch.full((), torch.finfo(dtype).min, dtype=dtype, device=device)
+        self._place_L = torch.arange(length, device=device)
+
+    def prompt(self, num_tokens: int, rows: int) -> Any:
+        """For the first tokens: each sees itself and those before it."""
+        return self._for_queries(self._place_L[:num_tokens], self._place_L[:num_tokens], rows)
+
+    def step(self, position_1: torch.Tensor, rows: int) -> Any:
+        """For one token at the position: it sees itself and those before it, in all the room."""
+        return self._for_queries(position_1, self._place_L, rows)
+
+    def _for_queries(self, query_T: torch.Tensor, place_L: torch.Tensor, rows: int) -> Any:
+        """A mask_B1TL, or a dict of them where the model's layers differ."""
+        seen_TL = place_L <= query_T[:, None]
+        full = self._additive(seen_TL, rows)
+        if not self._mixed and not self._windowed:
+            return full
+        windowed = self._additive(seen_TL & (place_L > query_T[:, None] - self._window), rows)
+        return {"full_attention": full, "sliding_attention": windowed} if self._mixed else windowed
+
+    def _additive(self, seen_TL: torch.Tensor, rows: int) -> torch.Tensor:
+        return torch.where(seen_TL, self._open, self._shut)[None, None].expand(rows, 1, *seen_TL.shape)
+
+
+def fits(config: Any) -> bool:
+    """Whether a model of this (text) configuration is known to work with keys and masks like these."""
+    kinds = set(getattr(config, "layer_types", None) or ())
+    return config.model_type in FAMILIES and kinds <= ATTENTION
+
+
+def make_cache(config: Any, position: Position, length: int) -> Cache:
+    """A cache for all layers of a model of this (text) configuration."""
+    return Cache(layers=[StaticLayer(position, length) for _ in range(config.num_hidden_layers)])

@@ -1,0 +1,1 @@
+"""How the packaged SAE and its feature lists were made."""

@@ -1,0 +1,64 @@
+"""Gemma Scope (Gemma 2): one `params.npz` a SAE, no configuration.
+
+Source: https://huggingface.co/google/gemma-scope. JumpReLU, no normalisation, b_dec not subtracted at the input,
+trained with a leading token. Model and hook point stand only in the names of repository and folders, such as
+gemma-scope-2b-pt-res/layer_20/width_16k/average_l0_71.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import torch
+
+from engine.loading.formats.read_files import read_npz
+from engine.models.sae import SaeConfig
+from engine.records.errors import SaeError
+
+WEIGHTS = "params.npz"
+
+REPOSITORY = re.compile(r"gemma-scope-(2b|9b|27b)-(pt|it)-(res|mlp|att)(?![a-z])")
+
+OTHERS = {
+    re.compile(r"gemma-scope-[\w.-]*transcoder"): "a transcoder is no SAE",
+    re.compile(r"(^|/)embedding/width_"): "embedding SAEs are not read",
+}
+
+HOOKS = {"res": "hook_resid_post", "mlp": "hook_mlp_out", "att": "attn.hook_z"}
+
+
+def recognises(folder: Path) -> bool:
+    """True where the weights are there."""
+    return (folder / WEIGHTS).is_file()
+
+
+def load(folder: Path, name: str, device: torch.device) -> tuple[SaeConfig, dict[str, torch.Tensor]]:
+    """Reads the folder. Raises SaeError for broken files, transcoders and embedding SAEs."""
+    for pattern, refusal in OTHERS.items():
+        if pattern.search(name):
+            raise SaeError(f"{name}: {refusal}.", "Use a SAE of a -res, -mlp or -att repository: layer_20/width_16k/….")
+    return config_of(name), read_npz(folder / WEIGHTS, device)
+
+
+def config_of(name: str) -> SaeConfig:
+    """What the names say; of several layers in a path the last is the SAE's own."""
+    repository = REPOSITORY.search(name)
+    layer, l0 = re.findall(r"layer_(\d{1,4})(?!\d)", name), re.findall(r"_l0_(\d{1,9})(?!\d)", name)
+    model = hook = ""
+    if repository:
+        size, tuned, part = repository.groups()
+        model = f"google/gemma-2-{size}{'-it' if tuned == 'it' else ''}"
+        hook = f"blocks.{layer[-1]}.{HOOKS[part]}" if layer else ""
+    return SaeConfig(
+        source=name,
+        format="Gemma Scope",
+        encoder="jumprelu",
+        normalisation="none",
+        apply_b_dec_to_input=False,
+        hook=hook,
+        model=model,
+        prepend_bos=True,
+        published_l0=float(l0[-1]) if l0 else None,
+        notes=() if hook else ("params.npz names neither model nor hook point, and its folders do not either",),
+    )

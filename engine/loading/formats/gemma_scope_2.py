@@ -1,0 +1,76 @@
+"""Gemma Scope 2 (Gemma 3): `params.safetensors` with lower-case keys, mostly beside a `config.json`.
+
+Source: https://huggingface.co/google/gemma-scope-2-4b-it. JumpReLU, no normalisation, b_dec not subtracted at the
+input, trained with a leading token. The configuration names a module of the Hugging Face model and a side of it;
+without one, the folder does: resid_post/layer_17_width_16k_l0_medium, attn_out/…, mlp_out/….
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from engine.loading.formats.read_files import brief, pick, present, read_config, read_safetensors, text
+from engine.models.sae import SaeConfig
+from engine.records.errors import SaeError
+
+CONFIG, WEIGHTS = "config.json", "params.safetensors"
+
+HOOKS = {
+    "resid_post": "model.layers.{}.output",
+    "attn_out": "model.layers.{}.self_attn.o_proj.input",
+    "mlp_out": "model.layers.{}.post_feedforward_layernorm.output",
+}
+
+
+def recognises(folder: Path) -> bool:
+    """True where the weights are there."""
+    return (folder / WEIGHTS).is_file()
+
+
+def load(folder: Path, name: str, device: torch.device) -> tuple[SaeConfig, dict[str, torch.Tensor]]:
+    """Reads the folder. Raises SaeError for broken files and transcoders."""
+    raw = read_config(folder / CONFIG) if (folder / CONFIG).is_file() else {}
+    config = parse_config(raw, name)
+    found = read_safetensors(folder / WEIGHTS, device)
+    if "affine_skip_connection" in found:
+        raise SaeError(f"{name}: a transcoder with a skip connection is no SAE.", "Use a SAE.")
+    weights = {
+        "W_enc": pick(found, "w_enc"),
+        "W_dec": pick(found, "w_dec"),
+        **{key: pick(found, key) for key in ("b_enc", "b_dec", "threshold")},
+    }
+    return config, present(weights)
+
+
+def parse_config(raw: dict[str, Any], name: str) -> SaeConfig:
+    """What config.json says, or else the SAE's folder and the one it is in."""
+    place = "/".join(Path(name).parts[-2:])
+    if re.search(r"(^|/)(transcoder|clt)", place) or raw.get("hf_hook_point_out"):
+        raise SaeError(f"{name}: a transcoder is no SAE.", "Use a SAE of a resid_post, mlp_out or attn_out folder.")
+    if raw.get("architecture", "jump_relu") != "jump_relu":
+        raise SaeError(f"{name}: cannot read a SAE of kind {brief(raw['architecture'])}.", "Kind read here: jump_relu.")
+    hook, model = text(raw.get("hf_hook_point_in")), text(raw.get("model_name"))
+    part, layer = re.search("|".join(HOOKS), place), re.search(r"layer_(\d{1,4})(?!\d)", place)
+    if not hook and part and layer:
+        hook = HOOKS[part[0]].format(layer[1])
+    if not model and (repository := re.search(r"gemma-scope-2-(\w+-(?:pt|it))", name)):
+        model = f"gemma-3-{repository[1]}"
+    # the smallest base model alone is published without -pt
+    model = model.replace("gemma-v3", "gemma-3").replace("gemma-3-270m-pt", "gemma-3-270m")
+    return SaeConfig(
+        source=name,
+        format="Gemma Scope 2",
+        encoder="jumprelu",
+        normalisation="none",
+        apply_b_dec_to_input=False,
+        hook=hook,
+        model=f"google/{model}" if model.startswith("gemma-") else model,
+        prepend_bos=True,
+        notes=()
+        if hook
+        else ("neither a configuration nor the folder's name says at which hook point it was trained",),
+    )

@@ -1,0 +1,346 @@
+"""The model hub: what a repository holds, its files fetched into the hub's own cache, its errors in words.
+
+Where the hub cannot be reached, what its cache holds will do. Knows nothing of SAEs, of models or of torch.
+"""
+
+from __future__ import annotations
+
+import errno
+import glob
+import logging
+import threading
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from engine.records import Progress
+from engine.records.errors import ModelError, SaeError, SaescopeError
+
+TIMEOUT_SECONDS = 20.0
+
+POLL_SECONDS = 0.25
+
+Kind = Literal["model", "SAE"]
+
+ERRORS: dict[Kind, type[SaescopeError]] = {"model": ModelError, "SAE": SaeError}
+
+TOKEN = "log in with `hf auth login` or set HF_TOKEN"
+
+TRANSPORT = ("TransportError", "ConnectionError", "TimeoutError")
+"""Errors of a network, by the names of their classes: the hub's client has changed its HTTP library before."""
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What somebody asked for, so that errors can name it."""
+
+    name: str
+    """OWNER/NAME of the repository."""
+    kind: Kind
+    place: str = ""
+    """The folder in it that a SAE has."""
+    size: int = 0
+    """Bytes to be downloaded, where that is known."""
+
+    def error(self, message: str, remedy: str) -> SaescopeError:
+        """A ModelError or a SaeError."""
+        return ERRORS[self.kind](message, remedy)
+
+
+@dataclass(frozen=True)
+class Repo:
+    """A repository as the hub has it, or as the cache does."""
+
+    name: str
+    commit: str
+    sizes: Mapping[str, int]
+    """Its files, in bytes; 0 where the hub does not say."""
+    cached_only: bool = False
+    """The hub could not be reached: there is nothing but what lies in the cache."""
+    parameters: Mapping[str, int] = field(default_factory=dict)
+    """Of a model in safetensors: numbers by dtype, such as {"BF16": 7241732096}."""
+
+    @property
+    def snapshot(self) -> Path:
+        """Where its files lie once they are fetched."""
+        return cache_folder(self.name) / "snapshots" / self.commit
+
+    def missing(self, files: Iterable[str]) -> list[str]:
+        """Those of the files that are not in the cache."""
+        return [name for name in files if not (self.snapshot / name).exists()]
+
+
+def quiet_transformers() -> None:
+    """transformers draws no bars, and reports errors only."""
+    from transformers.utils import logging as theirs
+
+    theirs.set_verbosity_error()
+    theirs.disable_progress_bar()
+    hand_on("transformers")
+
+
+def hand_on(library: str) -> None:
+    """Lets a library's messages go the way of all others: its own handler would show what files say as it is."""
+    logger = logging.getLogger(library)
+    logger.handlers.clear()
+    logger.propagate = True
+
+
+def cache_folder(name: str) -> Path:
+    """Where the hub's library keeps a repository."""
+    from huggingface_hub import constants
+
+    return Path(constants.HF_HUB_CACHE).expanduser() / f"models--{name.replace('/', '--')}"
+
+
+def look_up(wanted: Wanted) -> Repo:
+    """What a repository holds. Raises ModelError or SaeError in words where neither hub nor cache know it."""
+    from huggingface_hub import HfApi
+    from huggingface_hub.utils import logging
+
+    logging.set_verbosity_error()  # type: ignore[no-untyped-call]
+    hand_on("huggingface_hub")
+    try:
+        info = HfApi().model_info(wanted.name, timeout=TIMEOUT_SECONDS, files_metadata=True)
+    except Exception as error:  # a network can fail in any way; what is cached will do then
+        cached = cached_repo(wanted.name)
+        if cached is None:
+            raise explained(error, wanted) or unexplained(error, wanted) from error
+        return cached
+    sizes = {file.rfilename: file.size or 0 for file in info.siblings or []}
+    parameters = info.safetensors.parameters if info.safetensors else {}
+    return Repo(wanted.name, str(info.sha), sizes, parameters=dict(parameters))
+
+
+def cached_repo(name: str) -> Repo | None:
+    """What the cache holds of a repository; None where that is nothing."""
+    folder = cache_folder(name)
+    try:
+        commit = (folder / "refs" / "main").read_text("utf-8").strip()
+    except OSError:
+        return None
+    snapshot = folder / "snapshots" / commit
+    files = [path for path in snapshot.rglob("*") if path.is_file()]
+    if not files:
+        return None
+    sizes = {path.relative_to(snapshot).as_posix(): path.stat().st_size for path in files}
+    return Repo(name, commit, sizes, cached_only=True)
+
+
+# ---- fetching
+
+
+class Download(threading.Thread):
+    """Fetches files of a repository in a thread of its own, which a cancelled request leaves behind, stopped."""
+
+    def __init__(self, repo: Repo, files: Sequence[str]) -> None:
+        super().__init__(name="download", daemon=True)
+        self.repo, self.files = repo, files
+        self.error: BaseException | None = None
+        self.stop = threading.Event()
+
+    def run(self) -> None:
+        """Downloads, without a progress bar of its own."""
+        from huggingface_hub import snapshot_download
+
+        patterns = [glob.escape(name) for name in self.files]
+        try:
+            snapshot_download(self.repo.name, allow_patterns=patterns, tqdm_class=quiet_bar(self.stop))
+        except BaseException as error:  # raised again where somebody waits for it
+            self.error = error
+
+
+def quiet_bar(stop: threading.Event) -> Any:
+    """A progress bar that shows nothing and ends its download once `stop` is set."""
+    from tqdm.auto import tqdm  # type: ignore[import-untyped]
+
+    class Bar(tqdm):  # type: ignore[misc]
+        def __init__(self, *args: Any, **options: Any) -> None:
+            options.pop("name", None)
+            super().__init__(*args, **{**options, "disable": True})
+
+        def update(self, n: float | None = 1) -> None:
+            if stop.is_set():
+                raise InterruptedError("the download was stopped")
+            super().update(n)
+
+    return Bar
+
+
+def fetch(repo: Repo, files: Sequence[str], wanted: Wanted) -> Generator[Progress, None, Path]:
+    """Fetches the files that are not cached yet; returns the repository's folder in the cache.
+
+    Raises ModelError or SaeError in words. A closed generator stops the download.
+    """
+    missing = repo.missing(files)
+    if not missing:
+        return repo.snapshot
+    if repo.cached_only:
+        raise not_cached(wanted, missing)
+    total = sum(repo.sizes.get(name, 0) for name in missing)
+    stage = f"downloading {repo.name} (MB)"
+    yield Progress(stage, 0, total // 10**6)
+    download = Download(repo, files)
+    before = bytes_on_disk(repo)
+    download.start()
+    try:
+        while download.is_alive():
+            download.join(POLL_SECONDS)
+            done = max(0, bytes_on_disk(repo) - before)
+            yield Progress(stage, min(done, total) // 10**6, total // 10**6)
+    finally:
+        download.stop.set()
+    if download.error is not None:
+        wanted = replace(wanted, size=total)
+        raise explained(download.error, wanted) or unexplained(download.error, wanted) from download.error
+    if still := repo.missing(files):
+        raise wanted.error(
+            f"{repo.name} was changed on the hub while it was downloaded: {still[0]} is not there.", "Load it again."
+        )
+    return repo.snapshot
+
+
+def bytes_on_disk(repo: Repo) -> int:
+    """What the cache holds of a repository, half-fetched files included."""
+    total = 0
+    for path in (cache_folder(repo.name) / "blobs").glob("*"):
+        try:
+            total += path.stat().st_blocks * 512  # a file may be set to its full length before it is filled
+        except OSError:  # renamed meanwhile
+            continue
+    return total
+
+
+def gigabytes(size: float) -> str:
+    """Bytes as "3.2 GB"."""
+    return f"{size / 1e9:.1f} GB" if size >= 1e8 else f"{max(size, 1e5) / 1e6:.1f} MB"
+
+
+# ---- errors in words
+
+
+def explained(error: BaseException, wanted: Wanted) -> SaescopeError | None:
+    """What went wrong with a repository and what to do; None where the error is none of the hub's.
+
+    Libraries wrap each other's errors: the whole chain is looked at, the most telling one wins.
+    """
+    chain = list(causes(error))
+    for explain in (disk, access, existence, reach):
+        for one in chain:
+            found = explain(one, wanted)
+            if found is not None:
+                return wanted.error(*found)
+    return None
+
+
+def unexplained(error: BaseException, wanted: Wanted) -> SaescopeError:
+    """Any other error, by its first line."""
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return wanted.error(
+        f"{wanted.name} cannot be fetched from the hub: {lines[0][:300]}", f"Fetch it by hand: {by_hand(wanted)}"
+    )
+
+
+def causes(error: BaseException) -> Iterator[BaseException]:
+    """An error and the ones it came from, outermost first."""
+    seen: set[int] = set()
+    one: BaseException | None = error
+    while one is not None and id(one) not in seen:
+        seen.add(id(one))
+        yield one
+        one = one.__cause__ or one.__context__
+
+
+Words = tuple[str, str] | None
+
+
+def disk(error: BaseException, wanted: Wanted) -> Words:
+    """A cache that cannot be written."""
+    number, folder = getattr(error, "errno", None), cache_folder(wanted.name).parent
+    if number in (errno.ENOSPC, errno.EDQUOT):
+        need = f" needs {gigabytes(wanted.size)} there" if wanted.size else " does not fit"
+        return (
+            f"The disk of {folder} is full: {wanted.name}{need}.",
+            "Make room, or set HF_HOME to a folder on another disk.",
+        )
+    if number in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return f"The hub's cache in {folder} cannot be written.", "Set HF_HOME to a folder that you may write to."
+    return None
+
+
+def access(error: BaseException, wanted: Wanted) -> Words:
+    """A gated repository, or one that is switched off."""
+    from huggingface_hub.errors import DisabledRepoError, GatedRepoError
+
+    if isinstance(error, GatedRepoError) or "trying to access a gated repo" in str(error):  # transformers' words
+        return (
+            f"{wanted.name} is gated: its licence has to be accepted before it can be downloaded.",
+            f"Accept it on the page huggingface.co/{wanted.name}, then {TOKEN}.",
+        )
+    if isinstance(error, DisabledRepoError):
+        return f"The hub has switched off {wanted.name}.", "Use another one."
+    return None
+
+
+def existence(error: BaseException, wanted: Wanted) -> Words:
+    """A name that is wrong."""
+    from huggingface_hub.errors import HFValidationError, RepositoryNotFoundError, RevisionNotFoundError
+
+    if isinstance(error, RepositoryNotFoundError):
+        return (
+            f"The hub has no repository {wanted.name}, or it is private.",
+            f"Check the spelling; for a private one {TOKEN}.",
+        )
+    if isinstance(error, RevisionNotFoundError):
+        return f"{wanted.name} has no revision `main` on the hub.", "Download the one you want and give its folder."
+    if isinstance(error, HFValidationError):
+        return f"{wanted.name!r} is no name of a repository on the hub.", "Give OWNER/NAME, or a folder."
+    return None
+
+
+def reach(error: BaseException, wanted: Wanted) -> Words:
+    """A hub that refuses, has trouble of its own, or cannot be reached."""
+    from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError, OfflineModeIsEnabled
+
+    status = getattr(getattr(error, "response", None), "status_code", None) or 0
+    if status in (401, 403):
+        return f"The hub refuses access to {wanted.name} (HTTP {status}).", f"Check your token: {TOKEN}."
+    if status == 429:
+        return "The hub wants a pause: too many requests.", f"Wait some minutes, or {TOKEN}."
+    if status >= 500:
+        return f"The hub has trouble (HTTP {status}).", f"Try again in some minutes, or fetch it: {by_hand(wanted)}"
+    is_network = any(parent.__name__ in TRANSPORT for parent in type(error).__mro__)
+    if isinstance(error, LocalEntryNotFoundError | OfflineModeIsEnabled) or is_network:
+        words = not_cached(wanted, [])
+        return words.message, words.remedy
+    if isinstance(error, EntryNotFoundError):
+        return (
+            f"A file is missing in {wanted.name} on the hub.",
+            f"Its files are listed on huggingface.co/{wanted.name}/tree/main.",
+        )
+    return None
+
+
+def not_cached(wanted: Wanted, missing: Sequence[str]) -> SaescopeError:
+    """The hub cannot be reached and the cache does not have it."""
+    from huggingface_hub import constants
+
+    why = "HF_HUB_OFFLINE is set" if constants.HF_HUB_OFFLINE else "the hub cannot be reached"
+    what = f"Of {wanted.name}, {missing[0]} is" if missing else f"{wanted.name} is"
+    return wanted.error(
+        f"{what} not in the cache of this machine, and {why}.",
+        f"With a network, here or elsewhere: {by_hand(wanted)}",
+    )
+
+
+def by_hand(wanted: Wanted) -> str:
+    """How to download without us. The folder keeps the name: by it a SAE is known."""
+    name, place = wanted.name, wanted.place
+    if wanted.kind == "model":
+        return f"`hf download {name} --local-dir {name}`, then give --model that folder."
+    include = f" --include '{place}/*'" if place else ""
+    return (
+        f"`hf download {name}{include} --local-dir {name}`, then give --sae the folder {f'{name}/{place}'.rstrip('/')} "
+        "(keep its name: what is published about a SAE is found by it)."
+    )

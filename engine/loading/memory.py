@@ -1,0 +1,89 @@
+"""Does it fit? What model and SAE will need, against what the device has free, before anything is loaded."""
+
+from __future__ import annotations
+
+import json
+import struct
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+import torch
+
+from engine.loading.hub import gigabytes
+from engine.loading.presets import BYTES
+from engine.models.device import free_bytes, name_of
+from engine.records.errors import ModelError
+
+NAMES = {torch.float32: "F32", torch.bfloat16: "BF16", torch.float16: "F16", torch.float64: "F64"}
+
+HEADER_BYTES = 100 << 20
+
+WEIGHTS = (".safetensors", ".npz", ".pt")
+
+FLOATS = ("F64", "F32", "F16", "BF16")
+
+
+def parameters_of(files: Iterable[Path]) -> dict[str, int]:
+    """How many numbers of each dtype safetensors files hold, by their headers. What cannot be read counts nothing."""
+    counts: dict[str, int] = {}
+    for path in files:
+        try:
+            with path.open("rb") as file:
+                (length,) = struct.unpack("<Q", file.read(8))
+                header = json.loads(file.read(length)) if length < HEADER_BYTES else {}
+            for name, tensor in header.items():
+                if name != "__metadata__":
+                    start, end = tensor["data_offsets"]
+                    dtype = tensor["dtype"]
+                    counts[dtype] = counts.get(dtype, 0) + (end - start) // BYTES.get(dtype, 1)
+        except (OSError, ValueError, TypeError, KeyError, AttributeError, struct.error):
+            continue  # whoever loads it says what is wrong with it
+    return counts
+
+
+def bytes_of(parameters: Mapping[str, int], dtype: torch.dtype | str) -> int:
+    """Their memory, floating-point numbers converted to the dtype; "auto" leaves them as they are."""
+    to = NAMES.get(dtype) if isinstance(dtype, torch.dtype) else None
+    return sum(count * BYTES.get(to if to and name in FLOATS else name, 1) for name, count in parameters.items())
+
+
+def saved_dtype(folder: Path) -> torch.dtype | str:
+    """What "auto" comes to: the dtype a model's configuration names, else that of its file."""
+    try:
+        raw = json.loads((folder / "config.json").read_text("utf-8"))
+    except (OSError, ValueError):
+        return "auto"
+    found = getattr(torch, str(raw.get("dtype") or raw.get("torch_dtype")).removeprefix("torch."), None)
+    return found if isinstance(found, torch.dtype) else "auto"
+
+
+def sae_bytes(folder: Path) -> int:
+    """Memory of the SAE in a folder: it keeps the dtype of its file."""
+    files = [*folder.glob("*"), *folder.glob("checkpoints/*")]
+    return sum(path.stat().st_size for path in files if path.suffix in WEIGHTS)
+
+
+def check(what: str, needed: int, device: torch.device, held: int = 0) -> None:
+    """Raises ModelError where it cannot fit. `held`: what is loaded already and will be let go of only afterwards."""
+    free = free_bytes(device)
+    if free is not None and needed > free:
+        raise too_big(what, device, needed, free, held)
+
+
+def too_big(what: str, device: torch.device, needed: int = 0, free: int | None = None, held: int = 0) -> ModelError:
+    """It does not fit: how much is missing, and what to do."""
+    name = name_of(device)
+    sizes = f"need {gigabytes(needed)}, {name} has " if needed else f"do not fit into the memory of {name}"
+    if needed:
+        sizes += f"{gigabytes(free)} free" if free is not None else "less free"
+    if held:
+        sizes += f" while {gigabytes(held)} are taken by what is loaded now"
+    remedy = (
+        "Use a smaller preset (saescope presets), --dtype bfloat16, or close what else uses the memory."
+        if device.type == "cpu"
+        else "Use another GPU (--device cuda:N), a smaller preset (saescope presets) or --device cpu, or close what "
+        "else uses this GPU (nvidia-smi lists it)."
+    )
+    if held:
+        remedy = "Quit and start again with it: then only the new pair has to fit. " + remedy
+    return ModelError(f"{what} {sizes}.", remedy)

@@ -1,0 +1,139 @@
+"""Presets: pairs of model and SAE that belong together, with prompts, labelled features and published figures.
+
+The table is presets.toml, which names its sources. No torch here.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from importlib.resources import files
+from typing import Literal
+
+import msgspec
+
+from engine.records import Load, Record
+from engine.records.errors import UsageError
+
+BYTES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "I16": 2, "F8_E4M3": 1, "F8_E5M2": 1}
+"""Of one number, by the names safetensors has for dtypes; any other takes one byte."""
+
+CHOICES = {"float32": "F32", "bfloat16": "BF16", "float16": "F16"}
+"""What --dtype may say."""
+
+
+class Pinned(Record, frozen=True):
+    """A feature that somebody has read already; the label says who."""
+
+    feature: int
+    label: str
+
+
+class Preset(Record, frozen=True):
+    """One line of the table. `model` and `sae` are None for the packaged demo."""
+
+    name: str
+    title: str
+    hook: str
+    parameters: int
+    dtype: Literal["F32", "F16", "BF16"]
+    """Of the model's file, which is what it is loaded in on a GPU."""
+    d_in: int
+    d_sae: int
+    prompts: str
+    model: str | None = None
+    sae: str | None = None
+    """OWNER/REPOSITORY/PATH on the hub."""
+    model_name: str = ""
+    """What the demo's model is called; it has no place on the hub."""
+    sae_name: str = ""
+    release: str = ""
+    """SAELens' name of the release, and below of the SAE in it."""
+    sae_id: str = ""
+    l0: float | None = None
+    variance_explained: float | None = None
+    neuronpedia: str = ""
+    normalisation: str = ""
+    """Where the SAE's own files do not say it."""
+    centered: bool = False
+    pinned: tuple[Pinned, ...] = ()
+
+    @property
+    def repository(self) -> str:
+        """Where the SAE is on the hub; "" for the demo."""
+        return "/".join((self.sae or "").split("/")[:2])
+
+    @property
+    def path(self) -> str:
+        """Its folder there."""
+        return "/".join((self.sae or "").split("/")[2:])
+
+    def model_bytes(self, dtype: str | None = None) -> int:
+        """Memory of the model's weights, converted to a dtype or as they are in the file."""
+        return self.parameters * BYTES[CHOICES.get(dtype or "", self.dtype)]
+
+    def bytes_needed(self, dtype: str | None = None) -> int:
+        """Memory of model and SAE together; the SAE keeps its dtype, at most float32."""
+        return self.model_bytes(dtype) + 2 * self.d_in * self.d_sae * BYTES["F32"]
+
+
+class Repository(Record, frozen=True):
+    """What holds for every SAE of a repository and stands in none of its files."""
+
+    name: str
+    normalisation: str = ""
+    centered: bool = False
+
+
+class Table(Record, frozen=True):
+    """The file."""
+
+    preset: tuple[Preset, ...]
+    repository: tuple[Repository, ...] = ()
+
+
+@cache
+def table() -> Table:
+    """The whole table."""
+    return msgspec.toml.decode(files("engine.loading").joinpath("presets.toml").read_bytes(), type=Table)
+
+
+def everyone() -> tuple[Preset, ...]:
+    """All presets, in the table's order."""
+    return table().preset
+
+
+def find(name: str) -> Preset:
+    """A preset by its name. Raises UsageError listing the names, the closest first."""
+    by_name = {preset.name: preset for preset in everyone()}
+    if name not in by_name:
+        listed = ", ".join(closest_first(name, list(by_name)))
+        raise UsageError(f"There is no preset {name!r}.", f"Presets: {listed}. `saescope presets` says what they are.")
+    return by_name[name]
+
+
+def of_sae(sae: str | None) -> Preset | None:
+    """The preset whose SAE this is, named by its place on the hub or by SAELens; the demo's for None."""
+    text = sae.strip().strip("/") if sae else None
+    for preset in everyone():
+        if text == preset.sae or (text and text == f"{preset.release}/{preset.sae_id}"):
+            return preset
+    return None
+
+
+def of_model(model: str | None) -> Preset | None:
+    """A preset of this model, for what is known about it."""
+    return next((preset for preset in everyone() if preset.model == model), None)
+
+
+def applied(preset: Preset, load: Load) -> Load:
+    """The request with what it leaves open filled in. A hook point goes with the preset's own SAE only."""
+    hook = load.hook if load.hook or load.sae else preset.hook if preset.sae else None
+    return msgspec.structs.replace(load, model=load.model or preset.model, sae=load.sae or preset.sae, hook=hook)
+
+
+def closest_first(word: str, names: list[str]) -> list[str]:
+    """The names, those that look like the word before the others."""
+    import difflib  # only for a word that is unknown: every start would wait for it
+
+    near = difflib.get_close_matches(word, names, n=5, cutoff=0.4)
+    return near + [name for name in names if name not in near]

@@ -1,0 +1,1 @@
+"""The language model, the SAE, and both as a pair."""

@@ -1,0 +1,137 @@
+"""How the blocks of each model family are built: which module and side is which hook point.
+
+By the model type of the family's configuration: blocks that look alike may differ in what they add where. Any other
+family has the two ends of its blocks only. Knows nothing about names of hooks.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from torch import nn
+
+Side = Literal["input", "output"]
+
+SIDES: tuple[Side, ...] = ("input", "output")
+
+Kind = Literal["resid_pre", "resid_mid", "resid_post", "mlp_out", "attn_out", "z", "other"]
+
+Place = tuple[str, Side]
+"""A module's path inside its block ("" is the block itself) and a side of it."""
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where things are in a block."""
+
+    parallel: bool
+    """Attention and MLP read the same vector: there is no residual stream between them."""
+    places: dict[Kind, Place]
+    aliases: dict[Place, Place] = field(default_factory=dict)
+    """Other places of the same vector."""
+    routes: dict[Place, tuple[str, ...]] = field(default_factory=dict)
+    """The projections and norms from a place to the residual stream."""
+
+    def canonical(self, place: Place) -> Place:
+        """The one place that stands for all spellings of a vector."""
+        return self.aliases.get(place, place)
+
+    def kind(self, place: Place) -> Kind:
+        """The kind of a canonical place."""
+        return next((kind for kind, at in self.places.items() if at == place), "other")
+
+    def route(self, place: Place) -> tuple[str, ...] | None:
+        """Modules between a canonical place and the residual stream; None where there is no such way."""
+        if place in self.routes:
+            return self.routes[place]
+        return None if self.kind(place) == "other" else ()
+
+    def why_not(self, kind: Kind) -> str:
+        """Why this block has no such hook point, in words."""
+        if kind == "resid_mid" and self.parallel:
+            return "in this model attention and MLP run in parallel, nothing lies between them"
+        return "where that is in a model of this family is not known"
+
+
+def family(
+    attention: str,
+    projection: str,
+    down: str,
+    first_norm: str,
+    mid_norm: str = "",
+    norm_behind_attention: str = "",
+    norm_behind_mlp: str = "",
+    parallel: bool = False,
+) -> Layout:
+    """The layout of a block from the names of its parts; its MLP is called `mlp` in every family, `down` inside it."""
+    projection, down = f"{attention}.{projection}", f"mlp.{down}"
+    behind = {attention: norm_behind_attention, "mlp": norm_behind_mlp}
+    places: dict[Kind, Place] = {
+        "resid_pre": ("", "input"),
+        "resid_post": ("", "output"),
+        "attn_out": (norm_behind_attention or attention, "output"),
+        "mlp_out": (norm_behind_mlp or "mlp", "output"),
+        "z": (projection, "input"),
+    }
+    aliases: dict[Place, Place] = {
+        (first_norm, "input"): ("", "input"),
+        (projection, "output"): (attention, "output"),
+        (down, "output"): ("mlp", "output"),
+    }
+    routes: dict[Place, tuple[str, ...]] = {}
+    for inner, outer in ((projection, attention), (down, "mlp")):
+        norms = tuple(filter(None, (behind[outer],)))
+        routes[inner, "input"] = (inner, *norms)
+        routes[outer, "output"] = norms
+        for norm in norms:
+            aliases[norm, "input"] = (outer, "output")
+    if mid_norm and parallel:
+        aliases[mid_norm, "input"] = ("", "input")
+    elif mid_norm:
+        places["resid_mid"] = (mid_norm, "input")
+    return Layout(parallel, places, aliases, routes)
+
+
+ENDS = Layout(False, {"resid_pre": ("", "input"), "resid_post": ("", "output")})
+
+LLAMA = family("self_attn", "o_proj", "down_proj", "input_layernorm", "post_attention_layernorm")
+
+GEMMA_2 = family(
+    "self_attn",
+    "o_proj",
+    "down_proj",
+    "input_layernorm",
+    "pre_feedforward_layernorm",
+    "post_attention_layernorm",
+    "post_feedforward_layernorm",
+)
+
+NEOX = ("attention", "dense", "dense_4h_to_h", "input_layernorm", "post_attention_layernorm")
+
+FAMILIES: dict[str, Layout] = {
+    "gemma": LLAMA,
+    "llama": LLAMA,
+    "mistral": LLAMA,
+    "qwen2": LLAMA,
+    "qwen3": LLAMA,
+    "phi3": LLAMA,
+    "gemma2": GEMMA_2,
+    "gemma3_text": GEMMA_2,
+    "gpt2": family("attn", "c_proj", "c_proj", "ln_1", "ln_2"),
+    "gpt_neox": family(*NEOX, parallel=True),
+    "phi": family("self_attn", "dense", "fc2", "input_layernorm", parallel=True),
+}
+"""By `model_type` of the text model's configuration."""
+
+SEQUENTIAL_NEOX = family(*NEOX)
+
+FINAL_NORMS = ("norm", "ln_f", "final_layer_norm", "final_layernorm")
+"""What families call the norm between the last block and the unembedding; it stands beside the list of blocks."""
+
+
+def layout_of(model: nn.Module, block: nn.Module) -> Layout:
+    """How this block of the model is built."""
+    config = getattr(model, "config", None)
+    layout = FAMILIES.get(config.get_text_config().model_type, ENDS) if config is not None else ENDS
+    return SEQUENTIAL_NEOX if getattr(block, "use_parallel_residual", True) is False else layout

@@ -1,0 +1,133 @@
+"""A language model: capture of the vectors at a hook point, which ends the forward pass there.
+
+Shape suffixes: B batch rows, T tokens, D width of the hooked vector (d_model but for some hooks). Capture goes
+through nnsight's `trace`. Knows nothing about files or SAEs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import torch
+from nnsight import NNsight
+from torch import nn
+
+from engine.models.bare import twin
+from engine.models.fast_layers import fuse, pack
+from engine.models.hooks import HookPoint
+from engine.models.tokens import Tokens
+from engine.records import Progress
+from engine.records.errors import HookError, UsageError
+
+CAPTURE_TOKENS = 4096
+"""Padded tokens of one capture batch: bounds memory, and is how often a capture can be cancelled."""
+
+
+@dataclass
+class LanguageModel:
+    """A loaded model: the module, its tokenizer, and nnsight's view of it."""
+
+    name: str
+    fingerprint: str
+    module: Any  # a transformers PreTrainedModel
+    tokens: Tokens
+    envoy: NNsight
+    loaded_as: tuple[str, ...]
+    """What `load_model` was asked for; see `loaded_as`."""
+
+    @cached_property
+    def bare(self) -> Any:
+        """The model without nnsight's wrappers, which cost time in every module: its twin with the same weights.
+
+        On a CPU in bfloat16 with a packed copy of them where there is room, on a GPU with fused layers.
+        """
+        return fuse(pack(twin(self.module)))
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return torch.device(next(self.module.parameters()).device)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The weights' dtype."""
+        dtype: torch.dtype = next(self.module.parameters()).dtype
+        return dtype
+
+    @property
+    def d_model(self) -> int:
+        """Width of the residual stream."""
+        return int(self.module.config.get_text_config().hidden_size)
+
+    @property
+    def bytes(self) -> int:
+        """Memory of the weights."""
+        return sum(p.numel() * p.element_size() for p in self.module.parameters())
+
+    def check_length(self, num_tokens: int) -> None:
+        """Raises UsageError where a text and what is to follow it are longer than the model's context."""
+        limit = getattr(self.module.config.get_text_config(), "max_position_embeddings", None)
+        if limit is not None and num_tokens > limit:
+            raise UsageError(
+                f"The prompt and what is to follow it come to {num_tokens:,} tokens, the model's context is {limit:,}.",
+                "Shorten the prompt or lower --max-tokens.",
+            )
+
+    def end_ids(self) -> set[int]:
+        """Token ids that end a generation."""
+        found: set[int] = set()
+        for value in (self.module.generation_config.eos_token_id, self.tokens.tokenizer.eos_token_id):
+            found |= set(value) if isinstance(value, list) else {value} if value is not None else set()
+        return found
+
+    def capture(
+        self, hook: HookPoint, sequences: Sequence[Sequence[int]], stage: str
+    ) -> Generator[Progress, None, list[torch.Tensor]]:
+        """The hooked vectors h_TD of every sequence, in the model's dtype. Yields progress once a batch."""
+        order = sorted(range(len(sequences)), key=lambda i: len(sequences[i]))
+        found: dict[int, torch.Tensor] = {}
+        while order:
+            yield Progress(stage, len(found), len(sequences))
+            longest = len(sequences[order[-1]])
+            batch = [order.pop() for _ in range(min(len(order), max(1, CAPTURE_TOKENS // max(1, longest))))]
+            found |= dict(zip(batch, self.capture_batch(hook, [sequences[i] for i in batch]), strict=True))
+        return [found[i] for i in range(len(sequences))]
+
+    def capture_batch(self, hook: HookPoint, rows: Sequence[Sequence[int]]) -> list[torch.Tensor]:
+        """The hooked vectors h_TD of a few sequences, in one forward pass that ends at the hook.
+
+        Raises HookError where the module has no vector per token there, or not one of the expected width.
+        """
+        width = max(map(len, rows))
+        # right padding: causal attention keeps it from the real tokens
+        ids_BT = torch.tensor([[*row, *[0] * (width - len(row))] for row in rows], device=self.device)
+        mask_BT = torch.tensor([[1] * len(row) + [0] * (width - len(row)) for row in rows], device=self.device)
+        node = self.envoy.get(hook.path)
+        with torch.inference_mode():
+            with self.envoy.trace(input_ids=ids_BT, attention_mask=mask_BT, use_cache=False) as tracer:
+                value = node.input if hook.side == "input" else node.output
+                hidden: torch.Tensor = (value[0] if isinstance(value, tuple) else value).save()
+                tracer.stop()
+        if not isinstance(hidden, torch.Tensor) or not self._fits(hook, hidden, ids_BT.shape):
+            wide = "" if hook.width is None else f" of width {hook.width}"
+            raise HookError(
+                f"{hook.name}: the {hook.side} of {hook.path} is not a vector{wide} per token.",
+                "Give --hook a name like blocks.15.hook_resid_pre or a module path like model.layers.14.",
+            )
+        return [hidden[b, : len(row)] for b, row in enumerate(rows)]
+
+    @staticmethod
+    def _fits(hook: HookPoint, hidden: torch.Tensor, shape_BT: torch.Size) -> bool:
+        return hidden.ndim == 3 and hidden.shape[:2] == shape_BT and hook.width in (None, hidden.shape[-1])
+
+    def width(self, hook: HookPoint) -> int:
+        """Width of the hooked vector; where neither weights nor kind tell, measured on one token. Raises HookError."""
+        return hook.width or self.capture_batch(hook, [[0]])[0].shape[-1]
+
+    def hooked_module(self, hook: HookPoint) -> nn.Module:
+        """The module at the hook point."""
+        module: nn.Module = self.module.get_submodule(hook.path)
+        return module

@@ -1,0 +1,169 @@
+"""The layers above a hook point, run again and again from the vectors that enter the hook's block.
+
+A twin of the model shares its weights, or holds float32 copies of those above where the model is in half precision:
+in bfloat16 a single feature's effect would drown in rounding. The blocks below are left out. Gradients flow to what
+is added at the hook point and stop there.
+
+Shape suffixes: B rows, T tokens, D d_model or width of the hooked vector, N scored positions of all rows, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+from transformers import DynamicCache
+
+from engine.models.bare import twin
+from engine.models.device import free_bytes
+from engine.models.hooks import HookPoint, changed, find_blocks, resolve_hook
+from engine.models.language_model import LanguageModel
+from engine.records.errors import HookError
+
+
+@dataclass(frozen=True)
+class Past:
+    """A row's keys and values_HTK of every layer from the hook's block on, with nothing added: H heads, K width."""
+
+    layers: list[tuple[torch.Tensor, torch.Tensor]]
+
+
+class UpperLayers:
+    """Everything from the hook's block on. Raises HookError for a hook point outside the blocks."""
+
+    def __init__(self, model: LanguageModel, hook: HookPoint) -> None:
+        if hook.layer is None:
+            raise HookError(
+                f"{hook.name} is in none of the model's blocks, so there are no layers above it to run.",
+                "Give --hook a hook point inside a block, such as blocks.15.hook_resid_pre.",
+            )
+        self.hook = hook
+        self.entry = resolve_hook(model.module, f"blocks.{hook.layer}.hook_resid_pre")
+        """What enters the hook's block: where a run starts."""
+        path, blocks = find_blocks(model.module)
+        self.dtype = dtype_for(model, list(blocks)[hook.layer :])
+        self._first = hook.layer
+        self._module = twin(model.module, self.dtype, {id(b): n for n, b in enumerate(list(blocks)[: hook.layer])})
+        self._block = self._module.get_submodule(f"{path}.{hook.layer}")
+        self._hooked = self._module.get_submodule(hook.path)
+        self._head = self._module.get_output_embeddings()
+        self.device = model.device
+
+    def logits(
+        self,
+        entry: Sequence[torch.Tensor],
+        delta: Sequence[torch.Tensor | None] | torch.Tensor,
+        keep: Sequence[Sequence[int]],
+        past: Sequence[Past] = (),
+        start: int = 0,
+    ) -> torch.Tensor:
+        """Logits_NV in float32 or better after the positions `keep` of each row, row by row.
+
+        entry: the vectors_TD that enter the block; delta: what is added to the hooked vectors_TD of each row (None:
+        nothing), or delta_BTD of all of them. Where nothing is added or kept before position `start`, what the rows
+        are before it can be taken from their `past`: only the rest is run then.
+        """
+        entry_BTD, mask_BT = padded(entry, self.dtype)
+        entry_BTD = entry_BTD[:, start:]
+        keep_BT = torch.zeros_like(mask_BT)
+        for b, positions in enumerate(keep):
+            keep_BT[b, list(positions)] = True
+
+        def change(h_BTD: torch.Tensor) -> torch.Tensor:
+            if isinstance(delta, torch.Tensor):
+                return h_BTD + delta.to(h_BTD.dtype)
+            if all(d is None for d in delta):
+                return h_BTD
+            changed_BTD = h_BTD.clone()
+            for b, delta_TD in enumerate(delta):
+                if delta_TD is not None:
+                    changed_BTD[b, : len(delta_TD) - start] += delta_TD[start:].to(h_BTD.dtype)
+            return changed_BTD
+
+        entering = changed(self._block, self.entry, lambda _: entry_BTD)
+        with entering, changed(self._hooked, self.hook, change), only(self._head, keep_BT[:, start:]):
+            out = self._module(
+                # only their number counts: what they come to is replaced at the block
+                input_ids=torch.zeros_like(mask_BT[:, start:], dtype=torch.long),
+                attention_mask=mask_BT.long(),
+                past_key_values=self._cache(past, start) if start else None,
+                use_cache=start > 0,
+            )
+        logits_NV: torch.Tensor = out.logits[0].to(torch.promote_types(self.dtype, torch.float32))
+        return logits_NV
+
+    def _cache(self, past: Sequence[Past], start: int) -> DynamicCache:
+        """The rows' past, cut to what is before `start`, for a run that goes on from there."""
+        cache = DynamicCache()  # without the model's configuration: layers with a window would forget what is cut
+        nothing = torch.zeros(len(past), 1, start, 1, device=self.device)
+        for layer in range(self._first):
+            cache.update(nothing, nothing, layer)
+        for n in range(len(past[0].layers)):
+            keys, values = (torch.stack([row.layers[n][side][:, :start] for row in past]) for side in (0, 1))
+            cache.update(keys, values, self._first + n)
+        return cache
+
+    @torch.inference_mode()
+    def remember(self, entry_TD: torch.Tensor) -> Past:
+        """A row's past, with nothing added."""
+        cache = DynamicCache()
+        ids_BT = torch.zeros(1, len(entry_TD), dtype=torch.long, device=self.device)
+        with changed(self._block, self.entry, lambda _: entry_TD[None].to(self.dtype)):
+            self._module(input_ids=ids_BT, past_key_values=cache, use_cache=True, logits_to_keep=1)
+        return Past([(layer.keys[0], layer.values[0]) for layer in cache.layers[self._first :]])
+
+    @torch.inference_mode()
+    def hooked(self, entry: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+        """The hooked vectors_TD of rows, in float32."""
+        if self.hook.path == self.entry.path and self.hook.side == self.entry.side:
+            return [h_TD.float() for h_TD in entry]
+        found: list[torch.Tensor] = []
+
+        def look(h_BTD: torch.Tensor) -> torch.Tensor:
+            found.append(h_BTD.float().clone())
+            return h_BTD
+
+        entry_BTD, mask_BT = padded(entry, self.dtype)
+        with changed(self._block, self.entry, lambda _: entry_BTD), changed(self._hooked, self.hook, look):
+            ids_BT = torch.zeros_like(mask_BT, dtype=torch.long)
+            # logits are not wanted: those of one place by its number, see steps.py
+            place = torch.zeros(1, dtype=torch.long, device=self.device)
+            self._module(input_ids=ids_BT, attention_mask=mask_BT.long(), use_cache=False, logits_to_keep=place)
+        return [found[0][b, : len(row)] for b, row in enumerate(entry)]
+
+
+@contextmanager
+def only(head: nn.Module, keep_BT: torch.Tensor) -> Iterator[None]:
+    """Inside, the unembedding sees the vectors of these positions alone, all rows' in one: its logits are (1, N, V).
+
+    transformers' own `logits_to_keep` takes a position a row from 5.2x on.
+    """
+
+    def select(_: nn.Module, args: tuple[torch.Tensor, ...]) -> torch.Tensor:
+        return args[0][keep_BT][None]
+
+    handle = head.register_forward_pre_hook(select)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+def padded(rows: Sequence[torch.Tensor], dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor]:
+    """Rows_BTD padded on the right, and mask_BT: causal attention keeps the padding from the real tokens."""
+    rows_BTD = nn.utils.rnn.pad_sequence([row.to(dtype) for row in rows], batch_first=True)
+    length_B = torch.tensor([len(row) for row in rows], device=rows_BTD.device)
+    return rows_BTD, torch.arange(rows_BTD.shape[1], device=rows_BTD.device) < length_B[:, None]
+
+
+def dtype_for(model: LanguageModel, upper: Sequence[nn.Module]) -> torch.dtype:
+    """float32, unless a copy of the upper layers in it does not fit into the memory that is free."""
+    if model.dtype == torch.float32:
+        return torch.float32
+    num = sum(p.numel() for block in upper for p in block.parameters())
+    num += sum(p.numel() for p in model.module.get_output_embeddings().parameters())
+    free = free_bytes(model.device)
+    return torch.float32 if free is None or 4 * num < 0.8 * free else model.dtype

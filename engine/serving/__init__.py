@@ -1,0 +1,1 @@
+"""Who runs a request, and how it travels. Empty: the client is needed before the first paint."""

@@ -1,0 +1,200 @@
+"""Whose turn it is: runs the requests of one engine as generators, one event at a time.
+
+Knows nothing of sockets, threads, models or torch. Everything happens in the caller's thread and between two events
+of the running request, so stopping one is closing its generator.
+
+- Long requests (LONG) run one after another in order of arrival; quick ones run between two events of a long one.
+- A newer request of a kind cancels the older ones of that kind; replays, each of another recording, are all kept.
+- A Load cancels everything else, and what comes after it waits for it: it is meant for the new model.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Generator
+from dataclasses import dataclass
+
+from engine.records import (
+    Attribute,
+    Cancelled,
+    Doctor,
+    Edit,
+    Event,
+    Failed,
+    FindMinimalSet,
+    Finished,
+    Generate,
+    Load,
+    MemoryLeft,
+    Progress,
+    Rank,
+    Replay,
+    ReplayCauses,
+    ReplayRank,
+    Reply,
+    Request,
+    RunProbes,
+    TokenStep,
+)
+from engine.serving.wire import Ask, Cancel, SetEdits, Stop, ToEngine
+
+log = logging.getLogger("saescope")
+
+Work = Generator[Event, Reply, None]
+"""A request at work: its last event is Finished, Failed or Cancelled. Only a generation is ever told anything."""
+
+LONG: dict[type[Request], str] = {
+    Load: "the model to load",
+    Rank: "the ranking",
+    Generate: "the generation",
+    RunProbes: "the probes",
+    Doctor: "the doctor",
+    Attribute: "the attribution",
+    FindMinimalSet: "the search for a smallest set",
+    Replay: "the replay",
+    ReplayRank: "the replay of a ranking",
+    ReplayCauses: "the replay of an attribution",
+}
+"""The kinds that run one after another, in the words "waiting for" goes with. All others are quick."""
+
+ALL_KEPT = (Replay, ReplayRank, ReplayCauses)
+
+MEMORY_SECONDS = 2.0
+
+PATIENCE_SECONDS = 0.5
+"""However many quick requests arrive, a long one gets one event in this time."""
+
+
+@dataclass(eq=False)
+class Job:
+    """A request that has not ended."""
+
+    id: int
+    request: Request
+    work: Work
+    edits: tuple[Edit, ...] | None = None
+    """The newest edits that the generation has not been given yet."""
+    stop: bool = False
+    """The user wants no more tokens."""
+    at_token: bool = False
+    """Its last event was a TokenStep: it takes edits now."""
+
+    @property
+    def long(self) -> bool:
+        """Whether it takes its turn among the long ones."""
+        return type(self.request) in LONG
+
+
+class Scheduler:
+    """Takes messages by `receive`, runs one event's worth of work a `step`, hands events to `emit`."""
+
+    def __init__(
+        self,
+        run: Callable[[Request], Work],
+        emit: Callable[[int, Event], None],
+        memory: Callable[[], MemoryLeft | None] = lambda: None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._run, self._emit, self._memory, self._clock = run, emit, memory, clock
+        self._jobs: list[Job] = []  # in order of arrival
+        self._newest_id = 0
+        self._long_at = self._memory_at = clock()
+
+    @property
+    def idle(self) -> bool:
+        """Nothing to do until the next message."""
+        return not self._jobs
+
+    def receive(self, message: ToEngine) -> None:
+        """Takes a message in; what it stops is stopped at once."""
+        match message:
+            case Ask(id=request_id, request=request):
+                self._ask(request_id, request)
+            case Cancel(id=request_id):
+                for job in self._named(request_id):
+                    self._end(job, Cancelled())
+            case SetEdits(id=request_id, edits=edits):
+                for job in self._named(request_id):
+                    job.edits = edits
+            case Stop(id=request_id):
+                for job in self._named(request_id):
+                    job.stop = True
+
+    def refuse(self, request_id: int, failed: Failed) -> None:
+        """Answers a message that made no sense. The id is the request's it would have been, or 0."""
+        if request_id <= self._newest_id:
+            request_id = 0  # that request has, or will have, its own last event
+        self._newest_id = max(self._newest_id, request_id)
+        self._emit(request_id, failed)
+
+    def step(self) -> None:
+        """Runs whichever request is due up to its next event; does nothing when idle."""
+        job = self._due()
+        if job is None:
+            return
+        self._advance(job)
+        if job.long:
+            self._long_at = self._clock()
+            if self._long_at - self._memory_at >= MEMORY_SECONDS:
+                self._tell_memory()
+
+    def _named(self, request_id: int) -> list[Job]:
+        return [job for job in self._jobs if job.id == request_id]
+
+    def _ask(self, request_id: int, request: Request) -> None:
+        if request_id <= self._newest_id:
+            self._emit(0, Failed("EngineFault", f"Request id {request_id} has been used before."))
+            return
+        self._newest_id = request_id
+        for job in list(self._jobs):
+            same = type(job.request) is type(request) and not isinstance(request, ALL_KEPT)
+            if same or isinstance(request, Load):
+                self._end(job, Cancelled())
+        job = Job(request_id, request, self._run(request))
+        ahead = next((j for j in self._jobs if j.long), None)
+        self._jobs.append(job)
+        if ahead is not None and (job.long or isinstance(ahead.request, Load)):
+            self._emit(job.id, Progress(f"waiting for {LONG[type(ahead.request)]}"))
+
+    def _due(self) -> Job | None:
+        long = next((job for job in self._jobs if job.long), None)
+        quick = next((job for job in self._jobs if not job.long), None)
+        if long is None or quick is None:
+            return long or quick
+        starved = self._clock() - self._long_at >= PATIENCE_SECONDS
+        return long if starved or isinstance(long.request, Load) else quick
+
+    def _advance(self, job: Job) -> None:
+        reply: Reply = None
+        if job.at_token and isinstance(job.request, Generate):
+            reply, job.edits = "stop" if job.stop else job.edits, None
+        try:
+            event = job.work.send(reply)
+        except StopIteration:
+            event = Failed("EngineFault", "The request ended without a result.", "The log has the details.")
+        except Exception as error:
+            log.exception("request %d failed", job.id)
+            message = f"Unexpected error: {type(error).__name__}: {error}"
+            event = Failed("EngineFault", message, "The log has the details.")
+        job.at_token = isinstance(event, TokenStep)
+        if isinstance(event, Finished | Failed | Cancelled):
+            self._end(job, event)
+        else:
+            self._emit(job.id, event)
+
+    def _end(self, job: Job, last: Finished | Failed | Cancelled) -> None:
+        self._jobs.remove(job)
+        try:
+            job.work.close()
+        except Exception:
+            log.exception("request %d did not stop cleanly", job.id)
+        self._emit(job.id, last)
+        if job.long:
+            self._tell_memory()
+
+    def _tell_memory(self) -> None:
+        self._memory_at = self._clock()
+        left = self._memory()
+        if left is not None:
+            self._emit(0, left)

@@ -1,0 +1,98 @@
+"""What travels between the app and the engine process: length-prefixed msgpack frames of tagged records.
+
+A frame is four bytes of length, most significant first, then that many bytes of msgpack. Knows nothing about sockets.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+from importlib import metadata
+from pathlib import Path
+
+import msgspec
+
+import engine
+from engine.records import Edit, Event, Record, Request
+from engine.records.errors import EngineFault
+
+HEADER = struct.Struct(">I")
+
+MAX_FRAME = 256 << 20
+"""A longer frame is no message of ours."""
+
+
+class Ask(Record, frozen=True, tag=True):
+    """Runs a request; its events come back under its id. Ids grow, and are never used twice."""
+
+    id: int
+    request: Request
+
+
+class Cancel(Record, frozen=True, tag=True):
+    """Stops a request within one token or one batch; harmless when it has ended."""
+
+    id: int
+
+
+class SetEdits(Record, frozen=True, tag=True):
+    """From the next token on, the running generation `id` goes under these edits."""
+
+    id: int
+    edits: tuple[Edit, ...]
+
+
+class Stop(Record, frozen=True, tag=True):
+    """Ends the running generation `id` at its next token; what there is of it is its result."""
+
+    id: int
+
+
+class Hello(Record, frozen=True, tag=True):
+    """The engine's first message: whose code it runs."""
+
+    version: str
+    package: str
+    """Folder of the engine package that answered."""
+    pid: int
+
+
+class Answer(Record, frozen=True, tag=True):
+    """One event of request `id`; id 0 belongs to no request."""
+
+    id: int
+    event: Event
+
+
+ToEngine = Ask | Cancel | SetEdits | Stop
+
+FromEngine = Hello | Answer
+
+
+def frame(message: ToEngine | FromEngine) -> bytes:
+    """The message as it travels. Raises EngineFault where it is longer than MAX_FRAME, or not UTF-8."""
+    try:
+        body = msgspec.msgpack.encode(message)
+    except UnicodeEncodeError as error:
+        raise EngineFault(f"A text for the engine is not UTF-8: {error.object!r}.", "Retype it.") from error
+    if len(body) > MAX_FRAME:
+        raise EngineFault(f"A message of {len(body) >> 20} MiB is too long for the engine.", "Use fewer prompts.")
+    return HEADER.pack(len(body)) + body
+
+
+def body_length(header: bytes | bytearray) -> int:
+    """How many bytes follow this header. Raises EngineFault where they are more than MAX_FRAME."""
+    length: int = HEADER.unpack(header)[0]
+    if length > MAX_FRAME:
+        raise EngineFault(f"A frame of {length} bytes is no message of saescope's.", "Restart it.")
+    return length
+
+
+def own_hello() -> Hello:
+    """Whose code this process runs."""
+    try:
+        version = metadata.version("saescope")
+    except metadata.PackageNotFoundError:  # run from a checkout that was never installed
+        version = "unknown"
+    # asked of the package, not of this file: an editable install lends our modules to a foreign package that lacks them
+    return Hello(version, str(Path(next(iter(engine.__path__))).resolve()), os.getpid())

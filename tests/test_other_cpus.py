@@ -1,0 +1,33 @@
+"""The numbers on another CPU: the tests that compare bit for bit, once more with the plainest kernels torch has."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+HERE = Path(__file__).parent
+NUMERICAL = (
+    "test_sae.py",
+    "test_edits.py",
+    "test_decode.py",
+    "test_packed.py",
+    "test_encoding_traps.py",
+    "test_edit_kinds.py::test_a_step_reads_no_numbers_and_follows_writes_into_the_same_tensors",
+    "test_edit_kinds.py::test_rows_do_not_depend_on_each_other",
+    "test_edit_kinds.py::test_a_strength_of_one_changes_no_bit_not_even_a_zeros_sign",
+    "test_steps.py::test_a_captured_step_follows_every_kind_of_edit_bit_for_bit",
+)
+
+
+def test_the_numbers_are_right_without_vector_instructions():
+    """Torch chooses its kernels when it is imported, so in a process of its own."""
+    worker = {name for name in os.environ if name.startswith("PYTEST_")}
+    environment = {name: value for name, value in os.environ.items() if name not in worker}
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-p", "no:xdist", *(str(HERE / name) for name in NUMERICAL)],
+        env=environment | {"ATEN_CPU_CAPABILITY": "default"},
+        capture_output=True,
+        text=True,
+        cwd=HERE.parent,
+    )
+    assert done.returncode == 0, done.stdout[-5000:]

@@ -1,0 +1,200 @@
+"""Features: ranked, read, jumped to, pinned, named, and their pages."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from engine.files import paths
+from engine.records import NO_FEATURE, FeaturesAt, Prompt, Rank, Ranking, Show, Shown, TokenFeatures
+from tui.screens.feature_page import FeaturePage, address_of
+from tui.services.context import Context
+from tui.widgets.dialogs import AskNote, AskText
+from tui.widgets.fields import is_whole
+
+ROWS = 200
+"""How many features the leaderboard holds; any other one is found by its number."""
+
+LAST_FEATURE = 2**31
+"""No SAE has so many; asked for before one is loaded."""
+
+
+# ---- ranking
+
+
+def rank(context: Context, by: str | None = None, weight: bool | None = None) -> None:
+    """Ranks all features; `by` sorts the ranking there is by another column.
+
+    `weight` says whether rare features count more; None leaves it as it was.
+    """
+    if not context.tasks.may_ask():
+        return
+    study = context.study
+    before = study.ranking()
+    column = by or (before.by if before is not None else "score")
+    if column == "g" and min(len(study.work.prompts.positive), len(study.work.prompts.negative)) < 4:
+        column = "score"
+    if weight is None:
+        weight = before.density_weight if before is not None else True
+    request = Rank(study.work.prompts, by=column, top=ROWS, density_weight=weight, also=_rows_wanted(context))
+
+    async def task() -> None:
+        context.autosave.keep_result(await context.tasks.ask(request, Ranking))
+
+    context.tasks.run("rank", task)
+
+
+def _rows_wanted(context: Context) -> tuple[int, ...]:
+    """Features that have a row whatever their place."""
+    work = context.study.work
+    edited = [slot.feature for slot in work.edits if slot.feature != NO_FEATURE]
+    chosen = [] if work.feature is None else [work.feature]
+    return tuple(dict.fromkeys([*work.pinned, *edited, *chosen]))
+
+
+def rank_prompts(context: Context) -> None:
+    """Ranks the features by the prompts, what is being typed over one included."""
+    context.desk.commit_typing()
+    prompts = context.study.work.prompts
+    if not prompts.positive or not prompts.negative:
+        missing = "positive" if not prompts.positive else "negative"
+        context.desk.report(
+            f"There are no {missing} prompts.", "A contrast needs both: a in the prompts pane adds one."
+        )
+        return
+    context.desk.bring("features")
+    rank(context)
+
+
+# ---- reading
+
+
+def read(context: Context, feature: int) -> None:
+    """Chooses a feature, and shows it on the prompts."""
+    context.study.choose_feature(feature)
+    show_chosen(context)
+
+
+def show_chosen(context: Context) -> None:
+    """Shows the activations of the chosen feature on the prompts as they are now."""
+    study = context.study
+    feature = study.work.feature
+    prompts = (*study.work.prompts.positive, *study.work.prompts.negative)
+    if feature is None or not context.tasks.ready or not prompts:
+        return
+    request = Show(feature, prompts)
+
+    async def task() -> None:
+        context.desk.show_tokens(await context.tasks.ask(request, Shown))
+
+    context.tasks.run("show", task)
+
+
+def features_at(context: Context, prompt: Prompt, token: int) -> None:
+    """Lists the features of one token."""
+    if not context.tasks.may_ask():
+        return
+
+    async def task() -> None:
+        context.desk.show_token_features(await context.tasks.ask(FeaturesAt(prompt, token), TokenFeatures))
+
+    context.tasks.run("features at", task)
+
+
+def jump_to(context: Context, feature: int) -> None:
+    """Reads any feature; one without a row gets one with the next ranking."""
+    read(context, feature)
+    if context.desk.pane_at_hand() == "prompts":
+        context.desk.action_pane("tokens")  # where keys act on it
+    study = context.study
+    if not context.desk.go_to_feature(feature) and study.ranking() is not None and not study.ranking_is_stale():
+        context.wanted = feature
+        rank(context)
+
+
+def ask_feature(context: Context) -> None:
+    """Jumps to a feature by its number."""
+    loaded = context.study.loaded
+    last = loaded.d_sae - 1 if loaded else LAST_FEATURE
+
+    def check(text: str) -> str:
+        if not text.strip().isdecimal():
+            return "A feature is a number."
+        return "" if is_whole(text, 0, last) else f"This SAE has features 0 to {last:,}."
+
+    def go(text: str | None) -> None:
+        if text is not None:
+            jump_to(context, int(text))
+
+    context.desk.open(AskText("Jump to feature", "", "its number", check=check), go)
+
+
+# ---- pages, pins
+
+
+def describe(context: Context, feature: int, order: list[int] | None = None) -> None:
+    """A feature's page; `order` are the features that ←→ go through, the leaderboard's unless given."""
+    known = order or context.desk.ranked_features()
+    page = FeaturePage(
+        context,
+        feature,
+        known if feature in known else [feature, *known],
+        label=lambda shown, then: ask_label(context, shown, then),
+        note=lambda shown, then: ask_note(context, shown, then),
+        copy=lambda shown: copy_address(context, shown),
+    )
+    context.desk.open(page)
+
+
+def pin(context: Context, feature: int) -> None:
+    """Pins a feature to the leaderboard, or unpins it."""
+    context.study.toggle_pin(feature)
+
+
+# ---- labels, notes, copying
+
+
+def ask_label(context: Context, feature: int, then: Callable[[], object] = lambda: None) -> None:
+    """A name of the user's own."""
+
+    def keep(text: str | None) -> None:
+        if text is not None:
+            context.notebook.set_label(feature, text.strip())
+            context.study.set_label(feature, text)
+            then()
+
+    before = context.labels.get(feature, "")
+    hint = "enter: keep, for every session with this SAE · empty: no label · escape: leave"
+    context.desk.open(AskText(f"Label of feature {feature}", before, "what it means to you", hint), keep)
+
+
+def ask_note(context: Context, feature: int, then: Callable[[], object]) -> None:
+    """What the user thinks of it."""
+
+    def keep(text: str | None) -> None:
+        if text is not None:
+            context.notebook.set_note(feature, text.strip())
+            then()
+
+    context.desk.open(AskNote(f"Note on feature {feature}", context.notebook.note(feature)), keep)
+
+
+def import_explanations(context: Context) -> None:
+    """What others say about this SAE's features, out of an export of Neuronpedia."""
+
+    def read(path: str | None) -> None:
+        if path is not None:
+            context.notebook.import_explanations(paths.typed(path))
+
+    def check(path: str) -> str:
+        there = path.strip() and not paths.problem(path) and paths.typed(path).exists()
+        return "" if there else paths.problem(path) or "There is no such file or folder."
+
+    hint = "a .jsonl or .jsonl.gz file, or the folder of them, with lines of index and description"
+    context.desk.open(AskText("Import explanations", "", "path", hint, check), read)
+
+
+def copy_address(context: Context, feature: int) -> None:
+    """Copies its address where it has one, else its number."""
+    text = address_of(context.study.loaded, feature) or str(feature)
+    context.desk.copy(text)
+    context.desk.notify(f"Copied: {text}")

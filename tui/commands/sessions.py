@@ -1,0 +1,286 @@
+"""Sessions: autosave, save, open, replay, a new engine."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from engine.files import paths
+from engine.files import session as sessions
+from engine.files.autosave import StoredInfo
+from engine.records import (
+    Attribution,
+    Causes,
+    CausesReplayed,
+    Generated,
+    RankReplayed,
+    Replay,
+    ReplayCauses,
+    Replayed,
+    ReplayRank,
+)
+from engine.records.errors import SessionError, UsageError
+from engine.records.words.numbers import count_in_words
+from engine.records.words.rich_text import Text
+from tui.commands import pair
+from tui.services.context import Context
+from tui.state.study import Study, start_workspace
+from tui.state.topics import Topic
+from tui.widgets.dialogs import AskText, Choice, Choose
+from tui.widgets.page import Report
+
+FILE = "file"
+
+
+def save(context: Context) -> None:
+    """Saves to the session's file, or asks for one."""
+    file = context.study.file
+    if file is None:
+        save_as(context)
+    else:
+        problem = not_replaced(file) or _write(context, file)
+        if problem:
+            context.desk.report(problem, "S saves it elsewhere; the autosave has it too.")
+
+
+def save_as(context: Context) -> None:
+    """Asks for a file, and saves."""
+    study = context.study
+    name = str(study.file or study.name + sessions.SUFFIX)
+
+    asked: list[Path] = []
+
+    def write(text: str) -> str:
+        path, problem = session_path(text, study.name)
+        if problem:
+            return problem
+        if path.exists() and path != study.file and path not in asked:
+            asked.append(path)
+            return f"{path.name} is there already: enter again replaces that session."
+        return _write(context, path)
+
+    hint = "`saescope replay FILE` runs every result in it again.\nenter: save · escape: leave"
+    context.desk.open(AskText("Save the session", name, "path of a file", hint, write))
+
+
+def _write(context: Context, path: Path) -> str:
+    """Writes the session; returns what went wrong, "" if nothing did."""
+    study = context.study
+    try:
+        sessions.write(study.session(), path)
+    except SessionError as error:
+        return error.message
+    context.autosave.forget()  # the store should know the file too
+    context.desk.notify(f"Saved to {path}")
+    study.saved_to(path)
+    return ""
+
+
+# ---- opening
+
+
+def offer_last(context: Context) -> None:
+    """Offers the last session at the start, and works with its model, which M exchanges."""
+    stored = context.autosave.store.latest()
+    context.autosave.tell_notice()
+    if stored is None:
+        return
+    last = stored_study(stored.info, stored.session)
+    context.study.load = last.load
+    results = last.results
+    counts = counts_in_words(len(results.rankings), len(results.generations), len(last.work.edits))
+    choices = (
+        Choice("go on", f"Go on with {last.name}", counts),
+        Choice("new", "Start a new session", "ctrl+o opens any"),
+    )
+
+    def chosen(choice: str | None) -> None:
+        if choice == "go on":
+            exchange(context, last)
+
+    context.desk.open(Choose("Welcome back", choices, "enter: choose · escape: new session"), chosen)
+
+
+def open_session(context: Context) -> None:
+    """A stored session, or a file."""
+    context.autosave.keep_now()
+    stored = context.autosave.store.all()
+    context.autosave.tell_notice()
+    listed = [Choice(str(place), info.name, in_words(info)) for place, info in enumerate(stored)]
+    choices = [Choice(FILE, "A session file…"), *listed]
+
+    def chosen(choice: str | None) -> None:
+        if choice == FILE:
+            open_file(context)
+        elif choice is not None:
+            info = stored[int(choice)]
+            try:
+                found = context.autosave.store.load(info.id)
+            except SessionError as error:
+                context.autosave.tell_notice()
+                context.desk.report(error.message, error.remedy)
+                return
+            exchange(context, stored_study(info, found))
+
+    context.desk.open(Choose("Open a session", choices), chosen)
+
+
+def open_file(context: Context) -> None:
+    """A session file."""
+    found: list[Study] = []
+
+    def check(text: str) -> str:
+        try:
+            path = paths.typed(text)
+            found.append(Study.from_session(sessions.read(path), file=path))
+        except (SessionError, UsageError) as error:
+            return f"{error.message} {error.remedy}"
+        return ""
+
+    def take(text: str | None) -> None:
+        if text is not None:
+            exchange(context, found[-1])
+
+    context.desk.open(AskText("Open a session file", "", f"…{sessions.SUFFIX}", check=check), take)
+
+
+def new_session(context: Context) -> None:
+    """An empty session on the same model."""
+    study = context.study
+    fresh = Study(study.load, start_workspace(study.work.prompts))
+    fresh.loaded = study.loaded
+    exchange(context, fresh)
+
+
+def exchange(context: Context, study: Study) -> None:
+    """Works on another study from now on; the one so far is in the store."""
+    context.autosave.keep_now()
+    before = context.study
+    context.desk.work_on(study)
+    context.bridge.cancel_all()
+    study.tell(Topic.ALL)
+    if before.loaded is not None and study.load == before.load:
+        pair.take_loaded(context, study.load, before.loaded, chosen=False)
+    else:
+        pair.load(context, study.load)
+
+
+# ---- running again
+
+
+def replay(context: Context) -> None:
+    """Runs every result again, on a page that fills as they come."""
+    if not context.study.has_results:
+        context.desk.notify("The session holds no results yet: r ranks, g generates.")
+        return
+    text = Text("Every recorded result is run again with its own settings and compared token by token.\n\n")
+    page = Report("Replay", text)
+
+    def tell(line: str, same: bool | None) -> None:
+        if same is None:
+            text.append(f"\n{line}")
+        else:
+            text.append("same     " if same else "DIFFERS  ", "bold").append(line + "\n")
+        page.show(text)
+
+    context.desk.open(page)
+    _run_again(context, tell)
+
+
+def _run_again(context: Context, tell: Callable[[str, bool | None], None]) -> None:
+    """Runs every result again; `tell` hears a line each, and whether it came out the same."""
+    results = context.study.results
+    generations = [*results.generations, *(r.generated for t in results.probe_tables for r in t.rows)]
+
+    async def task() -> None:
+        for ranking in results.rankings:
+            again = await context.tasks.ask(ReplayRank(ranking), RankReplayed)
+            where = "same rows" if again.same else f"row {(again.first_difference or 0) + 1} differs"
+            change = f"largest score change {again.largest_score_change:.2g}"
+            tell(f"ranking of {ranking.n_positive} against {ranking.n_negative}: {where}, {change}", again.same)
+        for recorded in generations:
+            replayed = await context.tasks.ask(Replay(recorded), Replayed)
+            tell(replay_in_words(recorded, replayed), replayed.same)
+        causes: list[Causes] = [*results.attributions, *results.minimal_sets]
+        for found in causes:
+            redone = await context.tasks.ask(ReplayCauses(found), CausesReplayed)
+            tell(causes_in_words(found, redone), redone.same)
+        count = len(results.rankings) + len(generations) + len(causes)
+        tell(f"{count_in_words(count, 'result')} run again.", None)
+
+    context.tasks.run("replay", task)
+
+
+def causes_in_words(recorded: Causes, redone: CausesReplayed) -> str:
+    """One line for an attribution or a set."""
+    measure = recorded.request.measure
+    what = "attribution" if isinstance(recorded, Attribution) else "smallest set"
+    where = "same features" if redone.same else f"place {(redone.first_difference or 0) + 1} differs"
+    return f"{what}, {measure.toward} against {measure.against}: {where}, largest change {redone.largest_change:.2g}"
+
+
+def replay_in_words(recorded: Generated, replayed: Replayed) -> str:
+    """One line for a generation, more where it diverged."""
+    lines = [recorded.prompt.text.strip().replace("\n", "⏎")]
+    if not replayed.prompt_ids_same:
+        lines.append("the prompt is fed as other token ids than recorded")
+    for arm in replayed.arms:
+        if not arm.same:
+            gap = "" if arm.margin is None else f"; the two likeliest tokens are {arm.margin:.3g} nats apart there"
+            where = f"{arm.name} differs from token {(arm.first_divergence or 0) + 1}"
+            lines.append(f"{where}: recorded {arm.recorded_token!r}, now {arm.replayed_token!r}{gap}")
+    return "\n    ".join(lines)
+
+
+# ---- paths and words
+
+
+def stored_study(info: StoredInfo, session: sessions.Session) -> Study:
+    """A stored session to work on; its file may hold an older state of it, or be gone."""
+    path = Path(info.file) if info.file else None
+    try:
+        saved = path is not None and sessions.read(path) == session
+    except SessionError:
+        saved = False
+    return Study.from_session(session, info.id, path, saved)
+
+
+def session_path(text: str, name: str) -> tuple[Path, str]:
+    """Where a session is to be saved, and what is wrong with that; "" if nothing is.
+
+    A folder takes a file of the session's name. A file that holds anything but a session is never replaced.
+    """
+    if not text.strip():
+        return Path(), "A file needs a name."
+    try:
+        path = paths.typed(text.strip())
+        if path.is_dir():
+            path = path / f"{name}{sessions.SUFFIX}"
+        elif path.suffix != ".json":
+            path = paths.typed(str(path.with_name(path.name + sessions.SUFFIX)))
+    except UsageError as error:
+        return Path(), f"{error.message} {error.remedy}"
+    if not path.parent.is_dir():
+        return path, f"There is no folder {path.parent}."
+    return path, not_replaced(path)
+
+
+def not_replaced(path: Path) -> str:
+    """Why a file is not written over: it holds something else than a session, or a damaged one; "" if it may be."""
+    try:
+        sessions.read_if_there(path)
+    except SessionError as error:
+        return f"{error.message} It is not replaced."
+    return ""
+
+
+def in_words(info: StoredInfo) -> str:
+    """What a list says of a stored session."""
+    when = info.updated[:16].replace("T", " ")
+    return f"{when} UTC · {counts_in_words(info.rankings, info.generations, info.edits)}"
+
+
+def counts_in_words(rankings: int, texts: int, edits: int) -> str:
+    """What a session holds."""
+    counts = ((rankings, "ranking"), (texts, "text"), (edits, "edit"))
+    return ", ".join(count_in_words(count, noun) for count, noun in counts)

@@ -1,0 +1,69 @@
+"""What a command works with: the study, the engine, what is kept, and the main screen as a desk."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from engine.records import Attribution, Load, Ranking
+from engine.records.words.tokens import tokens_in_words
+from tui.services.autosave import Autosave
+from tui.services.bridge import Bridge
+from tui.services.described import KnownFeatures
+from tui.services.desk import Desk
+from tui.services.live_text import LiveText
+from tui.services.notebook import Notebook
+from tui.services.tasks import Tasks
+from tui.state.effects import Choice
+from tui.state.study import Study
+
+if TYPE_CHECKING:
+    from engine.files.autosave import AutosaveStore
+
+
+class Context:
+    """The services, and what is asked of several of them together."""
+
+    def __init__(self, desk: Desk, bridge: Bridge, make_store: Callable[[], AutosaveStore]) -> None:
+        self.desk, self.bridge = desk, bridge
+        self.tasks = Tasks(desk, bridge)
+        self.notebook = Notebook(desk)
+        self.autosave = Autosave(desk, make_store)
+        self.text = LiveText(desk, self.tasks, self.autosave)
+        self.known = KnownFeatures(desk, self.tasks)
+        self.load_tried: Load | None = None
+        """What the chooser of models was last filled in with, to be corrected if it did not load."""
+        self.choice: Choice | None = None
+        """What was last measured: offered again."""
+        self.wanted: int | None = None
+        """A feature that the leaderboard goes to once it has a row."""
+        self._tokens: dict[int, tuple[str, ...]] = {}
+        """What features fire on most."""
+        self._tokens_from: tuple[Ranking | None, Attribution | None] = (None, None)
+        """Of which ranking and attribution."""
+
+    @property
+    def study(self) -> Study:
+        """What the user works on."""
+        return self.desk.study
+
+    # ---- what features are called
+
+    @property
+    def labels(self) -> dict[int, str]:
+        """The user's own names of features: this session's, and those of other sessions with the same SAE."""
+        return self.notebook.labels | self.study.work.labels
+
+    def tokens_of(self, feature: int) -> tuple[str, ...]:
+        """What a feature fires on most, where the ranking or the attribution knows it."""
+        ranking, attribution = self.study.ranking(), self.study.attribution()
+        if self._tokens_from[0] is not ranking or self._tokens_from[1] is not attribution:
+            self._tokens_from = ranking, attribution
+            self._tokens = {row.feature: row.tokens for row in attribution.features} if attribution else {}
+            self._tokens |= {row.feature: row.tokens for row in ranking.features} if ranking else {}
+        return self._tokens.get(feature, ())
+
+    def name_of(self, feature: int) -> str:
+        """A feature's own label, else what it fires on."""
+        label = self.study.work.labels.get(feature) or self.notebook.labels.get(feature)
+        return label or tokens_in_words(self.tokens_of(feature))

@@ -1,0 +1,25 @@
+"""Where the details of a defect go, so that the user reads words and never a traceback."""
+
+from __future__ import annotations
+
+import os
+import traceback
+from pathlib import Path
+
+import platformdirs
+
+from engine.records.words.tokens import safe
+
+CRASH_FILE = "crash.log"
+
+
+def keep_details() -> str:
+    """Writes the traceback of the exception being handled to the state folder; says in words where it is."""
+    log = Path(platformdirs.user_state_dir("saescope")) / CRASH_FILE
+    try:
+        log.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with os.fdopen(os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), "w", encoding="utf-8") as file:
+            file.write(safe(traceback.format_exc()) + "\n")
+    except OSError as error:
+        return f"The details could not be written to {log}: {error.strerror}."
+    return f"The details are in {log}."

@@ -1,0 +1,96 @@
+"""Tasks: each awaits a result of the engine. Those of a kind replace each other, so none overwrites a newer one."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+from engine.records import Request
+from engine.records.errors import SaescopeError
+from engine.serving.client import RequestCancelled
+from tui.services.bridge import Bridge, OnEvents
+from tui.services.crash import keep_details
+from tui.services.desk import Desk
+
+T = TypeVar("T")
+
+
+class Tasks:
+    """Runs tasks for a screen; none of them blocks."""
+
+    def __init__(self, desk: Desk, bridge: Bridge) -> None:
+        self.desk, self.bridge = desk, bridge
+        self.loads = 0
+        """How many loads were begun."""
+        self._no_load_runs = asyncio.Event()
+        self._no_load_runs.set()
+
+    @property
+    def ready(self) -> bool:
+        """Whether a model is loaded."""
+        return self.bridge.alive and self.desk.study.loaded is not None
+
+    def run(self, kind: str, task: Callable[[], Awaitable[None]]) -> None:
+        """Runs a task in place of the one of its kind; what goes wrong is reported."""
+
+        async def guarded() -> None:
+            try:
+                await task()
+            except RequestCancelled:
+                pass
+            except SaescopeError as error:
+                if error is not self.bridge.lost:  # a lost engine is reported once, for all tasks together
+                    self.desk.report(error.message, error.remedy)
+            except Exception as error:  # a defect of ours in one task is no reason to end the app
+                self.desk.report(f"A defect of saescope: {error!r}", f"Your work is kept. {keep_details()}")
+
+        # not yet called: a task replaced before it starts is no coroutine that nobody awaits
+        self.desk.run_behind(guarded, kind, exclusive=True)
+
+    def run_load(self, task: Callable[[], Awaitable[None]]) -> None:
+        """Runs a load in place of the one before; requests wait for it."""
+        self.loads += 1
+        number = self.loads
+        self._no_load_runs.clear()
+
+        async def load() -> None:
+            try:
+                await task()
+            finally:
+                if number == self.loads:
+                    self._no_load_runs.set()
+
+        self.run("load", load)
+
+    def may_ask(self) -> bool:
+        """Whether a model is there or on its way; says what to do if not."""
+        if not self._no_load_runs.is_set():
+            self.desk.notify("As soon as the model is loaded.")
+            return True
+        if not self.bridge.alive:
+            self.desk.report("The engine is not running.", "E restarts it; prompts, edits and results are kept.")
+        elif not self.ready:
+            self.desk.report("No model is loaded.", "M chooses model and SAE.")
+        return self.ready
+
+    async def no_load_runs(self) -> None:
+        """Waits until no load runs."""
+        await self._no_load_runs.wait()
+
+    async def ask(
+        self,
+        request: Request,
+        kind: type[T],
+        on_events: OnEvents | None = None,
+        on_sent: Callable[[int], None] | None = None,
+    ) -> T:
+        """Runs a request once no load runs. A load that failed has been reported: then this just ends."""
+        study = self.desk.study
+        await self._no_load_runs.wait()
+        if not self.ready or self.desk.study is not study:
+            raise RequestCancelled
+        result = await self.bridge.run(request, kind, on_events, on_sent)
+        if self.desk.study is not study:  # another session was opened meanwhile
+            raise RequestCancelled
+        return result

@@ -1,0 +1,479 @@
+"""Passages of tokens coloured by activation, painted line by line, so that thousands of tokens scroll and stream.
+
+The colour is one hue from the background towards the theme's accent, lightness carrying the value.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import ClassVar
+
+from rich.cells import cell_len, set_cell_size
+from rich.segment import Segment
+from rich.style import Style
+from textual import events
+from textual.actions import SkipAction
+from textual.binding import Binding, BindingType
+from textual.color import BLACK, WHITE, Color, Lab, lab_to_rgb, rgb_to_lab
+from textual.geometry import Region, Size
+from textual.message import Message
+from textual.reactive import reactive
+from textual.scroll_view import ScrollView
+from textual.strip import Strip
+
+from engine.records.words.rich_text import Text
+from engine.records.words.tokens import safe
+from tui.widgets.token_layout import DIFFERS, MASKED, STEPS, TURNED, TURNED_DIFFERS, Layout, Line, Passage, step_of
+
+__all__ = ["DIFFERS", "MASKED", "STEPS", "TURNED", "TURNED_DIFFERS", "Passage", "TokenText", "gradient", "step_of"]
+
+FAINTEST = 0.12
+"""How far from the background the first step lies, as a share of the whole way: it must be seen."""
+
+TURNED_TINT = 0.16
+"""How far from the background that of tokens under other edits lies, as a share of the way to white or black."""
+
+LIGHTNESS_RANGE = 55
+"""How far at least the last step lies from the background, of 100: an accent may be as light as a light theme."""
+
+ADORNMENTS = ("outline_top", "outline_right", "outline_bottom", "outline_left", "hatch", "tint")
+"""What Textual draws over the lines of a widget."""
+
+
+def gradient(background: Color, accent: Color) -> list[Color]:
+    """The colours of the steps 1 to STEPS."""
+    low, high = rgb_to_lab(background), rgb_to_lab(accent)
+    away = LIGHTNESS_RANGE if low.L < 50 else -LIGHTNESS_RANGE
+    top = max(high.L, low.L + away) if away > 0 else min(high.L, low.L + away)
+    colours = []
+    for step in range(STEPS):
+        share = FAINTEST + (1 - FAINTEST) * step / (STEPS - 1)
+        a, b = (start + (end - start) * share for start, end in ((low.a, high.a), (low.b, high.b)))
+        colours.append(lab_to_rgb(Lab(low.L + (top - low.L) * share, a, b)).clamped)
+    return colours
+
+
+class TokenText(ScrollView, can_focus=True):
+    """Shows passages token by token. With a cursor, tokens can be looked at and chosen; without, the keys scroll."""
+
+    DEFAULT_CSS = """
+    TokenText {
+        background: $surface;
+        color: $foreground;
+        overflow-x: hidden;
+        overflow-y: auto;
+        scrollbar-gutter: stable;
+        scrollbar-size: 0 1;
+        & > .token-text--masked { text-style: dim; }
+        & > .token-text--differs { color: $text-warning; text-style: bold underline; }
+        & > .token-text--positive { color: $text-success; text-style: bold; }
+        & > .token-text--negative { color: $text-error; text-style: bold; }
+        & > .token-text--cursor { text-style: bold underline; }
+        &:focus > .token-text--cursor { text-style: bold reverse; }
+    }
+    """
+    COMPONENT_CLASSES: ClassVar[set[str]] = {
+        "token-text--masked",
+        "token-text--differs",
+        "token-text--positive",
+        "token-text--negative",
+        "token-text--cursor",
+    }
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding(key, action, label, show=False, id=f"tokens.{name}", tooltip=tooltip)
+        for key, action, label, name, tooltip in (
+            ("left", "step(-1)", "Token left", "left", "The token before"),
+            ("right", "step(1)", "Token right", "right", "The token after"),
+            ("up", "lines(-1)", "Line up", "up", "The token above"),
+            ("down", "lines(1)", "Line down", "down", "The token below"),
+            ("home", "edge(-1)", "Start of line", "home", "The first token of the line"),
+            ("end", "edge(1)", "End of line", "end", "The last token of the line"),
+            ("pageup", "pages(-1)", "Page up", "pageup", "A screenful up"),
+            ("pagedown", "pages(1)", "Page down", "pagedown", "A screenful down"),
+            ("ctrl+home", "whole(-1)", "First token", "first", "The first token of all"),
+            ("ctrl+end", "whole(1)", "Last token", "last", "The last token of all"),
+            ("enter", "choose", "Choose", "choose", "What this token is about"),
+        )
+    ]
+    ALLOW_SELECT = False  # a double click chooses a token
+
+    visible_whitespace = reactive(False)
+    """Whether spaces, tabs and line breaks are drawn."""
+    empty_text = reactive("")
+    """Shown where there are no passages."""
+
+    @dataclass
+    class CursorMoved(Message):
+        """The cursor was moved to another token, by the user or move_to; show and clear don't tell."""
+
+        widget: TokenText
+        passage: int
+        token: int
+
+        @property
+        def control(self) -> TokenText:
+            """The widget, for the on decorator."""
+            return self.widget
+
+    @dataclass
+    class TokenChosen(Message):
+        """Enter or a double click on a token."""
+
+        widget: TokenText
+        passage: int
+        token: int
+
+        @property
+        def control(self) -> TokenText:
+            """The widget, for the on decorator."""
+            return self.widget
+
+    def __init__(
+        self,
+        *,
+        show_cursor: bool = True,
+        spaced: bool = False,
+        empty_text: str = "",
+        name: str | None = None,
+        id: str | None = None,
+        classes: str | None = None,
+        disabled: bool = False,
+    ) -> None:
+        super().__init__(name=name, id=id, classes=classes, disabled=disabled)
+        self.show_cursor = show_cursor
+        self.spaced = spaced
+        self.set_reactive(TokenText.empty_text, empty_text)
+        self._passages: list[Passage] = []
+        self._placed = Layout(0)
+        self._text_width = 0  # what the passages are placed for; 0 before the first resize
+        self._cursor: tuple[int, int] | None = None
+        self._column = 0  # where up and down aim at
+        self._following = True  # whether the end is in view, and kept there when tokens come
+        self._strips: dict[int, Strip] = {}
+        self._palette: dict[int, Style] = {}
+
+    # ---- what is shown
+
+    def show(self, passages: Sequence[Passage]) -> None:
+        """Replaces everything. With the same tokens as before the lines, the scroll position and the cursor stay."""
+        before, self._passages = self._passages, list(passages)
+        if [(p.tokens, p.prefix) for p in before] == [(p.tokens, p.prefix) for p in passages]:
+            self._strips.clear()
+            self.refresh()
+            return
+        if self._cursor is not None:
+            old, new = ([p.tokens for p in texts[self._cursor[0] :][:1]] for texts in (before, self._passages))
+            if old != new:
+                self._cursor = None
+        self._place()
+        self._scroll(0)
+        self._following = self.max_scroll_y == 0
+        self._keep_cursor_in_view()
+
+    def append(self, tokens: Sequence[str], shades: Sequence[int]) -> None:
+        """Adds tokens to the last passage. The end stays in view if it was, and a cursor there stays at the end."""
+        if not self._passages:
+            self.show([Passage(tuple(tokens), tuple(shades))])
+            return
+        last = self._passages[-1]
+        self._passages[-1] = replace(last, tokens=(*last.tokens, *tokens), shades=(*last.shades, *shades))
+        if not self._text_width:
+            return
+        follow = self._following and self.scroll_target_y >= self.scroll_y  # not while the user scrolls up
+        rider = self._cursor if follow and self._cursor == self._placed.last else None
+        changed = self._placed.extend(tokens)
+        if self.show_cursor and self._cursor is None:
+            self._cursor = self._placed.first
+        elif rider is not None:
+            changed = min(changed, self._placed.row(*rider))  # it leaves that line
+            self._cursor = self._placed.last
+        self._grow()
+        self._repaint(range(changed, len(self._placed.lines)))
+        if follow:
+            self._scroll(self.max_scroll_y)
+        self._following = follow
+
+    def _grow(self) -> None:
+        """Takes note of how many lines there are now.
+
+        Unless the height follows from them, nothing moves: setting virtual_size would lay out and paint all the screen.
+        """
+        size = Size(self._text_width, len(self._placed.lines))
+        if size == self.virtual_size:
+            return
+        if self.styles.is_auto_height:
+            self.virtual_size = size
+        else:
+            self.set_reactive(TokenText.virtual_size, size)
+            self._scroll_update(size)
+
+    def clear(self) -> None:
+        """Removes everything."""
+        self.show(())
+
+    def legend(self, maximum: float) -> Text:
+        """The colours from 0 to the maximum, in one line. They change with the theme: ask again when it does."""
+        text = Text("0 ", no_wrap=True, end="")
+        for step in range(1, STEPS + 1):
+            text.append("█", Style(color=self._style(step).bgcolor))
+        return text.append(f" {maximum:.1f}" if maximum >= 1 else f" {maximum:.2g}")
+
+    # ---- the cursor
+
+    @property
+    def cursor(self) -> tuple[int, int] | None:
+        """Passage and token under the cursor."""
+        return self._cursor
+
+    def move_to(self, passage: int, token: int) -> None:
+        """Moves the cursor and brings it into view. A token that isn't drawn gives way to the next one that is."""
+        if self._text_width:
+            self._go(self._placed.close_to(passage, token))
+        elif self.show_cursor:
+            self._cursor = (passage, token)
+
+    def _go(self, to: tuple[int, int] | None, keep_column: bool = False) -> None:
+        if to is None or not (self.show_cursor and self._passages):
+            return
+        if to != self._cursor:
+            old, self._cursor = self._cursor, to
+            for place in (old, to):
+                if place is not None:
+                    self._repaint(self._placed.rows(*place))
+            self.post_message(self.CursorMoved(self, *to))
+        if not keep_column:
+            self._column = self._placed.x(*to)
+        self._keep_cursor_in_view()
+
+    def _repaint(self, rows: range) -> None:
+        for row in rows:
+            self._strips.pop(row, None)
+        self.refresh_lines(rows.start, len(rows))
+
+    def _scroll(self, y: float) -> None:
+        self.scroll_to(y=y, animate=False, force=True)
+
+    def _keep_cursor_in_view(self) -> None:
+        height = self.scrollable_content_region.height
+        if self._cursor is None or not (self._text_width and height):
+            return
+        row, top = self._placed.row(*self._cursor), round(self.scroll_target_y)
+        if not top <= row < top + height:
+            self._scroll(row if row < top else row - height + 1)
+
+    # ---- keys and mouse
+
+    def action_step(self, step: int) -> None:
+        """To the token before or after."""
+        if self._cursor is not None:
+            self._go(self._placed.neighbour(*self._cursor, step))
+
+    def action_lines(self, step: int) -> None:
+        """To the nearest token of the next line that holds another one."""
+        if not self.show_cursor:
+            self._scroll(self.scroll_target_y + step)
+        elif self._cursor is not None:
+            row = self._placed.row(*self._cursor) + step
+            self._go(self._placed.from_row(row, step, self._column, self._cursor), keep_column=True)
+
+    def action_edge(self, step: int) -> None:
+        """To the first or last token of the line."""
+        if not self.show_cursor:
+            self.action_whole(step)
+        elif self._cursor is not None:
+            row = self._placed.row(*self._cursor)
+            self._go(self._placed.nearest(row, -1 if step < 0 else self._text_width))
+
+    def action_pages(self, step: int) -> None:
+        """By a screenful."""
+        page = max(1, self.scrollable_content_region.height - 1)
+        if not self.show_cursor:
+            self._scroll(self.scroll_target_y + step * page)
+        elif self._cursor is not None:
+            row = min(max(0, self._placed.row(*self._cursor) + step * page), len(self._placed.lines) - 1)
+            self._go(self._placed.from_row(row, step, self._column, None), keep_column=True)
+
+    def action_whole(self, step: int) -> None:
+        """To the first or last token of all."""
+        if self.show_cursor:
+            self._go(self._placed.first if step < 0 else self._placed.last)
+        else:
+            self._scroll(0 if step < 0 else self.max_scroll_y)
+
+    def action_choose(self) -> None:
+        """Says that the token under the cursor was chosen."""
+        if self._cursor is None:
+            raise SkipAction
+        self.post_message(self.TokenChosen(self, *self._cursor))
+
+    def on_click(self, event: events.Click) -> None:
+        """Moves the cursor; the second click of a double click chooses."""
+        offset = event.get_content_offset(self)
+        if offset is None or not (self.show_cursor and self._passages):
+            return
+        row = offset.y + self.scroll_offset.y
+        found = self._placed.nearest(row, offset.x) if row < len(self._placed.lines) else None
+        if found is not None:
+            self._go(found)
+            if event.chain == 2:
+                self.action_choose()
+
+    # ---- places
+
+    def on_resize(self) -> None:
+        """Breaks the lines anew where the width changed."""
+        width = self.scrollable_content_region.width
+        if width and not self._text_width:
+            self._place()
+            self._following = self.max_scroll_y == 0
+        elif width and width != self._text_width:
+            self._place_again()
+            return
+        if self._following and not self.show_cursor:
+            self._scroll(self.max_scroll_y)
+        self._keep_cursor_in_view()
+
+    def watch_scroll_y(self, old_value: float, new_value: float) -> None:
+        """Notes whether the end is in view."""
+        super().watch_scroll_y(old_value, new_value)
+        self._following = round(new_value) >= self.max_scroll_y
+
+    def watch_visible_whitespace(self) -> None:
+        """Breaks the lines anew: line breaks take room."""
+        self._place_again()
+
+    def watch_empty_text(self) -> None:
+        """Shows it where there is nothing else."""
+        if not self._passages:
+            self._place()
+
+    def get_content_height(self, container: Size, viewport: Size, width: int) -> int:
+        """The lines that the passages take, for a height of auto."""
+        width -= self.scrollbar_size_vertical
+        return max(1, len(self._placed.lines if width == self._text_width else self._broken_into(width).lines))
+
+    @property
+    def _shown(self) -> list[Passage]:
+        return self._passages or [Passage((self.empty_text,), (MASKED,))]
+
+    def _broken_into(self, width: int) -> Layout:
+        placed = Layout(width, self.visible_whitespace and bool(self._passages), self.spaced)
+        for passage in self._shown:
+            placed.add(passage.tokens, cell_len(safe(passage.prefix)))
+        return placed
+
+    def _place(self) -> None:
+        # while hidden there is no width: the last one will do until it is resized
+        self._text_width = self.scrollable_content_region.width or self._text_width
+        if not self._text_width:
+            return
+        self._strips.clear()
+        self._placed = self._broken_into(self._text_width)
+        if self.show_cursor and self._passages:
+            self._cursor = self._placed.close_to(*(self._cursor or (0, 0)))
+        self._column = self._placed.x(*self._cursor) if self._cursor else 0
+        self.virtual_size = Size(self._text_width, len(self._placed.lines))
+        self.refresh()
+
+    def _place_again(self) -> None:
+        """The same tokens in other lines: the end stays in view if it was, else what stood at the top."""
+        top = self._placed.from_row(round(self.scroll_y), 1, -1, None)
+        following = self._following and not self.show_cursor
+        self._place()
+        if following:
+            self._scroll(self.max_scroll_y)
+        elif top is not None:
+            self._scroll(self._placed.row(*top))
+        self._keep_cursor_in_view()
+
+    # ---- painting
+
+    def notify_style_update(self) -> None:
+        """Forgets the colours: the theme or the focus changed."""
+        super().notify_style_update()
+        self._strips.clear()
+        self._palette.clear()
+
+    def render_lines(self, crop: Region) -> list[Strip]:
+        """The lines of a region. In a bare box they pass by the styles cache, which copies every line in every frame.
+
+        A strip remembers how it was filtered, cut and written, so painting it again costs next to nothing.
+        """
+        styles = self.styles
+        if styles.gutter or styles.has_any_rules(*ADORNMENTS) or self.opacity < 1:
+            return super().render_lines(crop)
+        strips = [self.render_line(y) for y in crop.line_range]
+        background = self.background_colors[1]
+        for line_filter in self.get_line_filters():
+            strips = [strip.apply_filter(line_filter, background) for strip in strips]
+        return [strip.crop_extend(*crop.column_span, self._style(0)) for strip in strips]
+
+    def render_line(self, y: int) -> Strip:
+        """A line of the screen."""
+        row = y + self.scroll_offset.y
+        strip = self._strips.get(row)
+        if strip is None:
+            if row >= len(self._placed.lines):
+                return Strip.blank(self._text_width, self._style(0))
+            strip = self._strips[row] = self._paint(row)
+        return strip
+
+    def _style(self, shade: int) -> Style:
+        if not self._palette:
+            plain = self.rich_style
+            background, accent = self.background_colors[1], Color.parse(self.app.theme_variables["accent"])
+            if background.ansi is not None:  # the terminal's own, which nobody knows
+                background = BLACK if self.app.current_theme.dark else WHITE
+            self._palette = {0: plain}
+            for name, key in (("masked", MASKED), ("differs", DIFFERS)):
+                self._palette[key] = plain + self.get_component_rich_style(f"token-text--{name}", partial=True)
+            tint = background.blend(BLACK if background.brightness > 0.5 else WHITE, TURNED_TINT).rich_color
+            self._palette[TURNED] = plain + Style(bgcolor=tint)
+            self._palette[TURNED_DIFFERS] = self._palette[DIFFERS] + Style(bgcolor=tint)
+            for step, colour in enumerate(gradient(background, accent), 1):
+                text = WHITE if rgb_to_lab(colour).L < 50 else BLACK
+                self._palette[step] = plain + Style.from_color(text.rich_color, colour.rich_color)
+        return self._palette[shade]
+
+    def _under_cursor(self, line: Line) -> set[int]:
+        """The pieces of a line that the cursor covers; one without width is shown on the piece before it."""
+        if self._cursor is None or line.passage != self._cursor[0]:
+            return set()
+        pieces = [index for index, piece in enumerate(line.pieces) if piece.token == self._cursor[1]]
+        if any(line.pieces[index].width for index in pieces):
+            return set(pieces)
+        return {max(0, index - 1) for index in pieces}
+
+    def _prefix(self, passage: Passage, line: Line) -> Segment:
+        if not (line.first and passage.prefix):
+            return Segment(" " * line.indent, self._style(0))
+        style = self._style(0) + Style(bold=True)
+        if passage.prefix_style:
+            style += self.get_component_rich_style(f"token-text--{passage.prefix_style}", partial=True)
+        return Segment(set_cell_size(safe(passage.prefix), line.indent), style)
+
+    def _paint(self, row: int) -> Strip:
+        line, plain = self._placed.lines[row], self._style(0)
+        if line.passage < 0:
+            return Strip.blank(self._text_width, plain)
+        passage = self._shown[line.passage]
+        shades, palette, covered = passage.shades, self._palette, self._under_cursor(line)
+        first = self._prefix(passage, line)
+        segments, run, run_style = [], [first.text], first.style
+        for index, (token, _x, _width, text) in enumerate(line.pieces):
+            style = palette[shades[token]]
+            if index in covered:
+                # with the focus every cursor looks the same: a bright block, whatever the activation
+                base = plain if self.has_focus else style
+                style = base + self.get_component_rich_style("token-text--cursor", partial=True)
+            if style is not run_style:
+                segments.append(Segment("".join(run), run_style))
+                run, run_style = [], style
+            run.append(text)
+        if run_style is not plain:
+            segments.append(Segment("".join(run), run_style))
+            run = []
+        run.append(" " * (self._text_width - line.end))
+        segments.append(Segment("".join(run), plain))
+        return Strip([segment for segment in segments if segment.text], self._text_width)
