@@ -72,6 +72,7 @@ class AutosaveStore:
         self.notice = ""
         """What went wrong and was worked around, in words for the user, a line each; "" if nothing did."""
         self._owns_folder = path is None
+        self._checked = False
         self._one_at_a_time = threading.Lock()
 
     # ---- what the app does
@@ -247,6 +248,9 @@ class AutosaveStore:
             )
         if layout < table.LAYOUT:
             table.make(db)
+        if not self._checked:  # once: what others do to the file happens while no app runs
+            table.check(db)
+            self._checked = True
 
     def _unusable(self, reason: str) -> SessionError:
         remedy = f"Make room and writable, or move away, {self.path}; until then save to a session file."

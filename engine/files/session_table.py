@@ -16,6 +16,9 @@ LAYOUT = 1
 BESIDE = ("-wal", "-shm")
 """Ends of the names of what SQLite keeps beside a database."""
 
+EMPTY_PAGES = 3
+"""Of a database with nothing in its table: another process may be making it just now."""
+
 COUNTS = ("prompts", "edits", "rankings", "generations", "probe_tables")
 
 MAKE = f"""
@@ -59,10 +62,26 @@ def connect(path: Path, wait: float) -> sqlite3.Connection:
     return db
 
 
+class Damaged(sqlite3.DatabaseError):
+    """Damage that SQLite does not notice."""
+
+    sqlite_errorcode = sqlite3.SQLITE_CORRUPT
+
+
 def make(db: sqlite3.Connection) -> None:
-    """Makes the table."""
+    """Makes the table in a new database. Raises Damaged where there is something in it already."""
+    if db.execute("PRAGMA page_count").fetchone()[0] > EMPTY_PAGES:
+        raise Damaged("its header is none of ours")
     db.execute(MAKE)
     db.execute(f"PRAGMA user_version = {LAYOUT}")
+
+
+def check(db: sqlite3.Connection) -> None:
+    """Raises Damaged where rows are missing: a wrong byte can hide all of a page's."""
+    (listed,) = db.execute("SELECT count(*) FROM sessions INDEXED BY sqlite_autoindex_sessions_1").fetchone()
+    (there,) = db.execute("SELECT count(*) FROM sessions NOT INDEXED").fetchone()
+    if listed != there:
+        raise Damaged(f"{there} sessions where {listed} are listed")
 
 
 def readable_rows(damaged: Path) -> list[tuple[Any, ...]]:
