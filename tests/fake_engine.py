@@ -762,6 +762,8 @@ async def opened(folder, study=None, *, size=(130, 40), engine=None, store=None,
                 await bench.settle()
             yield bench
             if app.is_running and app._exception is None:
+                await bench.until(app.main.furnished.is_set)
+                await bench.handled()
                 await bench.until(lambda: not app.main.context.autosave._keeping)
                 await app.action_quit()
 

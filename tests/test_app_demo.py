@@ -160,7 +160,7 @@ class Terminal:
     def __init__(self, folder, files, *argv, ahead=b""):
         self.folder, self.out, self.code = folder, b"", None
         environment = {
-            **os.environ,
+            **{name: value for name, value in os.environ.items() if name not in ("COLUMNS", "LINES")},
             "XDG_STATE_HOME": str(folder / "state"),
             "XDG_CONFIG_HOME": str(folder / "config"),
             "TERM": "xterm-256color",
