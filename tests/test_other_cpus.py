@@ -10,7 +10,6 @@ NUMERICAL = (
     "test_sae.py",
     "test_edits.py",
     "test_decode.py",
-    "test_packed.py",
     "test_encoding_traps.py",
     "test_edit_kinds.py::test_a_step_reads_no_numbers_and_follows_writes_into_the_same_tensors",
     "test_edit_kinds.py::test_rows_do_not_depend_on_each_other",
@@ -18,13 +17,16 @@ NUMERICAL = (
     "test_steps.py::test_a_captured_step_follows_every_kind_of_edit_bit_for_bit",
 )
 
+NOT_HALF = "not bfloat16 and not dtype1"
+"""On a CPU with AMX torch takes that for bfloat16 attention whatever the variable says, and refuses halfway."""
+
 
 def test_the_numbers_are_right_without_vector_instructions():
     """Torch chooses its kernels when it is imported, so in a process of its own."""
     worker = {name for name in os.environ if name.startswith("PYTEST_")}
     environment = {name: value for name, value in os.environ.items() if name not in worker}
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-p", "no:xdist", *(str(HERE / name) for name in NUMERICAL)],
+        [sys.executable, "-m", "pytest", "-p", "no:xdist", "-k", NOT_HALF, *(str(HERE / name) for name in NUMERICAL)],
         env=environment | {"ATEN_CPU_CAPABILITY": "default"},
         capture_output=True,
         text=True,

@@ -58,7 +58,7 @@ def read_back(command):
     return parser().parse_args(words[1:])
 
 
-QUESTIONS = [QUESTION, "-x", "--", '$HOME `ls` \\ "a"\nb;c\u2028é', "4=5"]
+QUESTIONS = [QUESTION, "-x", "--", '$HOME `ls` \\ "a"\nb;c é', "4=5"]
 
 
 @pytest.mark.parametrize("q", range(len(QUESTIONS)))
