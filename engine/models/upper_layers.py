@@ -139,7 +139,7 @@ class UpperLayers:
 def only(head: nn.Module, keep_BT: torch.Tensor) -> Iterator[None]:
     """Inside, the unembedding sees the vectors of these positions alone, all rows' in one: its logits are (1, N, V).
 
-    transformers' own `logits_to_keep` takes a position a row from 5.2x on.
+    transformers' own `logits_to_keep` takes the same positions for every row in 5.17, whose like pyproject admits.
     """
 
     def select(_: nn.Module, args: tuple[torch.Tensor, ...]) -> torch.Tensor:
