@@ -223,7 +223,7 @@ async def test_jump_to_a_feature_with_a_row_moves_there(b):
     assert len(b.engine.of(Rank)) == 1 and b.engine.of(Show)[-1].feature == 117
 
 
-@on_app(ready=False)
+@on_app()
 async def test_no_number_of_a_feature_is_taken_that_a_session_could_not_hold(b):
     b.main.study.loaded = None
     features.ask_feature(b.main.context)
