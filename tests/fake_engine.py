@@ -35,7 +35,6 @@ from engine.records import (
     Attribution,
     Bin,
     Cancelled,
-    CausesReplayed,
     Check,
     CoActive,
     Describe,
@@ -65,11 +64,8 @@ from engine.records import (
     PromptSet,
     Rank,
     Ranking,
-    RankReplayed,
     Replay,
-    ReplayCauses,
     Replayed,
-    ReplayRank,
     RunProbes,
     ScoreAnswers,
     SetMember,
@@ -406,11 +402,9 @@ ANSWERS = {
     ScoreAnswers: lambda r: AnswersScored(r.probe, r.edits, answer_rows(r.probe, r.edits)),
     RunProbes: table_of,
     Doctor: lambda r: HEALTHY,
-    Replay: lambda r: Replayed(True, True, (ArmReplay("baseline", True), ArmReplay("edited", True))),
-    ReplayRank: lambda r: RankReplayed(True, None, 0.0),
+    Replay: lambda r: Replayed(True, arms=(ArmReplay("baseline", True), ArmReplay("edited", True))),
     Attribute: attribution_of,
     FindMinimalSet: minimal_set_of,
-    ReplayCauses: lambda r: CausesReplayed(True, None, 0.0),
 }
 
 # ---- the engine
@@ -738,9 +732,9 @@ class Bench:
 
     async def generated(self):
         """With a finished text."""
-        before = len(self.study.results.generations)
+        before = len(self.study.results.of(Generated))
         await self.press("g")
-        await self.until(lambda: len(self.study.results.generations) > before and not self.main.generation.running)
+        await self.until(lambda: len(self.study.results.of(Generated)) > before and not self.main.generation.running)
 
 
 def small_study(prompts=SMALL, load=None):

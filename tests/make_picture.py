@@ -10,7 +10,7 @@ import tempfile
 from pathlib import Path
 
 from engine.files.autosave import AutosaveStore
-from engine.records import Load
+from engine.records import Generated, Load
 from engine.serving.process import EngineProcess
 from tui.app import SaescopeApp
 from tui.services.opening import Opening
@@ -42,7 +42,7 @@ async def draw(size):
             for feature in STUDY:
                 app.main.study.edits.toggle(feature)
             await pilot.press("r", "g")
-            await until(lambda: app.main.study.results.generations, pilot)
+            await until(lambda: app.main.study.results.of(Generated), pilot)
             await pilot.press("2", "n")
             await pilot.pause(1)
             picture = app.export_screenshot(title="saescope")

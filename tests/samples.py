@@ -223,6 +223,14 @@ CARD = msgspec.structs.replace(
 )
 
 
+def instead(session, *results):
+    """The session with these results, of one kind, in place of those it has of that kind."""
+    kind = type(results[0])
+    place = session.results.index(session.of(kind)[0])
+    others = [result for result in session.results if not isinstance(result, kind)]
+    return msgspec.structs.replace(session, results=(*others[:place], *results, *others[place:]))
+
+
 def whole_session():
     """A session with all there can be to one, its workspace on one feature."""
     found = sessions.new(LOAD, LOADED)

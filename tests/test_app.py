@@ -9,6 +9,7 @@ from fake_engine import on_app, opened
 from textual.binding import Binding
 from textual.widgets import Footer
 
+from engine.records import Generated, Ranking
 from tui.app import DARK, LIGHT
 from tui.main import Frame, MainScreen
 from tui.widgets.page import Report
@@ -256,7 +257,7 @@ async def test_one_pane_at_a_time_on_a_small_terminal(b):
     await b.until(lambda: panes(b) == {"tokens"})
     await b.press("g")
     await b.until(lambda: panes(b) == {"generation", "edits"})
-    await b.until(lambda: b.study.results.generations)
+    await b.until(lambda: b.study.results.of(Generated))
     await b.shows("The nurse is most likely")
     await b.press("e")
     assert b.main.focused_pane().id == "edits" and panes(b) == {"generation", "edits"}
@@ -312,7 +313,7 @@ def test_keys_before_all_panes_are_there_wait_for_them(tmp_path, monkeypatch):
             await asyncio.sleep(0.05)
             assert b.main.current == "prompts" and b.main.query(Frame)
             held.set()
-            await b.until(lambda: b.main.current == "features" and b.study.results.rankings)
+            await b.until(lambda: b.main.current == "features" and b.study.results.of(Ranking))
 
     monkeypatch.setattr(MainScreen, "furnish", late)
     asyncio.run(main())

@@ -4,7 +4,7 @@ from fake_engine import BASELINE, EDITED, FIRST_EDITED, KL, generated_of, on_app
 from test_app_generation import arm, figures, finished, settings, streaming, title
 from textual.widgets import OptionList
 
-from engine.records import Edit, EditsFrom, Finished, Generate, Prompt, Sampling
+from engine.records import Edit, EditsFrom, Finished, Generate, Generated, Prompt, Sampling
 from tui.screens.kept_texts import Branches
 from tui.widgets.forms import Form, Sheet
 from tui.widgets.token_text import DIFFERS, TURNED, TURNED_DIFFERS
@@ -28,7 +28,7 @@ def cursor(b):
 
 
 def texts(b):
-    return b.study.results.generations
+    return b.study.results.of(Generated)
 
 
 async def moved(b, token):

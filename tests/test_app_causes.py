@@ -25,18 +25,22 @@ from engine.files.notes import Notes
 from engine.records import (
     Answer,
     Attribute,
+    Attribution,
     Describe,
     Edit,
     Failed,
     FindMinimalSet,
+    Generated,
     Load,
     Measure,
+    MinimalSet,
     Probe,
     Progress,
     Prompt,
     PromptSet,
     Rank,
-    ReplayCauses,
+    Ranking,
+    Replay,
 )
 from engine.records.attribution import candidates
 from engine.records.measures import again, is_current
@@ -101,8 +105,8 @@ async def test_from_prompts_to_a_set_by_keys_alone(b):
     assert b.study.edits.on() == (Edit(101), Edit(4321))
     await b.hears("now g generates with it")
     await b.generated()
-    assert b.study.results.generations[-1].edits == (Edit(101), Edit(4321))
-    assert len(b.study.results.attributions) == len(b.study.results.minimal_sets) == 1
+    assert b.study.results.of(Generated)[-1].edits == (Edit(101), Edit(4321))
+    assert len(b.study.results.of(Attribution)) == len(b.study.results.of(MinimalSet)) == 1
     await b.press("u")
     assert b.study.edits.on() == ()
 
@@ -412,7 +416,7 @@ async def test_the_density_weight(b):
     await b.press("r")
     await b.until(lambda: len(b.engine.of(Rank)) == 3)
     assert not b.engine.of(Rank)[-1].density_weight  # as it was
-    await b.until(lambda: len(b.study.results.rankings) == 1)
+    await b.until(lambda: len(b.study.results.of(Ranking)) == 1)
     await b.press("w")
     await b.until(lambda: b.study.ranking().density_weight)
 
@@ -489,7 +493,7 @@ async def test_a_search_stops_and_the_last_set_comes_again(b):
     await b.until(lambda: b.top is b.main and b.engine.of(FindMinimalSet))
     await b.press("x")
     await b.until(lambda: b.engine.cancelled)
-    assert b.study.results.minimal_sets == ()
+    assert b.study.results.of(MinimalSet) == ()
     b.engine.held = set()
     await b.press("C", "m")
     await sheet(b)
@@ -511,8 +515,8 @@ async def test_replay_runs_causes_too(b):
     await b.until(lambda: isinstance(b.top, MinimalSetScreen))
     await b.press("escape", "R")
     await b.shows("2 results run again.")
-    assert len(b.engine.of(ReplayCauses)) == 2
-    await b.shows("smallest set, female against male: same features")
+    assert len(b.engine.of(Replay)) == 2
+    await b.shows("minimal set of 'female' against 'male': same members")
 
 
 @on_app()
@@ -520,7 +524,7 @@ async def test_the_same_attribution_replaces_itself(b):
     await attributed(b)
     await b.press("escape")
     await attributed(b)
-    assert len(b.study.results.attributions) == 1
+    assert len(b.study.results.of(Attribution)) == 1
 
 
 # ---- a feature's page

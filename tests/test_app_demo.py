@@ -24,7 +24,7 @@ from textual.widgets import Input
 
 from engine.files import session as sessions
 from engine.files.autosave import AutosaveStore
-from engine.records import Load, Sampling
+from engine.records import Generated, Load, Sampling
 from engine.serving.process import EngineProcess
 from tui.start import first_study
 from tui.widgets.dialogs import AskText
@@ -73,14 +73,14 @@ def test_a_saved_visit_opens_and_replays_the_same(converted, tmp_path):
             await b.press("space", "g")
             await tokens_stream(b, 3)
             await b.press("down", "space")  # while it streams
-            await b.until(lambda: b.study.results.generations, LONG)
-            result = b.study.results.generations[-1]
+            await b.until(lambda: b.study.results.of(Generated), LONG)
+            result = b.study.results.of(Generated)[-1]
             assert [len(c.edits) for c in result.schedule] == [1, 2] and result.schedule[1].token_index >= 3
             await b.until(lambda: f"from token {result.schedule[1].token_index + 1}: " in title(b))
             assert "KL" in figures(b) and "tokens/s" in figures(b)
             await b.press("4", "ctrl+home", "right", "right", "w")
-            await b.until(lambda: len(b.study.results.generations) == 2 and not b.main.generation.running, LONG)
-            branch = b.study.results.generations[-1]
+            await b.until(lambda: len(b.study.results.of(Generated)) == 2 and not b.main.generation.running, LONG)
+            branch = b.study.results.of(Generated)[-1]
             assert branch.branched_at == 2 and branch.edited.token_ids[:2] == result.edited.token_ids[:2]
             assert [(c.token_index, len(c.edits)) for c in branch.schedule] == [(0, 1), (2, 2)]
             await b.press("T")
@@ -93,8 +93,8 @@ def test_a_saved_visit_opens_and_replays_the_same(converted, tmp_path):
             streamed = [len(tokens) for tokens in b.main.generation.arms._rows.tokens.values()]
             assert len(streamed) == 4 and min(streamed) >= 3
             await b.press("x")
-            await b.until(lambda: len(b.study.results.generations) == 3 and not b.main.generation.running, LONG)
-            kept = b.study.results.generations[-1]
+            await b.until(lambda: len(b.study.results.of(Generated)) == 3 and not b.main.generation.running, LONG)
+            kept = b.study.results.of(Generated)[-1]
             assert (
                 kept.stopped
                 and len(kept.variants) == 2
@@ -133,7 +133,7 @@ def test_an_engine_killed_while_it_streams(load, tmp_path):
         async with opened(tmp_path, first_study(load, None, None), engine=engine, size=(160, 48), ready=False) as b:
             await b.until(lambda: b.main.context.tasks.ready, LONG)
             await b.press("g")
-            await b.until(lambda: b.study.results.generations, LONG)
+            await b.until(lambda: b.study.results.of(Generated), LONG)
             b.study.history.now = msgspec.structs.replace(b.study.work, sampling=Sampling(max_tokens=900))
             before = b.study.work, 1
             await b.press("g")
@@ -141,12 +141,12 @@ def test_an_engine_killed_while_it_streams(load, tmp_path):
             os.kill(engine._running.process.pid, signal.SIGKILL)
             await b.until(lambda: any("SIGKILL" in m for m in b.errors()), LONG)
             await b.shows("no engine · E restarts it")
-            assert (b.study.work, len(b.study.results.generations)) == before
+            assert (b.study.work, len(b.study.results.of(Generated))) == before
             await b.press("E")
             await b.until(lambda: b.main.context.tasks.ready, LONG)
             b.study.history.now = msgspec.structs.replace(b.study.work, sampling=Sampling(max_tokens=9))
             await b.press("g")
-            await b.until(lambda: len(b.study.results.generations) == before[1] + 1, LONG)
+            await b.until(lambda: len(b.study.results.of(Generated)) == before[1] + 1, LONG)
 
     asyncio.run(main())
 

@@ -7,7 +7,7 @@ from textual.widgets import OptionList
 import prompts
 from engine.files import prompt_sets
 from engine.files.session import EditSlot
-from engine.records import NO_FEATURE, Attribute, Edit, Generate, Rank
+from engine.records import NO_FEATURE, Attribute, Edit, Generate, Generated, Rank
 from tui.widgets.forms import Sheet
 
 FOUNDING = prompt_sets.from_file(prompts.load("founding_5v2"))
@@ -169,7 +169,7 @@ async def test_what_an_edit_came_to_makes_no_text_out_of_date(b):
     await b.ranked()
     await edited(b, kind="set", strength="2")
     await b.generated()
-    (kept,) = b.study.results.generations
+    (kept,) = b.study.results.of(Generated)
     assert kept.edits == (Edit(100, 2.0, "set", absolute=20.0),)  # the engine filled it in
     await b.settle()
     assert "edits changed since" not in figures(b)
@@ -191,7 +191,7 @@ async def test_any_change_acts_on_the_running_text(b):
     assert title(b) == "edited: … → from token 3: 100 steer +1, reconstruct (lossy)"
     b.engine.step(2)
     await finished(b)
-    assert [c.token_index for c in b.study.results.generations[-1].schedule] == [0, 2]
+    assert [c.token_index for c in b.study.results.of(Generated)[-1].schedule] == [0, 2]
 
 
 # ---- as published

@@ -7,7 +7,20 @@ import pytest
 from fake_engine import SMALL, FakeEngine, on_app, opened, replace, small_study
 from textual.widgets import Input
 
-from engine.records import Describe, Edit, Failed, Generate, Load, Progress, Rank, RunProbes, ScoreAnswers, Show
+from engine.records import (
+    Describe,
+    Edit,
+    Failed,
+    Generate,
+    Generated,
+    Load,
+    Progress,
+    Rank,
+    Ranking,
+    RunProbes,
+    ScoreAnswers,
+    Show,
+)
 from engine.records.errors import EngineFault
 from tui.commands import pair, sessions
 from tui.widgets.forms import Form
@@ -75,8 +88,8 @@ async def test_g_waits_for_the_model_and_takes_the_edits_of_then(b):
     await b.until(lambda: b.engine.of(Generate) and b.engine.streaming)
     await b.settle()
     b.engine.finish()
-    await b.until(lambda: b.study.results.generations)
-    assert b.study.results.generations[-1].schedule[-1].edits == (Edit(100),)
+    await b.until(lambda: b.study.results.of(Generated))
+    assert b.study.results.of(Generated)[-1].schedule[-1].edits == (Edit(100),)
 
 
 @on_engine(lambda: engine_with(held={Load}), ready=False)
@@ -171,7 +184,7 @@ async def test_another_sae_begins_a_session_of_its_own(b):
     assert "2 Tokens ─" in text and "#100" not in text  # nothing of the other SAE's is shown
     assert "nurse is most likely" not in text
     found = b.store.load(before)  # it is where it was
-    assert len(found.rankings) == len(found.generations) == 1 and found.workspace.edits[0].feature == 100
+    assert len(found.of(Ranking)) == len(found.of(Generated)) == 1 and found.workspace.edits[0].feature == 100
 
 
 # ---- lost

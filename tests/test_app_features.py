@@ -4,7 +4,20 @@ from fake_engine import FEATURES, SMALL, on_app, ranking_of, replace
 from textual.widgets import Input, OptionList
 
 from engine.files.session import EditSlot
-from engine.records import Answer, Describe, Edit, FeaturesAt, Prompt, PromptSet, Rank, RunProbes, ScoreAnswers, Show
+from engine.records import (
+    Answer,
+    Describe,
+    Edit,
+    FeaturesAt,
+    ProbeTable,
+    Prompt,
+    PromptSet,
+    Rank,
+    Ranking,
+    RunProbes,
+    ScoreAnswers,
+    Show,
+)
 from tui.commands import features
 from tui.screens.feature_page import FeaturePage
 from tui.widgets.dialogs import AskText, Choose
@@ -94,7 +107,7 @@ async def test_sorting_by_key(b):
     await b.until(lambda: "t▾" in headings(b))
     expected = ranking_of(Rank(SMALL, by="t", top=99)).features
     assert b.rows() == [row.feature for row in expected] and b.rows() != list(FEATURES)
-    assert len(b.study.results.rankings) == 1
+    assert len(b.study.results.of(Ranking)) == 1
     assert b.main.features.feature() == 100  # the cursor stays on its feature
     seen = []
     for _ in range(8):
@@ -181,7 +194,7 @@ async def test_an_old_ranking_says_so(b):
     await b.until(lambda: str(b.main.features.border_subtitle) == "2 vs 2")
     await b.press("d", "r")
     await b.until(lambda: str(b.main.features.border_subtitle) == "1 vs 2")
-    assert len(b.study.results.rankings) == 2
+    assert len(b.study.results.of(Ranking)) == 2
 
 
 # ---- one feature
@@ -472,7 +485,7 @@ async def test_all_probes(b):
     text = b.screen_text()
     for words in ("female", "male", "0.75", "0.25", "Edits: 100 ablate"):
         assert words in text
-    assert len(b.study.results.probe_tables) == 1
+    assert len(b.study.results.of(ProbeTable)) == 1
     await b.press("q")  # closes the page, not the app
     await b.until(lambda: b.top is b.main)
     assert b.engine.closes == 0

@@ -3,7 +3,7 @@
 from fake_engine import BASELINE, EDITED, FIRST_EDITED, KL, on_app
 from textual.widgets import Select
 
-from engine.records import Answer, Edit, Generate, Probe, Prompt, Rank, Sampling, ScoreAnswers
+from engine.records import Answer, Edit, Generate, Generated, Probe, Prompt, Rank, Sampling, ScoreAnswers
 from tui.commands import edits
 from tui.panes.text_view import ArmView
 from tui.widgets.forms import Form
@@ -41,7 +41,7 @@ async def streaming(b, steps=0):
 
 async def finished(b, count=1):
     b.engine.finish()
-    await b.until(lambda: len(b.study.results.generations) == count and not b.main.generation.running)
+    await b.until(lambda: len(b.study.results.of(Generated)) == count and not b.main.generation.running)
 
 
 async def settings(b, **values):
@@ -71,7 +71,7 @@ async def test_tokens_appear_as_they_come(b):
     assert arm(b, "baseline") == "The nurse is most likely a woman," and arm(b, "edited").endswith(" person,")
     assert f"differs from token {FIRST_EDITED + 1}" in figures(b)
     assert f"KL {KL / 8:.3f} nats a token" in figures(b)
-    assert not b.study.results.generations
+    assert not b.study.results.of(Generated)
     await finished(b)
     assert (arm(b, "baseline"), arm(b, "edited")) == (WAY, "".join(EDITED))
     assert "x stops" not in figures(b) and "25 tokens/s" in figures(b)
@@ -103,7 +103,7 @@ async def test_a_toggle_acts_on_the_next_token(b):
     await b.press("space")
     await b.until(lambda: b.engine.edits_set[-1][1] == ())
     await finished(b)
-    result = b.study.results.generations[-1]
+    result = b.study.results.of(Generated)[-1]
     assert [(c.token_index, c.edits) for c in result.schedule] == [(0, ()), (2, (Edit(100),)), (7, ())]
     assert title(b) == "edited: … → from token 8: no edits"  # there is no room for more
     assert "no edits" not in figures(b)
@@ -122,14 +122,14 @@ async def test_a_toggle_restarts_the_text(b):
     assert b.main.generation.running and len(b.engine.of(Generate)) == len(b.engine.stopped) == 1
     b.engine.step()
     await b.until(lambda: len(b.engine.of(Generate)) == 2)
-    (kept,) = b.study.results.generations
+    (kept,) = b.study.results.of(Generated)
     assert kept.stopped and len(kept.edited.tokens) == 5 and kept.edits == ()
     assert b.engine.edits_set == [] and b.engine.of(Generate)[-1].edits == (Edit(100, -0.5),)
     await b.until(lambda: b.engine.streaming and arm(b, "baseline") == "")
     b.engine.step(2)
     await b.until(lambda: arm(b, "baseline") == "The nurse")
     await finished(b, 2)
-    assert b.study.results.generations[-1].schedule[0].edits == (Edit(100, -0.5),)
+    assert b.study.results.of(Generated)[-1].schedule[0].edits == (Edit(100, -0.5),)
     await b.press("t")
     await b.until(lambda: "acts on the next token" in str(b.main.generation.border_subtitle))
 
@@ -146,7 +146,7 @@ async def test_g_while_a_text_streams_keeps_it_and_begins_anew(b):
     b.engine.step(3)
     await b.until(lambda: arm(b, "baseline") == "The nurse is")
     await finished(b, 2)
-    first, second = b.study.results.generations
+    first, second = b.study.results.of(Generated)
     assert first.stopped and first.baseline.tokens == BASELINE[:5] and second.baseline.tokens == BASELINE
     assert not b.engine.cancelled
 
@@ -157,7 +157,7 @@ async def test_x_calls_off_the_text_that_was_to_begin(b):
     await b.press("g", "x")
     b.engine.step()
     await b.until(lambda: not b.main.generation.running)
-    (kept,) = b.study.results.generations
+    (kept,) = b.study.results.of(Generated)
     assert kept.stopped and len(b.engine.of(Generate)) == 1 and not b.engine.cancelled
 
 
@@ -322,7 +322,7 @@ async def test_keys_that_work_while_typing(b):
     await b.press("4", "enter", "end")
     await b.type(" Now?")
     await b.press("ctrl+g")
-    await b.until(lambda: b.study.results.generations)
+    await b.until(lambda: b.study.results.of(Generated))
     assert b.engine.of(Generate)[-1].prompt.text == "Who is a nurse? Now?"
     await b.press("ctrl+r")
     await b.until(lambda: b.engine.of(Rank))

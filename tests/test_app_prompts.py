@@ -6,7 +6,7 @@ from fake_engine import SMALL, on_app, opened
 from textual.lazy import Lazy
 from textual.widgets import Input, Select, TextArea
 
-from engine.records import Answer, Probe, Prompt, Rank, ScoreAnswers, Show
+from engine.records import Answer, Generated, Probe, Prompt, Rank, ScoreAnswers, Show
 from tui.panes.prompts import Place, PromptEditor
 from tui.widgets.dialogs import AskText
 from tui.widgets.forms import Form
@@ -356,7 +356,7 @@ async def test_g_on_a_probe_asks_it(b):
     await b.generated()
     assert b.study.question() == Prompt("Who is a pilot?", "raw")
     assert b.main.generation.question.value == "Who is a pilot?"
-    assert b.study.results.generations[-1].prompt.text == "Who is a pilot?"
+    assert b.study.results.of(Generated)[-1].prompt.text == "Who is a pilot?"
 
 
 # ---- files

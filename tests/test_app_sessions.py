@@ -10,7 +10,7 @@ from textual.widgets import Input, OptionList
 
 from engine.files import session as sessions
 from engine.files.autosave import AutosaveStore
-from engine.records import ArmReplay, Edit, Generate, Load, Rank, Replay, Replayed, ReplayRank
+from engine.records import ArmReplay, Edit, Generate, Generated, Load, ProbeTable, Rank, Ranking, Replay, Replayed
 from engine.records.errors import SessionError
 from tui.commands.sessions import exchange, new_session
 from tui.start import first_study
@@ -37,7 +37,7 @@ async def worked(b):
     await b.press("v")
     await b.until(lambda: isinstance(b.top, Report))
     await b.press("escape")
-    await b.until(lambda: b.top is b.main and b.study.results.probe_tables)
+    await b.until(lambda: b.top is b.main and b.study.results.of(ProbeTable))
 
 
 async def dialog(b, kind, words):
@@ -73,7 +73,7 @@ async def test_saving_and_opening_again_restores_everything(tmp_path):
         await b.shows("● ready  mine saved")
         found = sessions.read(path)
         assert found == b.study.session() and found.workspace == b.study.work
-        assert len(found.rankings) == len(found.generations) == len(found.probe_tables) == 1
+        assert len(found.of(Ranking)) == len(found.of(Generated)) == len(found.of(ProbeTable)) == 1
         await b.press("3", "down")
         await b.shows("mine changed, s saves")
         await b.press("s")
@@ -178,7 +178,7 @@ async def test_opening_a_file(b):
     assert b.study.edits.on() == (Edit(9),) and not b.rows()
     await b.shows("Which features tell your prompts apart?")
     assert len(b.engine.of(Load)) == 1  # the same pair is not loaded again
-    assert b.store.load(before).rankings  # the one so far is kept
+    assert b.store.load(before).of(Ranking)  # the one so far is kept
     await b.press("ctrl+o")
     await dialog(b, Choose, "Open a session")
     await b.press("down", "enter")
@@ -195,7 +195,7 @@ async def test_a_new_session_keeps_prompts_and_model(b):
     assert b.study.id != before and b.study.work.prompts == SMALL and b.study.edits.on() == ()
     await b.shows("g generates: the model as it is")
     assert "nurse is most likely" not in b.screen_text() and b.main.context.tasks.ready
-    assert len(b.store.load(before).generations) == 1
+    assert len(b.store.load(before).of(Generated)) == 1
 
 
 # ---- autosave
@@ -216,7 +216,7 @@ async def test_every_change_is_in_the_store_without_quitting(tmp_path):
         await b.generated()
         await stored(b)
         found = AutosaveStore(b.store.path).load(b.study.id)
-        assert found == b.study.session() and len(found.generations) == 1
+        assert found == b.study.session() and len(found.of(Generated)) == 1
         (info,) = b.store.all()
         assert (info.name, info.file, info.edits, info.rankings) == ("small", None, 1, 1)
 
@@ -344,26 +344,23 @@ async def test_replay_tells_of_every_result(b):
     await b.press("R")
     await b.hears("The session holds no results yet")
     await worked(b)
-    b.engine.instead[Replay] = lambda r: Replayed(
-        not r.recorded.edits or r.recorded.prompt.format == "raw",
-        True,
-        (
-            ArmReplay("baseline", True),
-            ArmReplay("edited", False, 6, " person", " man", 0.01)
-            if r.recorded.edits and r.recorded.prompt.format == "chat"
-            else ArmReplay("edited", True),
-        ),
-    )
+    parted = ArmReplay("edited", False, 6, " person", " man", 0.01)
+
+    def run_again(request):
+        recorded = request.recorded
+        same = isinstance(recorded, Ranking) or not recorded.edits or recorded.prompt.format == "raw"
+        return Replayed(same, arms=() if same else (ArmReplay("baseline", True), parted))
+
+    b.engine.instead[Replay] = run_again
     await b.press("R")
     await b.until(lambda: isinstance(b.top, Report))
     await b.until(lambda: len(re.findall(r"(same|DIFFERS) +(ranking|Who)", b.screen_text())) == 4)
     text = b.screen_text()
-    assert "same     ranking of 2 against 2: same rows" in text
+    assert "same     ranking of 2 against 2 prompts: same features" in text
     assert text.count("DIFFERS  Who is a nurse?") == 2 and text.count("same     Who is a pilot?") == 1
-    assert "edited differs from token 7: recorded ' person', now ' man'; the two likeliest tokens are 0.01" in text
-    assert [r.recorded for r in b.engine.of(ReplayRank)] == list(b.study.results.rankings)
-    assert len(b.engine.of(Replay)) == 3
-    assert len(b.study.results.generations) == 1  # a replay is no new result
+    assert "edited first diverges at token 7: recorded ' person', now ' man'; the two likeliest tokens" in text
+    assert [r.recorded for r in b.engine.of(Replay)] == sessions.replayable(b.study.results)
+    assert len(b.study.results.of(Generated)) == 1  # a replay is no new result
 
 
 # ---- defects of ours

@@ -9,7 +9,7 @@ from engine.cli.command import edits, variants
 from engine.cli.run import main, parser
 from engine.files import session
 from engine.loading.demo import feature_lists
-from engine.records import Edit
+from engine.records import Edit, Generated, ProbeTable, Ranking
 from engine.records.errors import SaescopeError
 
 SET = "\n".join(
@@ -378,7 +378,7 @@ def recorded(cli, tmp_path):
 
 def test_results_are_added_to_the_session(recorded):
     found = session.read(recorded)
-    assert [len(x) for x in (found.rankings, found.generations, found.probe_tables)] == [1, 1, 1]
+    assert [len(x) for x in (found.of(Ranking), found.of(Generated), found.of(ProbeTable))] == [1, 1, 1]
     assert [s.name for s in found.prompt_sets] == ["tiny"]  # once, though two results come from it
     assert found.load.dtype == found.loaded.dtype == "float32"
 
@@ -390,7 +390,7 @@ def test_replay_says_same_and_json_agrees(cli, recorded):
     assert all(line.startswith("same") for line in out.splitlines())
     assert "recorded" not in err
     found = parsed(cli("replay", recorded, "--json", loads=False))
-    assert all(r["same"] for r in [*found["rankings"], *found["generations"]])
+    assert all(r["same"] for r in found["results"])
 
 
 def test_a_text_with_edits_of_every_kind_samples_and_variants_is_kept_replayed_and_exported(cli, tmp_path):
@@ -399,9 +399,9 @@ def test_a_text_with_edits_of_every_kind_samples_and_variants_is_kept_replayed_a
     assert cli("generate", "The nurse", "--max-tokens", 5, *EDITED, *options)[0] == 0
     assert cli("probes", "--max-tokens", 3, *EDITED, "--session", path)[0] == 0
     found = parsed(cli("replay", path, "--json", loads=False))
-    names = [arm["name"] for arm in found["generations"][0]["arms"]]
+    names = [arm["name"] for arm in found["results"][0]["arms"]]
     assert names == ["baseline", "edited", "variant 1", *(f"sample 2 {x}" for x in ("baseline", "edited", "variant 1"))]
-    assert [text["same"] for text in found["generations"]] == [True] * 3
+    assert [text["same"] for text in found["results"]] == [True] * 3
     out = cli("export", path, loads=False)[1]
     assert "3 set to 2 x its maximum (prompt), 4 ablated (prompt), 5 steered by -1.5 (generated)" in out
     assert "| sample | baseline | edited | variant 1: 9 set to 4 x its maximum (prompt) |" in out
@@ -419,7 +419,7 @@ def test_replay_in_another_dtype_reports_and_does_not_fail(cli, recorded):
 
 def test_replay_names_the_first_divergence_and_its_margin(cli, recorded):
     text = recorded.read_text("utf-8")
-    first = session.read(recorded).generations[0].edited
+    first = session.read(recorded).of(Generated)[0].edited
     ids = json.dumps(list(first.token_ids))
     assert text.count(ids) >= 1
     wrong = json.dumps([*first.token_ids[:2], first.token_ids[2] + 1, *first.token_ids[3:]])

@@ -13,7 +13,7 @@ from engine.cli.run import main, parser
 from engine.cli.sessions import TABLES
 from engine.files import session
 from engine.files.export import TABLES as EXPORTED
-from engine.records import FindMinimalSet
+from engine.records import Attribution, FindMinimalSet, MinimalSet
 from engine.records.attribution import candidates
 from engine.records.errors import SaescopeError
 from engine.serving.verbs import VERBS
@@ -114,8 +114,8 @@ def test_a_search_that_fails_still_prints_and_keeps_the_attribution(cli, tmp_pat
     assert code == 1
     assert "No luck" in err
     assert json.loads(out)["minimal_set"] is None
-    assert len(session.read(path).attributions) == 1
-    assert session.read(path).minimal_sets == ()
+    assert len(session.read(path).of(Attribution)) == 1
+    assert session.read(path).of(MinimalSet) == ()
 
 
 @pytest.fixture
@@ -128,9 +128,9 @@ def recorded(cli, tmp_path):
 
 def test_both_are_recorded_with_their_prompt_set(recorded):
     found = session.read(recorded)
-    assert (len(found.attributions), len(found.minimal_sets)) == (1, 1)
+    assert (len(found.of(Attribution)), len(found.of(MinimalSet))) == (1, 1)
     assert [s.name for s in found.prompt_sets] == ["tiny"]
-    assert found.minimal_sets[0].request.measure == found.attributions[0].request.measure
+    assert found.of(MinimalSet)[0].request.measure == found.of(Attribution)[0].request.measure
 
 
 def test_a_session_of_causes_alone_replays(cli, recorded):
@@ -140,7 +140,7 @@ def test_a_session_of_causes_alone_replays(cli, recorded):
     assert out.splitlines()[0].endswith("same features in the same order, largest effect change 0")
     assert out.splitlines()[1].endswith("same members in the same order, largest share change 0")
     found = parsed(cli("replay", recorded, "--json", loads=False))
-    assert [r["same"] for r in [*found["attributions"], *found["minimal_sets"]]] == [True, True]
+    assert [(r["recorded"], r["same"]) for r in found["results"]] == [("Attribution", True), ("MinimalSet", True)]
 
 
 @pytest.mark.parametrize(

@@ -25,7 +25,7 @@ from engine.files.autosave import AutosaveStore
 from engine.files.explanations import Explanations
 from engine.files.notes import Notes, parse
 from engine.models.reference import read_text
-from engine.records import CausesReplayed, Finished, Load, RankReplayed, Replay, ReplayCauses, Replayed, ReplayRank
+from engine.records import Finished, Generated, Load, Replay, Replayed
 from engine.records.errors import NotesError, SessionError, UsageError
 from engine.records.texts import check_branch, check_sampling
 from engine.serving import replay
@@ -68,7 +68,7 @@ def show(session):
         study = Study.from_session(msgspec.structs.replace(session, workspace=work))
         assert study.name and study.session()
         study.effects(), study.ranking_is_stale(), study.recorded_edits()
-        texts = study.results.generations
+        texts = study.results.of(Generated)
         for text in siblings(texts, study.question()) + list(texts):
             show_text(text, study)
     assert sessions.decode(msgspec.json.encode(session), "it") == session
@@ -84,7 +84,7 @@ def show_text(text, study):
         Rows.asked(asked, text, pair)
     assert name_of(text) + difference_in_words(text, None) + staleness(text, replay.request_of(text)) is not None
     with suppress(UsageError):
-        run_out(replay.generation(None, Replay(text)))
+        run_out(replay.replay(None, Replay(text)))
 
 
 def without_a_model(pair, request):
@@ -126,9 +126,7 @@ class Client:
     def stream(self, request):
         answers = {
             Load: samples.LOADED,
-            Replay: Replayed(True, True, ()),
-            ReplayRank: RankReplayed(True, None, 0.0),
-            ReplayCauses: CausesReplayed(True, None, 0.0),
+            Replay: Replayed(True),
         }
         yield Finished(answers[type(request)])
 

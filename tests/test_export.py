@@ -6,10 +6,11 @@ import io
 import msgspec
 import pytest
 import samples
+from samples import instead
 
 from engine.files import export, session
 from engine.files.export.markdown import grid
-from engine.records import Edit, EditsFrom, Loaded, Sampling
+from engine.records import Edit, EditsFrom, Loaded, MinimalSet, Sampling
 from engine.records.errors import UsageError
 from engine.records.words.edits import asked, settled
 
@@ -22,6 +23,10 @@ def full():
     for result in (samples.RANKING, samples.GENERATED, samples.PROBES, samples.ATTRIBUTION, samples.MINIMAL_SET):
         found = session.add(found, result, samples.PROMPT_SET)
     return found
+
+
+def without_set(session):
+    return replace(session, results=tuple(r for r in session.results if not isinstance(r, MinimalSet)))
 
 
 def rows(text):
@@ -59,7 +64,7 @@ def test_csv_of_generations_keeps_line_breaks_and_bars(full):
 
 
 def test_csv_has_a_row_for_every_sample_and_variant_beside_its_own_baseline(full):
-    found = rows(export.to_csv(replace(full, generations=(samples.GENERATED, samples.ARMS)), "generations"))
+    found = rows(export.to_csv(instead(full, samples.GENERATED, samples.ARMS), "generations"))
     texts = [(r["generation"], r["sample"], r["variant"], r["baseline"], r["edited"]) for r in found]
     assert texts == [
         ("0", "1", "", "She is\na nurse.", "They is |both|"),
@@ -85,7 +90,7 @@ def test_csv_has_a_row_for_every_sample_and_variant_beside_its_own_baseline(full
 
 
 def test_markdown_shows_every_arm_what_changed_on_the_way_and_what_to_know(full):
-    text = export.to_markdown(replace(full, generations=(samples.ARMS,), minimal_sets=()))
+    text = export.to_markdown(without_set(instead(full, samples.ARMS)))
     published = "4133 x 0.125 (first step), reconstructed, the SAE's error dropped (first step)"
     assert f"| sample | baseline | edited | variant 1: 9 ablated | variant 2: {published} |" in text
     assert "| 1 | She is a nurse. | They is \\|both\\| | one | two |\n| 2 | base | three | four | five |" in text
@@ -100,7 +105,7 @@ def test_markdown_shows_every_arm_what_changed_on_the_way_and_what_to_know(full)
         "- lossy: the SAE's reconstruction stands in for the model's own vectors, whatever it misses is dropped",
     ]
     assert "- first step: only the prompt's pass is edited" in text
-    plain = export.to_markdown(replace(full, generations=(replace(samples.GENERATED, sampling=Sampling(8)),)))
+    plain = export.to_markdown(instead(full, replace(samples.GENERATED, sampling=Sampling(8))))
     assert "lossy" not in plain
     assert "first step" not in plain
     assert "greedy" not in plain
@@ -109,14 +114,14 @@ def test_markdown_shows_every_arm_what_changed_on_the_way_and_what_to_know(full)
 def test_edits_of_which_one_has_to_know_are_found_wherever_they_were_in_force(full):
     later = (EditsFrom(0, samples.EDITS), EditsFrom(3, samples.PUBLISHED))
     for where in ({"edits": samples.PUBLISHED}, {"schedule": later}, {"variants": (samples.PUBLISHED,)}):
-        text = export.to_markdown(replace(full, generations=(replace(samples.GENERATED, **where),)))
+        text = export.to_markdown(instead(full, replace(samples.GENERATED, **where)))
         assert "- lossy: " in text
         assert "- first step: " in text
 
 
 def test_markdown_says_what_to_know_of_the_probes_edits(full):
     edits = (Edit(3, at="first-step"),)
-    text = export.to_markdown(replace(full, probe_tables=(replace(samples.PROBES, edits=edits),)))
+    text = export.to_markdown(instead(full, replace(samples.PROBES, edits=edits)))
     assert "## Probes, edits: 3 ablated (first step)" in text
     assert "- first step: only the prompt's pass is edited" in text
 
@@ -134,7 +139,7 @@ def test_csv_of_probes_has_a_row_an_answer(full):
 def test_a_probe_without_tracked_answers_still_has_its_row(full):
     bare = replace(samples.PROBES.rows[0], answers=())
     table = replace(samples.PROBES, rows=(bare, samples.PROBES.rows[0]))
-    found = rows(export.to_csv(replace(full, probe_tables=(table,)), "probes"))
+    found = rows(export.to_csv(instead(full, table), "probes"))
     assert len(found) == 3
     assert found[0]["baseline"] == "She is\na nurse."
     assert found[0]["answer"] == ""
@@ -186,7 +191,7 @@ def test_markdown_tables_keep_their_shape_whatever_the_cells_hold(full):
 
 
 def test_a_generation_without_kl_says_nothing_of_it(full):
-    bare = replace(full, generations=(replace(samples.GENERATED, kl=()),), minimal_sets=())
+    bare = without_set(instead(full, replace(samples.GENERATED, kl=())))
     assert "mean KL" not in export.to_markdown(bare)
     assert rows(export.to_csv(bare, "generations"))[0]["kl_mean"] == ""
 
@@ -284,7 +289,7 @@ def test_markdown_of_an_attribution_says_what_was_measured_and_what_the_rows_let
 def test_markdown_lists_what_was_ablated_and_counts_the_rest(full):
     rest = samples.ATTRIBUTION.features[2]
     many = (*samples.ATTRIBUTION.features[:2], *(replace(rest, feature=100 + n) for n in range(30)))
-    text = export.to_markdown(replace(full, attributions=(replace(samples.ATTRIBUTION, features=many),)))
+    text = export.to_markdown(instead(full, replace(samples.ATTRIBUTION, features=many)))
     assert text.count("| associated |") == 19
     assert "- 12 more rows, estimates alone" in text
     assert "32 are listed, 2 of them ablated" in text
@@ -294,14 +299,14 @@ def test_markdown_lists_what_was_ablated_and_counts_the_rest(full):
 def test_a_row_that_is_also_there_for_comparison_stays_among_the_others(full):
     first, second, third, *controls = samples.ATTRIBUTION.features
     mixed = (first, second, replace(third, control=True, exact=0.5), replace(third, feature=10), *controls)
-    text = export.to_markdown(replace(full, attributions=(replace(samples.ATTRIBUTION, features=mixed),)))
+    text = export.to_markdown(instead(full, replace(samples.ATTRIBUTION, features=mixed)))
     assert "4 are listed, 2 of them ablated" in text
     assert "| 9 |" in text
     assert "| 11 |" not in text
 
 
 def test_words_of_influence_need_enough_features_to_compare_with(full):
-    few = replace(full, attributions=(replace(samples.ATTRIBUTION, n_controls=19),))
+    few = instead(full, replace(samples.ATTRIBUTION, n_controls=19))
     assert "influences" not in section(export.to_markdown(few), "## What female")
     assert {r["evidence"] for r in rows(export.to_csv(few, "attributions"))} == {"associated"}
 
@@ -339,7 +344,7 @@ def test_markdown_of_a_set_says_what_it_takes_away_and_spares(full):
 )
 def test_sets_that_show_less_are_said_to(full, changes, part, evidence):
     found = replace(samples.MINIMAL_SET, **changes)
-    text = section(export.to_markdown(replace(full, minimal_sets=(found,))), "## The smallest set")
+    text = section(export.to_markdown(instead(full, found)), "## The smallest set")
     assert part in text
     assert f"- {evidence}" in text
 

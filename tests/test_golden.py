@@ -28,7 +28,6 @@ from engine.records import (
     ProbeRow,
     ProbeTable,
     Ranking,
-    RankReplayed,
     Replayed,
     Sampling,
     Shown,
@@ -222,11 +221,11 @@ def test_output(name, colour, capsys):
 
 def test_replay_output(capsys):
     parted = ArmReplay("edited", False, 3, " be", " is", 0.00213)
-    again = Replayed(False, False, (ArmReplay("baseline", True), parted))
+    again = Replayed(False, prompt_ids_same=False, arms=(ArmReplay("baseline", True), parted))
     ranking = RECORDS["ranking"][1]
     printer = Printer(json=False)
     printer.out = Terminal(width=100)
-    printer.replayed([(ranking, RankReplayed(True, None, 1.5e-6))], [(GENERATED, again)])
+    printer.replayed([(ranking, Replayed(True, None, 1.5e-6)), (GENERATED, again)])
     compare("replayed", capsys.readouterr().out)
 
 

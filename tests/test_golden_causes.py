@@ -9,7 +9,7 @@ import samples
 from test_golden import RECORDS, compare
 
 from engine.cli.printing import Printer
-from engine.records import CausesReplayed
+from engine.records import Replayed
 from engine.records.words.rich_text import Terminal
 
 RANKING = msgspec.structs.replace(
@@ -55,8 +55,8 @@ def test_replayed_causes(capsys):
     printer = Printer(json=False)
     printer.out = Terminal(width=80)
     found = [
-        (samples.ATTRIBUTION, CausesReplayed(True, None, 1.5e-7)),
-        (samples.MINIMAL_SET, CausesReplayed(False, 1, 0.25)),
+        (samples.ATTRIBUTION, Replayed(True, None, 1.5e-7)),
+        (samples.MINIMAL_SET, Replayed(False, 1, 0.25)),
     ]
-    printer.replayed([], [], found)
+    printer.replayed(found)
     compare("replayed_causes", capsys.readouterr().out)

@@ -56,18 +56,13 @@ WORK = Workspace(
     prefill="It is",
 )
 
-RESULTS = {
-    "prompt_sets": (samples.PROMPT_SET,),
-    "rankings": (samples.RANKING,),
-    "generations": (samples.ARMS,),
-    "probe_tables": (samples.PROBES,),
-    "attributions": (samples.ATTRIBUTION,),
-    "minimal_sets": (samples.MINIMAL_SET,),
-}
+RESULTS = (samples.RANKING, samples.ARMS, samples.PROBES, samples.ATTRIBUTION, samples.MINIMAL_SET)
 
-FULL = hostile(Session(session.VERSION, "now", samples.LOAD, samples.LOADED, workspace=WORK, **RESULTS))
+FULL = hostile(
+    Session(session.VERSION, "now", samples.LOAD, samples.LOADED, (samples.PROMPT_SET,), RESULTS, workspace=WORK)
+)
 
-FULL = replace(FULL, rankings=tuple(replace(ranking, by="score") for ranking in FULL.rankings))
+FULL = samples.instead(FULL, replace(FULL.last(Ranking), by="score"))
 
 WALK = (
     ("s", MainScreen),

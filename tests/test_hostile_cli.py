@@ -21,26 +21,20 @@ from engine.files.export import TABLES, to_jsonl
 from engine.loading import presets
 from engine.records import (
     ArmReplay,
-    CausesReplayed,
     Failed,
     Finished,
     Generate,
     Generated,
     Progress,
     Ranking,
-    RankReplayed,
     Replay,
-    ReplayCauses,
     Replayed,
-    ReplayRank,
 )
 
 ANSWERS = {
     **fake_engine.ANSWERS,
     Generate: fake_engine.generated_of,
-    Replay: lambda request: Replayed(False, False, (ArmReplay("edited", False, 1, " a", " b", 0.1),)),
-    ReplayRank: lambda request: RankReplayed(False, 1, 0.5),
-    ReplayCauses: lambda request: CausesReplayed(False, 1, 0.5),
+    Replay: lambda request: Replayed(False, 1, 0.5, False, (ArmReplay("edited", False, 1, " a", " b", 0.1),)),
 }
 
 TEXT = HOSTILE.replace("\ud800", "")
@@ -63,11 +57,7 @@ FULL = session.Session(
     samples.LOAD,
     samples.LOADED,
     (samples.PROMPT_SET,),
-    (samples.RANKING,),
-    (samples.GENERATED, samples.ARMS),
-    (samples.PROBES,),
-    (samples.ATTRIBUTION,),
-    (samples.MINIMAL_SET,),
+    (samples.RANKING, samples.GENERATED, samples.ARMS, samples.PROBES, samples.ATTRIBUTION, samples.MINIMAL_SET),
 )
 
 

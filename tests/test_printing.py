@@ -9,7 +9,7 @@ from rich.console import Console
 
 from engine.cli.printing import Printer, shade
 from engine.cli.printing.layout import Column, bar, print_table
-from engine.records import Arm, CausesReplayed, Progress, RankReplayed, Sampling, TokenStep
+from engine.records import Arm, Progress, Replayed, Sampling, TokenStep
 
 replace = msgspec.structs.replace
 
@@ -40,8 +40,8 @@ def test_json_prints_no_headings(capsys):
     printer = Printer(json=True)
     printer.heading("1  A step")
     printer.tour_end()
-    printer.replayed([(samples.RANKING, RankReplayed(True, None, 0.0))], [])
-    assert json.loads(capsys.readouterr().out)["rankings"][0]["same"] is True
+    printer.replayed([(samples.RANKING, Replayed(True, None, 0.0))])
+    assert json.loads(capsys.readouterr().out)["results"][0]["same"] is True
 
 
 def test_an_attribution_with_its_set_is_one_json_object(capsys):
@@ -65,11 +65,10 @@ def test_an_attribution_with_its_set_is_one_json_object(capsys):
 
 
 def test_replays_as_json_are_told_apart_by_kind(capsys):
-    found = [(samples.MINIMAL_SET, CausesReplayed(False, 0, 1.0)), (samples.ATTRIBUTION, CausesReplayed(True, None, 0))]
-    Printer(json=True).replayed([], [], found)
+    found = [(samples.MINIMAL_SET, Replayed(False, 0, 1.0)), (samples.ATTRIBUTION, Replayed(True, None, 0))]
+    Printer(json=True).replayed(found)
     printed = json.loads(capsys.readouterr().out)
-    assert [r["same"] for r in printed["attributions"]] == [True]
-    assert [r["same"] for r in printed["minimal_sets"]] == [False]
+    assert [(r["recorded"], r["same"]) for r in printed["results"]] == [("MinimalSet", False), ("Attribution", True)]
 
 
 @pytest.mark.parametrize(("value", "cells"), [(0, ""), (1, "▏"), (500, "█" * 12), (1000, "█" * 24), (21, "▌")])

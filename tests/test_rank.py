@@ -16,7 +16,7 @@ from engine.features.activations import features_at
 from engine.features.rank import RankTable, rank
 from engine.loading.demo.model import finish
 from engine.models.pair import Read
-from engine.records import FeaturesAt, Loaded, Prompt, PromptSet, Rank, Ranking, RankReplayed, ReplayRank
+from engine.records import FeaturesAt, Loaded, Prompt, PromptSet, Rank, Ranking, Replay, Replayed
 from engine.records.errors import UsageError
 from engine.serving.client import ask
 from engine.serving.local import LocalClient
@@ -309,7 +309,7 @@ def test_a_ranking_reads_its_prompts_together_whatever_was_read_before(client, e
     finish(explorer.read([Prompt(POSITIVE[1])]))
     ranking = ask(client, Rank(SET), Ranking)
     assert batches == [1, len(POSITIVE) + len(NEGATIVE)]
-    ask(client, ReplayRank(ranking), RankReplayed)
+    ask(client, Replay(ranking), Replayed)
     assert batches[2:] == [len(POSITIVE) + len(NEGATIVE)]  # a replay computes it anew
 
 

@@ -11,7 +11,6 @@ from engine.records import (
     Answer,
     Attribute,
     Attribution,
-    CausesReplayed,
     Edit,
     EditsFrom,
     FindMinimalSet,
@@ -24,11 +23,8 @@ from engine.records import (
     PromptSet,
     Rank,
     Ranking,
-    RankReplayed,
     Replay,
-    ReplayCauses,
     Replayed,
-    ReplayRank,
     Sampling,
 )
 from engine.serving.client import ask
@@ -188,7 +184,7 @@ def test_what_an_edit_came_to_is_what_is_replayed(client):
 )
 def test_a_ranking_replays_the_same_with_its_own_settings(client, settings):
     ranking = ask(client, Rank(SET, **settings), Ranking)
-    assert ask(client, ReplayRank(ranking), RankReplayed) == RankReplayed(True, None, 0.0)
+    assert ask(client, Replay(ranking), Replayed) == Replayed(True, None, 0.0)
 
 
 def test_a_ranking_that_differs_names_the_row_and_the_change(client):
@@ -196,11 +192,11 @@ def test_a_ranking_that_differs_names_the_row_and_the_change(client):
     rows = list(ranking.features)
     rows[2] = replace(rows[2], score=rows[2].score + 0.5)
     changed = replace(ranking, features=tuple(rows))
-    again = ask(client, ReplayRank(changed), RankReplayed)
+    again = ask(client, Replay(changed), Replayed)
     assert (again.same, again.first_difference) == (True, None)
-    assert again.largest_score_change == pytest.approx(0.5)
+    assert again.largest_change == pytest.approx(0.5)
     rows[2], rows[3] = rows[3], rows[2]
-    again = ask(client, ReplayRank(replace(ranking, features=tuple(rows))), RankReplayed)
+    again = ask(client, Replay(replace(ranking, features=tuple(rows))), Replayed)
     assert (again.same, again.first_difference) == (False, 2)
 
 
@@ -230,13 +226,13 @@ def test_causes_replay_the_same_from_nothing_remembered(client, pair, attributio
     forgotten = []
     monkeypatch.setattr(pair, "forget", lambda: forgotten.append(True))
     for recorded in (attribution, smallest):
-        assert ask(client, ReplayCauses(recorded), CausesReplayed) == CausesReplayed(True, None, 0.0)
+        assert ask(client, Replay(recorded), Replayed) == Replayed(True, None, 0.0)
     assert len(forgotten) == 2
 
 
 def test_an_attribution_is_run_again_as_it_was_asked_for(client, attribution):
     other = replace(attribution, request=replace(attribution.request, top=2, exact=1, controls=0))
-    again = ask(client, ReplayCauses(other), CausesReplayed)
+    again = ask(client, Replay(other), Replayed)
     assert (again.same, again.first_difference) == (False, 2)  # two rows were asked for
 
 
@@ -249,10 +245,10 @@ def changed_row(attribution, at, **changes):
 def test_the_largest_change_is_of_exact_effects_and_of_estimates_where_there_are_none(client, attribution):
     first = attribution.features[0]
     exact = changed_row(attribution, 0, exact=first.exact + 0.5, estimate=first.estimate + 4)
-    assert ask(client, ReplayCauses(exact), CausesReplayed).largest_change == pytest.approx(0.5)
+    assert ask(client, Replay(exact), Replayed).largest_change == pytest.approx(0.5)
     at = next(n for n, row in enumerate(attribution.features) if row.exact is None)
     estimate = changed_row(attribution, at, estimate=attribution.features[at].estimate - 0.25)
-    again = ask(client, ReplayCauses(estimate), CausesReplayed)
+    again = ask(client, Replay(estimate), Replayed)
     assert again.largest_change == pytest.approx(0.25)
     assert again.same  # as with a ranking, the order decides
 
@@ -260,11 +256,11 @@ def test_the_largest_change_is_of_exact_effects_and_of_estimates_where_there_are
 def test_rows_in_another_order_are_not_the_same(client, attribution):
     rows = list(attribution.features)
     rows[1], rows[2] = rows[2], rows[1]
-    again = ask(client, ReplayCauses(replace(attribution, features=tuple(rows))), CausesReplayed)
-    assert again == CausesReplayed(False, 1, 0.0)
+    again = ask(client, Replay(replace(attribution, features=tuple(rows))), Replayed)
+    assert again == Replayed(False, 1, 0.0)
     shorter = replace(attribution, features=attribution.features[:-1])
-    again = ask(client, ReplayCauses(shorter), CausesReplayed)
-    assert again == CausesReplayed(False, len(attribution.features) - 1, 0.0)
+    again = ask(client, Replay(shorter), Replayed)
+    assert again == Replayed(False, len(attribution.features) - 1, 0.0)
 
 
 @pytest.mark.parametrize("field", ["share", "share_with", "share_without"])
@@ -275,9 +271,9 @@ def test_a_set_of_other_members_or_shares_is_noticed(client, smallest, field):
         last = smallest.members[-1]
         last = replace(last, **{field: getattr(last, field) - 0.125})
         changed = replace(smallest, members=(*smallest.members[:-1], last))
-    again = ask(client, ReplayCauses(changed), CausesReplayed)
+    again = ask(client, Replay(changed), Replayed)
     assert again.same
     assert again.largest_change == pytest.approx(0.125)
     fewer = replace(smallest, members=smallest.members[:-1])
-    again = ask(client, ReplayCauses(fewer), CausesReplayed)
+    again = ask(client, Replay(fewer), Replayed)
     assert (again.same, again.first_difference) == (False, len(smallest.members) - 1)

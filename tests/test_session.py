@@ -1,6 +1,7 @@
 """The session file: what goes in comes out, and a bad file or a failed write loses nothing."""
 
 import json
+import shutil
 import sqlite3
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -13,12 +14,14 @@ from engine.cli.run import main
 from engine.files import export, session
 from engine.files.autosave import AutosaveStore
 from engine.files.session import EditSlot, Session, Workspace
-from engine.records import Prompt, PromptSet, Sampling
+from engine.records import Attribution, Generated, MinimalSet, ProbeTable, Prompt, PromptSet, Ranking, Sampling
 from engine.records.errors import SessionError
 
 RESULTS = (samples.RANKING, samples.GENERATED, samples.PROBES, samples.ATTRIBUTION, samples.MINIMAL_SET)
 
 VERSION_1 = Path(__file__).parent / "golden" / "session_version_1.json"
+VERSION_2 = VERSION_1.with_name("session_version_2.json")
+VERSION_2 = VERSION_1.with_name("session_version_2.json")
 
 
 @pytest.fixture
@@ -43,16 +46,16 @@ def test_what_is_written_is_read_back_equal(full, path):
     assert session.read(path) == full
 
 
-def test_results_are_added_in_their_own_lists_and_a_prompt_set_once(full):
-    assert full.rankings == (samples.RANKING,)
-    assert full.generations == (samples.GENERATED,)
-    assert full.probe_tables == (samples.PROBES,)
-    assert full.attributions == (samples.ATTRIBUTION,)
-    assert full.minimal_sets == (samples.MINIMAL_SET,)
+def test_results_are_kept_in_the_order_they_came_and_a_prompt_set_once(full):
+    assert full.of(Ranking) == (samples.RANKING,)
+    assert full.of(Generated) == (samples.GENERATED,)
+    assert full.of(ProbeTable) == (samples.PROBES,)
+    assert full.of(Attribution) == (samples.ATTRIBUTION,)
+    assert full.of(MinimalSet) == (samples.MINIMAL_SET,)
     assert full.prompt_sets == (samples.PROMPT_SET,)
     twice = session.add(full, samples.RANKING)
-    assert twice.rankings == (samples.RANKING,) * 2
-    assert len(full.rankings) == 1
+    assert twice.of(Ranking) == (samples.RANKING,) * 2
+    assert len(full.of(Ranking)) == 1
 
 
 def test_only_its_owner_may_read_it(path):
@@ -107,10 +110,10 @@ def test_a_newer_version_says_to_update(path):
 @pytest.mark.parametrize(
     ("change", "field"),
     [
-        (lambda raw: raw["rankings"][0]["features"][0].update(t="high"), "rankings[0].features[0].t"),
+        (lambda raw: raw["results"][0]["features"][0].update(t="high"), "results[0].features[0].t"),
         (lambda raw: raw["loaded"].pop("d_sae"), "d_sae"),
         (lambda raw: raw.update(extra=1), "extra"),
-        (lambda raw: raw.update(generations={}), "generations"),
+        (lambda raw: raw.update(results={}), "results"),
         (lambda raw: raw["load"].update(type="Rank"), "load"),
     ],
 )
@@ -172,7 +175,7 @@ def test_the_layout_is_json_whatever_is_in_it(full):
 def test_one_changed_number_changes_one_line(full):
     before = session.layout(msgspec.to_builtins(full)).splitlines()
     ranking = msgspec.structs.replace(samples.RANKING, n_active_features=9)
-    changed = msgspec.structs.replace(full, rankings=(ranking,))
+    changed = msgspec.structs.replace(full, results=(ranking, *full.results[1:]))
     after = session.layout(msgspec.to_builtins(changed)).splitlines()
     assert sum(a != b for a, b in zip(before, after, strict=True)) == 1
 
@@ -187,12 +190,14 @@ def test_one_changed_effect_changes_one_line(full):
     found = samples.ATTRIBUTION
     row = msgspec.structs.replace(found.features[1], exact=0.5)
     found = msgspec.structs.replace(found, features=(found.features[0], row, *found.features[2:]))
-    after = session.layout(msgspec.to_builtins(msgspec.structs.replace(full, attributions=(found,)))).splitlines()
+    after = session.layout(msgspec.to_builtins(samples.instead(full, found))).splitlines()
     changed = [(a, b) for a, b in zip(before, after, strict=True) if a != b]
     assert [b.strip() for _, b in changed] == ['"exact": 0.5,']
 
 
-def test_a_file_from_before_attribution_is_still_read(full, path):
+def test_a_file_from_before_attribution_is_still_read(full, tmp_path):
+    path = copy_of_version_2(tmp_path)
+
     def as_it_was(raw):
         del raw["attributions"], raw["minimal_sets"]
         for ranking in raw["rankings"]:
@@ -205,14 +210,42 @@ def test_a_file_from_before_attribution_is_still_read(full, path):
 
     rewritten(path, as_it_was)
     found = session.read(path)
-    assert (found.attributions, found.minimal_sets) == ((), ())
+    assert (found.of(Attribution), found.of(MinimalSet)) == ((), ())
     assert found.prompt_sets == full.prompt_sets
-    assert found.probe_tables == full.probe_tables
-    assert [row.p for row in found.rankings[0].features] == [None, None]
-    assert found.rankings[0].permutations == 0
+    assert found.of(ProbeTable) == full.of(ProbeTable)
+    assert [row.p for row in found.of(Ranking)[0].features] == [None, None]
+    assert found.of(Ranking)[0].permutations == 0
 
 
-def test_a_file_of_version_1_is_read_as_what_it_meant_and_written_as_version_2(full, tmp_path):
+def copy_of_version_2(folder):
+    return Path(shutil.copy(VERSION_2, folder / "version_2.saescope.json"))
+
+
+def test_a_file_of_version_2_has_one_list_of_results_now(tmp_path):
+    assert json.loads(VERSION_2.read_text("utf-8"))["saescope_session"] == 2
+    found = session.read(VERSION_2)
+    assert found == msgspec.structs.replace(samples.whole_session(), created=found.created)
+    session.write(found, tmp_path / "x.json")
+    assert json.loads((tmp_path / "x.json").read_text("utf-8"))["saescope_session"] == session.VERSION
+    assert session.read(tmp_path / "x.json") == found
+
+
+@pytest.mark.parametrize("lists", [{"rankings": {}}, {"generations": [1]}, {"probe_tables": None}])
+def test_a_file_of_version_2_with_a_damaged_list_is_refused(tmp_path, lists):
+    path = copy_of_version_2(tmp_path)
+    rewritten(path, lambda raw: raw.update(lists))
+    with pytest.raises(SessionError, match=f"{next(iter(lists))} is not a list"):
+        session.read(path)
+
+
+def test_a_file_of_version_2_whose_result_is_in_another_kinds_list_is_refused(tmp_path):
+    path = copy_of_version_2(tmp_path)
+    rewritten(path, lambda raw: raw["rankings"].append(raw["generations"][0]))
+    with pytest.raises(SessionError, match="rankings"):
+        session.read(path)
+
+
+def test_a_file_of_version_1_is_read_as_what_it_meant_and_written_as_todays(full, tmp_path):
     found = session.read(VERSION_1)
     assert json.loads(VERSION_1.read_text("utf-8"))["saescope_session"] == 1
     assert found.workspace.edits == (EditSlot(3), EditSlot(4, -0.5, on=False))
@@ -221,7 +254,7 @@ def test_a_file_of_version_1_is_read_as_what_it_meant_and_written_as_version_2(f
     assert found == msgspec.structs.replace(full, created=found.created, workspace=found.workspace)
     session.write(found, tmp_path / "x.json")
     assert session.read(tmp_path / "x.json") == found
-    assert json.loads((tmp_path / "x.json").read_text("utf-8"))["saescope_session"] == 2
+    assert json.loads((tmp_path / "x.json").read_text("utf-8"))["saescope_session"] == session.VERSION
 
 
 def test_version_1_is_exported_and_opened_from_the_autosave(tmp_path, capsys):
@@ -236,8 +269,8 @@ def test_version_1_is_exported_and_opened_from_the_autosave(tmp_path, capsys):
     assert not store.notice
 
 
-def test_version_2_does_not_know_an_edits_scale(path):
-    rewritten(path, lambda raw: raw["generations"][0]["edits"][0].update(scale=0.5))
+def test_a_version_above_1_does_not_know_an_edits_scale(path):
+    rewritten(path, lambda raw: raw["results"][1]["edits"][0].update(scale=0.5))
     with pytest.raises(SessionError, match="scale"):
         session.read(path)
 
@@ -282,7 +315,9 @@ def test_a_workspace_is_read_back_equal_with_and_without_results(full, tmp_path)
         assert session.decode(msgspec.json.encode(found), "x") == found
 
 
-def test_a_file_from_before_the_workspace_is_still_read(full, path):
+def test_a_file_from_before_the_workspace_is_still_read(full, tmp_path):
+    path = copy_of_version_2(tmp_path)
+
     def as_it_was(raw):
         del raw["workspace"]
         for prompt_set in raw["prompt_sets"]:
@@ -297,7 +332,7 @@ def test_a_file_from_before_the_workspace_is_still_read(full, path):
     found = session.read(path)
     assert found.workspace is None
     assert found.prompt_sets == full.prompt_sets
-    assert found.generations == full.generations
+    assert found.of(Generated)[0] == samples.GENERATED
     assert found.loaded == msgspec.structs.replace(samples.LOADED, reference_fingerprint="")
 
 

@@ -8,7 +8,7 @@ from textual.widgets import Input, TextArea
 import prompts
 from engine.files import prompt_sets
 from engine.files.autosave import AutosaveStore
-from engine.records import Doctor, Load
+from engine.records import Doctor, Generated, Load
 from tui.app import SaescopeApp
 from tui.screens.effects_page import CausesScreen
 from tui.screens.kept_texts import Branches
@@ -98,7 +98,7 @@ async def founding(b):
     await b.press("P")
     await b.generated()
     await b.press("plus", "4", "ctrl+home", *["right"] * 4, "w")
-    await b.until(lambda: len(b.study.results.generations) == 2 and not b.main.generation.running)
+    await b.until(lambda: len(b.study.results.of(Generated)) == 2 and not b.main.generation.running)
 
 
 @by_size(SMALL, MEDIUM, LARGE)
@@ -157,7 +157,7 @@ def test_variants(looks, size):
         await b.until(lambda: isinstance(b.top, Sheet))
         await b.handled()
         await b.press("enter")
-        await b.until(lambda: len(b.study.results.generations) == 2 and not b.main.generation.running)
+        await b.until(lambda: len(b.study.results.of(Generated)) == 2 and not b.main.generation.running)
         await b.press("4", "right_square_bracket")
 
     assert looks(size, go)

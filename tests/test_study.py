@@ -6,7 +6,19 @@ import samples
 
 from engine.files import session as sessions
 from engine.files.session import EditSlot
-from engine.records import NO_FEATURE, Edit, EditsFrom, Load, Probe, Prompt, PromptSet, Sampling
+from engine.records import (
+    NO_FEATURE,
+    Edit,
+    EditsFrom,
+    Generated,
+    Load,
+    Probe,
+    ProbeTable,
+    Prompt,
+    PromptSet,
+    Ranking,
+    Sampling,
+)
 from engine.records.edits import EDIT_KINDS
 from engine.records.words.edits import POSITIONS
 from tui.state.edits import variants
@@ -313,19 +325,19 @@ def test_a_ranking_of_the_same_prompts_replaces_the_last(study):
     study.add(first)
     again = replace(first, by="t")
     study.add(again)
-    assert study.results.rankings == (again,) and study.ranking() == again
+    assert study.results.of(Ranking) == (again,) and study.ranking() == again
     study.prompts.put("positive", None, "four")
     other = of_prompts(study)
     study.add(other)
-    assert study.results.rankings == (again, other)
+    assert study.results.of(Ranking) == (again, other)
     assert [len(s.positive) for s in study.results.prompt_sets] == [2, 3]
 
 
 def test_texts_and_tables_are_appended(study):
     for result in (samples.GENERATED, samples.PROBES, samples.GENERATED):
         study.add(result)
-    assert study.results.generations == (samples.GENERATED,) * 2
-    assert study.results.probe_tables == (samples.PROBES,)
+    assert study.results.of(Generated) == (samples.GENERATED,) * 2
+    assert study.results.of(ProbeTable) == (samples.PROBES,)
     assert study.results.prompt_sets == (SET,)
     assert study.version == 3
 
@@ -466,7 +478,7 @@ def test_the_same_pair_again_changes_nothing(study):
     device = replace(samples.LOAD, device="cuda")
     assert study.now_loaded(device, replace(samples.LOADED, device="cuda"), chosen=True) == []
     assert (study.id, study.work, study.file, study.foreign) == (id, work, "f", [])
-    assert study.results.rankings == results.rankings and study.session().load == device
+    assert study.results.of(Ranking) == results.of(Ranking) and study.session().load == device
     assert study.loaded.device == "cuda" and study.session().loaded.device == "cuda"
 
 
@@ -477,13 +489,13 @@ def test_another_sae_that_was_chosen_takes_edits_and_results_away(study):
     assert (study.work.edits, study.work.pinned, study.work.labels, study.work.feature) == ((), (), {}, None)
     assert study.work.prompts == work.prompts and study.work.question == work.question
     session = study.session()
-    assert (session.rankings, session.load, session.loaded) == ((), OTHER_LOAD, OTHER_SAE)
+    assert (session.of(Ranking), session.load, session.loaded) == ((), OTHER_LOAD, OTHER_SAE)
 
 
 def test_another_model_that_was_chosen_takes_results_away_but_no_edits(study):
     id, work, _ = worked(study)
     assert study.now_loaded(samples.LOAD, OTHER_MODEL, chosen=True) == ["model"]
-    assert study.id != id and study.file is None and study.results.rankings == ()
+    assert study.id != id and study.file is None and study.results.of(Ranking) == ()
     assert study.work == work
 
 
@@ -495,10 +507,10 @@ def test_results_of_another_pair_stay_until_there_are_new_ones(study):
     assert found.edits.on() == (Edit(7),) and found.loaded == OTHER_SAE
     # in a file they stay with what they came from
     assert (found.session().load, found.session().loaded) == (samples.LOAD, samples.LOADED)
-    assert found.session().rankings == study.results.rankings
+    assert found.session().of(Ranking) == study.results.of(Ranking)
     assert found.add(samples.GENERATED)
     assert found.id != "i" and found.file is None and found.foreign == []
-    assert found.results.rankings == () and found.results.generations == (samples.GENERATED,)
+    assert found.results.of(Ranking) == () and found.results.of(Generated) == (samples.GENERATED,)
     assert (found.session().load, found.session().loaded) == (OTHER_LOAD, OTHER_SAE)
     assert not found.add(samples.GENERATED)
 

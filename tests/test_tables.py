@@ -106,7 +106,7 @@ def test_a_column_more_is_shown_on_a_terminal(more_columns):
 
 
 def test_a_column_more_is_in_the_table_file(more_columns):
-    session = SimpleNamespace(rankings=(more_columns[1],))
+    session = SimpleNamespace(of=lambda kind: (more_columns[1],))
     assert next(tables.feature_rows(session))["median"] == 0.25
 
 

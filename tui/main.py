@@ -302,7 +302,7 @@ class MainScreen(Screen[None]):
         self.show_ranking()
         if work.feature is not None:
             self.features.go_to(work.feature)
-        generations = self.study.results.generations
+        generations = self.study.results.of(Generated)
         if generations:
             self._show_text(generations[-1], "from the session")
         self.show_session()

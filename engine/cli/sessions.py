@@ -10,7 +10,7 @@ import msgspec
 
 from engine.cli.command import Command
 from engine.files import export, session
-from engine.records import Causes, CausesReplayed, RankReplayed, Replay, ReplayCauses, Replayed, ReplayRank
+from engine.records import Replay, Replayed
 from engine.records.errors import SaescopeError, SessionError, UsageError
 
 
@@ -18,9 +18,8 @@ def replay(command: Command) -> None:
     """saescope replay SESSION"""
     args = command.args
     recorded = session.read(Path(args.file))
-    generations = [*recorded.generations, *(r.generated for t in recorded.probe_tables for r in t.rows)]
-    causes: list[Causes] = [*recorded.attributions, *recorded.minimal_sets]
-    if recorded.loaded is None or not (generations or recorded.rankings or causes):
+    results = session.replayable(recorded)
+    if recorded.loaded is None or not results:
         remedy = "Rank, attribute or generate with --session FILE first."
         raise SessionError(f"{args.file} holds no results to replay.", remedy)
     overrides = {name: getattr(command.load, name) for name in ("model", "sae", "hook", "device", "dtype", "threads")}
@@ -31,10 +30,7 @@ def replay(command: Command) -> None:
     command.load = msgspec.structs.replace(recorded.load, **changes)
     loaded = command.open()
     command.printer.differences(recorded.loaded, loaded)
-    rankings = [(r, command.ask(ReplayRank(r), RankReplayed)) for r in recorded.rankings]
-    again = [(g, command.ask(Replay(g), Replayed)) for g in generations]
-    causal = [(c, command.ask(ReplayCauses(c), CausesReplayed)) for c in causes]
-    command.printer.replayed(rankings, again, causal)
+    command.printer.replayed([(result, command.ask(Replay(result), Replayed)) for result in results])
 
 
 def export_session(command: Command) -> None:

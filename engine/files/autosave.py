@@ -24,7 +24,12 @@ from engine.files import paths
 from engine.files import session as sessions
 from engine.files import session_table as table
 from engine.files.session import Session
-from engine.records import Record
+from engine.records import (
+    Generated,
+    ProbeTable,
+    Ranking,
+    Record,
+)
 from engine.records.errors import NewerSessionError, SessionError
 from engine.records.words.tokens import to_json
 
@@ -273,8 +278,8 @@ def counts(session: Session) -> tuple[int, ...]:
     """The numbers of session_table.COUNTS."""
     work = session.workspace
     prompts = len(work.prompts.positive) + len(work.prompts.negative) if work else 0
-    results = (session.rankings, session.generations, session.probe_tables)
-    return (prompts, len(work.edits) if work else 0, *map(len, results))
+    kinds = (Ranking, Generated, ProbeTable)
+    return (prompts, len(work.edits) if work else 0, *(len(session.of(kind)) for kind in kinds))
 
 
 def storable(text: str) -> str:

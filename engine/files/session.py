@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from math import isfinite
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -28,13 +28,23 @@ from engine.records import (
     PromptSet,
     Ranking,
     Record,
+    Replayable,
     Sampling,
 )
 from engine.records.errors import NewerSessionError, SessionError
 from engine.records.texts import MOST_SAMPLES
 from engine.records.words.tokens import escaped
 
-VERSION = 2
+VERSION = 3
+
+LISTS_OF_VERSION_2 = {
+    "rankings": "Ranking",
+    "generations": "Generated",
+    "probe_tables": "ProbeTable",
+    "attributions": "Attribution",
+    "minimal_sets": "MinimalSet",
+}
+"""The type of what each list held."""
 
 SUFFIX = ".saescope.json"
 
@@ -72,6 +82,11 @@ class Workspace(Record, frozen=True):
     """A toggled edit starts the text anew instead of acting on its next token."""
 
 
+Result = Ranking | Generated | ProbeTable | Attribution | MinimalSet
+
+R = TypeVar("R", bound=Record)
+
+
 class Session(Record, frozen=True):
     """What a session file holds."""
 
@@ -83,13 +98,18 @@ class Session(Record, frozen=True):
     loaded: Loaded | None
     """What it came to: hashes, device, dtype, threads, versions. None where the app never got to load."""
     prompt_sets: tuple[PromptSet, ...] = ()
-    rankings: tuple[Ranking, ...] = ()
-    generations: tuple[Generated, ...] = ()
-    probe_tables: tuple[ProbeTable, ...] = ()
-    attributions: tuple[Attribution, ...] = ()
-    minimal_sets: tuple[MinimalSet, ...] = ()
+    results: tuple[Result, ...] = ()
+    """In the order they came."""
     workspace: Workspace | None = None
     """The app's; None in a session written by the command line."""
+
+    def of(self, kind: type[R]) -> tuple[R, ...]:
+        """The results of one kind."""
+        return tuple(result for result in self.results if isinstance(result, kind))
+
+    def last(self, kind: type[R]) -> R | None:
+        """The latest result of one kind."""
+        return next((result for result in reversed(self.results) if isinstance(result, kind)), None)
 
 
 def of_workspace(work: Workspace) -> Iterator[str]:
@@ -115,8 +135,6 @@ SAME = {
 }
 """What all results of one session share: `replay` loads once."""
 
-Result = Ranking | Generated | ProbeTable | Attribution | MinimalSet
-
 
 def new(load: Load, loaded: Loaded | None = None) -> Session:
     """An empty session on what is loaded."""
@@ -128,17 +146,15 @@ def add(session: Session, result: Result, prompts: PromptSet | None = None) -> S
     sets = session.prompt_sets
     if prompts is not None and prompts not in sets:
         sets = (*sets, prompts)
-    match result:
-        case Ranking():
-            return msgspec.structs.replace(session, prompt_sets=sets, rankings=(*session.rankings, result))
-        case Generated():
-            return msgspec.structs.replace(session, prompt_sets=sets, generations=(*session.generations, result))
-        case ProbeTable():
-            return msgspec.structs.replace(session, prompt_sets=sets, probe_tables=(*session.probe_tables, result))
-        case Attribution():
-            return msgspec.structs.replace(session, prompt_sets=sets, attributions=(*session.attributions, result))
-        case MinimalSet():
-            return msgspec.structs.replace(session, prompt_sets=sets, minimal_sets=(*session.minimal_sets, result))
+    return msgspec.structs.replace(session, prompt_sets=sets, results=(*session.results, result))
+
+
+def replayable(session: Session) -> list[Replayable]:
+    """What can be run again: all results, a table of probes text by text."""
+    found: list[Replayable] = []
+    for result in session.results:
+        found += [row.generated for row in result.rows] if isinstance(result, ProbeTable) else [result]
+    return found
 
 
 def differences(one: Loaded, other: Loaded) -> list[str]:
@@ -185,7 +201,9 @@ def raw_session(data: bytes, what: str) -> Any:
         raw = parsed(data.decode())
         version = raw.get("saescope_session") if isinstance(raw, dict) else None
         if version == 1:
-            raw = upgraded(raw) | {"saescope_session": VERSION}
+            raw = with_strengths(raw)
+        if version in (1, 2):
+            raw = with_one_list(raw) | {"saescope_session": VERSION}
     except UnicodeDecodeError as error:
         where = f"byte {error.start + 1:,}, in line {data.count(NEW_LINE, 0, error.start) + 1:,}"
         remedy = "Mend that byte, or use a copy."
@@ -226,16 +244,33 @@ def finite(number: str) -> float:
     return found
 
 
-def upgraded(value: Any) -> Any:
+def with_strengths(value: Any) -> Any:
     """What version 1 wrote, as version 2 has it: an edit had a scale, where it has a kind and a strength now."""
     if isinstance(value, list):
-        return [upgraded(item) for item in value]
+        return [with_strengths(item) for item in value]
     if not isinstance(value, dict):
         return value
-    found = {name: upgraded(item) for name, item in value.items()}
-    if "feature" in found and "scale" in found:
-        found["strength"] = found.pop("scale")
-    return found
+    changed = {name: with_strengths(item) for name, item in value.items()}
+    if "feature" in changed and "scale" in changed:
+        changed["strength"] = changed.pop("scale")
+    return changed
+
+
+def with_one_list(raw: dict[str, Any]) -> dict[str, Any]:
+    """What version 2 wrote, as version 3 has it: one list of results, where each kind had a list of its own.
+
+    Raises DecodeError where one of those is not a list of its kind.
+    """
+    results = []
+    for name, kind in LISTS_OF_VERSION_2.items():
+        listed = raw.get(name, [])
+        if not isinstance(listed, list) or not all(
+            isinstance(result, dict) and result.get("type", kind) == kind for result in listed
+        ):
+            raise msgspec.DecodeError(f"{name} is not a list of objects of type {kind}")
+        results += [result | {"type": kind} for result in listed]
+    others = {name: value for name, value in raw.items() if name not in LISTS_OF_VERSION_2}
+    return others | {"results": results}
 
 
 def write(session: Session, path: Path) -> None:

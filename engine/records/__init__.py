@@ -42,7 +42,7 @@ from engine.records.features import (
 )
 from engine.records.pair import Check, Diagnosis, Doctor, Load, Loaded
 from engine.records.prompts import Answer, FedPrompt, Probe, Prompt, PromptSet
-from engine.records.replays import ArmReplay, CausesReplayed, RankReplayed, Replay, ReplayCauses, Replayed, ReplayRank
+from engine.records.replays import ArmReplay, Replay, Replayable, Replayed
 from engine.records.texts import (
     AnswerRow,
     AnswersScored,
@@ -72,8 +72,6 @@ Request = (
     | Attribute
     | FindMinimalSet
     | Replay
-    | ReplayRank
-    | ReplayCauses
 )
 
 __all__ = [
@@ -91,7 +89,6 @@ __all__ = [
     "Bin",
     "Cancelled",
     "Causes",
-    "CausesReplayed",
     "Check",
     "CoActive",
     "Describe",
@@ -130,12 +127,10 @@ __all__ = [
     "Prompt",
     "PromptSet",
     "Rank",
-    "RankReplayed",
     "Ranking",
     "Record",
     "Replay",
-    "ReplayCauses",
-    "ReplayRank",
+    "Replayable",
     "Replayed",
     "Reply",
     "Request",

@@ -6,7 +6,7 @@ from engine.records.attribution import Attribution, MinimalSet
 from engine.records.base import Record
 from engine.records.features import Described, Ranking, Shown, TokenFeatures
 from engine.records.pair import Diagnosis, Loaded
-from engine.records.replays import CausesReplayed, RankReplayed, Replayed
+from engine.records.replays import Replayed
 from engine.records.texts import AnswersScored, Generated, ProbeTable
 
 ResultValue = (
@@ -22,8 +22,6 @@ ResultValue = (
     | Attribution
     | MinimalSet
     | Replayed
-    | RankReplayed
-    | CausesReplayed
 )
 
 

@@ -2,28 +2,19 @@
 
 from __future__ import annotations
 
-from engine.records.attribution import Causes
+from engine.records.attribution import Attribution, MinimalSet
 from engine.records.base import Record
 from engine.records.features import Ranking
 from engine.records.texts import Generated
 
+Replayable = Ranking | Generated | Attribution | MinimalSet
+"""What is run again as one request; a table of probes is replayed text by text."""
+
 
 class Replay(Record, frozen=True, tag=True):
-    """Runs a recorded generation again and compares."""
+    """Runs a recorded result again and compares."""
 
-    recorded: Generated
-
-
-class ReplayRank(Record, frozen=True, tag=True):
-    """Runs a recorded ranking again and compares."""
-
-    recorded: Ranking
-
-
-class ReplayCauses(Record, frozen=True, tag=True):
-    """Runs a recorded attribution or search for a set again and compares."""
-
-    recorded: Causes
+    recorded: Replayable
 
 
 class ArmReplay(Record, frozen=True):
@@ -40,28 +31,14 @@ class ArmReplay(Record, frozen=True):
 
 
 class Replayed(Record, frozen=True, tag=True):
-    """How a generation came out the second time."""
+    """How a result came out the second time."""
 
     same: bool
-    prompt_ids_same: bool
-    arms: tuple[ArmReplay, ...]
-
-
-class RankReplayed(Record, frozen=True, tag=True):
-    """How a ranking came out the second time."""
-
-    same: bool
-    first_difference: int | None
-    """Index of the first row with another feature; None if all rows name the same features."""
-    largest_score_change: float
-    """Largest change of a score among the features in both lists."""
-
-
-class CausesReplayed(Record, frozen=True, tag=True):
-    """How it came out the second time."""
-
-    same: bool
-    first_difference: int | None
-    """Index of the first row or member with another feature; None if all name the same."""
-    largest_change: float
-    """Of an effect, in the measure's unit, or of a share."""
+    first_difference: int | None = None
+    """Index of the first row or member with another feature; None where all are the same, and for texts."""
+    largest_change: float = 0.0
+    """Of a score, of an effect in the measure's unit, or of a share; among the features in both. 0 for texts."""
+    prompt_ids_same: bool = True
+    """Whether a text's prompt was fed as the same token ids."""
+    arms: tuple[ArmReplay, ...] = ()
+    """The arms of a text."""

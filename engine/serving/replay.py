@@ -16,7 +16,6 @@ from engine.records import (
     ArmReplay,
     AttributedFeature,
     Attribution,
-    CausesReplayed,
     Generate,
     Generated,
     MinimalSet,
@@ -24,35 +23,55 @@ from engine.records import (
     PromptSet,
     Rank,
     Ranking,
-    RankReplayed,
     Replay,
-    ReplayCauses,
+    Replayable,
     Replayed,
-    ReplayRank,
 )
 from engine.records.texts import first_difference
 from engine.records.words.texts import arm_in_words
 
 
-def generation(pair: Pair, request: Replay) -> Events:
-    """Generates again with the recorded prompt, edits, sampling and seed; compares all arms' token ids.
+def replay(pair: Pair, request: Replay) -> Events:
+    """Runs a recorded result again as it was asked for, and compares.
 
-    Edits that changed while the text was generated change again at the same tokens. One that was stopped is generated
-    up to there.
+    Of a text all arms' token ids are compared; of a ranking the rows' features and scores; of an attribution the rows
+    and effects; of a set the members and shares.
     """
     recorded = request.recorded
-    again: Generated = yield from generate(pair, request_of(recorded))
-    arms = [
-        compare("baseline", recorded.baseline, again.baseline),
-        compare("edited", recorded.edited, again.edited),
-    ]
-    arms += [compare(arm_in_words(o), o.arm, n.arm) for o, n in zip(recorded.more, again.more, strict=True)]
-    ids_same = again.prompt.token_ids == recorded.prompt.token_ids
-    return Replayed(same=ids_same and all(arm.same for arm in arms), prompt_ids_same=ids_same, arms=tuple(arms))
+    if not isinstance(recorded, Generated):
+        pair.forget()
+    match recorded:
+        case Generated():
+            again: Replayable = yield from generate(pair, request_of(recorded))
+        case Ranking():
+            again = yield from rank(pair, request_of_ranking(recorded))
+        case Attribution():
+            again = yield from attribute(pair, recorded.request)
+        case MinimalSet():
+            again = yield from find_minimal_set(pair, recorded.request)
+    return compare(recorded, again)
+
+
+def compare(old: Replayable, new: Replayable) -> Replayed:
+    """A recorded result against the same one run again."""
+    match old, new:
+        case Generated(), Generated():
+            return compare_texts(old, new)
+        case Ranking(), Ranking():
+            return compare_rankings(old, new)
+        case Attribution(), Attribution():
+            return compare_attributions(old, new)
+        case MinimalSet(), MinimalSet():
+            return compare_sets(old, new)
+    raise TypeError(f"a {type(old).__name__} came out as a {type(new).__name__}")
 
 
 def request_of(recorded: Generated) -> Generate:
-    """The request that a recorded generation comes from."""
+    """The request that a recorded generation comes from.
+
+    Edits that changed while the text was generated change again at the same tokens. A text that was stopped is
+    generated up to there.
+    """
     sampling = recorded.sampling
     if recorded.stopped or recorded.fault:
         arms = (recorded.baseline, recorded.edited, *(other.arm for other in recorded.more))
@@ -68,7 +87,29 @@ def request_of(recorded: Generated) -> Generate:
     )
 
 
-def compare(name: str, old: Arm, new: Arm) -> ArmReplay:
+def request_of_ranking(recorded: Ranking) -> Rank:
+    """The request that a recorded ranking comes from."""
+    prompts = [Prompt(fed.text, fed.format) for fed in recorded.prompts]
+    n = recorded.n_positive
+    return Rank(
+        prompts=PromptSet("replay", tuple(prompts[:n]), tuple(prompts[n:])),
+        by=recorded.by,
+        top=max(1, len(recorded.features)),
+        pool=recorded.pool,
+        include_masked=recorded.include_masked,
+        density_weight=recorded.density_weight,
+    )
+
+
+def compare_texts(old: Generated, new: Generated) -> Replayed:
+    """All arms' token ids, and the prompt's."""
+    arms = [compare_arms("baseline", old.baseline, new.baseline), compare_arms("edited", old.edited, new.edited)]
+    arms += [compare_arms(arm_in_words(o), o.arm, n.arm) for o, n in zip(old.more, new.more, strict=True)]
+    ids_same = new.prompt.token_ids == old.prompt.token_ids
+    return Replayed(same=ids_same and all(arm.same for arm in arms), prompt_ids_same=ids_same, arms=tuple(arms))
+
+
+def compare_arms(name: str, old: Arm, new: Arm) -> ArmReplay:
     """One arm; where it diverges, the margin between the two likeliest tokens decides what that means."""
     at = first_difference(old.token_ids, new.token_ids)
     if at is None:
@@ -83,39 +124,14 @@ def compare(name: str, old: Arm, new: Arm) -> ArmReplay:
     )
 
 
-def ranking(pair: Pair, request: ReplayRank) -> Events:
-    """Ranks again with the recorded prompts and settings; compares the rows' features and scores."""
-    recorded = request.recorded
-    prompts = [Prompt(fed.text, fed.format) for fed in recorded.prompts]
-    n = recorded.n_positive
-    asked = Rank(
-        prompts=PromptSet("replay", tuple(prompts[:n]), tuple(prompts[n:])),
-        by=recorded.by,
-        top=max(1, len(recorded.features)),
-        pool=recorded.pool,
-        include_masked=recorded.include_masked,
-        density_weight=recorded.density_weight,
-    )
-    pair.forget()
-    again: Ranking = yield from rank(pair, asked)
-    scores = {row.feature: row.score for row in again.features}
-    changes = [abs(row.score - scores[row.feature]) for row in recorded.features if row.feature in scores]
-    at = first_difference([r.feature for r in recorded.features], [r.feature for r in again.features])
-    return RankReplayed(same=at is None, first_difference=at, largest_score_change=max(changes, default=0.0))
+def compare_rankings(old: Ranking, new: Ranking) -> Replayed:
+    """Rows in order, and the scores of the features in both."""
+    scores = {row.feature: row.score for row in new.features}
+    changes = [abs(row.score - scores[row.feature]) for row in old.features if row.feature in scores]
+    return _replayed([r.feature for r in old.features], [r.feature for r in new.features], changes)
 
 
-def causal(pair: Pair, request: ReplayCauses) -> Events:
-    """Attributes, or searches for a set, again as asked; compares rows and effects, or members and shares."""
-    recorded = request.recorded
-    pair.forget()
-    if isinstance(recorded, Attribution):
-        again: Attribution = yield from attribute(pair, recorded.request)
-        return compare_attributions(recorded, again)
-    found: MinimalSet = yield from find_minimal_set(pair, recorded.request)
-    return compare_sets(recorded, found)
-
-
-def compare_attributions(old: Attribution, new: Attribution) -> CausesReplayed:
+def compare_attributions(old: Attribution, new: Attribution) -> Replayed:
     """Rows in order, and their exact effects where both were ablated, else estimates."""
     rows = {row.feature: row for row in new.features}
     changes = [change(row, rows[row.feature]) for row in old.features if row.feature in rows]
@@ -129,7 +145,7 @@ def change(old: AttributedFeature, new: AttributedFeature) -> float:
     return abs(old.exact - new.exact)
 
 
-def compare_sets(old: MinimalSet, new: MinimalSet) -> CausesReplayed:
+def compare_sets(old: MinimalSet, new: MinimalSet) -> Replayed:
     """Members in order, and the shares: the set's, and those with and without each member."""
     members = {member.feature: member for member in new.members}
     changes = [abs(old.share - new.share)]
@@ -140,6 +156,6 @@ def compare_sets(old: MinimalSet, new: MinimalSet) -> CausesReplayed:
     return _replayed([m.feature for m in old.members], [m.feature for m in new.members], changes)
 
 
-def _replayed(old: Sequence[int], new: Sequence[int], changes: Sequence[float]) -> CausesReplayed:
+def _replayed(old: Sequence[int], new: Sequence[int], changes: Sequence[float]) -> Replayed:
     at = first_difference(old, new)
-    return CausesReplayed(same=at is None, first_difference=at, largest_change=max(changes, default=0.0))
+    return Replayed(same=at is None, first_difference=at, largest_change=max(changes, default=0.0))

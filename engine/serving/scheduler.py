@@ -30,8 +30,6 @@ from engine.records import (
     Progress,
     Rank,
     Replay,
-    ReplayCauses,
-    ReplayRank,
     Reply,
     Request,
     RunProbes,
@@ -53,12 +51,8 @@ LONG: dict[type[Request], str] = {
     Attribute: "the attribution",
     FindMinimalSet: "the search for a smallest set",
     Replay: "the replay",
-    ReplayRank: "the replay of a ranking",
-    ReplayCauses: "the replay of an attribution",
 }
 """The kinds that run one after another, in the words "waiting for" goes with. All others are quick."""
-
-ALL_KEPT = (Replay, ReplayRank, ReplayCauses)
 
 MEMORY_SECONDS = 2.0
 
@@ -148,7 +142,7 @@ class Scheduler:
             return
         self._newest_id = request_id
         for job in list(self._jobs):
-            same = type(job.request) is type(request) and not isinstance(request, ALL_KEPT)
+            same = type(job.request) is type(request) and not isinstance(request, Replay)
             if same or isinstance(request, Load):
                 self._end(job, Cancelled())
         job = Job(request_id, request, self._run(request))

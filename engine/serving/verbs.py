@@ -23,15 +23,13 @@ from engine.records import (
     Generate,
     Rank,
     Replay,
-    ReplayCauses,
-    ReplayRank,
     Request,
     RunProbes,
     ScoreAnswers,
     Show,
 )
 from engine.records.errors import UsageError
-from engine.serving import replay
+from engine.serving.replay import replay
 
 VERBS: dict[type[Request], Callable[[Pair, Any], Events]] = {
     Rank: rank,
@@ -44,9 +42,7 @@ VERBS: dict[type[Request], Callable[[Pair, Any], Events]] = {
     Attribute: attribute,
     FindMinimalSet: find_minimal_set,
     Doctor: diagnose,
-    Replay: replay.generation,
-    ReplayRank: replay.ranking,
-    ReplayCauses: replay.causal,
+    Replay: replay,
 }
 
 

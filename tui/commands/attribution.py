@@ -225,7 +225,7 @@ def find_set(context: Context, request: FindMinimalSet, pair: Loaded | None) -> 
 
 def show_last_set(context: Context) -> None:
     """The last set again."""
-    sets = context.study.results.minimal_sets
+    sets = context.study.results.of(MinimalSet)
     if sets:
         _show_set(context, sets[-1])
     else:

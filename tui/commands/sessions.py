@@ -8,19 +8,10 @@ from pathlib import Path
 from engine.files import paths
 from engine.files import session as sessions
 from engine.files.autosave import StoredInfo
-from engine.records import (
-    Attribution,
-    Causes,
-    CausesReplayed,
-    Generated,
-    RankReplayed,
-    Replay,
-    ReplayCauses,
-    Replayed,
-    ReplayRank,
-)
+from engine.records import Generated, Ranking, Replay, Replayed
 from engine.records.errors import SessionError, UsageError
 from engine.records.words.numbers import count_in_words
+from engine.records.words.replays import replay_in_words
 from engine.records.words.rich_text import Text
 from tui.commands import pair
 from tui.services.context import Context
@@ -88,7 +79,8 @@ def offer_last(context: Context) -> None:
     last = stored_study(stored.info, stored.session)
     context.study.load = last.load
     results = last.results
-    counts = counts_in_words(len(results.rankings), len(results.generations), len(last.work.edits))
+    rankings, texts = len(results.of(Ranking)), len(results.of(Generated))
+    counts = counts_in_words(rankings, texts, len(last.work.edits))
     choices = (
         Choice("go on", f"Go on with {last.name}", counts),
         Choice("new", "Start a new session", "ctrl+o opens any"),
@@ -189,47 +181,15 @@ def replay(context: Context) -> None:
 
 def _run_again(context: Context, tell: Callable[[str, bool | None], None]) -> None:
     """Runs every result again; `tell` hears a line each, and whether it came out the same."""
-    results = context.study.results
-    generations = [*results.generations, *(r.generated for t in results.probe_tables for r in t.rows)]
+    results = sessions.replayable(context.study.results)
 
     async def task() -> None:
-        for ranking in results.rankings:
-            again = await context.tasks.ask(ReplayRank(ranking), RankReplayed)
-            where = "same rows" if again.same else f"row {(again.first_difference or 0) + 1} differs"
-            change = f"largest score change {again.largest_score_change:.2g}"
-            tell(f"ranking of {ranking.n_positive} against {ranking.n_negative}: {where}, {change}", again.same)
-        for recorded in generations:
-            replayed = await context.tasks.ask(Replay(recorded), Replayed)
-            tell(replay_in_words(recorded, replayed), replayed.same)
-        causes: list[Causes] = [*results.attributions, *results.minimal_sets]
-        for found in causes:
-            redone = await context.tasks.ask(ReplayCauses(found), CausesReplayed)
-            tell(causes_in_words(found, redone), redone.same)
-        count = len(results.rankings) + len(generations) + len(causes)
-        tell(f"{count_in_words(count, 'result')} run again.", None)
+        for result in results:
+            again = await context.tasks.ask(Replay(result), Replayed)
+            tell("\n    ".join(replay_in_words(result, again)), again.same)
+        tell(f"{count_in_words(len(results), 'result')} run again.", None)
 
     context.tasks.run("replay", task)
-
-
-def causes_in_words(recorded: Causes, redone: CausesReplayed) -> str:
-    """One line for an attribution or a set."""
-    measure = recorded.request.measure
-    what = "attribution" if isinstance(recorded, Attribution) else "smallest set"
-    where = "same features" if redone.same else f"place {(redone.first_difference or 0) + 1} differs"
-    return f"{what}, {measure.toward} against {measure.against}: {where}, largest change {redone.largest_change:.2g}"
-
-
-def replay_in_words(recorded: Generated, replayed: Replayed) -> str:
-    """One line for a generation, more where it diverged."""
-    lines = [recorded.prompt.text.strip().replace("\n", "⏎")]
-    if not replayed.prompt_ids_same:
-        lines.append("the prompt is fed as other token ids than recorded")
-    for arm in replayed.arms:
-        if not arm.same:
-            gap = "" if arm.margin is None else f"; the two likeliest tokens are {arm.margin:.3g} nats apart there"
-            where = f"{arm.name} differs from token {(arm.first_divergence or 0) + 1}"
-            lines.append(f"{where}: recorded {arm.recorded_token!r}, now {arm.replayed_token!r}{gap}")
-    return "\n    ".join(lines)
 
 
 # ---- paths and words

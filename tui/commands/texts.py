@@ -8,7 +8,13 @@ from rich.console import Group
 from engine.files.export import edits_in_words
 from engine.files.export import nnsight_script as snippets
 from engine.files.export.command_line import command_line
-from engine.records import Edit, ProbeTable, RunProbes, Sampling
+from engine.records import (
+    Edit,
+    Generated,
+    ProbeTable,
+    RunProbes,
+    Sampling,
+)
 from engine.records.words.edits import settled
 from engine.records.words.rich_text import Text
 from tui.screens.kept_texts import Branches, Chosen
@@ -63,7 +69,7 @@ def run_probes(context: Context) -> None:
 
 def last_probes(context: Context) -> None:
     """The last table of probes again."""
-    tables = context.study.results.probe_tables
+    tables = context.study.results.of(ProbeTable)
     if tables:
         show_probes(context, tables[-1])
     else:
@@ -109,7 +115,7 @@ def change_settings(context: Context) -> None:
 def show_branches(context: Context) -> None:
     """The kept texts of the question."""
     study, desk = context.study, context.desk
-    texts = siblings(study.results.generations, study.question())
+    texts = siblings(study.results.of(Generated), study.question())
     if not texts:
         desk.notify("No text of this question is kept yet: g generates one.")
         return

@@ -256,7 +256,7 @@ probes)."""
         study, kept = self.context.study, self._was_beside
         if self.arms.beside is not None:
             self.put_beside(None)
-        elif kept is not None and kept in study.results.generations and prompt_of(kept) == study.question():
+        elif kept is not None and kept in study.results.of(Generated) and prompt_of(kept) == study.question():
             self.put_beside(kept)
         else:
             self.notify("b lists the kept texts of this question; there space puts one beside.")

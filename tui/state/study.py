@@ -12,7 +12,19 @@ import msgspec
 
 from engine.files import session as sessions
 from engine.files.session import Session, Workspace
-from engine.records import Attribution, Edit, Load, Loaded, Probe, Prompt, PromptSet, Ranking, Sampling
+from engine.records import (
+    Attribution,
+    Edit,
+    Generated,
+    Load,
+    Loaded,
+    Probe,
+    ProbeTable,
+    Prompt,
+    PromptSet,
+    Ranking,
+    Sampling,
+)
 from engine.records.measures import is_current
 from tui.state.edit_list import EditList
 from tui.state.edits import slot_of
@@ -96,9 +108,7 @@ class Study:
     @property
     def has_results(self) -> bool:
         """Whether the engine found anything."""
-        results = self.results
-        texts = results.generations or results.probe_tables
-        return bool(results.rankings or texts or results.attributions or results.minimal_sets)
+        return bool(self.results.results)
 
     # ---- the question
 
@@ -189,11 +199,9 @@ class Study:
         begun = bool(self.foreign)
         if begun:
             self._begin()
-        rankings, attributions = self.results.rankings, self.results.attributions
-        if isinstance(result, Ranking) and rankings and rankings[-1].prompts == result.prompts:
-            self.results = replace(self.results, rankings=rankings[:-1])
-        if isinstance(result, Attribution) and attributions and attributions[-1].request == result.request:
-            self.results = replace(self.results, attributions=attributions[:-1])
+        last = self.results.last(type(result))
+        if last is not None and is_repeated(last, result):
+            self.results = replace(self.results, results=tuple(r for r in self.results.results if r is not last))
         # with the prompts as they are now
         self.results = sessions.add(self.results, result, self.work.prompts)
         self.history.version += 1
@@ -203,16 +211,16 @@ class Study:
 
     def ranking(self) -> Ranking | None:
         """The last ranking."""
-        return self.results.rankings[-1] if self.results.rankings else None
+        return self.results.last(Ranking)
 
     def recorded_edits(self) -> tuple[Edit, ...]:
         """The edits that texts were generated under, with what their strengths came to."""
-        texts = self.results.generations
+        texts = self.results.of(Generated)
         return tuple(edit for text in texts for change in text.schedule for edit in change.edits)
 
     def attribution(self) -> Attribution | None:
         """The last attribution."""
-        return self.results.attributions[-1] if self.results.attributions else None
+        return self.results.last(Attribution)
 
     def effects(self) -> Effects | None:
         """The last attribution by feature; None where there is none, or of other probes or another SAE."""
@@ -237,12 +245,22 @@ class Study:
         return fed != now or ranking.n_positive != len(self.work.prompts.positive)
 
 
+def is_repeated(last: sessions.Result, new: sessions.Result) -> bool:
+    """Whether a result stands for the last one of its kind: the same prompts ranked again, or attributed again."""
+    match last, new:
+        case Ranking(), Ranking():
+            return last.prompts == new.prompts
+        case Attribution(), Attribution():
+            return last.request == new.request
+    return False
+
+
 def workspace_of(session: Session) -> Workspace:
     """A workspace for a session that has none: its last prompts, question and edits."""
     prompts = session.prompt_sets[-1] if session.prompt_sets else PromptSet("new")
-    last = session.generations[-1] if session.generations else None
+    last = session.last(Generated)
     if last is None:
-        probes = session.probe_tables[-1] if session.probe_tables else None
+        probes = session.last(ProbeTable)
         edits = probes.edits if probes else ()
         return start_workspace(prompts, edits)
     work = start_workspace(prompts, last.schedule[-1].edits if last.schedule else last.edits)

@@ -13,14 +13,12 @@ from typing import Any
 import msgspec
 
 from engine.cli.printing import attribution as causes
-from engine.cli.printing import card, features, progress, replays, texts
+from engine.cli.printing import card, features, progress, texts
 from engine.cli.printing import pair as checks
 from engine.cli.printing.pair import preset_table
 from engine.loading.presets import Preset
 from engine.records import (
     Attribution,
-    Causes,
-    CausesReplayed,
     Described,
     Diagnosis,
     Event,
@@ -29,13 +27,14 @@ from engine.records import (
     MinimalSet,
     ProbeTable,
     Ranking,
-    RankReplayed,
     Record,
+    Replayable,
     Replayed,
     Shown,
 )
 from engine.records.texts import edits_in_force
 from engine.records.words.edits import edit_notes
+from engine.records.words.replays import replay_in_words
 from engine.records.words.rich_text import Terminal, Text
 from engine.records.words.tokens import to_json
 
@@ -144,26 +143,16 @@ class Printer:
             if after[name] != value and value not in (None, "", (), []):  # what an older session does not say
                 self.note(f"{name}: recorded {value}, now {after[name]}")
 
-    def replayed(
-        self,
-        rankings: Sequence[tuple[Ranking, RankReplayed]],
-        generations: Sequence[tuple[Generated, Replayed]],
-        causal: Sequence[tuple[Causes, CausesReplayed]] = (),
-    ) -> None:
-        """What came out the same and where the rest first diverges."""
+    def replayed(self, results: Sequence[tuple[Replayable, Replayed]]) -> None:
+        """What came out the same and where the rest first differs, a line a result."""
         if self.json:
-            self._json(
-                {
-                    "rankings": [again for _, again in rankings],
-                    "generations": [again for _, again in generations],
-                    "attributions": [again for recorded, again in causal if isinstance(recorded, Attribution)],
-                    "minimal_sets": [again for recorded, again in causal if not isinstance(recorded, Attribution)],
-                }
-            )
+            rows = [{"recorded": type(old).__name__, **msgspec.to_builtins(again)} for old, again in results]
+            self._json({"results": rows})
             return
-        replays.rankings(self.out, rankings)
-        replays.generations(self.out, generations)
-        replays.causal(self.out, causal)
+        for recorded, again in results:
+            first, *more = replay_in_words(recorded, again)
+            verdict = "same" if again.same else "DIFFERS"
+            self.out.print(Text("\n".join([f"{verdict}  {first}", *(f"    {line}" for line in more)])), soft_wrap=True)
 
     def presets(self, found: Sequence[Preset]) -> None:
         """The table of presets."""

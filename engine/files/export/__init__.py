@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from engine.files.export.markdown import to_markdown
 from engine.files.export.tables import TABLES, Table, to_csv
-from engine.files.session import Result, Session
+from engine.files.session import Session
 from engine.records.words.edits import edits_in_words
 from engine.records.words.tokens import to_json
 
@@ -16,16 +16,5 @@ def to_jsonl(session: Session) -> str:
 
     Where nothing was, it holds the Load that would have loaded it.
     """
-    records = [session.loaded or session.load, *results(session)]
+    records = [session.loaded or session.load, *session.results]
     return "".join(to_json(record) + "\n" for record in records)
-
-
-def results(session: Session) -> list[Result]:
-    """All there are, by kind."""
-    return [
-        *session.rankings,
-        *session.generations,
-        *session.probe_tables,
-        *session.attributions,
-        *session.minimal_sets,
-    ]

@@ -20,15 +20,15 @@ from engine.records.words.tokens import safe
 def to_markdown(session: Session) -> str:
     """A report to read: what was loaded, the leaderboards, the texts side by side, the probes, the causes."""
     lines = ["# saescope session", "", f"- written {session.created}", *loaded_lines(session.loaded), ""]
-    for ranking in session.rankings:
+    for ranking in session.of(Ranking):
         lines += ranking_section(ranking)
-    for result in session.generations:
+    for result in session.of(Generated):
         lines += generation_section(result)
-    for table in session.probe_tables:
+    for table in session.of(ProbeTable):
         lines += probe_section(table)
-    for attribution in session.attributions:
+    for attribution in session.of(Attribution):
         lines += attribution_section(attribution)
-    for minimal_set in session.minimal_sets:
+    for minimal_set in session.of(MinimalSet):
         lines += set_section(minimal_set)
     return safe("\n".join(lines))
 

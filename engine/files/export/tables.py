@@ -8,7 +8,14 @@ from collections.abc import Callable, Iterator
 from typing import Any, Literal, get_args
 
 from engine.files.session import Session
-from engine.records import FeatureRow, Generated
+from engine.records import (
+    Attribution,
+    FeatureRow,
+    Generated,
+    MinimalSet,
+    ProbeTable,
+    Ranking,
+)
 from engine.records import attribution as measures
 from engine.records.attribution import set_evidence
 from engine.records.errors import UsageError
@@ -36,7 +43,7 @@ def to_csv(session: Session, table: Table) -> str:
 
 def feature_rows(session: Session) -> Iterator[dict[str, Any]]:
     """Rows of every ranking, numbered by ranking."""
-    for number, ranking in enumerate(session.rankings):
+    for number, ranking in enumerate(session.of(Ranking)):
         for rank, row in enumerate(ranking.features, 1):
             values = {name: getattr(row, name) for name in FeatureRow.__struct_fields__}
             yield {"ranking": number, "rank": rank, **values, "tokens": " | ".join(row.tokens)}
@@ -44,7 +51,7 @@ def feature_rows(session: Session) -> Iterator[dict[str, Any]]:
 
 def generation_rows(session: Session) -> Iterator[dict[str, Any]]:
     """One row an edited text: further samples and variants have rows of their own, each with its sample's baseline."""
-    for number, result in enumerate(session.generations):
+    for number, result in enumerate(session.of(Generated)):
         for pair in comparisons(result):
             yield {"generation": number, **pair_values(result, pair)}
 
@@ -77,7 +84,7 @@ def mean_kl(result: Generated) -> float | None:
 
 def probe_rows(session: Session) -> Iterator[dict[str, Any]]:
     """One row a probe and tracked answer; a probe without any still has its row."""
-    for number, table in enumerate(session.probe_tables):
+    for number, table in enumerate(session.of(ProbeTable)):
         for row in table.rows:
             for answer in row.answers or (None,):
                 yield {
@@ -95,7 +102,7 @@ def probe_rows(session: Session) -> Iterator[dict[str, Any]]:
 
 def attribution_rows(session: Session) -> Iterator[dict[str, Any]]:
     """Rows of every attribution, features that are there for comparison included."""
-    for number, found in enumerate(session.attributions):
+    for number, found in enumerate(session.of(Attribution)):
         for rank, row in enumerate(found.features, 1):
             yield {
                 "attribution": number,
@@ -114,7 +121,7 @@ def attribution_rows(session: Session) -> Iterator[dict[str, Any]]:
 
 def set_rows(session: Session) -> Iterator[dict[str, Any]]:
     """Members of every minimal set; one in which no feature is has none."""
-    for number, found in enumerate(session.minimal_sets):
+    for number, found in enumerate(session.of(MinimalSet)):
         for place, member in enumerate(found.members, 1):
             yield {
                 "set": number,
