@@ -666,11 +666,14 @@ class Bench:
 
     async def until(self, condition, seconds=LONG):
         """Waits for something to become true, and returns it."""
-        async with asyncio.timeout(seconds):
-            while not (found := condition()):
-                if self.app._exception is not None:
-                    raise self.app._exception
-                await self.pilot.pause(0.005)
+        try:
+            async with asyncio.timeout(seconds):
+                while not (found := condition()):
+                    if self.app._exception is not None:
+                        raise self.app._exception
+                    await self.pilot.pause(0.005)
+        except TimeoutError:
+            raise AssertionError(f"did not come true within {seconds} s; the screen:\n{self.screen_text()}") from None
         return found
 
     async def shows(self, words):
