@@ -7,14 +7,14 @@ from pathlib import Path
 
 HERE = Path(__file__).parent
 NUMERICAL = (
-    "test_sae.py",
-    "test_edits.py",
-    "test_decode.py",
-    "test_encoding_traps.py",
-    "test_edit_kinds.py::test_a_step_reads_no_numbers_and_follows_writes_into_the_same_tensors",
-    "test_edit_kinds.py::test_rows_do_not_depend_on_each_other",
-    "test_edit_kinds.py::test_a_strength_of_one_changes_no_bit_not_even_a_zeros_sign",
-    "test_steps.py::test_a_captured_step_follows_every_kind_of_edit_bit_for_bit",
+    "models/test_sae.py",
+    "generation/test_edits.py",
+    "generation/test_decode.py",
+    "models/test_encoding_traps.py",
+    "generation/test_edit_kinds.py::test_a_step_reads_no_numbers_and_follows_writes_into_the_same_tensors",
+    "generation/test_edit_kinds.py::test_rows_do_not_depend_on_each_other",
+    "generation/test_edit_kinds.py::test_a_strength_of_one_changes_no_bit_not_even_a_zeros_sign",
+    "generation/test_steps.py::test_a_captured_step_follows_every_kind_of_edit_bit_for_bit",
 )
 
 NOT_HALF = "not bfloat16 and not dtype1"

@@ -9,8 +9,8 @@ import psutil
 import pytest
 import torch
 from devices import full
+from heard import Heard
 from msgspec.structs import replace
-from test_worker import Heard
 
 from engine.generation.generate import KeptSteps
 from engine.loading import memory as estimates

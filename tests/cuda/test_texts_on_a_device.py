@@ -4,8 +4,8 @@ import gc
 
 import pytest
 from driven import driven
+from editing import every_kind
 from msgspec.structs import replace
-from test_steps import every_kind
 
 from engine.generation import steps as steps_module
 from engine.generation.decoding import Text

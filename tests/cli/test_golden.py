@@ -36,7 +36,7 @@ from engine.records import (
 )
 from engine.records.words.rich_text import Terminal
 
-GOLDEN = Path(__file__).parent / "golden"
+GOLDEN = Path(__file__).parents[1] / "golden"
 
 
 def fed(text, *tokens):

@@ -17,7 +17,7 @@ from fake_engine import (
     replace,
     small_study,
 )
-from test_app_features import asked, column, headings, sorted_by
+from on_screen import asked, column, headings, sorted_by
 from textual.widgets import Input, TextArea
 
 from engine.files.explanations import Explanations

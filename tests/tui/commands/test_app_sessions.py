@@ -6,6 +6,7 @@ import threading
 
 import pytest
 from fake_engine import SMALL, on_app, opened, small_study
+from on_screen import dialog, running, save_as, stored
 from textual.widgets import Input, OptionList
 
 from engine.files import session as sessions
@@ -19,15 +20,6 @@ from tui.widgets.dialogs import AskText, Choose
 from tui.widgets.page import Report
 
 
-def running(test):
-    """Makes a test of an async function that opens apps itself."""
-
-    def run(tmp_path):
-        asyncio.run(test(tmp_path))
-
-    return run
-
-
 async def worked(b):
     """With something of everything."""
     await b.ranked()
@@ -38,24 +30,6 @@ async def worked(b):
     await b.until(lambda: isinstance(b.top, Report))
     await b.press("escape")
     await b.until(lambda: b.top is b.main and b.study.results.of(ProbeTable))
-
-
-async def dialog(b, kind, words):
-    await b.until(lambda: isinstance(b.top, kind) and words in b.top._title)
-    await b.handled()
-
-
-async def save_as(b, path):
-    await b.press("S")
-    await dialog(b, AskText, "Save the session")
-    b.top.query_one(Input).value = str(path)
-    await b.press("enter")
-    await b.until(lambda: b.top is b.main)
-
-
-async def stored(b):
-    """Waits until the store has the study as it is."""
-    await b.until(lambda: not b.main.context.autosave._unkept() and not b.main.context.autosave._keeping)
 
 
 # ---- files

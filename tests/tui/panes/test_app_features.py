@@ -1,6 +1,7 @@
 """Leaderboard, tokens and edits, by keys, on an engine made of records."""
 
 from fake_engine import FEATURES, SMALL, on_app, ranking_of, replace
+from on_screen import asked, column, headings, sorted_by
 from textual.widgets import Input, OptionList
 
 from engine.files.session import EditSlot
@@ -24,31 +25,8 @@ from tui.widgets.dialogs import AskText, Choose
 from tui.widgets.page import Report
 
 
-def column(b, key):
-    """A leaderboard's column, as shown."""
-    table = b.main.features.table
-    return [str(table.get_cell(row.key, key)).strip() for row in table.ordered_rows]
-
-
 def marks(b):
     return dict(zip(b.rows(), column(b, "mark"), strict=True))
-
-
-def headings(b):
-    return [str(c.label).strip() for c in b.main.features.table.ordered_columns]
-
-
-def sorted_by(b):
-    """The heading with the mark."""
-    return next((heading[:-1] for heading in headings(b) if heading.endswith("▾")), None)
-
-
-async def asked(b, title, text, *, then="enter"):
-    """Fills in a dialog of one line."""
-    await b.until(lambda: isinstance(b.top, AskText) and title in b.top._title)
-    await b.handled()
-    b.top.query_one(Input).value = text
-    await b.press(then)
 
 
 # ---- ranking

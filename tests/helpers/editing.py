@@ -4,6 +4,7 @@ import torch
 
 from engine.generation.edits import GENERATED, LAST, PROMPT
 from engine.models.reference import Reference
+from engine.records import NO_FEATURE, Edit, Prompt
 
 
 def make_reference(sae, sink_norm=1e9, maximum_F=None, median_u=1.0):
@@ -43,3 +44,31 @@ def counts(editor, row=0):
     """(positions where some edit may act, those of them where none had anything to act on) of the last pass."""
     allowed = int(editor.allowed_BT[row].sum())
     return allowed, allowed - int(editor.active_BT[row].sum())
+
+
+def firings(explorer, h_TD):
+    """On how many of the tokens each feature fires."""
+    fired = torch.cat([active.feature_N for active in explorer.site.sae.encode(h_TD)])
+    return torch.bincount(fired, minlength=explorer.site.sae.d_sae)
+
+
+def active_features(explorer, ids, count):
+    """Features that fire on many of the prompt's tokens: an edit of them is sure to do something."""
+    h_TD = explorer.model.capture_batch(explorer.site.reads_at, [ids])[0]
+    fires = firings(explorer, h_TD)
+    return fires.topk(count).indices.tolist()
+
+
+def every_kind(explorer, text):
+    """Lists of edits that follow each other, so that every kind is switched on, changed and switched off."""
+    a, b, c, d = active_features(explorer, explorer.model.tokens.feed(Prompt(text)).ids, 4)
+    return [
+        (Edit(a), Edit(b, 3.0)),
+        (Edit(a, -2.0),),
+        (),
+        (Edit(a, 2.0, "set"), Edit(b, -1.0, "steer")),
+        (Edit(c, 0.0, "project"), Edit(d, 0.5, "project")),
+        (Edit(a, at="generated"), Edit(b, at="prompt"), Edit(NO_FEATURE, kind="reconstruct")),
+        (Edit(a, at="last"), Edit(c, 4.0, "steer", at="first-step")),
+        tuple(Edit(f, 0.5) for f in range(40)),
+    ]

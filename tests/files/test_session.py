@@ -19,7 +19,7 @@ from engine.records.errors import SessionError
 
 RESULTS = (samples.RANKING, samples.GENERATED, samples.PROBES, samples.ATTRIBUTION, samples.MINIMAL_SET)
 
-VERSION_1 = Path(__file__).parent / "golden" / "session_version_1.json"
+VERSION_1 = Path(__file__).parents[1] / "golden" / "session_version_1.json"
 VERSION_2 = VERSION_1.with_name("session_version_2.json")
 VERSION_2 = VERSION_1.with_name("session_version_2.json")
 

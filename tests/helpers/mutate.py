@@ -1,7 +1,7 @@
 """Mutated SAE folders: from one number, always the same damage to a file of one format.
 
-`python tests/mutate.py FIRST COUNT` tries COUNT of them, beginning with number FIRST, and prints each number whose SAE
-neither works nor is refused with a SaeError.
+`python tests/helpers/mutate.py FIRST COUNT` tries COUNT of them, beginning with number FIRST, and prints each number
+whose SAE neither works nor is refused with a SaeError.
 """
 
 import faulthandler

@@ -9,7 +9,7 @@ import pytest
 import samples
 from damage import damaged
 from fake_engine import opened, small_study
-from test_app_sessions import dialog, running, save_as, stored
+from on_screen import dialog, running, save_as, stored
 from textual.widgets import Input, OptionList
 
 import saescope

@@ -7,6 +7,7 @@ import stat
 from pathlib import Path
 
 import pytest
+from heard import ENDS, Heard
 from msgspec.structs import replace
 from tiny import write_sae
 
@@ -42,8 +43,6 @@ from engine.serving.client import ask
 from engine.serving.process import EngineProcess
 from engine.serving.wire import HEADER, MAX_FRAME
 
-ENDS = (Finished, Failed, Cancelled)
-
 LONG = Generate(Prompt("The nurse fed"), (), Sampling(max_tokens=900))
 
 SHORT = Generate(Prompt("The nurse fed"), (), Sampling(max_tokens=3))
@@ -59,39 +58,6 @@ def chat():
 if "engine.serving.worker" in sys.orig_argv:
     threading.Thread(target=chat, daemon=True).start()
 """
-
-
-class Heard:
-    """A Listener that remembers, and can wait."""
-
-    def __init__(self):
-        self.events, self.lost, self.news = [], [], asyncio.Event()
-
-    def on_event(self, request_id, event):
-        self.events.append((request_id, event))
-        self.news.set()
-
-    def on_lost(self, error):
-        self.lost.append(error)
-        self.news.set()
-
-    def of(self, request_id):
-        return [event for i, event in self.events if i == request_id]
-
-    async def until(self, found):
-        async with asyncio.timeout(30):
-            while not found():
-                self.news.clear()
-                await self.news.wait()
-
-    async def token(self, request_id):
-        await self.until(lambda: any(isinstance(e, TokenStep) for e in self.of(request_id)))
-
-    async def end(self, request_id):
-        await self.until(lambda: any(isinstance(e, ENDS) for e in self.of(request_id)))
-        (end,) = [e for e in self.of(request_id) if isinstance(e, ENDS)]
-        assert self.of(request_id)[-1] is end
-        return end
 
 
 @pytest.fixture(scope="module")

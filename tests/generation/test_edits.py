@@ -3,7 +3,7 @@
 import msgspec
 import pytest
 import torch
-from editing import counts, expect
+from editing import active_features, counts, expect, firings
 from nnsight import NNsight
 from tiny import BOS, write_sae
 
@@ -16,19 +16,6 @@ from engine.serving.client import ask
 from engine.serving.local import LocalClient
 
 TEXT = "She said that the tide comes in twice, because rust forms on the sand."
-
-
-def firings(explorer, h_TD):
-    """On how many of the tokens each feature fires."""
-    fired = torch.cat([active.feature_N for active in explorer.site.sae.encode(h_TD)])
-    return torch.bincount(fired, minlength=explorer.site.sae.d_sae)
-
-
-def active_features(explorer, ids, count):
-    """Features that fire on many of the prompt's tokens: an edit of them is sure to do something."""
-    h_TD = explorer.model.capture_batch(explorer.site.reads_at, [ids])[0]
-    fires = firings(explorer, h_TD)
-    return fires.topk(count).indices.tolist()
 
 
 def nnsight_logits(explorer, ids, edits):

@@ -293,7 +293,7 @@ def test_processes_and_threads_save_at_once(store, damaged):
     if damaged:
         store.path.parent.mkdir()
         garbage(store.path)
-    code = [SAVES.format(tests=str(Path(__file__).parent), path=str(store.path), who=who) for who in "abc"]
+    code = [SAVES.format(tests=str(Path(samples.__file__).parent), path=str(store.path), who=who) for who in "abc"]
     running = [
         subprocess.Popen([sys.executable, "-c", c], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         for c in code

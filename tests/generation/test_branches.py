@@ -3,7 +3,7 @@
 import msgspec
 import pytest
 from driven import driven as run
-from test_edits import active_features
+from editing import active_features
 
 from engine.generation.decoding import Text
 from engine.generation.generate import generate

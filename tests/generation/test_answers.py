@@ -6,9 +6,8 @@ from functools import partial
 import plain
 import pytest
 import torch
-from editing import expect, kinds
+from editing import active_features, expect, kinds
 from test_edit_kinds import nnsight_logits
-from test_edits import active_features
 
 from engine.generation.answers import join, log_probabilities
 from engine.generation.edits import make_editor

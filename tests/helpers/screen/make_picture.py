@@ -1,4 +1,6 @@
-"""Draws the README's picture: the app on the packaged demo, driven by keys. python tests/make_picture.py [COLSxLINES]
+"""Draws the README's picture: the app on the packaged demo, driven by keys.
+
+`python tests/helpers/screen/make_picture.py [COLSxLINES]`
 
 Not collected by pytest: it needs the demo model and writes tui/app.svg.
 """
@@ -16,7 +18,7 @@ from tui.app import SaescopeApp
 from tui.services.opening import Opening
 from tui.start import first_study
 
-PICTURE = Path(__file__).parent.parent / "tui" / "app.svg"
+PICTURE = Path(__file__).parents[3] / "tui" / "app.svg"
 
 STUDY = (277, 2065, 2777, 838)
 """The first features of the packaged list @gender."""

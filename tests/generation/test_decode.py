@@ -4,7 +4,7 @@ import plain
 import pytest
 import torch
 from driven import driven
-from test_edits import active_features
+from editing import active_features
 
 from engine.features.activations import show
 from engine.generation.answers import paired_logprobs

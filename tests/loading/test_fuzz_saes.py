@@ -1,4 +1,4 @@
-"""Thousands of damaged SAE folders: each works or is refused with a SaeError. `python tests/mutate.py` tries more."""
+"""Thousands of damaged SAE folders: each works or is refused with a SaeError. helpers/mutate.py tries more."""
 
 from mutate import try_numbers
 

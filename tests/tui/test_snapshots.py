@@ -1,8 +1,8 @@
-"""What the screen looks like. A change that is wanted: pytest tests/test_snapshots.py --snapshot-update."""
+"""What the screen looks like. A change that is wanted: pytest tests/tui/test_snapshots.py --snapshot-update."""
 
 import pytest
 from fake_engine import LONG, Bench, FakeEngine, loaded_of, painted_when_looked_at, replace, small_study
-from test_app_doctor import SICK
+from on_screen import SICK
 from textual.widgets import Input, TextArea
 
 import prompts

@@ -3,22 +3,15 @@
 import msgspec
 import pytest
 from fake_engine import HEALTHY, Doctor, FakeEngine, loaded_of, on_app, opened
+from on_screen import SICK
 
-from engine.records import Check, Failed, Load, Progress
+from engine.records import Failed, Load, Progress
 from tui.commands import pair
 from tui.widgets.health import HealthLine, wordings_of_diagnosis, wordings_of_loaded
 from tui.widgets.page import Report
 
 replace = msgspec.structs.replace
 
-SICK = replace(
-    HEALTHY,
-    checks=(
-        *HEALTHY.checks,
-        Check("layer", False, "at blocks.2.hook_resid_pre it explains [0.9]", "Try --hook blocks.2.hook_resid_pre."),
-        Check("model", None, "the SAE was trained on gemma-2-2b, this is gemma-2-2b-it", "Use the SAE's own model."),
-    ),
-)
 
 LOW = "VE 0.12: wrong layer, model or normalisation?"
 

@@ -11,8 +11,8 @@ import families
 import pytest
 import torch
 from driven import driven
+from editing import every_kind
 from recorded import record
-from test_edits import active_features
 from tiny import make_tokenizer, write_sae
 
 from engine.generation import steps as steps_module
@@ -73,21 +73,6 @@ def pair(load, tmp_path, encoder, normalisation):
     return engine._pair
 
 
-def every_kind(explorer):
-    """Lists of edits that follow each other, so that every kind is switched on, changed and switched off."""
-    a, b, c, d = active_features(explorer, explorer.model.tokens.feed(Prompt(TEXT)).ids, 4)
-    return [
-        (Edit(a), Edit(b, 3.0)),
-        (Edit(a, -2.0),),
-        (),
-        (Edit(a, 2.0, "set"), Edit(b, -1.0, "steer")),
-        (Edit(c, 0.0, "project"), Edit(d, 0.5, "project")),
-        (Edit(a, at="generated"), Edit(b, at="prompt"), Edit(NO_FEATURE, kind="reconstruct")),
-        (Edit(a, at="last"), Edit(c, 4.0, "steer", at="first-step")),
-        tuple(Edit(f, 0.5) for f in range(40)),
-    ]
-
-
 def toggled(explorer, lists, num_tokens=40, every=4):
     """A sampled text whose edits change every few tokens; with no repeats to hide behind."""
     request = Generate(Prompt(TEXT), lists[0], Sampling(num_tokens, temperature=1.0, seed=1), variants=(lists[1],))
@@ -134,7 +119,7 @@ def test_rows_under_the_same_edits_read_a_prompt_once(explorer, kind, static, mo
     """Which of the lists a row's edits are must follow, in every kind of edit."""
     if not static:
         monkeypatch.setattr("engine.generation.kv_cache.FAMILIES", {})
-    edits = every_kind(explorer)[kind]
+    edits = every_kind(explorer, TEXT)[kind]
     lists = [(), edits, (), (Edit(3, -2.0),), edits]
     ids = explorer.model.tokens.feed(Prompt(TEXT)).ids
     found, expected = [], []
@@ -216,10 +201,10 @@ def test_room_comes_in_few_sizes():
 
 
 def test_a_model_of_an_unknown_family_runs_without_static_keys(explorer, monkeypatch):
-    expected = toggled(explorer, every_kind(explorer), 12)
+    expected = toggled(explorer, every_kind(explorer, TEXT), 12)
     monkeypatch.setattr("engine.generation.kv_cache.FAMILIES", {})
     explorer.drop(KeptSteps)
-    found = toggled(explorer, every_kind(explorer), 12)
+    found = toggled(explorer, every_kind(explorer, TEXT), 12)
     assert not explorer.kept(Text).steps.static and not explorer.kept(Text).steps.rewind(3)
     assert found.edited.token_ids == expected.edited.token_ids
     assert found.edited.logprobs == pytest.approx(expected.edited.logprobs, abs=1e-4)
@@ -234,11 +219,11 @@ def test_a_captured_step_follows_every_kind_of_edit_bit_for_bit(
     load, tmp_path, encoder, normalisation, captured, monkeypatch
 ):
     explorer = pair(load, tmp_path, encoder, normalisation)
-    found = toggled(explorer, every_kind(explorer))
+    found = toggled(explorer, every_kind(explorer, TEXT))
     assert captured == [15, 4, 4, 16]  # anew where directions come, and where generated tokens are reconstructed
     explorer.drop(KeptSteps)
     monkeypatch.setattr(steps_module, "CAPTURE_AFTER", {})
-    expected = toggled(explorer, every_kind(explorer))
+    expected = toggled(explorer, every_kind(explorer, TEXT))
     assert explorer.kept(Text).steps._captured is None
     assert len(set(expected.edited.token_ids)) > 10
     for field in ("baseline", "edited", "kl", "more", "schedule", "positions", "inactive_positions"):
@@ -247,7 +232,7 @@ def test_a_captured_step_follows_every_kind_of_edit_bit_for_bit(
 
 def test_toggling_captures_nothing_anew(load, tmp_path, captured):
     explorer = pair(load, tmp_path, "jumprelu", "none")
-    a, b, *_ = every_kind(explorer)
+    a, b, *_ = every_kind(explorer, TEXT)
     toggled(explorer, [a, b, ()], 40)
     assert captured == [39]
     toggled(explorer, [b, ()], 20)  # nor does another text
@@ -268,7 +253,7 @@ def test_on_a_cpu_a_short_text_is_not_captured(explorer):
 def test_no_step_reads_data(load, tmp_path, encoder, normalisation):
     """What brings numbers to Python cannot be captured."""
     explorer = pair(load, tmp_path, encoder, normalisation)
-    for edits in every_kind(explorer):
+    for edits in every_kind(explorer, TEXT):
         steps = Steps(explorer.model, make_editor(explorer, [(), edits]), 32)
         steps.prompt([0, 7, 8])
         with Watch() as watch, torch.inference_mode():
@@ -278,7 +263,9 @@ def test_no_step_reads_data(load, tmp_path, encoder, normalisation):
 
 def test_the_inputs_of_a_step_stay_where_they_are(load, tmp_path):
     explorer = pair(load, tmp_path, "jumprelu", "none")
-    lists = [edits for edits in every_kind(explorer) if not any(e.kind in ("project", "reconstruct") for e in edits)]
+    lists = [
+        edits for edits in every_kind(explorer, TEXT) if not any(e.kind in ("project", "reconstruct") for e in edits)
+    ]
     steps = Steps(explorer.model, make_editor(explorer, [(), lists[0]]), 32)
     steps.prompt([0, 7, 8])
     places = None
@@ -326,21 +313,21 @@ def test_a_capture_that_fails_or_differs_is_not_used(load, tmp_path, at_once, mo
         return lambda: (body()[0] * 1.0001, *body()[1:])
 
     monkeypatch.setattr(steps_module, "trace", broken)
-    found = toggled(explorer, every_kind(explorer)[:3], 12)
+    found = toggled(explorer, every_kind(explorer, TEXT)[:3], 12)
     assert explorer.kept(Text).steps._captured is None
     explorer.drop(KeptSteps)
     monkeypatch.setattr(steps_module, "CAPTURE_AFTER", {})
-    assert toggled(explorer, every_kind(explorer)[:3], 12).edited == found.edited
+    assert toggled(explorer, every_kind(explorer, TEXT)[:3], 12).edited == found.edited
 
 
 def test_a_torch_without_torchscript_decodes_the_plain_way(load, tmp_path, at_once, monkeypatch):
     explorer = pair(load, tmp_path, "jumprelu", "none")
-    expected = toggled(explorer, every_kind(explorer)[:3], 12)
+    expected = toggled(explorer, every_kind(explorer, TEXT)[:3], 12)
     assert explorer.kept(Text).steps._captured is not None
     explorer.drop(KeptSteps)
     for name in ("trace", "script", "optimized_execution"):
         monkeypatch.delattr(torch.jit, name)
-    found = toggled(explorer, every_kind(explorer)[:3], 12)
+    found = toggled(explorer, every_kind(explorer, TEXT)[:3], 12)
     assert explorer.kept(Text).steps._captured is None
     assert (found.baseline, found.edited) == (expected.baseline, expected.edited)
 
@@ -349,7 +336,7 @@ def test_a_torch_without_torchscript_decodes_the_plain_way(load, tmp_path, at_on
 def test_a_trace_holds_neither_keys_nor_weights(load, tmp_path, encoder, at_once):
     """torch keeps the constants of a trace for ever."""
     explorer = pair(load, tmp_path, encoder, "none")
-    toggled(explorer, [*every_kind(explorer)[:2], (Edit(NO_FEATURE, kind="reconstruct"),)], 16)
+    toggled(explorer, [*every_kind(explorer, TEXT)[:2], (Edit(NO_FEATURE, kind="reconstruct"),)], 16)
     steps = explorer.kept(Text).steps
     assert steps._captured is not None
     tensors = SimpleNamespace(
