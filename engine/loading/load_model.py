@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from nnsight import NNsight
 
-from engine.loading import hub, memory
+from engine.loading import hub, memory, stored_weights
 from engine.models.language_model import LanguageModel
 from engine.models.tokens import Tokens
 from engine.records.errors import ModelError, SaescopeError, UsageError
@@ -64,19 +64,25 @@ def load_model(
                 "Give --model a folder with config.json and safetensors files.",
             )
     where = {} if revision is None else {"revision": revision, "local_files_only": True}
+    folder = folder_of(source, revision)
+    if folder is not None:
+        stored_weights.check_files(folder, display_name)
     try:
         tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False, **where)
-        module = AutoModelForCausalLM.from_pretrained(
+        module, report = AutoModelForCausalLM.from_pretrained(
             source,
             dtype=dtype,
             trust_remote_code=False,
             device_map=None if device.type == "cpu" else device,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,  # refused below, by name
             **where,
         )
     except torch.OutOfMemoryError as error:
         raise memory.too_big(display_name, device) from error
     except (OSError, ValueError, KeyError, RuntimeError, ImportError) as error:
-        raise not_loaded(error, source, display_name) from error
+        raise not_loaded(error, source, display_name, folder) from error
+    notes = stored_weights.check_loaded(report, display_name)
     module.eval()
     module.requires_grad_(False)
     return LanguageModel(
@@ -86,10 +92,18 @@ def load_model(
         tokens=Tokens(tokenizer),
         envoy=NNsight(module),
         loaded_as=loaded_as(source, device, dtype),
+        notes=notes,
     )
 
 
-def not_loaded(error: Exception, source: str, display_name: str) -> SaescopeError:
+def folder_of(source: str, revision: str | None) -> Path | None:
+    """Where the files of a model lie; None for a hub model that is not known to be in the cache."""
+    if Path(source).is_dir():
+        return Path(source)
+    return None if revision is None else hub.cache_folder(source) / "snapshots" / revision
+
+
+def not_loaded(error: Exception, source: str, display_name: str, folder: Path | None) -> SaescopeError:
     """Why a model did not load, in words: the hub's troubles, code of its own, else the library's first line."""
     if not Path(source).is_dir():
         found = hub.explained(error, hub.Wanted(source, "model"))
@@ -100,6 +114,11 @@ def not_loaded(error: Exception, source: str, display_name: str) -> SaescopeErro
         return ModelError(
             f"{display_name} brings program code of its own, which saescope never runs.",
             "Use a model that transformers knows by itself.",
+        )
+    if isinstance(error, ImportError) and folder is not None and (method := stored_weights.quantisation(folder)):
+        return ModelError(
+            f"{display_name} is quantised by {method!r}: {reason}",
+            f"Install that package beside saescope. Or: {stored_weights.ORIGINAL}",
         )
     return ModelError(
         f"Cannot load the model {display_name!r}: {reason}",

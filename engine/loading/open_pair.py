@@ -227,7 +227,7 @@ def describe(
         neuronpedia=sae.config.neuronpedia,
         centered=sae.config.centered,
         rescaled=sae.config.rescale_acts_by_decoder_norm,
-        notes=sae.config.notes,
+        notes=(*sae.config.notes, *model.notes),
         l0=reference.l0,
         variance_explained=reference.variance_explained,
         doubts=doubts(model, sae, hook, reference),

@@ -52,7 +52,7 @@ class Loaded(Record, frozen=True, tag=True):
     rescaled: bool = False
     """Its activations are multiplied by the norms of their decoder rows."""
     notes: tuple[str, ...] = ()
-    """What was decided about the SAE beyond or against its files, in words."""
+    """In words: what was decided about the SAE beyond or against its files, and what of the model's is not used."""
     l0: float | None = None
     """Mean number of features that fire per token of the reference text; None in sessions of before it was kept."""
     variance_explained: float | None = None
