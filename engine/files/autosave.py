@@ -188,7 +188,7 @@ class AutosaveStore:
                 self._prepare(db)
                 db.execute("BEGIN IMMEDIATE")
                 before = db.total_changes
-                # the newest first, so that it wins over older rows of its id; places up to 0 keep all before new sessions
+                # newest first, so that it wins over older rows of its id; places up to 0 keep all before new sessions
                 for place, (id, _, *others) in sorted(enumerate(rows, 1 - len(rows)), reverse=True):
                     db.execute(f"INSERT OR IGNORE {table.PUT}", (id, place, *others))
                 saved = db.total_changes - before
