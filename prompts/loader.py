@@ -82,7 +82,7 @@ def find(name_or_path: str) -> Path:
     try:
         path = Path(name_or_path).expanduser()
         is_file = path.is_file()
-    except (OSError, RuntimeError, ValueError) as error:  # a name too long; nobody's home
+    except (OSError, RuntimeError, ValueError) as error:  # a name too long; an unknown user's home
         reason = getattr(error, "strerror", None) or error
         raise PromptSetError(
             f"The prompt set file {name_or_path} cannot be read: {reason}.", "Check the path."
@@ -106,10 +106,7 @@ def load(name_or_path: str) -> PromptSetFile:
         raw = tomllib.loads(path.read_text("utf-8-sig"))  # sig: some editors put a byte order mark first
     except (OSError, UnicodeDecodeError) as error:
         raise PromptSetError(f"{path} cannot be read: {error}.", "Give a UTF-8 text file.") from error
-    except (
-        ValueError,
-        RecursionError,
-    ) as error:  # tomllib's own errors are ValueErrors, a number too long is a plain one
+    except (ValueError, RecursionError) as error:  # ValueError: tomllib's own errors, and a number that is too long
         raise PromptSetError(f"{path} is not valid TOML: {error}.", "Mend the line it names.") from error
     try:
         prompt_set = msgspec.convert(raw, PromptSetFile)

@@ -164,11 +164,7 @@ def read(source: Path, loaded: Loaded) -> Export:
         try:
             for record in records_of(path):
                 export.take(record, path)
-        except (
-            OSError,
-            EOFError,
-            zlib.error,
-        ) as error:  # gzip raises all three for a file that is not gzip or is cut off
+        except (OSError, EOFError, zlib.error) as error:  # gzip raises all three for files that are broken or cut off
             reason = getattr(error, "strerror", None) or str(error)
             raise NotesError(f"{path} cannot be read: {reason}.", "Check the path, or download it again.") from error
     if not export.explanations:

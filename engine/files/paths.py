@@ -18,7 +18,7 @@ def typed(text: str) -> Path:
         path = Path(text).expanduser()
         with suppress(FileNotFoundError, NotADirectoryError):
             path.stat()
-    except (OSError, RuntimeError, ValueError) as error:  # a name too long; nobody's home; a null character
+    except (OSError, RuntimeError, ValueError) as error:  # a name too long; an unknown user's home; a null character
         raise UsageError(
             f"{shortened(text)}: {getattr(error, 'strerror', None) or error}.", "Check the path."
         ) from error

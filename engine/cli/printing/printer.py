@@ -101,7 +101,7 @@ class Printer:
             card.described(self.out, result, page)
 
     def generated(self, result: Generated, compare: bool) -> None:
-        """Print all arms with differing tokens marked; the edited text alone if there is no more and no --compare."""
+        """Print all arms, marking differing tokens; without `compare` or further arms only the edited text."""
         if self._record(result):
             return
         if compare or result.more:
