@@ -176,7 +176,7 @@ def read(source: Path, loaded: Loaded) -> Export:
 
 
 def files_of(source: Path) -> list[Path]:
-    """Return the files to read. Raises NotesError."""
+    """Return the export's files that are to be read. Raises NotesError."""
     try:
         inside = list(source.iterdir()) if source.is_dir() else None
     except OSError as error:

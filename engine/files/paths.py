@@ -40,7 +40,7 @@ def shortened(text: str) -> str:
 
 
 def contents(path: Path, most: int = -1) -> bytes:
-    """Return the first `most` bytes of a file. Raises OSError, also for pipes and devices, which may never end."""
+    """Return a file's bytes, or its first `most`. Raises OSError, also for pipes and devices, which may never end."""
     handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     with open(handle, "rb") as file:
         mode = os.fstat(handle).st_mode
