@@ -1,4 +1,4 @@
-"""The command's front door: a verb goes to the command line, everything else opens the app."""
+"""The entry point: a verb goes to the command line, everything else opens the app."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from engine.records.words.tokens import safe
 
 
 def main() -> int:
-    """Runs saescope; returns the exit code."""
+    """Run saescope; return the exit code."""
     from engine.cli.options import app_arguments
 
     sys.excepthook = show_defect
-    # neither side is imported before it is known which one is wanted
+    # import neither side before it is clear which one is needed
     options = app_arguments(sys.argv[1:])
     if options is None:
         from engine.cli.run import main as command_line
@@ -29,13 +29,13 @@ def main() -> int:
 
 
 def show_defect(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-    """A traceback, safe to show: its message may quote a file."""
+    """Print a traceback, made safe to show, because its message may quote a file."""
     sys.stderr.write(safe("".join(traceback.format_exception(kind, error, trace))))
 
 
 def open_app(*options: object) -> int:
-    """The app; a session or prompt set that cannot be read is said before anything opens."""
-    gc.disable()  # until the first paint: a twentieth of the time to it
+    """Run the app; print an error if a session or prompt set cannot be read, before anything opens."""
+    gc.disable()  # until the first paint, which comes a twentieth sooner
     from engine.records.errors import SaescopeError
     from prompts import PromptSetError
     from tui.start import run

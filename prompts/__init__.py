@@ -1,7 +1,8 @@
 """Prompt sets as TOML files, and the neutral text. `load("gender_bias")` or `load("my.toml")`.
 
 A set holds `[[positive]]` prompts that show a behaviour, `[[negative]]` ones that do not, and `[[probe]]` questions
-that measure it. `read_prompts` takes prompts out of other files, `write` saves a set. Imports nothing else of saescope.
+that measure it. `importer.read_prompts` reads prompts from other files, `writer.write` saves a set. Imports nothing
+else of saescope.
 """
 
 from prompts.loader import (

@@ -1,4 +1,4 @@
-"""Reads prompts out of a file of any of three kinds, for the app's import command: .toml, .jsonl, or plain lines."""
+"""Reads prompts from a .toml, .jsonl or plain text file, for the app's import command."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Side = Literal["positive", "negative"]
 
 
 class Imported(msgspec.Struct, frozen=True):
-    """What a file held, in its order. A text that repeats an earlier one is left out and counted."""
+    """The prompts in a file, in its order. A text that repeats an earlier one is left out and counted."""
 
     entries: tuple[Entry, ...] = ()
     """Prompts that the file assigns to neither set."""
@@ -33,11 +33,11 @@ class Imported(msgspec.Struct, frozen=True):
     probes: tuple[ProbeEntry, ...] = ()
     repeated: int = 0
     whole: PromptSetFile | None = None
-    """The file as a prompt set, with name, format and settings, where it is one (.toml)."""
+    """The file as a prompt set, with name, format and settings, if it is one (.toml)."""
 
 
 class _Line(msgspec.Struct, frozen=True):
-    """A line of a .jsonl file. Other fields are let pass: data sets carry ids and sources."""
+    """A line of a .jsonl file. Other fields are ignored: data sets carry ids and sources."""
 
     text: str
     set: Side | None = None
@@ -48,12 +48,12 @@ _lines = msgspec.json.Decoder(str | _Line)
 
 
 def read_prompts(path: str | Path) -> Imported:
-    """Reads a file by its ending. Raises PromptSetError naming file, line and remedy."""
+    """Read a file according to its suffix. Raises PromptSetError naming file, line and remedy."""
     place = _checked(path)
     kind = place.suffix.lower()
     if kind == ".toml":
-        found = load(str(place.absolute()))  # absolute: a bare name would be looked up among the packaged sets
-        return Imported((), found.positive, found.negative, found.probe, whole=found)
+        prompt_set = load(str(place.absolute()))  # absolute: a bare name would be looked up among the packaged sets
+        return Imported((), prompt_set.positive, prompt_set.negative, prompt_set.probe, whole=prompt_set)
     lines = list(_numbered(place))
     if not lines:
         raise PromptSetError(f"{place} is empty.", "Write one prompt a line.")
@@ -63,26 +63,27 @@ def read_prompts(path: str | Path) -> Imported:
 
 
 def _checked(path: str | Path) -> Path:
-    """The path of a readable file that is not too large. Raises PromptSetError."""
+    """Return the path of a readable file that is not too large. Raises PromptSetError."""
     try:
         place = Path(path).expanduser()
-        found = os.stat(place)
+        status = os.stat(place)
     except (OSError, ValueError, RuntimeError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise PromptSetError(f"{path} cannot be read: {reason}.", "Check the path.") from error
-    if stat.S_ISDIR(found.st_mode):
+    if stat.S_ISDIR(status.st_mode):
         raise PromptSetError(f"{place} is a folder.", "Name a file in it.")
-    if not stat.S_ISREG(found.st_mode):  # a pipe or a device may never end
+    if not stat.S_ISREG(status.st_mode):  # a pipe or a device may never end
         raise PromptSetError(f"{place} is not a file.", "Name a .toml, .jsonl or text file.")
-    if found.st_size > MAX_BYTES:
+    if status.st_size > MAX_BYTES:
         raise PromptSetError(
-            f"{place} has {found.st_size / 1e6:,.0f} MB, more than {MAX_BYTES // 10**6}.", "Split it, or take a sample."
+            f"{place} has {status.st_size / 1e6:,.0f} MB, more than {MAX_BYTES // 10**6}.",
+            "Split it, or take a sample.",
         )
     return place
 
 
 def _numbered(path: Path) -> Iterator[tuple[int, str]]:
-    """Its lines that are not empty, stripped, with their numbers from 1. Raises PromptSetError."""
+    """Yield the file's non-empty lines, stripped, with their numbers from 1. Raises PromptSetError."""
     try:
         data = path.read_bytes()
     except OSError as error:
@@ -94,28 +95,28 @@ def _numbered(path: Path) -> Iterator[tuple[int, str]]:
         at = data.count(b"\n", 0, error.start) + 1
         raise PromptSetError(f"{path}, line {at}: not UTF-8 text.", remedy) from error
     for number, line in enumerate(LINE_END.split(text), 1):
-        if "\0" in line:  # UTF-16 without a mark, or no text at all
+        if "\0" in line:  # UTF-16 without a byte order mark, or not text at all
             raise PromptSetError(f"{path}, line {number}: a zero byte, so this is not UTF-8 text.", remedy)
         if line.strip():
             yield number, line.strip()
 
 
 def _parse(path: Path, number: int, line: str) -> _Line:
-    """One line of a .jsonl file. Raises PromptSetError."""
+    """Parse one line of a .jsonl file. Raises PromptSetError."""
     try:
         decoded: str | _Line = _lines.decode(line)
     except msgspec.ValidationError as error:
         raise PromptSetError(f"{path}, line {number}: {in_words(str(error))}", JSONL_REMEDY) from error
     except (msgspec.DecodeError, RecursionError) as error:
         raise PromptSetError(f"{path}, line {number}: not valid JSON: {error}.", JSONL_REMEDY) from error
-    found = _Line(decoded) if isinstance(decoded, str) else decoded
-    if not found.text.strip():
+    parsed = _Line(decoded) if isinstance(decoded, str) else decoded
+    if not parsed.text.strip():
         raise PromptSetError(f"{path}, line {number}: the text is empty.", "Write a prompt or delete the line.")
-    return found
+    return parsed
 
 
 def _sorted(path: Path, lines: list[tuple[int, _Line]]) -> Imported:
-    """The lines by their set. Raises PromptSetError where one text stands in two sets."""
+    """Return the lines sorted into their sets. Raises PromptSetError if one text stands in two sets."""
     sets: dict[Side | None, list[Entry]] = {None: [], "positive": [], "negative": []}
     seen: dict[str, tuple[int, Side | None]] = {}
     repeated = 0

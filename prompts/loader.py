@@ -48,11 +48,11 @@ class ProbeEntry(_Table, frozen=True):
     covariate: float | None = None
     """What the measure over several probes is regressed on, such as the logit of an occupation's share of women."""
     right: str = ""
-    """Of a question of fact: the name of the right answer, which an edit should leave alone."""
+    """For a question of fact: the name of the right answer, which an edit should leave alone."""
 
 
 class Settings(_Table, frozen=True):
-    """How a published study edited its feature; recorded, and used by the edits that read them."""
+    """How a published study edited its feature. Recorded, and used by edits that follow it, such as --published."""
 
     scale: float = 0.0
     reconstruct: bool = False
@@ -60,7 +60,7 @@ class Settings(_Table, frozen=True):
 
 
 class PromptSetFile(_Table, frozen=True):
-    """A whole file."""
+    """A whole prompt set file."""
 
     name: str
     description: str = ""
@@ -73,16 +73,16 @@ class PromptSetFile(_Table, frozen=True):
 
 
 def packaged() -> list[str]:
-    """Names of the sets that come with saescope."""
+    """Return the names of the sets that come with saescope."""
     return sorted(path.stem for path in FOLDER.glob("*.toml"))
 
 
 def find(name_or_path: str) -> Path:
-    """The file of a packaged set, or the path itself. Raises PromptSetError."""
+    """Return the file of a packaged set, or the path itself. Raises PromptSetError."""
     try:
         path = Path(name_or_path).expanduser()
         is_file = path.is_file()
-    except (OSError, RuntimeError, ValueError) as error:  # a name too long; nobody's home
+    except (OSError, RuntimeError, ValueError) as error:  # a name too long; an unknown user's home
         reason = getattr(error, "strerror", None) or error
         raise PromptSetError(
             f"The prompt set file {name_or_path} cannot be read: {reason}.", "Check the path."
@@ -100,45 +100,42 @@ def find(name_or_path: str) -> Path:
 
 
 def load(name_or_path: str) -> PromptSetFile:
-    """Reads and checks one set. Raises PromptSetError naming file and field."""
+    """Read and check one set. Raises PromptSetError naming file and field."""
     path = find(name_or_path)
     try:
         raw = tomllib.loads(path.read_text("utf-8-sig"))  # sig: some editors put a byte order mark first
     except (OSError, UnicodeDecodeError) as error:
         raise PromptSetError(f"{path} cannot be read: {error}.", "Give a UTF-8 text file.") from error
-    except (
-        ValueError,
-        RecursionError,
-    ) as error:  # tomllib's own errors are ValueErrors, a number too long is a plain one
+    except (ValueError, RecursionError) as error:  # ValueError: tomllib's own errors, and a number that is too long
         raise PromptSetError(f"{path} is not valid TOML: {error}.", "Mend the line it names.") from error
     try:
-        found = msgspec.convert(raw, PromptSetFile)
+        prompt_set = msgspec.convert(raw, PromptSetFile)
     except msgspec.ValidationError as error:
         raise PromptSetError(f"{path}: {in_words(str(error))}", "The README shows a complete prompt set.") from error
-    check(found, path)
-    return found
+    check(prompt_set, path)
+    return prompt_set
 
 
 def in_words(error: str) -> str:
-    """msgspec's message with the field path first: "probe[2].answers: expected …"."""
+    """Return msgspec's message with the field path first: "probe[2].answers: expected …"."""
     what, _, where = error.partition(" - at `$")
     field = where.rstrip("`").lstrip(".").replace("[...]", " (one of its entries)") or "top level"
     return f"{field}: {what[:1].lower() + what[1:]}."
 
 
-def check(found: PromptSetFile, path: Path) -> None:
-    """What types alone cannot say. Raises PromptSetError."""
+def check(prompt_set: PromptSetFile, path: Path) -> None:
+    """Check what types alone cannot express. Raises PromptSetError."""
 
     def fail(field: str, problem: str, remedy: str) -> None:
         raise PromptSetError(f"{path}: {field}: {problem}.", remedy)
 
-    if not re.fullmatch(r"[\w-]+", found.name):
-        fail("name", f"{found.name!r} has characters a file name should not have", "Use letters, digits, - and _.")
+    if not re.fullmatch(r"[\w-]+", prompt_set.name):
+        fail("name", f"{prompt_set.name!r} has characters a file name should not have", "Use letters, digits, - and _.")
     places: dict[str, str] = {}
     texts: dict[str, list[str]] = {
-        "positive": [entry.text.strip() for entry in found.positive],
-        "negative": [entry.text.strip() for entry in found.negative],
-        "probe": [probe.text.strip() for probe in found.probe],
+        "positive": [entry.text.strip() for entry in prompt_set.positive],
+        "negative": [entry.text.strip() for entry in prompt_set.negative],
+        "probe": [probe.text.strip() for probe in prompt_set.probe],
     }
     for kind, strings in texts.items():
         for index, text in enumerate(strings):
@@ -149,9 +146,9 @@ def check(found: PromptSetFile, path: Path) -> None:
                 if text in places:
                     fail(field, f"the same text as {places[text]}", "Delete one of them.")
                 places[text] = field
-    if not isfinite(found.settings.scale):
-        fail("settings.scale", f"{found.settings.scale} is not a number", "Give a finite number.")
-    for index, probe in enumerate(found.probe):
+    if not isfinite(prompt_set.settings.scale):
+        fail("settings.scale", f"{prompt_set.settings.scale} is not a number", "Give a finite number.")
+    for index, probe in enumerate(prompt_set.probe):
         for answer, forms in probe.answers.items():
             if not forms or not all(forms):
                 fail(f"probe[{index}].answers.{answer}", "an answer needs at least one string", "Add one.")

@@ -1,4 +1,4 @@
-"""Writes a prompt set file that reads well and loads equal. Comments of an older file at the same place are lost."""
+"""Writes a prompt set file that reads well and loads as an equal set. Comments in a file it replaces are lost."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ import tomli_w
 from prompts.loader import Entry, ProbeEntry, PromptSetError, PromptSetFile, Settings, check
 
 
-def write(found: PromptSetFile, path: str | Path) -> None:
-    """Saves the set atomically. Raises PromptSetError; the old file then stays as it was."""
+def write(prompt_set: PromptSetFile, path: str | Path) -> None:
+    """Save the set atomically. On PromptSetError the old file stays as it was."""
     place = Path(path).expanduser()
     if place.suffix != ".toml":
         raise PromptSetError(f"{place} cannot be loaded again: a prompt set file ends in .toml.", "Add the ending.")
-    data = _encoded(found, place)
-    place = Path(os.path.realpath(place))  # so that a link stays a link
+    data = _encoded(prompt_set, place)
+    place = Path(os.path.realpath(place))  # keeps a link a link
     # not mkstemp: a prompt set is made to be passed on, so it gets the permissions of any new file
     temporary = place.with_name(f".{place.name}.{secrets.token_hex(4)}")
     try:
@@ -42,46 +42,46 @@ def write(found: PromptSetFile, path: str | Path) -> None:
         raise PromptSetError(message, "Save it elsewhere.") from error
 
 
-def _encoded(found: PromptSetFile, path: Path) -> bytes:
-    """The file's bytes, once they are seen to load as the same set. Raises PromptSetError."""
-    check(found, path)
+def _encoded(prompt_set: PromptSetFile, path: Path) -> bytes:
+    """Return the file's bytes after checking that they load as the same set. Raises PromptSetError."""
+    check(prompt_set, path)
     try:
-        text = to_toml(found)
+        text = to_toml(prompt_set)
         data = text.encode("utf-8")
         again = msgspec.convert(tomllib.loads(text), PromptSetFile)
     except (UnicodeEncodeError, TypeError, msgspec.ValidationError, tomllib.TOMLDecodeError) as error:
         raise PromptSetError(f"{path} would not load again: {error}.", "Mend what it names.") from error
-    if again != found:
+    if again != prompt_set:
         raise PromptSetError(f"{path} would load as another set.", "Nothing was written.")
     return data
 
 
-def to_toml(found: PromptSetFile) -> str:
-    """The set as TOML: head, settings, positive, negative, probes; what is as by default is left out."""
-    head = {"name": found.name, "description": found.description, "format": found.format}
+def to_toml(prompt_set: PromptSetFile) -> str:
+    """Return the set as TOML without defaults: head, settings, positive, negative, probes."""
+    head = {"name": prompt_set.name, "description": prompt_set.description, "format": prompt_set.format}
     parts = [tomli_w.dumps({key: value for key, value in head.items() if value})]
-    if found.settings != Settings():
-        parts.append(_table("[settings]", _given(found.settings)))
-    for kind, entries in (("positive", found.positive), ("negative", found.negative)):
+    if prompt_set.settings != Settings():
+        parts.append(_table("[settings]", _given(prompt_set.settings)))
+    for kind, entries in (("positive", prompt_set.positive), ("negative", prompt_set.negative)):
         parts += [_table(f"[[{kind}]]", _given(entry)) for entry in entries]
-    parts += [_probe(probe) for probe in found.probe]
+    parts += [_probe(probe) for probe in prompt_set.probe]
     return "\n".join(parts)
 
 
 def _given(value: Entry | ProbeEntry | Settings) -> dict[str, Any]:
-    """A record's fields that are not as by default."""
+    """Return the fields of a record that differ from their defaults."""
     defaults = dict(zip(reversed(value.__struct_fields__), reversed(value.__struct_defaults__), strict=False))
     fields = {name: getattr(value, name) for name in value.__struct_fields__}
     return {name: x for name, x in fields.items() if name not in defaults or x != defaults[name]}
 
 
 def _table(heading: str, values: Mapping[str, Any]) -> str:
-    # a table at a time: given the whole set, tomli_w would squeeze short entries into lists of inline tables
+    # one table at a time: from the whole set, tomli_w would make inline tables of short entries
     return f"{heading}\n{tomli_w.dumps(values)}"
 
 
 def _probe(probe: ProbeEntry) -> str:
-    """A probe with its answers, one a line."""
+    """Return a probe as TOML, with its answers on a line each."""
     fields = _given(probe)
     answers = fields.pop("answers", {})
     lines = [f"{_key(name)} = [{', '.join(map(_string, strings))}]\n" for name, strings in answers.items()]
@@ -89,10 +89,10 @@ def _probe(probe: ProbeEntry) -> str:
 
 
 def _string(text: str) -> str:
-    """A TOML string."""
+    """Return a TOML string."""
     return tomli_w.dumps({"x": text}).removeprefix("x = ").removesuffix("\n")
 
 
 def _key(name: str) -> str:
-    """A TOML key, quoted where it must be."""
+    """Return a TOML key, quoted if it must be."""
     return tomli_w.dumps({name: 0}).removesuffix(" = 0\n")

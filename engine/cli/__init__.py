@@ -1,1 +1,1 @@
-"""The command line, a file a subject. Empty: its options are needed before the first paint."""
+"""The command line, one file per subject. Empty, since engine.cli.options is needed before the first paint."""

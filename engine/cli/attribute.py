@@ -15,20 +15,20 @@ from engine.records.errors import SaescopeError, UsageError
 from engine.records.measures import measure_toward
 
 CONTRASTED = 200
-"""So many features of a ranking are attributed with --candidates contrast."""
+"""How many features of a ranking to attribute with --candidates contrast."""
 
 OF_A_SET = ("most", "penalty", "neutral_tokens")
-"""Options that say nothing without --share."""
+"""Options that make no sense without --share."""
 
 
 def attribute(command: Command) -> None:
     """saescope attribute"""
     chosen = command.prompts()
-    asked = measure_toward(command.args.toward, command.args.against, chosen.probes, command.printer.note)
+    measure = measure_toward(command.args.toward, command.args.against, chosen.probes, command.printer.note)
     check(command, chosen)
     loaded = command.open()
     candidates = contrasted(command, chosen) if command.args.candidates == "contrast" else ()
-    request = Attribute(asked, candidates=candidates, **given(command, "top", "exact", "controls"))
+    request = Attribute(measure, candidates=candidates, **given(command, "top", "exact", "controls"))
     result = command.ask(request, Attribution)
     if command.args.share is None:
         command.printer.attribution(result, command.args.top)
@@ -38,7 +38,7 @@ def attribute(command: Command) -> None:
 
 
 def check(command: Command, chosen: PromptSet) -> None:
-    """Finds options that do not go together before anything is loaded. Raises UsageError."""
+    """Raise UsageError for options that do not go together, before anything is loaded."""
     args = command.args
     if args.candidates == "contrast" and not (chosen.positive and chosen.negative):
         raise UsageError(
@@ -52,26 +52,26 @@ def check(command: Command, chosen: PromptSet) -> None:
 
 
 def given(command: Command, *names: str) -> dict[str, Any]:
-    """These options as fields of a request, those apart that were not given."""
+    """Return these options as fields of a request, without those that the user left out."""
     return {name: value for name in names if (value := getattr(command.args, name)) is not None}
 
 
 def contrasted(command: Command, chosen: PromptSet) -> tuple[int, ...]:
-    """The features that tell positive from negative prompts best."""
+    """Return the features that tell positive from negative prompts best."""
     ranking = command.ask(Rank(chosen, top=CONTRASTED), Ranking)
     return tuple(row.feature for row in ranking.features)
 
 
-def with_set(command: Command, loaded: Loaded, chosen: PromptSet, found: Attribution) -> None:
-    """Searches the smallest set behind an attribution, which is printed and kept whatever becomes of the search."""
+def with_set(command: Command, loaded: Loaded, chosen: PromptSet, attribution: Attribution) -> None:
+    """Search the smallest set behind an attribution; the attribution is printed and saved even if the search fails."""
     smallest = None
     try:
         if not command.printer.json:
-            command.printer.attribution(found, command.args.top)
-        command.record(loaded, found, chosen)
+            command.printer.attribution(attribution, command.args.top)
+        command.record(loaded, attribution, chosen)
         request = FindMinimalSet(
-            found.request.measure,
-            takers(found),
+            attribution.request.measure,
+            takers(attribution),
             facts=measures.facts(chosen.probes),
             **given(command, "share", "controls", *OF_A_SET),
         )
@@ -80,13 +80,13 @@ def with_set(command: Command, loaded: Loaded, chosen: PromptSet, found: Attribu
             command.printer.minimal_set(smallest)
     finally:
         if command.printer.json:
-            command.printer.attribution_with_set(found, smallest)
+            command.printer.attribution_with_set(attribution, smallest)
     command.record(loaded, smallest)
 
 
-def takers(found: Attribution) -> tuple[int, ...]:
-    """Features that take some of the measure away. Raises SaescopeError where none does."""
-    taking = measures.candidates(found)
+def takers(attribution: Attribution) -> tuple[int, ...]:
+    """Return the features that take some of the measure away. Raises SaescopeError if there are none."""
+    taking = measures.candidates(attribution)
     if not taking:
         raise SaescopeError(
             "No feature listed takes any of the measure away, so there is no set to look for.",
@@ -104,7 +104,7 @@ ATTRIBUTE, MINIMAL = ({f.name: f.default for f in fields(kind)} for kind in (Att
 
 
 def add_attribute_options(target: argparse.ArgumentParser) -> None:
-    """Options of `attribute`."""
+    """Add the options of `attribute`."""
     add_prompts_option(target)
     add_measure_options(target)
     target.add_argument("--candidates", choices=("all", "contrast"), default="all", help=CANDIDATES)
@@ -115,19 +115,19 @@ def add_attribute_options(target: argparse.ArgumentParser) -> None:
         "--exact",
         type=count,
         metavar="N",
-        help=f"ablate so many, those with the largest estimates ({ATTRIBUTE['exact']})",
+        help=f"ablate the N with the largest estimates ({ATTRIBUTE['exact']})",
     )
     target.add_argument(
         "--controls",
         type=count,
         metavar="N",
-        help=f"ablate so many other features ({ATTRIBUTE['controls']}), or with --share random sets "
+        help=f"ablate N other features ({ATTRIBUTE['controls']}), or with --share N random sets "
         f"({MINIMAL['controls']}), for comparison",
     )
     smallest = target.add_argument_group("the smallest set")
-    smallest.add_argument("--share", type=share, metavar="S", help="search one that takes this share away, as 0.5")
+    smallest.add_argument("--share", type=share, metavar="S", help="search a set that takes this share away, as 0.5")
     smallest.add_argument(
-        "--most", type=positive_int, metavar="N", help=f"it has so many features at most ({MINIMAL['most']})"
+        "--most", type=positive_int, metavar="N", help=f"the set has at most N features ({MINIMAL['most']})"
     )
     smallest.add_argument("--penalty", type=penalty, metavar="P", help=PENALTY)
     smallest.add_argument("--neutral-tokens", type=count, metavar="N", help="neutral tokens to measure KL on (0)")

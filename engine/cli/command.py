@@ -1,4 +1,4 @@
-"""One run of the command line: what every verb needs."""
+"""One run of the command line, with what every verb needs."""
 
 from __future__ import annotations
 
@@ -36,31 +36,31 @@ class Command:
         self.load = presets.applied(self.preset, load) if self.preset else load
 
     def open(self) -> Loaded:
-        """Loads model and SAE."""
+        """Load model and SAE."""
         if getattr(self.args, "session", None):
-            session.read_if_there(Path(self.args.session))  # a broken file is better found before the work than after
+            session.read_if_there(Path(self.args.session))  # find a broken file before the work, not after
         self.client = self._connect()
         loaded = self.ask(self.load, Loaded)
         self.printer.loaded(loaded)
         return loaded
 
     def prompts(self) -> PromptSet:
-        """The prompt set asked for, else the preset's, else the one that comes with saescope."""
+        """Return the prompt set that --prompts names, else the preset's, else saescope's default."""
         return prompt_set(self.args.prompts or (self.preset.prompts if self.preset else DEFAULT_SET))
 
     def ask(self, request: Request, kind: type[T]) -> T:
-        """Runs one request, its progress shown."""
+        """Run one request and show its progress."""
         assert self.client is not None
         with self.printer.watching() as on_event:
             return ask(self.client, request, kind, on_event)
 
     def record(self, loaded: Loaded, result: session.Result, prompt_set: PromptSet | None = None) -> None:
-        """Adds a result to the session file, if one was asked for."""
+        """Add a result to the session file, if --session names one."""
         if self.args.session is None:
             return
         path = Path(self.args.session)
         current = session.read_if_there(path) or session.new(self.load, loaded)
-        if current.loaded is None:  # the app's, saved before anything was loaded
+        if current.loaded is None:  # a session that the app saved before it loaded anything
             current = msgspec.structs.replace(current, load=self.load, loaded=loaded)
         other = session.differences(current.loaded or loaded, loaded)
         if other:
@@ -70,27 +70,30 @@ class Command:
 
 
 def prompt_set(name_or_path: str) -> PromptSet:
-    """A prompt set file as the engine's record."""
+    """Return a prompt set file as the engine's record."""
     return prompt_sets.from_file(prompts.load(name_or_path))
 
 
 def edits(args: argparse.Namespace, settings: Mapping[str, bool | float | str] | None = None) -> tuple[Edit, ...]:
-    """The edits given, those of --published first: as these settings of a prompt set say. Raises UsageError."""
-    found: list[Edit] = []
+    """Return the edits on the command line, those of --published first.
+
+    `settings` are the prompt set's, which say how --published edits the feature. Raises UsageError.
+    """
+    parsed: list[Edit] = []
     if args.published is not None:
-        found += as_published(settings or {}, edit_specs.feature_number(args.published, "--published"))
+        parsed += as_published(settings or {}, edit_specs.feature_number(args.published, "--published"))
     for word, value in args.edits:
-        found += edit_specs.parse(word, value, args.at, partial(list_of_demo, args))
-    return tuple(found)
+        parsed += edit_specs.parse(word, value, args.at, partial(list_of_demo, args))
+    return tuple(parsed)
 
 
 def variants(args: argparse.Namespace) -> tuple[tuple[Edit, ...], ...]:
-    """The edits of every --variant. Raises EditError."""
+    """Return the edits of every --variant. Raises EditError."""
     return tuple(edit_specs.parse_list(spec, args.at, partial(list_of_demo, args)) for spec in args.variant)
 
 
 def list_of_demo(args: argparse.Namespace, name: str) -> list[int]:
-    """A packaged feature list. Raises EditError where another SAE is loaded."""
+    """Return a packaged feature list. Raises EditError if another SAE is loaded."""
     for option, other in (("--sae", args.sae is not None), ("--preset", args.preset not in (None, "demo"))):
         if other:
             raise EditError(f"The list @{name} belongs to the demo SAE.", f"Leave {option} out, or name features.")
@@ -98,6 +101,6 @@ def list_of_demo(args: argparse.Namespace, name: str) -> list[int]:
 
 
 def sampling(args: argparse.Namespace) -> Sampling:
-    """How tokens are chosen."""
+    """Return the sampling settings on the command line."""
     values = {name: getattr(args, name) for name in Sampling.__struct_fields__}
     return Sampling(**values | {"stop": tuple(args.stop)})

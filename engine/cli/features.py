@@ -11,7 +11,7 @@ from engine.records.measures import measure_toward
 
 
 def add_rank_options(target: argparse.ArgumentParser) -> None:
-    """Options of `rank`."""
+    """Add the options of `rank`."""
     add_prompts_option(target)
     target.add_argument("--top", type=positive_int, default=20, help="how many rows (20)")
     target.add_argument("--by", choices=RANKED_BY, default="score", help="column to sort by (score)")
@@ -50,9 +50,9 @@ def feature(command: Command) -> None:
     """saescope feature FEATURE"""
     args = command.args
     chosen = command.prompts()
-    asked = None
+    measure = None
     if args.toward or args.against:
-        asked = measure_toward(args.toward, args.against, chosen.probes, command.printer.note)
+        measure = measure_toward(args.toward, args.against, chosen.probes, command.printer.note)
     loaded = command.open()
-    request = Describe(args.feature, (*chosen.positive, *chosen.negative), args.top, asked)
+    request = Describe(args.feature, (*chosen.positive, *chosen.negative), args.top, measure)
     command.printer.described(command.ask(request, Described), loaded.neuronpedia)

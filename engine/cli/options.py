@@ -17,17 +17,17 @@ DEFAULT_SET = "gender_bias"
 
 
 class Parser(argparse.ArgumentParser):
-    """Says what is wrong with the arguments, which it repeats, safe to show."""
+    """An argument parser whose error messages, which quote the arguments, are safe to show."""
 
     def error(self, message: str) -> NoReturn:
-        """Ends the program."""
+        """Print the error and end the program."""
         super().error(safe(message))
 
 
 def app_arguments(argv: Sequence[str]) -> tuple[Load, str | None, str | None, str | None] | None:
-    """What the app is to open: what to load, a prompt set, a session file, a preset's name.
+    """Return what the app should open: what to load, a prompt set, a session file, a preset's name.
 
-    None where a verb was given, or --help.
+    None if the arguments are a verb's or ask for help.
     """
     if argv and (not argv[0].startswith("-") or argv[0] in ("-h", "--help")):
         return None
@@ -35,13 +35,13 @@ def app_arguments(argv: Sequence[str]) -> tuple[Load, str | None, str | None, st
     add_load_options(options)
     options.add_argument("--prompts")
     options.add_argument("--session")
-    found = options.parse_args(argv)
-    load = Load(**{name: getattr(found, name) for name in Load.__struct_fields__})
-    return load, found.prompts, found.session, found.preset
+    args = options.parse_args(argv)
+    load = Load(**{name: getattr(args, name) for name in Load.__struct_fields__})
+    return load, args.prompts, args.session, args.preset
 
 
 def add_load_options(target: argparse.ArgumentParser) -> None:
-    """What to load, of every verb that loads."""
+    """Add the options of every verb that loads a model and SAE."""
     target.add_argument(
         "--preset", metavar="NAME", help="model, SAE and prompts that belong together; see `saescope presets`"
     )
@@ -57,12 +57,12 @@ def add_load_options(target: argparse.ArgumentParser) -> None:
 
 
 def add_prompts_option(target: argparse.ArgumentParser) -> None:
-    """--prompts."""
+    """Add --prompts."""
     target.add_argument("--prompts", help=f"prompt set: a file or a name (the preset's, else {DEFAULT_SET})")
 
 
 def add_measure_options(target: argparse.ArgumentParser) -> None:
-    """--toward and --against."""
+    """Add --toward and --against."""
     for option, default in (("--toward", "the first tracked answer"), ("--against", "the second")):
         target.add_argument(
             option,
@@ -88,10 +88,10 @@ VARIANT = (
 
 
 def add_edit_options(target: argparse.ArgumentParser, max_tokens: int) -> None:
-    """Edits and sampling, for verbs that generate."""
+    """Add the options for edits and sampling, for verbs that generate."""
     group = target.add_argument_group("edits")
     for word, (_, form) in edit_forms().items():
-        # one list for all of them: the order they are given in is the order of the edits
+        # all options share one list: their order on the command line is the order of the edits
         option, dest = f"--{word}", "edits"
         if form.takes:
             read = partial(pair, word)
@@ -109,7 +109,7 @@ def add_edit_options(target: argparse.ArgumentParser, max_tokens: int) -> None:
 
 
 def add_setting(group: argparse._ArgumentGroup, setting: Setting) -> None:
-    """The option of one sampling setting; `check_sampling` knows its limits."""
+    """Add the option of one sampling setting; `check_sampling` checks its limits."""
     group.add_argument(
         setting.option,
         type=setting.read_as,
@@ -121,7 +121,7 @@ def add_setting(group: argparse._ArgumentGroup, setting: Setting) -> None:
 
 
 def positive_int(text: str) -> int:
-    """An argparse type."""
+    """Argparse type: a whole number, at least 1."""
     value = int(text)
     if value < 1:
         raise argparse.ArgumentTypeError("must be at least 1")
@@ -129,7 +129,7 @@ def positive_int(text: str) -> int:
 
 
 def count(text: str) -> int:
-    """An argparse type: 0 or more."""
+    """Argparse type: a whole number, at least 0."""
     value = int(text)
     if value < 0:
         raise argparse.ArgumentTypeError("must be at least 0")
@@ -137,7 +137,7 @@ def count(text: str) -> int:
 
 
 def share(text: str) -> float:
-    """An argparse type: above 0, up to 1."""
+    """Argparse type: a number above 0 and at most 1."""
     value = float(text)
     if not 0 < value <= 1:
         raise argparse.ArgumentTypeError("must be above 0 and at most 1")
@@ -145,12 +145,12 @@ def share(text: str) -> float:
 
 
 def pair(word: str, text: str) -> tuple[str, str]:
-    """An argparse type: an option's name kept with its value."""
+    """Argparse type, once `word` is bound: the option's name together with its value."""
     return word, text
 
 
 def penalty(text: str) -> float:
-    """An argparse type: 0 or more, and finite."""
+    """Argparse type: a finite number, at least 0."""
     value = float(text)
     if not 0 <= value < inf:
         raise argparse.ArgumentTypeError("must be at least 0")

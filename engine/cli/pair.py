@@ -65,7 +65,7 @@ def list_presets(command: Command) -> None:
 
 def run_bench(command: Command) -> None:
     """saescope bench"""
-    from engine.bench import run, table  # late, for torch
+    from engine.bench import run, table  # late, because it imports torch
 
     args = command.args
     report = run.run(run.chosen_rows(args.rows), args.device, args.quick, args.model, command.printer.note)
@@ -76,7 +76,7 @@ def run_bench(command: Command) -> None:
 
 
 def add_bench_options(target: argparse.ArgumentParser) -> None:
-    """Options of `bench`."""
+    """Add the options of `bench`."""
     target.add_argument("--rows", metavar="N,N", help="only these rows (all)")
     target.add_argument("--quick", action="store_true", help="smaller shapes, not comparable with the goals")
     target.add_argument("--device", help="cpu, cuda or cuda:N (cpu)")

@@ -1,4 +1,4 @@
-"""Running one verb: its table, errors, exit codes."""
+"""Running one verb: the table of verbs, errors, exit codes."""
 
 from __future__ import annotations
 
@@ -46,22 +46,22 @@ VERBS: dict[str, Callable[[Command], None]] = {
 
 
 def local_client() -> EngineClient:
-    """The in-process engine, imported late: parsing and errors of usage should not wait for torch."""
+    """Return the in-process engine. Imported late: parsing and usage errors should not wait for torch."""
     from engine.serving.local import LocalClient
 
     return LocalClient()
 
 
 class SafeFormatter(logging.Formatter):
-    """Messages that are safe to show: they quote names and values out of files."""
+    """Makes log messages safe to show, since they quote names and values from files."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """The message, traceback included."""
+        """Return the message, traceback included."""
         return safe(super().format(record))
 
 
 def hear_libraries() -> None:
-    """What libraries report as an error, and what they warn of, goes to standard error."""
+    """Send the errors that libraries log, and their warnings, to standard error."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(SafeFormatter("%(name)s: %(message)s"))
     logging.basicConfig(handlers=[handler], level=logging.ERROR)
@@ -70,7 +70,7 @@ def hear_libraries() -> None:
 
 
 def main(argv: Sequence[str], connect: Callable[[], EngineClient] = local_client) -> int:
-    """Runs one command; returns its exit code."""
+    """Run one command; return its exit code."""
     hear_libraries()
     args = parser().parse_args(list(argv))
     printer = Printer(json=getattr(args, "json", False))
@@ -88,7 +88,7 @@ def main(argv: Sequence[str], connect: Callable[[], EngineClient] = local_client
 
 
 def parser() -> argparse.ArgumentParser:
-    """The whole command line."""
+    """Return the parser of the whole command line."""
     loads, saves, machine = (Parser(add_help=False) for _ in range(3))
     add_load_options(loads)
     saves.add_argument("--session", metavar="FILE", help="add the result to this session file")

@@ -1,4 +1,4 @@
-"""Verbs on a saved session: replay and export."""
+"""The verbs on a saved session: replay and export."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def replay(command: Command) -> None:
         raise SessionError(f"{args.file} holds no results to replay.", remedy)
     overrides = {name: getattr(command.load, name) for name in ("model", "sae", "hook", "device", "dtype", "threads")}
     kept = {"dtype": recorded.loaded.dtype, "threads": recorded.loaded.threads}
-    if recorded.loaded.device == "cpu":  # a GPU may have another number here, or be missing: then the default
+    if recorded.loaded.device == "cpu":  # else the default: a GPU may have another number here, or be missing
         kept["device"] = "cpu"
     changes = {**kept, **{name: value for name, value in overrides.items() if value is not None}}
     command.load = msgspec.structs.replace(recorded.load, **changes)
@@ -56,7 +56,7 @@ TABLES = ("features", "generations", "probes", "attributions", "sets")
 
 
 def add_export_options(target: argparse.ArgumentParser) -> None:
-    """Options of `export`."""
+    """Add the options of `export`."""
     target.add_argument("file", metavar="SESSION")
     target.add_argument("--format", choices=("csv", "jsonl", "md"), default="md", help="(md)")
     target.add_argument("--table", choices=TABLES, default="features", help="for csv (features)")

@@ -1,4 +1,4 @@
-"""The verbs that generate: generate, probes."""
+"""The verbs that generate text: generate, probes."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from engine.records.texts import check_sampling
 
 
 def add_generate_options(target: argparse.ArgumentParser) -> None:
-    """Options of `generate`."""
+    """Add the options of `generate`."""
     target.add_argument("prompt", metavar="PROMPT")
     target.add_argument("--raw", action="store_true", help="without the model's chat template")
     target.add_argument("--prefill", default="", metavar="TEXT", help="put into the model's mouth before it goes on")

@@ -1,7 +1,7 @@
-"""Sessions kept as the app goes along, so that nothing is lost: one SQLite database in the user's state folder.
+"""Sessions saved automatically while the app runs: one SQLite database in the user's state folder.
 
-Several processes may use it at once. A connection lives for one operation: a damaged database can then be moved aside
-between two of them, and no thread waits for another's transaction. Knows nothing about torch or screens.
+Several processes may use it at once. Each operation opens its own connection: between two operations a damaged database
+can be moved aside, and no thread waits for another's transaction. Knows nothing about torch or screens.
 """
 
 from __future__ import annotations
@@ -40,22 +40,22 @@ KEPT = 100
 BUSY_SECONDS = 5.0
 
 DAMAGED = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR}
-"""The last: a table of another form."""
+"""SQLITE_ERROR stands for a table of another form."""
 
 BUSY = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}
 
 
 class StoredInfo(Record, frozen=True):
-    """What a list of stored sessions shows of one."""
+    """What the list of stored sessions shows about one of them."""
 
     id: str
     name: str
     updated: str
     """When it was last saved, ISO 8601 in UTC."""
     file: str | None
-    """The session file it was opened from or saved to; None if it has none."""
+    """The session file it was opened from or saved to; None if there is none."""
     prompts: int = 0
-    """How many prompts its workspace has, probes apart."""
+    """How many prompts its workspace has, not counting probes."""
     edits: int = 0
     rankings: int = 0
     generations: int = 0
@@ -63,19 +63,22 @@ class StoredInfo(Record, frozen=True):
 
 
 class Stored(Record, frozen=True):
-    """A stored session."""
+    """A stored session with its entry in the list."""
 
     info: StoredInfo
     session: Session
 
 
 class AutosaveStore:
-    """The newest sessions, by id. Reading never fails for a database that cannot be used: `notice` then says why."""
+    """The newest sessions, by id.
+
+    `all` and `latest` never fail for an unusable database: they return nothing, and `notice` says why.
+    """
 
     def __init__(self, path: Path | None = None) -> None:
         self.path = path or Path(platformdirs.user_state_dir("saescope")) / "sessions.sqlite3"
         self.notice = ""
-        """What went wrong and was worked around, in words for the user, a line each; "" if nothing did."""
+        """Problems that were worked around, in words for the user, a line each; "" if there were none."""
         self._owns_folder = path is None
         self._checked = False
         self._one_at_a_time = threading.Lock()
@@ -83,7 +86,7 @@ class AutosaveStore:
     # ---- what the app does
 
     def save(self, id: str, name: str, session: Session, file: str | None = None) -> None:
-        """Stores the session under its id, in place of what was there. Raises SessionError where that fails."""
+        """Store the session under its id, replacing the one stored before. Raises SessionError if that fails."""
         updated = datetime.now(UTC).isoformat(timespec="seconds")
         about = (storable(name), updated, None if file is None else storable(file), *counts(session))
         body = to_json(session).encode()
@@ -99,7 +102,7 @@ class AutosaveStore:
         self._run(work)
 
     def all(self) -> list[StoredInfo]:
-        """What is stored, newest first."""
+        """Return the list of stored sessions, the newest first."""
 
         def work(db: sqlite3.Connection) -> list[StoredInfo]:
             query = f"SELECT {table.ID}, {table.ABOUT} FROM sessions {table.NEWEST_FIRST}"
@@ -108,7 +111,7 @@ class AutosaveStore:
         return self._try(work) or []
 
     def latest(self) -> Stored | None:
-        """The newest session that can be read; None if there is none."""
+        """Return the newest session that can be read; None if there is none."""
         for info in self.all():
             try:
                 return Stored(info, self.load(info.id))
@@ -117,7 +120,7 @@ class AutosaveStore:
         return None
 
     def load(self, id: str) -> Session:
-        """One session. Raises SessionError where it is missing or damaged; of a damaged one a copy is made."""
+        """Return one session. Raises SessionError if it is missing or damaged; a damaged one is copied to a file."""
         query = f"SELECT {table.NAME}, {table.BODY} FROM sessions WHERE {table.ID} = ? {table.NEWEST_FIRST}"
         row = self._run(lambda db: db.execute(query, (key(id),)).fetchone())
         if row is None:
@@ -131,18 +134,18 @@ class AutosaveStore:
             raise SessionError(f"{error.message} {self._copied(body)}", "Mend the copy, then open it.") from error
 
     def delete(self, id: str) -> None:
-        """Forgets a session; harmless if it is not there. Raises SessionError where that fails."""
+        """Delete a session; do nothing if it is not there. Raises SessionError if that fails."""
         self._run(lambda db: db.execute(f"DELETE FROM sessions WHERE {table.ID} = ?", (key(id),)) and None)
 
-    # ---- what is damaged
+    # ---- damaged sessions and databases
 
     def _note(self, problem: str) -> None:
-        """One more thing that was worked around."""
+        """Add a problem that was worked around to the notice."""
         if problem not in self.notice:
             self.notice = f"{self.notice}\n{problem}".strip()
 
     def _copied(self, body: bytes) -> str:
-        """Writes a damaged session beside the database, once; says in words where it is."""
+        """Write a damaged session beside the database, if not done before; return a sentence on where it is."""
         copy = self.path.with_name(f"damaged-{sha256(body).hexdigest()[:12]}{sessions.SUFFIX}")
         try:
             with open(os.open(copy, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), "wb") as file:
@@ -151,18 +154,18 @@ class AutosaveStore:
             pass
         except OSError as error:
             with suppress(OSError):
-                copy.unlink()  # half of it, perhaps
+                copy.unlink()  # it may be half written
             return f"It stays in {self.path}; no copy could be made: {error.strerror}."
         return f"A copy is kept as {copy}."
 
     def _move_aside(self, inode: int | None, error: Exception) -> None:
-        """Renames the damaged database and what belongs to it, and takes over what can be read of it.
+        """Rename the damaged database and its side files, and copy the sessions that can still be read to a new one.
 
-        Raises SessionError where that fails.
+        Raises SessionError if that fails.
         """
         try:
             if os.stat(self.path).st_ino != inode:
-                return  # another process has just done so: this is a new one
+                return  # another process has just moved it: this is a new database
             aside = paths.broken_name(self.path)
             os.rename(self.path, aside)
             for name in table.BESIDE:
@@ -177,7 +180,7 @@ class AutosaveStore:
         self._note(f"The stored sessions were damaged ({error}): the file is kept as {aside}. {taken}")
 
     def _take_over(self, aside: Path) -> int:
-        """Puts what can be read of a damaged database into the new one; returns how many sessions that is."""
+        """Copy the readable sessions of a damaged database to the new one; return how many there are."""
         with suppress(OSError, sqlite3.Error, MemoryError):
             rows = table.readable_rows(aside)
             self._make_file()
@@ -185,7 +188,7 @@ class AutosaveStore:
                 self._prepare(db)
                 db.execute("BEGIN IMMEDIATE")
                 before = db.total_changes
-                # the newest first, lest an older one of the same id stands in its way; all before what is saved now
+                # newest first, so that it wins over older rows of its id; places up to 0 keep all before new sessions
                 for place, (id, _, *others) in sorted(enumerate(rows, 1 - len(rows)), reverse=True):
                     db.execute(f"INSERT OR IGNORE {table.PUT}", (id, place, *others))
                 saved = db.total_changes - before
@@ -196,7 +199,7 @@ class AutosaveStore:
     # ---- the database
 
     def _try(self, work: Callable[[sqlite3.Connection], T]) -> T | None:
-        """The work's result, or None and a notice."""
+        """Return the work's result; if it fails, add to the notice and return None."""
         try:
             return self._run(work)
         except SessionError as error:
@@ -204,7 +207,7 @@ class AutosaveStore:
             return None
 
     def _run(self, work: Callable[[sqlite3.Connection], T]) -> T:
-        """Runs work on a connection of its own; again on a new database if this one is damaged."""
+        """Run work on a connection of its own; if the database is damaged, run it again on a new one."""
         until, new_ones = time.monotonic() + BUSY_SECONDS, 0
         with self._one_at_a_time:
             while True:
@@ -217,29 +220,29 @@ class AutosaveStore:
                         return work(db)
                 except (sqlite3.Error, UnicodeDecodeError) as error:
                     code = code_of(error)
-                    if code in DAMAGED and new_ones < 2:  # a disk that damages every new one is not to be filled
+                    if code in DAMAGED and new_ones < 2:  # not more: a disk may damage every new one
                         new_ones += 1
                         self._move_aside(inode, error)
                     elif code not in BUSY or time.monotonic() > until:
                         raise self._unusable(str(error)) from error
-                    else:  # where a database is just being made or tidied up, SQLite does not wait by itself
+                    else:  # SQLite itself does not wait while a database is being made or tidied up
                         time.sleep(0.02)
                 except (OSError, MemoryError) as error:
                     raise self._unusable(getattr(error, "strerror", None) or "the memory is full") from error
 
     def _make_file(self) -> None:
-        """An empty database only its owner can read; SQLite gives -wal and -shm the same permissions."""
+        """Make an empty database that only its owner can read; SQLite gives -wal and -shm the same permissions."""
         folder = self.path.parent
         folder.parent.mkdir(parents=True, exist_ok=True)
         folder.mkdir(mode=0o700, exist_ok=True)
         if self._owns_folder:
             folder.chmod(0o700)
-        # only where there is none: closing a file that SQLite has open elsewhere in this process would drop its locks
+        # only if it is missing: closing a file that SQLite has open elsewhere in this process would drop SQLite's locks
         with suppress(FileExistsError):
             os.close(os.open(self.path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
         for name in ("", *table.BESIDE):
             with suppress(FileNotFoundError):
-                if stat.S_ISREG(os.lstat(f"{self.path}{name}").st_mode):  # what a link leads to is not ours
+                if stat.S_ISREG(os.lstat(f"{self.path}{name}").st_mode):  # the target of a link is not ours
                     os.chmod(f"{self.path}{name}", 0o600)
 
     def _prepare(self, db: sqlite3.Connection) -> None:
@@ -253,7 +256,7 @@ class AutosaveStore:
             )
         if layout < table.LAYOUT:
             table.make(db)
-        if not self._checked:  # once: what others do to the file happens while no app runs
+        if not self._checked:  # once is enough: other programs change the file only while no app runs
             table.check(db)
             self._checked = True
 
@@ -263,19 +266,22 @@ class AutosaveStore:
 
 
 def code_of(error: Exception) -> int:
-    """SQLite's code of an error; not every one has one. Words that are no UTF-8 are those of a damaged table."""
+    """Return SQLite's code of an error, 0 if it has none.
+
+    Text that is not UTF-8 comes from a damaged table.
+    """
     if isinstance(error, UnicodeDecodeError):
         return sqlite3.SQLITE_CORRUPT
     return getattr(error, "sqlite_errorcode", 0) & 0xFF
 
 
 def key(id: str) -> bytes:
-    """An id as it is stored, whatever bytes it came from."""
+    """Return an id as bytes, as it is stored, whatever bytes it came from."""
     return id.encode("utf-8", "surrogateescape")
 
 
 def counts(session: Session) -> tuple[int, ...]:
-    """The numbers of session_table.COUNTS."""
+    """Return the values of session_table.COUNTS."""
     work = session.workspace
     prompts = len(work.prompts.positive) + len(work.prompts.negative) if work else 0
     kinds = (Ranking, Generated, ProbeTable)
@@ -283,5 +289,5 @@ def counts(session: Session) -> tuple[int, ...]:
 
 
 def storable(text: str) -> str:
-    """The text without what UTF-8 cannot hold, such as the odd bytes of an old file name."""
+    """Return the text with what UTF-8 cannot hold replaced, such as odd bytes of an old file name."""
     return text.encode("utf-8", "replace").decode()

@@ -1,8 +1,8 @@
-"""What others say features stand for: explanations out of an export of Neuronpedia, kept for each SAE.
+"""Explanations of features by others, imported from an export of Neuronpedia and kept for each SAE.
 
 An export is a folder of gzipped lines of JSON, one explanation each, with at least the feature's `index` and a
 `description`; modelId and layer name the SAE. Everything else is ignored. Files come from anywhere: lines, files and
-texts are bounded, and whatever is no explanation is counted and left out. Knows nothing about torch or screens.
+texts are bounded, and whatever is not an explanation is counted and left out. Knows nothing about torch or screens.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ FOLDER = "explanations"
 SUFFIXES = (".jsonl", ".jsonl.gz", ".json")
 
 MAX_LINE = 2**20
-"""Bytes; exports hold an embedding of some thousand numbers beside each description."""
+"""Bytes of one line; exports hold an embedding of some thousand numbers beside each description."""
 
 MAX_FILE = 2**31
 """Bytes of one file, unpacked."""
 
 MAX_RECORDS = 2**21
-"""Lines of one file, empty ones too; exports have some thousand."""
+"""Lines of one file, empty lines included; exports have some thousand."""
 
 MAX_LIST = 2**28
 """Bytes of a .json file, which is read as a whole."""
@@ -50,33 +50,33 @@ class Explained(Record, frozen=True):
     """What is kept for one SAE."""
 
     neuronpedia: str
-    """modelId/layer as the files have it; "" where they do not say."""
+    """modelId/layer as the files name it; "" if they do not."""
     explanations: dict[int, str]
 
 
 @dataclass(frozen=True)
 class Added:
-    """What an export came to."""
+    """What importing an export added."""
 
     count: int
-    """Features that have an explanation from it."""
+    """How many features the export explains."""
     skipped: int
-    """Records and lines that are none."""
+    """How many of its records and lines are not explanations."""
 
 
 class Explanations:
-    """The explanations in one folder, a file a SAE."""
+    """The explanations in one folder, with one file per SAE."""
 
     def __init__(self, path: Path | None = None) -> None:
         self.path = data_folder() / FOLDER if path is None else path
         self._seen: dict[str, tuple[tuple[int, ...], dict[int, str]]] = {}
 
     def of(self, sae_fingerprint: str) -> dict[int, str]:
-        """Explanations of one SAE's features, {} where there are none. A damaged file is set aside: NotesError."""
+        """Return the explanations of one SAE's features. A damaged file is set aside and raises NotesError."""
         path = self._file(sae_fingerprint)
         try:
-            found = path.stat()
-            stamp = (found.st_ino, found.st_size, found.st_mtime_ns)
+            status = path.stat()
+            stamp = (status.st_ino, status.st_size, status.st_mtime_ns)
             if sae_fingerprint not in self._seen or self._seen[sae_fingerprint][0] != stamp:
                 stored = msgspec.json.decode(path.read_bytes(), type=Explained)
                 self._seen[sae_fingerprint] = stamp, stored.explanations
@@ -90,16 +90,17 @@ class Explanations:
         return dict(self._seen[sae_fingerprint][1])
 
     def add(self, loaded: Loaded, source: Path) -> Added:
-        """Reads an export's file, or all files of a folder, and keeps it for the loaded SAE; newer replaces older.
+        """Read an export's file, or all files of a folder, and keep its explanations for the loaded SAE.
 
-        Raises NotesError where it cannot be read, holds no explanation, or belongs to another SAE.
+        Newer explanations replace older ones. Raises NotesError if the export cannot be read, holds no explanation, or
+        belongs to another SAE.
         """
-        found = read(source, loaded)
+        export = read(source, loaded)
         path = self._file(loaded.sae_fingerprint)
         with locked(path):
-            kept = self.of(loaded.sae_fingerprint) | found.explanations
-            write_private(path, msgspec.json.encode(Explained(found.neuronpedia, dict(sorted(kept.items())))))
-        return Added(len(found.explanations), found.skipped)
+            kept = self.of(loaded.sae_fingerprint) | export.explanations
+            write_private(path, msgspec.json.encode(Explained(export.neuronpedia, dict(sorted(kept.items())))))
+        return Added(len(export.explanations), export.skipped)
 
     def _file(self, sae_fingerprint: str) -> Path:
         name = sae_fingerprint if re.fullmatch(r"[0-9a-f]{64}", sae_fingerprint) else quote(sae_fingerprint, safe="")
@@ -107,22 +108,22 @@ class Explanations:
 
 
 def address(loaded: Loaded, feature: int) -> str | None:
-    """The feature's page on Neuronpedia; None where it is not known to have one."""
+    """Return the address of the feature's page on Neuronpedia; None if no page is known."""
     return f"{SITE}/{quote(loaded.neuronpedia.strip('/'), errors='replace')}/{feature}" if loaded.neuronpedia else None
 
 
 @dataclass
 class Export:
-    """What is read so far of an export for one SAE."""
+    """The explanations read so far from an export, for one SAE."""
 
     loaded: Loaded
     explanations: dict[int, str] = field(default_factory=dict)
-    """The first of each feature: exports may hold several, by different models."""
+    """The first explanation of each feature: exports may hold several, by different models."""
     neuronpedia: str = ""
     skipped: int = 0
 
     def take(self, record: Any, path: Path) -> None:
-        """Takes one record in, if it is an explanation. Raises NotesError if it is one of another SAE's features."""
+        """Keep one record if it is an explanation. Raises NotesError if it explains another SAE's feature."""
         feature, text = index_of(record), record.get("description") if isinstance(record, dict) else None
         if feature is None or not isinstance(text, str) or not text.strip():
             self.skipped += 1
@@ -149,7 +150,7 @@ class Export:
 
 
 def index_of(record: Any) -> int | None:
-    """The feature that a record is about; None where it names none."""
+    """Return the feature that a record is about; None if it names none."""
     index = record.get("index") if isinstance(record, dict) else None
     if isinstance(index, str) and re.fullmatch(r"[0-9]{1,9}", index):
         return int(index)
@@ -157,41 +158,41 @@ def index_of(record: Any) -> int | None:
 
 
 def read(source: Path, loaded: Loaded) -> Export:
-    """An export's explanations for the loaded SAE. Raises NotesError; see Explanations.add."""
-    found = Export(loaded)
+    """Return an export's explanations for the loaded SAE. Raises NotesError; see Explanations.add."""
+    export = Export(loaded)
     for path in files_of(source):
         try:
             for record in records_of(path):
-                found.take(record, path)
-        except (OSError, EOFError, zlib.error) as error:  # gzip raises all three for what is not gzip, or is cut off
+                export.take(record, path)
+        except (OSError, EOFError, zlib.error) as error:  # gzip raises all three for files that are broken or cut off
             reason = getattr(error, "strerror", None) or str(error)
             raise NotesError(f"{path} cannot be read: {reason}.", "Check the path, or download it again.") from error
-    if not found.explanations:
+    if not export.explanations:
         raise NotesError(
             f"{source} holds no explanations.",
             "Give a file, or a folder of files, from the folder `explanations` of a Neuronpedia export.",
         )
-    return found
+    return export
 
 
 def files_of(source: Path) -> list[Path]:
-    """The files to read. Raises NotesError."""
+    """Return the export's files that are to be read. Raises NotesError."""
     try:
         inside = list(source.iterdir()) if source.is_dir() else None
     except OSError as error:
         raise NotesError(f"{source} cannot be read: {error.strerror}.", "Check its permissions.") from error
     if inside is not None:
-        found = sorted(path for path in inside if path.name.endswith(SUFFIXES))
-        if not found:
+        paths = sorted(path for path in inside if path.name.endswith(SUFFIXES))
+        if not paths:
             raise NotesError(f"{source} holds no {', '.join(SUFFIXES)} file.", "Give the folder `explanations`.")
-        return found
+        return paths
     if not source.name.endswith(SUFFIXES):
         raise NotesError(f"{source} is of an unknown kind.", f"Explanations are read from {', '.join(SUFFIXES)} files.")
     return [source]
 
 
 def records_of(path: Path) -> Iterator[Any]:
-    """What a file holds, item by item; None stands for what is no JSON. Raises OSError and what gzip raises."""
+    """Yield a file's records; None stands for one that is not JSON. Raises OSError and gzip's errors."""
     if path.name.endswith(".json"):
         with open(path, "rb") as file:
             listed = decode(file.read(MAX_LIST + 1), MAX_LIST)
@@ -204,12 +205,12 @@ def records_of(path: Path) -> Iterator[Any]:
             if num_bytes > MAX_FILE or num_lines > MAX_RECORDS:
                 raise OSError(f"it is longer than {MAX_FILE:,} bytes or {MAX_RECORDS:,} lines")
             begins, within = not within, not line.endswith(b"\n")
-            if begins and line.strip():  # of a line that is too long, the rest is passed over
+            if begins and line.strip():  # the rest of a line that is too long is skipped
                 yield decode(line, MAX_LINE)
 
 
 def decode(data: bytes, limit: int) -> Any:
-    """JSON, or None where it is none or too long."""
+    """Return decoded JSON; None if it is not JSON or too long."""
     try:
         return msgspec.json.decode(data.removeprefix(b"\xef\xbb\xbf")) if len(data) <= limit else None
     except (ValueError, RecursionError):

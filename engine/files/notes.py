@@ -1,9 +1,9 @@
 """The user's own labels and notes about features, kept across sessions in one file that can be shared.
 
-One line of JSON per SAE and feature, sorted, with the time it was changed: of several lines about one feature the
-newest counts. So two people's files may be appended to each other, or merged by git, conflict marks and all. A line
-that cannot be read is reported and kept, behind all others. Emptying label and notes leaves a line without them, so
-that the deletion survives a merge. Knows nothing about torch or screens.
+The file has one line of JSON per SAE and feature, sorted, with the time of the last change: of several lines about one
+feature the newest counts. So two people's files may be concatenated, or merged by git, conflict marks included. A line
+that cannot be read is reported and kept, after all others. Deleting label and notes leaves a line without them, so that
+the deletion survives a merge. Knows nothing about torch or screens.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from engine.records.words.tokens import to_json, visible
 
 try:
     import fcntl
-except ImportError:  # not on this system: then two apps that write in the same moment may overwrite each other
+except ImportError:  # not on this system: two apps that write in the same moment may overwrite each other
     fcntl = None  # type: ignore[assignment]
 
 FILE = "notes.jsonl"
@@ -37,7 +37,7 @@ MAX_LINE = 2**18
 MAX_FILE = 2**26
 
 MAX_PROBLEMS = 20
-"""Broken lines that are named; more of them are kept all the same."""
+"""How many broken lines are reported; further ones are kept all the same."""
 
 LOCK_SECONDS = 5.0
 
@@ -46,18 +46,18 @@ Key = tuple[str, int]
 
 
 class Note(Record, frozen=True):
-    """What a user wrote about one feature."""
+    """What the user wrote about one feature."""
 
     label: str
-    """A short name, in one line."""
+    """A short name, on one line."""
     notes: str
     changed: datetime
     sae_name: str
-    """What the SAE was called, for people who read the file."""
+    """The SAE's name, for people who read the file."""
 
 
 class Line(msgspec.Struct, frozen=True):
-    """A line of the file; what a newer version added to it is left in place until the line is changed."""
+    """A line of the file; fields added by a newer version stay until the line is changed."""
 
     sae: str
     feature: Annotated[int, msgspec.Meta(ge=0)]
@@ -68,7 +68,7 @@ class Line(msgspec.Struct, frozen=True):
 
     @property
     def key(self) -> Key:
-        """What it is about."""
+        """The SAE and feature that the line is about."""
         return self.sae, self.feature
 
 
@@ -78,11 +78,14 @@ class Contents:
 
     lines: dict[Key, tuple[Line, bytes]] = field(default_factory=dict)
     broken: dict[bytes, None] = field(default_factory=dict)
-    """In the order of the file, none twice."""
+    """The lines that cannot be read, in the order of the file, without repeats."""
     problems: list[str] = field(default_factory=list)
 
     def take(self, line: Line, raw: bytes) -> bool:
-        """Takes a line in if it is news. Of two changed in the same moment one wins, whichever file is read first."""
+        """Keep a line if it is newer than the known one of its key; return whether it was kept.
+
+        Of two lines changed in the same moment the same one wins, whichever file is read first.
+        """
         known = self.lines.get(line.key)
         if known is not None and (known[0].changed, known[1]) >= (line.changed, raw):
             return False
@@ -90,13 +93,13 @@ class Contents:
         return True
 
     def encode(self) -> bytes:
-        """The file's bytes."""
+        """Return the file's bytes."""
         readable = [self.lines[key][1] for key in sorted(self.lines)]
         return b"".join(raw + b"\n" for raw in (*readable, *self.broken))
 
 
 LAST = datetime(9999, 1, 1, tzinfo=UTC)
-"""Behind it there is no later moment to be had: what is written last could not count."""
+"""Lines must be dated before this: a later change needs a later date, and the latest change must count."""
 
 
 class Notes:
@@ -109,7 +112,7 @@ class Notes:
         self._seen: tuple[tuple[int, ...] | None, Contents] = (None, Contents())
 
     def of(self, sae_fingerprint: str) -> dict[int, Note]:
-        """The notes of one SAE by feature. Raises NotesError where the file is there and cannot be read."""
+        """Return the notes of one SAE, by feature. Raises NotesError if the file exists but cannot be read."""
         return {
             feature: Note(visible(line.label).strip(), line.notes.strip(), line.changed, line.sae_name)
             for (sae, feature), (line, _) in sorted(self._contents().lines.items())
@@ -119,7 +122,7 @@ class Notes:
     def put(
         self, sae_fingerprint: str, sae_name: str, feature: int, label: str | None = None, notes: str | None = None
     ) -> None:
-        """Keeps a label, notes, or both; None leaves what there is. Raises NotesError; the old file then stays."""
+        """Save a label, notes, or both; None leaves the old value. On NotesError the old file stays."""
         with self._writing() as contents:
             old = contents.lines.get((sae_fingerprint, feature))
             before = (old[0].label, old[0].notes) if old else ("", "")
@@ -128,7 +131,7 @@ class Notes:
             if after == before:
                 return
             now = datetime.now(UTC)
-            if old is not None:  # also where another clock was ahead: what is written last counts
+            if old is not None:  # what is written last counts, even if another clock was ahead
                 now = max(now, old[0].changed + timedelta(microseconds=1))
             line = Line(sae_fingerprint, feature, now, *after, storable(sae_name))
             raw = to_json(line).encode()
@@ -137,9 +140,9 @@ class Notes:
             contents.lines[line.key] = line, raw
 
     def merge(self, other: Path) -> int:
-        """Takes in whatever is newer in another such file; returns how many features that changed. Raises NotesError.
+        """Take over what is newer in another file of notes; return how many features changed. Raises NotesError.
 
-        Lines of the other file that cannot be read are left out, and named in `problems`.
+        Lines of the other file that cannot be read are left out, and reported in `problems`.
         """
         theirs = parse(_read(other), str(other))
         if theirs.broken and not theirs.lines:
@@ -150,10 +153,10 @@ class Notes:
         return count
 
     def _contents(self) -> Contents:
-        """The file's lines, read only where it has changed."""
+        """Return the file's lines, reading the file only if it has changed."""
         try:
-            found = self.path.stat()
-            stamp = (found.st_ino, found.st_size, found.st_mtime_ns)
+            status = self.path.stat()
+            stamp = (status.st_ino, status.st_size, status.st_mtime_ns)
         except OSError:
             stamp = None
         if stamp is None or stamp != self._seen[0]:
@@ -163,8 +166,8 @@ class Notes:
 
     @contextmanager
     def _writing(self) -> Iterator[Contents]:
-        """What is in the file now, to be changed; written if it was, while nobody else writes."""
-        path = Path(os.path.realpath(self.path))  # a link, into a git repository say, stays one
+        """Yield the file's current lines under the lock, and write them if the caller changed them."""
+        path = Path(os.path.realpath(self.path))  # keeps a link, perhaps into a git repository, a link
         with locked(path):
             data = _read(path, missing=b"")
             contents = parse(data, str(self.path))
@@ -176,8 +179,8 @@ class Notes:
 
 
 def parse(data: bytes, name: str) -> Contents:
-    """The lines of a file's bytes; never fails."""
-    found = Contents()
+    """Return the lines in a file's bytes; never fails."""
+    contents = Contents()
     for number, part in enumerate(data.split(b"\n"), 1):
         raw = part.removeprefix(b"\xef\xbb\xbf").strip()
         if not raw:
@@ -188,16 +191,16 @@ def parse(data: bytes, name: str) -> Contents:
             line = msgspec.json.decode(raw, type=Line)
             if line.changed >= LAST:
                 raise ValueError("its date is too far ahead")
-            found.take(line, raw)
+            contents.take(line, raw)
         except (ValueError, RecursionError) as error:  # msgspec's errors are ValueErrors
-            found.broken[raw] = None
-            if len(found.problems) < MAX_PROBLEMS:
-                found.problems.append(f"Line {number} of {name} is no note: {error}. It is kept as it is.")
-    return found
+            contents.broken[raw] = None
+            if len(contents.problems) < MAX_PROBLEMS:
+                contents.problems.append(f"Line {number} of {name} is no note: {error}. It is kept as it is.")
+    return contents
 
 
 def _read(path: Path, missing: bytes | None = None) -> bytes:
-    """A file's bytes. Raises NotesError, unless it is only missing and something is given for that."""
+    """Return a file's bytes; for a missing file, `missing` if that is given. Raises NotesError."""
     try:
         data = file_contents(path, MAX_FILE + 1)
     except FileNotFoundError as error:
@@ -211,22 +214,22 @@ def _read(path: Path, missing: bytes | None = None) -> bytes:
     return data
 
 
-# ---- files that belong to their owner
+# ---- files that only their owner can read
 
 
 def data_folder() -> Path:
-    """Where things are kept that a user made or brought."""
+    """Return the folder for things that the user made or imported."""
     return Path(platformdirs.user_data_dir("saescope"))
 
 
 def storable(text: str) -> str:
-    """The text without what UTF-8 cannot hold."""
+    """Return the text with what UTF-8 cannot hold replaced."""
     return text.encode("utf-8", "replace").decode()
 
 
 def write_private(path: Path, data: bytes) -> None:
-    """Writes a file that only its owner can read, beside its place, and renames it there. Raises NotesError."""
-    import tempfile  # only to write: every start would wait for it
+    """Write a file that only its owner can read: to a temporary file, then renamed. Raises NotesError."""
+    import tempfile  # late: only writing needs it, and every start would wait for it
 
     temporary = None
     try:
@@ -246,11 +249,14 @@ def write_private(path: Path, data: bytes) -> None:
 
 @contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """While nobody else who asks writes this file; makes its folder. Raises NotesError when it takes too long."""
+    """Hold the lock on this file against all who use `locked`; make its folder first.
+
+    Raises NotesError if getting the lock takes too long.
+    """
     try:
         path.parent.parent.mkdir(parents=True, exist_ok=True)
         path.parent.mkdir(mode=0o700, exist_ok=True)
-        # a file of its own: the notes themselves are replaced by each change
+        # a lock file of its own: each change replaces the notes file
         handle = os.open(path.with_name(f".{path.name}.lock"), os.O_CREAT | os.O_RDWR, 0o600)
     except OSError as error:
         raise NotesError(f"{path} cannot be written: {error.strerror}.", "Make room there, and writable.") from error

@@ -1,4 +1,4 @@
-"""Paths as the user types them: whatever is wrong with one is said in words. And where a damaged file is kept."""
+"""Paths as the user types them, with their faults in words; and names for damaged files that are set aside."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from engine.records.errors import UsageError
 
 
 def typed(text: str) -> Path:
-    """The path that was typed, ~ filled in. Raises UsageError where nothing can have such a path."""
+    """Return the typed path with ~ filled in. Raises UsageError if no file can have such a path."""
     try:
         path = Path(text).expanduser()
         with suppress(FileNotFoundError, NotADirectoryError):
             path.stat()
-    except (OSError, RuntimeError, ValueError) as error:  # a name too long; nobody's home; a null character
+    except (OSError, RuntimeError, ValueError) as error:  # a name too long; an unknown user's home; a null character
         raise UsageError(
             f"{shortened(text)}: {getattr(error, 'strerror', None) or error}.", "Check the path."
         ) from error
@@ -26,7 +26,7 @@ def typed(text: str) -> Path:
 
 
 def problem(text: str) -> str:
-    """What is wrong with a path itself, whether or not anything is there; "" if nothing is."""
+    """Return what is wrong with the path itself, whether or not a file is there; "" if nothing is."""
     try:
         typed(text)
     except UsageError as error:
@@ -35,12 +35,12 @@ def problem(text: str) -> str:
 
 
 def shortened(text: str) -> str:
-    """Not more of it than a dialog has room for."""
+    """Return the text cut to the length that a dialog has room for."""
     return text if len(text) <= 60 else f"{text[:59]}…"
 
 
 def contents(path: Path, most: int = -1) -> bytes:
-    """A file's bytes, `most` of them. Raises OSError, for a pipe or a device too: those may never end."""
+    """Return a file's bytes, or its first `most`. Raises OSError, also for pipes and devices, which may never end."""
     handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     with open(handle, "rb") as file:
         mode = os.fstat(handle).st_mode
@@ -52,17 +52,17 @@ def contents(path: Path, most: int = -1) -> bytes:
 
 
 def broken_name(path: Path) -> Path:
-    """A name that is free, beside a damaged file's own, for it to be kept under."""
+    """Return a free name beside a damaged file, under which to keep it."""
     name, number = f"{path}.broken-{datetime.now(UTC):%Y%m%d-%H%M%S}", 1
-    found = name
-    while os.path.lexists(found):
+    candidate = name
+    while os.path.lexists(candidate):
         number += 1
-        found = f"{name}-{number}"
-    return Path(found)
+        candidate = f"{name}-{number}"
+    return Path(candidate)
 
 
 def set_aside(path: Path) -> str:
-    """Renames a damaged file, so that nothing is written over it; says in words where it is."""
+    """Rename a damaged file, so that nothing is written over it; return a sentence on where it is."""
     aside = broken_name(path)
     try:
         path.rename(aside)

@@ -1,4 +1,4 @@
-"""Prompt set files as the engine's records, and back. Knows nothing of where files are."""
+"""Prompt set files converted to the engine's records, and back. Does not read or write files."""
 
 from __future__ import annotations
 
@@ -11,39 +11,39 @@ from engine.records.errors import UsageError
 from prompts import Entry, ProbeEntry, PromptSetFile, Settings
 
 
-def from_file(found: PromptSetFile) -> PromptSet:
-    """A prompt set file as the engine's record; of its settings only those that are not as by default."""
+def from_file(file: PromptSetFile) -> PromptSet:
+    """Return a prompt set file as the engine's record, with only the settings that differ from the defaults."""
     defaults = msgspec.structs.asdict(Settings())
-    settings = {name: x for name, x in msgspec.structs.asdict(found.settings).items() if x != defaults[name]}
+    settings = {name: x for name, x in msgspec.structs.asdict(file.settings).items() if x != defaults[name]}
     return PromptSet(
-        name=found.name,
-        positive=tuple(Prompt(entry.text, found.format, entry.breaks) for entry in found.positive),
-        negative=tuple(Prompt(entry.text, found.format, entry.breaks) for entry in found.negative),
-        probes=tuple(from_entry(probe) for probe in found.probe),
-        description=found.description,
+        name=file.name,
+        positive=tuple(Prompt(entry.text, file.format, entry.breaks) for entry in file.positive),
+        negative=tuple(Prompt(entry.text, file.format, entry.breaks) for entry in file.negative),
+        probes=tuple(from_entry(probe) for probe in file.probe),
+        description=file.description,
         settings=settings,
     )
 
 
 def from_entry(probe: ProbeEntry) -> Probe:
-    """A probe of a file as the engine's record."""
+    """Return a file's probe as the engine's record."""
     answers = tuple(Answer(name, strings) for name, strings in probe.answers.items())
     return Probe(probe.text, probe.format, probe.prefill, answers, probe.covariate, probe.right)
 
 
 def as_published(settings: Mapping[str, bool | float | str], feature: int) -> tuple[Edit, ...]:
-    """A feature's edit as a prompt set's settings say that a study made it, and the reconstruction where it used one.
+    """Return the edit of a feature that a prompt set's settings describe, with the reconstruction if they use one.
 
-    Raises UsageError where they say nothing.
+    Raises UsageError if there are no settings.
     """
     if not settings:
         raise UsageError(
             "The prompt set has no [settings]: it does not say how a study edited its feature.",
             "Take a set that does, such as founding_5v2, or add [settings] to it.",
         )
-    found = _settings(settings, "the prompt set")
-    edit = Edit(feature, found.scale, at=found.positions)
-    return (edit, Edit(kind="reconstruct", at=found.positions)) if found.reconstruct else (edit,)
+    published = _settings(settings, "the prompt set")
+    edit = Edit(feature, published.scale, at=published.positions)
+    return (edit, Edit(kind="reconstruct", at=published.positions)) if published.reconstruct else (edit,)
 
 
 def _settings(settings: Mapping[str, bool | float | str], whose: str) -> Settings:
@@ -53,27 +53,28 @@ def _settings(settings: Mapping[str, bool | float | str], whose: str) -> Setting
         raise UsageError(f"The settings of {whose}: {error}.", "Mend or delete the setting.") from error
 
 
-def to_file(found: PromptSet) -> PromptSetFile:
-    """The engine's record as a file. Raises UsageError where a file cannot say what the record says."""
-    formats = {prompt.format for prompt in (*found.positive, *found.negative)}
+def to_file(prompt_set: PromptSet) -> PromptSetFile:
+    """Return the engine's record as a prompt set file. Raises UsageError if a file cannot express the record."""
+    formats = {prompt.format for prompt in (*prompt_set.positive, *prompt_set.negative)}
     if len(formats) > 1:
         raise UsageError(
-            f"The prompt set {found.name!r} mixes raw and chat prompts, and a file has one format for all of them.",
+            f"The prompt set {prompt_set.name!r} mixes raw and chat prompts, "
+            "and a file has one format for all of them.",
             "Give all its prompts the same format.",
         )
     return PromptSetFile(
-        name=found.name,
-        description=found.description,
+        name=prompt_set.name,
+        description=prompt_set.description,
         format=formats.pop() if formats else "raw",
-        settings=_settings(found.settings, repr(found.name)),
-        positive=tuple(Entry(prompt.text, prompt.breaks) for prompt in found.positive),
-        negative=tuple(Entry(prompt.text, prompt.breaks) for prompt in found.negative),
-        probe=tuple(to_entry(probe) for probe in found.probes),
+        settings=_settings(prompt_set.settings, repr(prompt_set.name)),
+        positive=tuple(Entry(prompt.text, prompt.breaks) for prompt in prompt_set.positive),
+        negative=tuple(Entry(prompt.text, prompt.breaks) for prompt in prompt_set.negative),
+        probe=tuple(to_entry(probe) for probe in prompt_set.probes),
     )
 
 
 def to_entry(probe: Probe) -> ProbeEntry:
-    """A probe as a file has it. Raises UsageError for two answers of one name."""
+    """Return a probe as a file has it. Raises UsageError for two answers with the same name."""
     answers = {answer.name: answer.strings for answer in probe.answers}
     if len(answers) < len(probe.answers):
         raise UsageError(f"The probe {probe.text!r} has two answers of the same name.", "Rename or delete one.")

@@ -1,6 +1,6 @@
 """The session file: one versioned, diffable JSON file that holds every value a result depends on.
 
-Written atomically, readable by its owner only. Knows nothing about torch; running it again is replay.py's.
+Written atomically and readable by its owner only. Knows nothing about torch; replay.py runs sessions again.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ LISTS_OF_VERSION_2 = {
     "attributions": "Attribution",
     "minimal_sets": "MinimalSet",
 }
-"""The type of what each list held."""
+"""The lists of results in versions 1 and 2, and the type of result in each."""
 
 SUFFIX = ".saescope.json"
 
@@ -52,22 +52,22 @@ NEW_LINE = b"\n"
 
 
 class EditSlot(Edit, frozen=True):
-    """One line of the app's list of edits: switched off, it keeps its place and strength."""
+    """One line of the app's list of edits; switched off, it keeps its place and strength."""
 
     on: bool = True
 
     def edit(self) -> Edit:
-        """The edit it stands for while it is on."""
+        """Return the edit that the line stands for while it is on."""
         return Edit(**{name: getattr(self, name) for name in Edit.__struct_fields__})
 
 
 class Workspace(Record, frozen=True):
-    """What the user of the app is working on, results apart."""
+    """What the user of the app is working on, apart from results."""
 
     prompts: PromptSet
     question: str = ""
     raw: bool = False
-    """The question goes to the model as it is, without the chat template."""
+    """Whether the question goes to the model as it is, without the chat template."""
     edits: tuple[EditSlot, ...] = ()
     pinned: tuple[int, ...] = ()
     labels: dict[int, str] = msgspec.field(default_factory=dict)
@@ -76,10 +76,10 @@ class Workspace(Record, frozen=True):
     """The feature whose activations are shown."""
     sampling: Sampling = Sampling()
     prefill: str = ""
-    """What is put into the model's mouth before it answers the question."""
+    """Text put at the start of the model's reply to the question."""
     samples: int = 1
     restart: bool = False
-    """A toggled edit starts the text anew instead of acting on its next token."""
+    """Whether a toggled edit restarts the text instead of acting on its next token."""
 
 
 Result = Ranking | Generated | ProbeTable | Attribution | MinimalSet
@@ -88,32 +88,32 @@ R = TypeVar("R", bound=Record)
 
 
 class Session(Record, frozen=True):
-    """What a session file holds."""
+    """The contents of a session file."""
 
     saescope_session: int
-    """Version of this layout."""
+    """Version of the file's layout."""
     created: str
     load: Load
     """The request that loads the same model and SAE again."""
     loaded: Loaded | None
-    """What it came to: hashes, device, dtype, threads, versions. None where the app never got to load."""
+    """What that request loaded: hashes, device, dtype, threads, versions. None if the app never loaded anything."""
     prompt_sets: tuple[PromptSet, ...] = ()
     results: tuple[Result, ...] = ()
-    """In the order they came."""
+    """In the order in which they were computed."""
     workspace: Workspace | None = None
-    """The app's; None in a session written by the command line."""
+    """The app's workspace; None in a session written by the command line."""
 
     def of(self, kind: type[R]) -> tuple[R, ...]:
-        """The results of one kind."""
+        """Return the results of one kind."""
         return tuple(result for result in self.results if isinstance(result, kind))
 
     def last(self, kind: type[R]) -> R | None:
-        """The latest result of one kind."""
+        """Return the latest result of one kind."""
         return next((result for result in reversed(self.results) if isinstance(result, kind)), None)
 
 
 def of_workspace(work: Workspace) -> Iterator[str]:
-    """What is wrong with a workspace, as session_check.RULES tell of the others."""
+    """Yield what is wrong with a workspace, as the rules of session_check do for other records."""
     yield from session_check.once("edits", [edit.feature for edit in work.edits])
     if not 1 <= work.samples <= MOST_SAMPLES:
         yield f"has {work.samples} samples: 1 to {MOST_SAMPLES:,} can be asked for"
@@ -124,7 +124,7 @@ RULES = session_check.RULES | {Workspace: of_workspace}
 SAME = {
     "model_fingerprint": "model",
     "sae_fingerprint": "SAE",
-    # a registry may wire the same files otherwise
+    # a registry may wire the same files differently
     "encoder": "encoder",
     "normalisation": "normalisation",
     "centered": "mean removal",
@@ -133,16 +133,16 @@ SAME = {
     "dtype": "dtype",
     "reference_fingerprint": "reference",
 }
-"""What all results of one session share: `replay` loads once."""
+"""What all results of one session must share, because `replay` loads only once; each with its name for messages."""
 
 
 def new(load: Load, loaded: Loaded | None = None) -> Session:
-    """An empty session on what is loaded."""
+    """Return an empty session for what is loaded."""
     return Session(VERSION, datetime.now(UTC).isoformat(timespec="seconds"), load, loaded)
 
 
 def add(session: Session, result: Result, prompts: PromptSet | None = None) -> Session:
-    """The session with one more result, and the prompt set it came from."""
+    """Return the session with one more result, and with the prompt set that the result came from."""
     sets = session.prompt_sets
     if prompts is not None and prompts not in sets:
         sets = (*sets, prompts)
@@ -150,28 +150,28 @@ def add(session: Session, result: Result, prompts: PromptSet | None = None) -> S
 
 
 def replayable(session: Session) -> list[Replayable]:
-    """What can be run again: all results, a table of probes text by text."""
-    found: list[Replayable] = []
+    """Return what can be run again: all results, a table of probes as its texts."""
+    results: list[Replayable] = []
     for result in session.results:
-        found += [row.generated for row in result.rows] if isinstance(result, ProbeTable) else [result]
-    return found
+        results += [row.generated for row in result.rows] if isinstance(result, ProbeTable) else [result]
+    return results
 
 
 def differences(one: Loaded, other: Loaded) -> list[str]:
-    """In what two loaded pairs differ so that their results do not belong into one session."""
+    """Return in what two loaded pairs differ so that their results cannot share a session."""
     return [name for field, name in SAME.items() if getattr(one, field) != getattr(other, field)]
 
 
 def read(path: Path) -> Session:
-    """Reads a session. Raises SessionError saying what is wrong with the file."""
-    found = read_if_there(path)
-    if found is None:
+    """Read a session. Raises SessionError saying what is wrong with the file."""
+    session = read_if_there(path)
+    if session is None:
         raise SessionError(f"The session {path} cannot be read: there is no such file.", "Check the path.")
-    return found
+    return session
 
 
 def read_if_there(path: Path) -> Session | None:
-    """Reads a session; None where there is no such file. Raises SessionError saying what is wrong with the file."""
+    """Read a session; return None if there is no such file. Raises SessionError saying what is wrong with it."""
     try:
         data = contents(path)
     except (FileNotFoundError, NotADirectoryError):
@@ -183,20 +183,23 @@ def read_if_there(path: Path) -> Session | None:
 
 
 def decode(data: bytes, what: str) -> Session:
-    """A session from its JSON, whose parts agree. Raises SessionError naming the file, or what `what` calls it."""
+    """Return the session in this JSON, after checking that its parts agree.
+
+    Raises SessionError, whose message calls the session `what`.
+    """
     raw = raw_session(data, what)
     remedy = "Mend the field it names, or use a copy."
     try:
-        found = msgspec.convert(raw, Session, str_keys=True)
+        session = msgspec.convert(raw, Session, str_keys=True)
     except (msgspec.ValidationError, UnicodeEncodeError) as error:  # the latter: half a surrogate pair in a key
         raise SessionError(f"{what} is damaged: {error}.", remedy) from error
-    for problem in session_check.problems(found, RULES):
+    for problem in session_check.problems(session, RULES):
         raise SessionError(f"{what} is damaged: {problem}.", remedy)
-    return found
+    return session
 
 
 def raw_session(data: bytes, what: str) -> Any:
-    """JSON that calls itself a session, as this version lays it out. Raises SessionError."""
+    """Decode the JSON of a session of any version, converted to this version's layout. Raises SessionError."""
     try:
         raw = parsed(data.decode())
         version = raw.get("saescope_session") if isinstance(raw, dict) else None
@@ -221,7 +224,7 @@ def raw_session(data: bytes, what: str) -> Any:
 
 
 def parsed(data: str) -> Any:
-    """What the JSON holds, a lone surrogate too, such as an odd byte of a file name: msgspec refuses its escape.
+    """Decode JSON that may hold a lone surrogate, such as an odd byte of a file name, whose escape msgspec refuses.
 
     Raises DecodeError.
     """
@@ -237,15 +240,15 @@ def parsed(data: str) -> Any:
 
 
 def finite(number: str) -> float:
-    """The number. Raises ValueError for NaN and infinity, which Python's JSON has and JSON has not."""
-    found = float(number)
-    if not isfinite(found):
+    """Convert a number. Raises ValueError for NaN and infinity, which Python accepts but JSON does not have."""
+    value = float(number)
+    if not isfinite(value):
         raise ValueError(f"{number} is not a number")
-    return found
+    return value
 
 
 def with_strengths(value: Any) -> Any:
-    """What version 1 wrote, as version 2 has it: an edit had a scale, where it has a kind and a strength now."""
+    """Convert version 1 to version 2, in which an edit's `scale` became a kind and a strength."""
     if isinstance(value, list):
         return [with_strengths(item) for item in value]
     if not isinstance(value, dict):
@@ -257,9 +260,9 @@ def with_strengths(value: Any) -> Any:
 
 
 def with_one_list(raw: dict[str, Any]) -> dict[str, Any]:
-    """What version 2 wrote, as version 3 has it: one list of results, where each kind had a list of its own.
+    """Convert version 2, with a list per kind of result, to version 3, with one list of results.
 
-    Raises DecodeError where one of those is not a list of its kind.
+    Raises DecodeError if one of those lists is not a list of its kind.
     """
     results = []
     for name, kind in LISTS_OF_VERSION_2.items():
@@ -274,13 +277,13 @@ def with_one_list(raw: dict[str, Any]) -> dict[str, Any]:
 
 
 def write(session: Session, path: Path) -> None:
-    """Writes the session beside its place and renames it there. Raises SessionError; the old file then stays."""
+    """Write the session to a temporary file and rename it. On SessionError the old file stays."""
     text = escaped(layout(msgspec.to_builtins(session, str_keys=True))) + "\n"
     temporary = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        # mkstemp makes the file readable by its owner only
-        import tempfile  # only to write: every start would wait for it
+        # mkstemp makes a file that only its owner can read
+        import tempfile  # late: only writing needs it, and every start would wait for it
 
         handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
         with os.fdopen(handle, "w", encoding="utf-8") as file:
@@ -296,7 +299,7 @@ def write(session: Session, path: Path) -> None:
 
 
 def layout(value: Any, indent: str = "") -> str:
-    """JSON for line diffs: an item a line, except that lists of plain numbers and strings stay on one line."""
+    """Return JSON made for line diffs: an item per line, but lists of plain numbers and strings on one line."""
     if isinstance(value, dict) and value:
         inner = indent + "  "
         lines = [f"{inner}{json.dumps(k, ensure_ascii=False)}: {layout(v, inner)}" for k, v in value.items()]

@@ -1,6 +1,7 @@
-"""The table that autosave.py keeps sessions in, and what can still be read of it where the database is damaged.
+"""The table in which autosave.py keeps sessions, and reading what is left of it in a damaged database.
 
-SQLite takes anything in any column and notices few flipped bytes, so every column is read as what it should be.
+SQLite accepts any value in any column and notices few flipped bytes, so every column is cast to the type it should
+have.
 """
 
 from __future__ import annotations
@@ -14,10 +15,10 @@ from typing import Any
 LAYOUT = 1
 
 BESIDE = ("-wal", "-shm")
-"""Ends of the names of what SQLite keeps beside a database."""
+"""Suffixes of the files that SQLite keeps beside a database."""
 
 EMPTY_PAGES = 3
-"""Of a database with nothing in its table: another process may be making it just now."""
+"""Most pages of a database whose table is empty; another process may be making it just now."""
 
 COUNTS = ("prompts", "edits", "rankings", "generations", "probe_tables")
 
@@ -29,7 +30,7 @@ CREATE TABLE IF NOT EXISTS sessions (
 """
 
 ID = "coalesce(CAST(id AS BLOB), x'')"
-"""Bytes: an id may be no text, and its index may be damaged, so that it is not to be found by it."""
+"""The id as bytes: it may not be text. The cast also keeps SQLite from using the index on ids, which may be damaged."""
 
 PLACE = "coalesce(CAST(place AS INTEGER), 0)"
 
@@ -52,11 +53,11 @@ PUT = f"""
 INTO sessions (id, place, name, updated, file, {", ".join(COUNTS)}, body)
 VALUES (CAST(? AS TEXT), {", ".join("?" * (5 + len(COUNTS)))})
 """
-"""What follows INSERT: the values of ID, PLACE, ABOUT and BODY."""
+"""What follows INSERT; the parameters are the values of ID, PLACE, ABOUT and BODY."""
 
 
 def connect(path: Path, wait: float) -> sqlite3.Connection:
-    """A connection that reads texts whatever bytes are in them, and commits what it does at once."""
+    """Return a connection that reads text whatever bytes are in it, and commits each statement at once."""
     db = sqlite3.connect(path, wait, isolation_level=None)
     db.text_factory = lambda data: data.decode("utf-8", "replace")
     return db
@@ -69,15 +70,15 @@ class Damaged(sqlite3.DatabaseError):
 
 
 def make(db: sqlite3.Connection) -> None:
-    """Makes the table in a new database. Raises Damaged where there is something in it already."""
+    """Make the table in a new database. Raises Damaged if the database already has contents."""
     if db.execute("PRAGMA page_count").fetchone()[0] > EMPTY_PAGES:
-        raise Damaged("its header is none of ours")
+        raise Damaged("its header is not saescope's")
     db.execute(MAKE)
     db.execute(f"PRAGMA user_version = {LAYOUT}")
 
 
 def check(db: sqlite3.Connection) -> None:
-    """Raises Damaged where rows are missing: a wrong byte can hide all of a page's."""
+    """Raise Damaged if rows are missing: one wrong byte can hide all rows of a page."""
     (listed,) = db.execute("SELECT count(*) FROM sessions INDEXED BY sqlite_autoindex_sessions_1").fetchone()
     (there,) = db.execute("SELECT count(*) FROM sessions NOT INDEXED").fetchone()
     if listed != there:
@@ -85,10 +86,10 @@ def check(db: sqlite3.Connection) -> None:
 
 
 def readable_rows(damaged: Path) -> list[tuple[Any, ...]]:
-    """The rows, as PUT takes them, that can still be read whole; the oldest first.
+    """Return the rows that can still be read whole, as PUT takes them, the oldest first.
 
-    A copy is read, so that the file stays as it is. The first page says where everything is: that is the same in all
-    of these databases, so a new one's stands in for it.
+    They are read from a copy, so that the file stays as it is. The first page says where everything else is and is the
+    same in all of these databases, so that of a new database replaces it in the copy.
     """
     with tempfile.TemporaryDirectory() as folder:
         copy = Path(folder) / "copy"
@@ -103,17 +104,17 @@ def readable_rows(damaged: Path) -> list[tuple[Any, ...]]:
             with suppress(FileNotFoundError):
                 Path(f"{copy}{name}").write_bytes(Path(f"{damaged}{name}").read_bytes())
         with closing(connect(copy, 0)) as db:
-            db.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, len(data) + size)  # a damaged length may be of gigabytes
+            db.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, len(data) + size)  # a damaged length may say gigabytes
             return _rows(db)
 
 
 def _rows(db: sqlite3.Connection) -> list[tuple[Any, ...]]:
     numbers: set[int] = set()
-    for order in ("ASC", "DESC"):  # from both ends to where it is damaged
+    for order in ("ASC", "DESC"):  # from both ends up to the damage
         with suppress(sqlite3.Error):
             numbers.update(n for (n,) in db.execute(f"SELECT rowid FROM sessions NOT INDEXED ORDER BY rowid {order}"))
-    found: list[tuple[Any, ...]] = []
+    rows: list[tuple[Any, ...]] = []
     for number in numbers:
         with suppress(sqlite3.Error):
-            found += db.execute(f"SELECT {ID}, {PLACE}, {ABOUT}, {BODY} FROM sessions WHERE rowid = ?", (number,))
-    return sorted((row for row in found if row[-1]), key=lambda row: int(row[1]))
+            rows += db.execute(f"SELECT {ID}, {PLACE}, {ABOUT}, {BODY} FROM sessions WHERE rowid = ?", (number,))
+    return sorted((row for row in rows if row[-1]), key=lambda row: int(row[1]))

@@ -1,8 +1,8 @@
-"""What crosses the seam between a front end and the engine: requests, events and results.
+"""The records that cross the seam between a front end and the engine: requests, events and results.
 
-Frozen, typed, made of plain numbers and strings only, so that the same records serve the in-process carrier,
-the engine process and the session file. No functions, no torch. Activations are in the SAE's own units
-(after its input normalisation, before its output is scaled back).
+They are frozen, typed, and made of plain numbers and strings only, so that the in-process client, the engine process
+and the session file can all use them. No functions, no torch. Activations are in the SAE's own units: after its input
+normalisation, before its output is scaled back.
 """
 
 from engine.records.attribution import (

@@ -1,4 +1,4 @@
-"""What every record is made of."""
+"""The base class of all records."""
 
 from __future__ import annotations
 
@@ -10,4 +10,4 @@ Format = Literal["raw", "chat"]
 
 
 class Record(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Base of every record."""
+    """Base class of every record: frozen, and strict about unknown fields."""

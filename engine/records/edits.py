@@ -10,19 +10,20 @@ from engine.records.base import Record
 EditKind = Literal["scale", "set", "steer", "project", "reconstruct"]
 
 Positions = Literal["all", "prompt", "generated", "last", "first-step"]
-"""Where an edit acts: `last` is the prompt's last token. `first-step` is the prompt with its BOS and sinks, which no
-other choice includes; what it did stays in the prompt's keys and values, so later tokens see it."""
+"""Where an edit acts. `last` is the prompt's last token. `first-step` is the whole prompt including its BOS and
+attention sinks, which every other choice leaves alone; its effect stays in the prompt's keys and values, so later
+tokens see it."""
 
 NO_FEATURE = -1
-"""Stands in an edit of kind `reconstruct`, which is about all features."""
+"""The feature of an edit of kind `reconstruct`, which is about all features."""
 
 
 class Edit(Record, frozen=True):
-    """One feature's edit. f is its activation, D its decoder row, h the hooked vector, u the vector's scale.
+    """One feature's edit. f is its activation, D its decoder row, h the hooked vector, u the scale of that vector.
 
     scale        f becomes strength * f; 0 ablates
-    set          f becomes strength * M, M the feature's maximum on the reference text
-    steer        h becomes h + strength * M * r * D, r the median of u on the reference text
+    set          f becomes strength * M, where M is the feature's maximum on the reference text
+    steer        h becomes h + strength * M * r * D, where r is the median of u on the reference text
     project      the part of h along D is multiplied by strength; 0 removes it
     reconstruct  h becomes its reconstruction from the edited activations: the SAE's error is lost
     """
@@ -32,24 +33,24 @@ class Edit(Record, frozen=True):
     kind: EditKind = "scale"
     at: Positions = "all"
     absolute: float | None = None
-    """What the strength of `set` (in units of f) or `steer` (as a multiple of D) comes to, so that another reference
-    text changes no recorded edit. The engine fills it in; where it is given, it rules."""
+    """The strength of `set` in units of f, or of `steer` as a multiple of D. It is recorded so that another reference
+    text does not change the edit. The engine fills it in; if it is already there, the engine uses it."""
 
 
 @dataclass(frozen=True)
 class EditForm:
-    """A word for an edit: an option of the command line, and what a variant calls it."""
+    """A word for an edit: the name of its command-line option, also used in --variant."""
 
     word: str
     takes: str
-    """What follows it, such as "FEATURE[=FACTOR]"; "" where nothing does."""
+    """What follows the word, such as "FEATURE[=FACTOR]"; "" if nothing does."""
     help: str
     example: str = ""
-    """Of what follows it."""
+    """Example of what follows the word."""
 
     @property
     def equals(self) -> tuple[str, ...]:
-        """What may stand between feature and strength: "=", or "" where there is no strength."""
+        """What may stand between feature and strength: "=", or "" if no strength follows."""
         if "[=" in self.takes:
             return "", "="
         return ("=",) if "=" in self.takes else ("",)
@@ -57,31 +58,32 @@ class EditForm:
 
 @dataclass(frozen=True)
 class KindOfEdit:
-    """What there is to know of a kind but its maths. Texts have places for `feature` and `strength`."""
+    """Everything about a kind of edit except its maths. Texts may contain {feature} and {strength}."""
 
     forms: tuple[EditForm, ...]
     choice: str
-    """In the app's form; "" for a kind that is about all features."""
+    """The kind's name in the app's form; "" for a kind that is about all features."""
     meaning: str
-    """What it does, for that form."""
+    """What the edit does, for the app's form."""
     says: str
-    """In a sentence."""
+    """The edit in a sentence."""
     short: str
-    """What it does in few letters."""
+    """What the edit does, in a few letters."""
     done: str
-    """Of several edits that are counted."""
+    """Participle for counting several edits of this kind, such as "scaled"."""
     says_at_0: str = ""
-    """In place of `says` where the strength is 0, as the next two are; "": nothing else."""
+    """Replaces `says` if the strength is 0; "" replaces nothing. The next two do the same for `short` and `done`."""
     short_at_0: str = ""
     done_at_0: str = ""
     steps: tuple[float, ...] = (0.0,)
     """Strengths that + and − step through."""
     tried: tuple[float, ...] = ()
-    """Strengths that are proposed to be tried side by side."""
+    """Strengths to propose for trying side by side."""
     has_unit: bool = False
-    """Its strength is in units that the reference text gives; `absolute` is what it comes to."""
+    """Whether the strength is in units that the reference text gives; `absolute` then holds the resulting amount."""
     takes_slot: bool = True
-    """It takes nothing but one feature's encoder and decoder: a slot of the edit tensors, a few lines of a script."""
+    """Whether one feature's encoder and decoder are all it needs: a slot of the edit tensors, some lines of a script.
+    """
 
 
 EDIT_KINDS: dict[EditKind, KindOfEdit] = {
@@ -173,9 +175,10 @@ EDIT_KINDS: dict[EditKind, KindOfEdit] = {
         takes_slot=False,
     ),
 }
-"""Every kind. A new one takes its name and a row here, and its maths in generation/edit_tensors and edits."""
+"""Every kind of edit. A new one needs its name in EditKind, a row here, and its maths in generation/edit_tensors and
+edits."""
 
 
 def edit_forms() -> dict[str, tuple[EditKind, EditForm]]:
-    """Kind and form of every word, in the table's order."""
+    """Return the kind and form of every word, in the table's order."""
     return {form.word: (kind, form) for kind, row in EDIT_KINDS.items() for form in row.forms}

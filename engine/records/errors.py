@@ -1,4 +1,4 @@
-"""Every error saescope raises on purpose. Each carries what happened and what to do about it.
+"""Every error that saescope raises on purpose. Each says what happened and what to do about it.
 
     SaescopeError
     ├── UsageError        the request itself makes no sense (exit code 2)
@@ -8,11 +8,11 @@
     ├── SaeError          the SAE's files are missing, broken or of an unknown kind
     │   └── MismatchError the SAE does not fit the model
     ├── SessionError      a session file that cannot be read or written
-    │   └── NewerSessionError one that a newer saescope wrote: nothing is wrong with it
-    ├── NotesError        notes on features, or explanations of them, that cannot be read or written
-    └── EngineFault       anything unexpected inside the engine; the log has the details
+    │   └── NewerSessionError a session that a newer saescope wrote: nothing is wrong with it
+    ├── NotesError        notes on features, or explanations of features, that cannot be read or written
+    └── EngineFault       an unexpected failure inside the engine; the log has the details
 
-Prompt sets are their own package and raise `prompts.PromptSetError`.
+Prompt sets are a package of their own, which raises `prompts.PromptSetError`.
 """
 
 from __future__ import annotations
@@ -64,8 +64,8 @@ class NewerSessionError(SessionError):
 
 
 class NotesError(SaescopeError):
-    """Notes on features, or explanations of them, that cannot be read or written."""
+    """Notes on features, or explanations of features, that cannot be read or written."""
 
 
 class EngineFault(SaescopeError):
-    """Anything unexpected inside the engine."""
+    """An unexpected failure inside the engine."""

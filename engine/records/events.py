@@ -1,4 +1,4 @@
-"""What the engine says while a request runs, and at its end."""
+"""The events that the engine sends while a request runs and at its end."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ ResultValue = (
 
 
 class Progress(Record, frozen=True, tag=True):
-    """Work goes on. `total` 0 means the end is not known."""
+    """Work goes on. `total` 0 means that the total is unknown."""
 
     stage: str
     done: int = 0
@@ -34,7 +34,7 @@ class Progress(Record, frozen=True, tag=True):
 
 
 class TokenStep(Record, frozen=True, tag=True):
-    """One more token in each arm. None: that arm has ended."""
+    """One more token in each arm. None means that the arm has ended."""
 
     index: int
     baseline: str | None
@@ -43,31 +43,32 @@ class TokenStep(Record, frozen=True, tag=True):
     more: tuple[str | None, ...] = ()
     """The token of each other row, in the order of Generated.more."""
     kl: float | None = None
-    """KL(baseline || edited) in nats before this token, both on the baseline's tokens; None once that has ended."""
+    """KL(baseline || edited) in nats at this token, with both models fed the baseline's tokens; None once the baseline
+    has ended."""
 
 
 class Finished(Record, frozen=True, tag=True):
-    """The last event of a request that worked."""
+    """The last event of a request that succeeded."""
 
     value: ResultValue
 
 
 class Failed(Record, frozen=True, tag=True):
-    """The last event of a request that did not."""
+    """The last event of a request that failed."""
 
     kind: str
-    """Class name from errors.py."""
+    """Name of the error's class in errors.py."""
     message: str
     remedy: str = ""
     exit_code: int = 1
 
 
 class Cancelled(Record, frozen=True, tag=True):
-    """The last event of a request the user stopped."""
+    """The last event of a request that the user stopped."""
 
 
 class MemoryLeft(Record, frozen=True, tag=True):
-    """Memory of the device the model is on, in bytes; not part of any request."""
+    """Free and total memory of the model's device, in bytes; not part of any request."""
 
     free: int
     total: int

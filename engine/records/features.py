@@ -20,10 +20,10 @@ class Rank(Record, frozen=True, tag=True):
     top: int = 20
     pool: Pool = "max"
     include_masked: bool = False
-    """Count every token, special and sink tokens too."""
+    """Whether to count every token, including special tokens and attention sinks."""
     density_weight: bool = True
     also: tuple[int, ...] = ()
-    """Features that get a row whatever their place: pinned ones, or one looked up by its number."""
+    """Features that get a row whatever their rank: pinned ones, or one looked up by its number."""
 
 
 class Show(Record, frozen=True, tag=True):
@@ -34,17 +34,17 @@ class Show(Record, frozen=True, tag=True):
 
 
 class Describe(Record, frozen=True, tag=True):
-    """What is known about one feature: strongest tokens and the logit lens."""
+    """What is known about one feature: its strongest tokens, its logit lens, related features."""
 
     feature: int
     prompts: tuple[Prompt, ...] = ()
     top: int = 10
     measure: Measure | None = None
-    """What to show the feature's exact effect on; None shows none."""
+    """The measure on which to compute the feature's exact effect; None computes no effect."""
 
 
 class FeaturesAt(Record, frozen=True, tag=True):
-    """Which features fire most on one token of a prompt?"""
+    """Which features fire most strongly on one token of a prompt?"""
 
     prompt: Prompt
     token_index: int
@@ -52,7 +52,7 @@ class FeaturesAt(Record, frozen=True, tag=True):
 
 
 class StrongToken(Record, frozen=True):
-    """A token on which a feature fires strongly, with its surroundings."""
+    """A token on which a feature fires strongly, with the text around it."""
 
     activation: float
     token: str
@@ -63,25 +63,25 @@ class StrongToken(Record, frozen=True):
 
 
 class FeatureRow(Record, frozen=True):
-    """One leaderboard row; formulas in the README's section on ranking."""
+    """One row of the leaderboard; the README's section on ranking has the formulas."""
 
     feature: int
     tokens: tuple[str, ...]
-    """Up to three distinct tokens the feature fires on most, in the prompts and the reference text."""
+    """Up to three distinct tokens on which the feature fires most, in the prompts and the reference text."""
     score: float
     diff: float
     auroc: float
     t: float
     g: float | None
-    """Hedges' g; None below four prompts a set."""
+    """Hedges' g; None if a set has fewer than four prompts."""
     coverage_positive: float
     coverage_negative: float
     density: float
     seed: float
     p: float | None = None
-    """Max-T permutation p of the score, corrected for the number of features; None where labelings are too few."""
+    """Max-T permutation p of the score, corrected for the number of features; None if there are too few labelings."""
     loo: int | None = None
-    """Worst rank by score when each prompt is left out in turn; None where a set would be empty."""
+    """Worst rank by score when each prompt is left out in turn; None if a set would be empty."""
 
 
 NO_NUMBER = "–"
@@ -92,27 +92,28 @@ class RankColumn:
     """A number of FeatureRow as a column of the leaderboard, on a terminal and in the app."""
 
     name: str
-    """The row's field."""
+    """Name of the field of FeatureRow."""
     meaning: str
     place: int
-    """In the app the columns stand in this order, as many as fit."""
+    """The column's position in the app, which shows as many columns as fit."""
     width: int
-    """In the app, with the gap before it."""
+    """The column's width in the app, including the gap before it."""
     form: str = ".2f"
-    """A format specification."""
+    """Format specification of the number."""
     app_form: str = ""
-    """The app's, where it is another."""
+    """Format specification in the app; "" means the same as `form`."""
     app_heading: str = ""
-    """"": its name."""
+    """Heading in the app; "" means the name."""
     heading: str = ""
-    """A terminal's; "": its name. Columns of the same heading are one there, their numbers with a / between them."""
+    """Heading on a terminal; "" means the name. Columns that share a heading become one there, with / between their
+    numbers."""
     drop: int = 0
-    """On a narrow terminal the column with the largest number goes first; 0 stays."""
+    """A narrow terminal drops the column with the largest number first; 0 is never dropped."""
     ranks: bool = True
-    """Features can be ranked by it; one by which they cannot is left out where no row has a number."""
+    """Whether features can be ranked by it; if not, the column is left out when no row has a number."""
 
     def cell(self, row: FeatureRow, form: str = "") -> str:
-        """The row's number."""
+        """Return the row's number as text."""
         value = getattr(row, self.name)
         return NO_NUMBER if value is None else format(value, form or self.form)
 
@@ -139,15 +140,15 @@ RANK_COLUMNS = (
     RankColumn("density", "share of neutral tokens on which it fires", 5, 9, ".2%", drop=2),
     RankColumn("seed", "plain sum over positives, leading token included", 10, 7, ".1f", drop=8),
 )  # fmt: skip
-"""Every number of FeatureRow, in the order of a terminal's columns. A new one takes its values in features/contrast,
-a field of FeatureRow, and a row here."""
+"""Every number of FeatureRow, in the order of a terminal's columns. A new one needs its values in features/contrast, a
+field of FeatureRow, and a row here."""
 
 RANKED_BY = tuple(column.name for column in RANK_COLUMNS if column.ranks)
-"""What features can be ranked by."""
+"""The columns by which features can be ranked."""
 
 
 class Ranking(Record, frozen=True, tag=True):
-    """Rows sorted by `by`, largest first."""
+    """Rows sorted by `by`, the largest first."""
 
     features: tuple[FeatureRow, ...]
     by: str
@@ -158,13 +159,13 @@ class Ranking(Record, frozen=True, tag=True):
     n_negative: int
     n_active_features: int
     labelings: int
-    """How many ways there are to choose the positives among all prompts; counted up to 10**18."""
+    """In how many ways the positives could be chosen among all prompts; counted up to 10**18."""
     p_floor: float
     warnings: tuple[str, ...]
     prompts: tuple[FedPrompt, ...]
-    """Positives first, then negatives."""
+    """The positive prompts, then the negative ones."""
     permutations: int = 0
-    """How many labelings p was counted over; 0 where none were."""
+    """Over how many labelings p was computed; 0 if it was not."""
 
 
 class Shown(Record, frozen=True, tag=True):
@@ -174,11 +175,11 @@ class Shown(Record, frozen=True, tag=True):
     prompts: tuple[FedPrompt, ...]
     activations: tuple[tuple[float, ...], ...]
     maximum: float
-    """Largest activation over the prompts' unmasked tokens and the reference text; the colour scale's top."""
+    """Largest activation over the prompts' unmasked tokens and the reference text: the top of the colour scale."""
 
 
 class FeatureAt(Record, frozen=True):
-    """One feature that fires on a token, with up to three tokens it fires on most."""
+    """One feature that fires on a token, with up to three tokens on which it fires most."""
 
     feature: int
     activation: float
@@ -186,18 +187,18 @@ class FeatureAt(Record, frozen=True):
 
 
 class TokenFeatures(Record, frozen=True, tag=True):
-    """The features of one token, strongest first."""
+    """The features that fire on one token, the strongest first."""
 
     prompt: Prompt
     token_index: int
     token: str
     features: tuple[FeatureAt, ...]
     n_active: int
-    """How many features fire there (L0 of this token)."""
+    """How many features fire on the token (its L0)."""
 
 
 class TokenLogit(Record, frozen=True):
-    """A vocabulary token and how much one unit of the feature's direction adds to its logit."""
+    """A vocabulary token, and how much one unit of the feature's direction adds to its logit."""
 
     token_id: int
     token: str
@@ -205,7 +206,7 @@ class TokenLogit(Record, frozen=True):
 
 
 class Bin(Record, frozen=True):
-    """Activations in (lower, upper]: how many tokens of the reference text and of the prompts."""
+    """A histogram bin for activations in (lower, upper]: token counts in the reference text and in the prompts."""
 
     lower: float
     upper: float
@@ -214,7 +215,7 @@ class Bin(Record, frozen=True):
 
 
 class Neighbour(Record, frozen=True):
-    """Another feature and the cosine between the decoder directions as they are applied."""
+    """Another feature, and the cosine between both decoder directions as they are applied."""
 
     feature: int
     cosine: float
@@ -222,17 +223,17 @@ class Neighbour(Record, frozen=True):
 
 
 class CoActive(Record, frozen=True):
-    """A feature that fires on `both` of the prompts' tokens together with the one described."""
+    """A feature that fires together with the described one on `both` of the prompts' tokens."""
 
     feature: int
     both: int
     jaccard: float
-    """Tokens on which both fire over tokens on which any of them does."""
+    """Tokens on which both features fire over tokens on which at least one does."""
     tokens: tuple[str, ...]
 
 
 class Described(Record, frozen=True, tag=True):
-    """What is known about a feature. Reference figures are measured on the reference text."""
+    """What is known about a feature. Fields named `reference_…` are measured on the reference text."""
 
     feature: int
     density: float
@@ -243,13 +244,13 @@ class Described(Record, frozen=True, tag=True):
     promoted: tuple[TokenLogit, ...]
     suppressed: tuple[TokenLogit, ...]
     histogram: tuple[Bin, ...] = ()
-    """Of activations above zero; adjoining bins from the smallest to the largest that holds any."""
+    """Bins of the activations above zero, adjoining, from the smallest to the largest that is not empty."""
     prompt_count: int = 0
-    """On how many counted tokens of the prompts it fires."""
+    """On how many counted tokens of the prompts the feature fires."""
     neighbours: tuple[Neighbour, ...] = ()
     """Features whose decoder directions are closest to its own, the closest first."""
     antipodes: tuple[Neighbour, ...] = ()
-    """Those that point most the other way, most so first."""
+    """Features whose decoder directions are most opposed to its own, the most opposed first."""
     co_active: tuple[CoActive, ...] = ()
-    """Features that fire where it fires in the prompts, by Jaccard index."""
+    """Features that fire on the same tokens of the prompts, by Jaccard index."""
     effect: Effect | None = None

@@ -1,4 +1,4 @@
-"""Which measure is meant: tracked answers or strings of one's own, and whether probes still measure it."""
+"""Which measure is meant: tracked answers or the user's own strings, and whether the probes still measure it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,11 @@ from engine.records.prompts import Answer, Probe
 def measure_toward(
     toward: Sequence[str], against: Sequence[str], probes: Sequence[Probe], note: Callable[[str], None]
 ) -> Measure:
-    """The measure asked for, by default the first tracked answer against the second. Raises UsageError."""
+    """Return the measure that --toward and --against ask for, by default the first tracked answer against the second.
+
+    A string that is not a tracked answer's name becomes an answer of its own; `note` gets a remark on it. Raises
+    UsageError.
+    """
     if not any(not probe.right for probe in probes):
         raise UsageError("The prompt set has no probes to measure on.", "Add a [[probe]] to it.")
     names = answer_names([probe for probe in probes if not probe.right])
@@ -24,27 +28,27 @@ def measure_toward(
     for value in dict.fromkeys([*sides[0], *sides[1]]):
         if value not in names:
             note(literally(value, names))
-    asked = tuple(with_answer(with_answer(probe, sides[0], names), sides[1], names) for probe in probes)
-    found = Measure(asked, "|".join(sides[0]), "|".join(sides[1]))
-    for probe in check_measure(found):
+    extended = tuple(with_answer(with_answer(probe, sides[0], names), sides[1], names) for probe in probes)
+    measure = Measure(extended, "|".join(sides[0]), "|".join(sides[1]))
+    for probe in check_measure(measure):
         strings = {answer.name: answer.strings for answer in probe.answers}
-        both = sorted(set(strings[found.toward]) & set(strings[found.against]))
+        both = sorted(set(strings[measure.toward]) & set(strings[measure.against]))
         if both:
             raise UsageError(f"{both[0]!r} would count for both sides.", "Give --toward and --against other strings.")
-    return found
+    return measure
 
 
-def other_side(given: Sequence[str], names: Sequence[str], option: str) -> list[str]:
-    """The one other tracked answer. Raises UsageError where that is not clear."""
-    others = [name for name in names if name not in given]
-    if len(given) != 1 or given[0] not in names or len(others) != 1:
+def other_side(one_side: Sequence[str], names: Sequence[str], option: str) -> list[str]:
+    """Return the only other tracked answer. Raises UsageError if it is not clear which one that is."""
+    others = [name for name in names if name not in one_side]
+    if len(one_side) != 1 or one_side[0] not in names or len(others) != 1:
         known = f"One of {', '.join(names)}, or" if names else "Give"
-        raise UsageError(f"What is to be measured with {given[0]!r}? {option} is missing.", f"{known} a string.")
+        raise UsageError(f"What is to be measured with {one_side[0]!r}? {option} is missing.", f"{known} a string.")
     return others
 
 
 def literally(value: str, names: Sequence[str]) -> str:
-    """What is done with a string that is no tracked answer's name. Raises UsageError for an empty one."""
+    """Return a note saying that the string is taken as an answer of its own. Raises UsageError for an empty string."""
     if not value.strip():
         raise UsageError("An answer to measure has no letters.", 'For example --toward " yes" --against " no".')
     tracked = f"the probes track {', '.join(names)}" if names else "the probes track no answers"
@@ -53,10 +57,10 @@ def literally(value: str, names: Sequence[str]) -> str:
 
 
 def with_answer(probe: Probe, values: Sequence[str], names: Sequence[str]) -> Probe:
-    """The probe with an extra answer: these strings, and the strings of these tracked answers.
+    """Return the probe with one more answer: these strings, and the strings of the tracked answers named among them.
 
-    As it is where a single tracked answer is asked for, where it does not track one of them, and where it is a
-    question of fact.
+    The probe stays as it is if a single tracked answer is asked for, if it does not track one of those named, or if it
+    is a question of fact.
     """
     own = {answer.name: answer.strings for answer in probe.answers}
     missing = [value for value in values if value in names and value not in own]
@@ -67,7 +71,7 @@ def with_answer(probe: Probe, values: Sequence[str], names: Sequence[str]) -> Pr
 
 
 def again(measure: Measure, probes: Sequence[Probe]) -> Measure:
-    """The same measure on these probes. Answers that were typed for it, and are in no probe, are put in again."""
+    """Return the same measure on these probes, with the answers typed for it added again if no probe has them."""
     measured = measured_probes(measure)
     known = answer_names(probes)
     wanted = measured[0].answers if measured else ()
@@ -76,32 +80,32 @@ def again(measure: Measure, probes: Sequence[Probe]) -> Measure:
 
 
 TYPED = " (typed)"
-"""Marks a typed answer whose strings are the name of another one."""
+"""Ends the name of a typed answer whose strings would otherwise give it the name of another answer."""
 
 
 def typed_answer(strings: tuple[str, ...], names: Sequence[str]) -> Answer:
-    """An answer that is called what it consists of; `names` are taken."""
+    """Return an answer named after its strings; `names` are those already taken."""
     name = "|".join(strings)
     return Answer(name + TYPED if name in names else name, strings)
 
 
 def is_typed(answer: Answer) -> bool:
-    """Whether it was typed for a measure."""
+    """Return whether the answer was typed for a measure."""
     return answer.name.removesuffix(TYPED) == "|".join(answer.strings)
 
 
 def with_answers(probes: Sequence[Probe], answers: Sequence[Answer]) -> tuple[Probe, ...]:
-    """The probes with more answers to track; questions of fact stay as they are."""
+    """Return the probes with more answers to track; questions of fact stay as they are."""
     return tuple(p if p.right else replace(p, answers=(*p.answers, *answers)) for p in probes)
 
 
 def is_current(measure: Measure, probes: Sequence[Probe]) -> bool:
-    """Whether these probes still measure that."""
+    """Return whether these probes still measure the same thing."""
     return bool(essence(measure)) and essence(measure) == essence(again(measure, probes))
 
 
 def essence(measure: Measure) -> list[Probe]:
-    """What the measure depends on: its probes, with nothing but the two answers."""
+    """Return what the measure depends on: its probes, each with the two measured answers only."""
     names = (measure.toward, measure.against)
     return [
         replace(p, answers=tuple(sorted((a for a in p.answers if a.name in names), key=lambda a: a.name)))

@@ -1,4 +1,4 @@
-"""The pair of model and SAE: loading it, and whether it is wired right."""
+"""The pair of model and SAE: loading it, and checking that it is wired right."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from engine.records.base import Record
 
 
 class Load(Record, frozen=True, tag=True):
-    """Loads a model and its SAE. None means the packaged demo's; `hook` None means the one the SAE names."""
+    """Load a model and its SAE. None means the packaged demo's; `hook` None means the hook point that the SAE names."""
 
     model: str | None = None
     sae: str | None = None
@@ -23,7 +23,7 @@ class Loaded(Record, frozen=True, tag=True):
 
     model: str
     model_fingerprint: str
-    """sha256 over names, sizes, first and last MiB of the weight files; the config's hash for hub models."""
+    """sha256 over names, sizes, first and last MiB of the weight files; for hub models the config's hash."""
     sae: str
     sae_fingerprint: str
     hook: str
@@ -43,39 +43,42 @@ class Loaded(Record, frozen=True, tag=True):
     sae_format: str = ""
     """Which loader read the SAE, such as "Gemma Scope"."""
     published_l0: float | None = None
-    """Mean number of active features per token, as published; None where nothing is."""
+    """Mean number of active features per token, as published; None if nothing is published."""
     published_variance_explained: float | None = None
     neuronpedia: str = ""
-    """The SAE's page there, such as gpt2-small/8-res-jb; "" where it has none that is known."""
+    """The SAE's page on Neuronpedia, such as gpt2-small/8-res-jb; "" if none is known."""
     centered: bool = False
-    """The SAE reads vectors whose mean is taken away first."""
+    """Whether the SAE reads vectors whose mean is subtracted first."""
     rescaled: bool = False
-    """Its activations are multiplied by the norms of their decoder rows."""
+    """Whether its activations are multiplied by the norms of their decoder rows."""
     notes: tuple[str, ...] = ()
-    """In words: what was decided about the SAE beyond or against its files, and what of the model's is not used."""
+    """In words: what was decided about the SAE beyond or against its files, and what the model's hold in vain."""
     l0: float | None = None
-    """Mean number of features that fire per token of the reference text; None in sessions of before it was kept."""
+    """Mean number of features that fire per token of the reference text; None in older session files."""
     variance_explained: float | None = None
-    """Of the hooked vectors on the reference text."""
+    """Share of the hooked vectors' variance on the reference text that the SAE reconstructs."""
     doubts: tuple[str, ...] = ()
-    """What these numbers, hook and model say against the wiring, in a few words each; () where all is as it should."""
+    """Signs in these numbers, the hook point or the model that the wiring is wrong, in few words; () if none."""
 
 
 class Doctor(Record, frozen=True, tag=True):
     """Is the SAE wired right to this model?"""
 
     text_tokens: int = 4000
-    """How many tokens of the reference text to measure on."""
+    """On how many tokens of the reference text to measure."""
 
 
 class Check(Record, frozen=True):
-    """One line of the doctor's report. `ok` None: measured, nothing to compare it with; with a remedy, a doubt."""
+    """One line of the doctor's report.
+
+    `ok` None means that the value was measured but there is nothing to compare it with; with a remedy it is a doubt.
+    """
 
     name: str
     ok: bool | None
     detail: str
     remedy: str = ""
-    """What to do about it, where it failed or is in doubt."""
+    """What to do about a check that failed or is in doubt."""
 
 
 class Diagnosis(Record, frozen=True, tag=True):

@@ -1,4 +1,4 @@
-"""Prompts, probes and sets of them, and prompts as they are fed."""
+"""Prompts, probes, prompt sets, and prompts as they are fed to the model."""
 
 from __future__ import annotations
 
@@ -17,24 +17,24 @@ class Prompt(Record, frozen=True):
 
 
 class Answer(Record, frozen=True):
-    """An answer to track: a name and the strings that count as it, leading space included."""
+    """An answer to track: a name, and the strings that count as it, leading space included."""
 
     name: str
     strings: tuple[str, ...]
 
 
 class Probe(Record, frozen=True):
-    """A question whose answer shows whether the behaviour is there."""
+    """A question whose answer shows whether the model has the behaviour."""
 
     text: str
     format: Format = "chat"
     prefill: str = ""
-    """Text put into the model's mouth before the answers are scored; not used for the free answer."""
+    """Text put at the start of the model's reply before the answers are scored; the free answer does not use it."""
     answers: tuple[Answer, ...] = ()
     covariate: float | None = None
-    """What the probes' measure is regressed on, such as the logit of an occupation's share of women."""
+    """What the measure over the probes is regressed on, such as the logit of an occupation's share of women."""
     right: str = ""
-    """Of a question of fact: the name of the right answer. It is what an edit has to leave alone."""
+    """For a question of fact: the name of the right answer, which an edit should leave alone."""
 
 
 class PromptSet(Record, frozen=True):
@@ -50,7 +50,7 @@ class PromptSet(Record, frozen=True):
 
 
 class FedPrompt(Record, frozen=True):
-    """The exact token ids a prompt was fed as. Masks are True where the token counts."""
+    """The exact token ids that a prompt was fed as. Masks are True where the token counts."""
 
     text: str
     format: Format
@@ -59,4 +59,4 @@ class FedPrompt(Record, frozen=True):
     rank_mask: tuple[bool, ...]
     edit_mask: tuple[bool, ...]
     prefill: str = ""
-    """What was put into the model's mouth behind the prompt."""
+    """Text put at the start of the model's reply, after the prompt."""

@@ -8,17 +8,17 @@ from engine.records.features import Ranking
 from engine.records.texts import Generated
 
 Replayable = Ranking | Generated | Attribution | MinimalSet
-"""What is run again as one request; a table of probes is replayed text by text."""
+"""Results that one request can run again; a table of probes is replayed text by text."""
 
 
 class Replay(Record, frozen=True, tag=True):
-    """Runs a recorded result again and compares."""
+    """Run a recorded result again and compare."""
 
     recorded: Replayable
 
 
 class ArmReplay(Record, frozen=True):
-    """One arm of a replayed generation. Index, tokens and margin are None where all tokens are the same."""
+    """One arm of a replayed generation. Index, tokens and margin are None if all tokens are the same."""
 
     name: str
     """Such as "baseline", "edited", "variant 1" and "sample 2 edited"."""
@@ -27,17 +27,18 @@ class ArmReplay(Record, frozen=True):
     recorded_token: str | None = None
     replayed_token: str | None = None
     margin: float | None = None
-    """Log-probability gap in nats between the two likeliest tokens where the runs part: tiny means rounding."""
+    """Log-probability gap in nats between the two likeliest tokens at the divergence; a tiny gap means rounding."""
 
 
 class Replayed(Record, frozen=True, tag=True):
-    """How a result came out the second time."""
+    """How a result's second run compares with the recorded one."""
 
     same: bool
     first_difference: int | None = None
-    """Index of the first row or member with another feature; None where all are the same, and for texts."""
+    """Index of the first row or member with a different feature; None if all are the same, and for texts."""
     largest_change: float = 0.0
-    """Of a score, of an effect in the measure's unit, or of a share; among the features in both. 0 for texts."""
+    """Largest change of a score, of an effect in the measure's unit, or of a share, among the features in both runs; 0
+    for texts."""
     prompt_ids_same: bool = True
     """Whether a text's prompt was fed as the same token ids."""
     arms: tuple[ArmReplay, ...] = ()

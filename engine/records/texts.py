@@ -1,4 +1,4 @@
-"""Texts: generated, and answers scored, baseline and edited."""
+"""Generated texts and scored answers, baseline and edited."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from engine.records.prompts import FedPrompt, Probe, Prompt
 
 
 class Sampling(Record, frozen=True):
-    """How tokens are chosen. Temperature 0 is greedy; all that follows but `stop` only matters above 0."""
+    """How tokens are chosen. Temperature 0 is greedy; the settings after it, except `stop`, only matter above 0."""
 
     max_tokens: int = 64
     temperature: float = 0.0
     seed: int = 0
     top_k: int = 0
-    """Only the so many likeliest tokens; 0: all."""
+    """Choose among the `top_k` likeliest tokens only; 0 means all."""
     top_p: float = 1.0
-    """Only the likeliest tokens that together have this probability."""
+    """Choose among the likeliest tokens that together have this probability."""
     min_p: float = 0.0
-    """Only tokens at least this probable in units of the likeliest one's probability."""
+    """Choose among tokens whose probability is at least this share of the likeliest token's."""
     stop: tuple[str, ...] = ()
-    """A text ends once it contains one of these; the string stays in it."""
+    """A text ends once it contains one of these strings; the string stays in it."""
 
 
 SEEDS = 2**63
@@ -35,48 +35,48 @@ SEEDS = 2**63
 
 @dataclass(frozen=True)
 class Setting:
-    """A field of Sampling: the command line's option, the form's field, its limits, and what is said of it."""
+    """A field of Sampling: its command-line option, its field in the form, its limits and its texts."""
 
     field: str
     label: str
-    """What the form and sentences call it."""
+    """Its name in the form and in sentences."""
     must_be: str
     """The limits in words, such as "a whole number, 0 or more"."""
     help: str
-    """Of the option; %(default)s is its default."""
+    """The option's help text; %(default)s stands for its default."""
     hint: str = ""
-    """In the form's field, while it is empty."""
+    """Shown in the form's field while it is empty."""
     metavar: str | None = None
     read_as: Callable[[str], Any] = int
-    """Reads what is typed: int, float, or str for a field that holds several texts."""
+    """Converts what is typed: int, float, or str for a field that holds several texts."""
     least: float = 0
     above_least: bool = False
-    """The least is itself too little."""
+    """Whether `least` itself is too small."""
     most: float = float_info.max
     most_in_form: float | None = None
-    """The app's own limit, where it is lower."""
+    """The app's own upper limit, if it is lower."""
     limits_choice: bool = False
-    """It leaves fewer tokens to choose from; a sampled text says it where it is not as by default."""
+    """Whether it leaves fewer tokens to choose from; a sampled text states it if it differs from the default."""
 
     @property
     def option(self) -> str:
-        """The command line's."""
+        """Name of the command-line option."""
         return f"--{self.field.replace('_', '-')}"
 
     @property
     def repeats(self) -> bool:
-        """Whether it holds several values, each given by an option of its own."""
+        """Whether it holds several values, each given by its own option."""
         return self.read_as is str
 
     def read(self, text: str) -> Any:
-        """One value as typed. Raises ValueError for one beyond the limits."""
+        """Convert one typed value. Raises ValueError if it is beyond the limits."""
         value = self.read_as(text)
         if not self.allows(value):
             raise ValueError(self.must_be)
         return value
 
     def allows(self, value: Any) -> bool:
-        """Whether one value is within the limits."""
+        """Return whether one value is within the limits."""
         if self.repeats:
             return bool(value)
         return bool(self.least <= value <= self.most and not (self.above_least and value == self.least))
@@ -95,7 +95,7 @@ SAMPLING = (
     ),
     Setting(
         "top_k", "top-k", "a whole number, or 0 for all tokens", "only the N likeliest tokens (0: all)",
-        "only the so many likeliest tokens; 0: all", metavar="N", most=10**9, limits_choice=True,
+        "only the N likeliest tokens; 0: all", metavar="N", most=10**9, limits_choice=True,
     ),
     Setting(
         "top_p", "top-p", "above 0 and at most 1, which is all tokens", "the likeliest that together have P (1)",
@@ -109,49 +109,49 @@ SAMPLING = (
         limits_choice=True,
     ),
 )  # fmt: skip
-"""Every field of Sampling, in the form's order. A new one takes a field, a row, and what it does in
+"""Every field of Sampling, in the form's order. A new one needs its field, a row here, and its effect in
 generation/sampling."""
 
 
 class EditsFrom(Record, frozen=True):
-    """These edits were in force from the generated token with this index on."""
+    """Edits that were in force from the generated token with this index on."""
 
     token_index: int
     edits: tuple[Edit, ...]
 
 
 class Generate(Record, frozen=True, tag=True):
-    """Continues a prompt: baseline, edited and whatever else is asked for, as rows of one batch."""
+    """Continue a prompt: baseline, edited, and any variants and further samples, as rows of one batch."""
 
     prompt: Prompt
     edits: tuple[Edit, ...] = ()
     sampling: Sampling = Sampling()
     prefill: str = ""
-    """What is put into the model's mouth before it goes on."""
+    """Text put at the start of the model's reply."""
     samples: int = 1
-    """How often both arms are sampled, each time with random numbers of its own."""
+    """How often to sample both arms, each time with its own random numbers."""
     variants: tuple[tuple[Edit, ...], ...] = ()
-    """Other edits, each an arm of its own beside the edited one."""
+    """Other lists of edits, each with an arm of its own beside the edited one."""
     schedule: tuple[EditsFrom, ...] = ()
     """Later changes of `edits`, at tokens after the first."""
     branched_at: int | None = None
-    """The text before this token is that of an earlier request, whose keys and values are used where they are still
-    there. It comes out the same without them: edits and schedule say all about it."""
+    """The text before this token is taken from an earlier request, whose cached keys and values are reused if they are
+    still there. The text is the same without them: edits and schedule describe it completely."""
 
 
 Reply = tuple[Edit, ...] | Literal["stop"] | None
-"""What a generation is told between two tokens: other edits, to end here, or nothing."""
+"""The caller's answer between two tokens of a generation: new edits, "stop" to end here, or None to go on."""
 
 
 class ScoreAnswers(Record, frozen=True, tag=True):
-    """The tracked answers' probabilities of one probe, baseline and edited, without generating."""
+    """Compute the probabilities of one probe's tracked answers, baseline and edited, without generating."""
 
     probe: Probe
     edits: tuple[Edit, ...] = ()
 
 
 class RunProbes(Record, frozen=True, tag=True):
-    """Answers every probe, baseline and edited."""
+    """Answer every probe, baseline and edited."""
 
     probes: tuple[Probe, ...]
     edits: tuple[Edit, ...] = ()
@@ -166,17 +166,17 @@ class Arm(Record, frozen=True):
     tokens: tuple[str, ...]
     logprobs: tuple[float, ...]
     margins: tuple[float, ...] = ()
-    """Gap in nats between the two likeliest tokens, per generated token; a tiny one can flip by rounding."""
+    """Gap in nats between the two likeliest tokens, per generated token; rounding can flip a tiny one."""
 
 
 class OtherArm(Record, frozen=True):
-    """A row beside the first baseline and edited one."""
+    """A row beyond the first baseline and the first edited one."""
 
     sample: int
-    """Which sample it is of, counted from 0."""
+    """Index of its sample, counted from 0."""
     edited: bool
     variant: int | None
-    """Index of its edits in Generated.variants; None: it goes under `edits`, or is a baseline."""
+    """Index of its edits in Generated.variants; None if it uses `edits` or is a baseline."""
     arm: Arm
     positions: int = 0
     inactive_positions: int = 0
@@ -197,20 +197,19 @@ class Generated(Record, frozen=True, tag=True):
     kl: tuple[float, ...]
     """KL(baseline || edited) in nats per baseline token, edited model teacher-forced on the baseline's tokens.
 
-    Where edits changed on the way, each token counts under the edits in force when it was generated.
-    """
+    Where edits changed on the way, each token counts under the edits in force when it was generated."""
     positions: int
     """How many positions of the edited arm the edit mask let through."""
     inactive_positions: int
-    """Of those, the ones where every edited feature was silent: nothing changed there."""
+    """How many of those positions had every edited feature silent, so that nothing changed there."""
     tokens_per_second: float
     variants: tuple[tuple[Edit, ...], ...] = ()
     more: tuple[OtherArm, ...] = ()
     """Variants and further samples."""
     branched_at: int | None = None
-    """The generated token from which this text parts with an earlier one."""
+    """Index of the generated token at which this text leaves an earlier one."""
     stopped: bool = False
-    """The user stopped it."""
+    """Whether the user stopped it."""
     fault: str = ""
     """What ended it early, in words: edits sent on the way that cannot be applied, or numbers that overflowed."""
 
@@ -224,27 +223,27 @@ class AnswerRow(Record, frozen=True):
 
 
 class ProbeRow(Record, frozen=True):
-    """One probe, both arms."""
+    """One probe's results in both arms."""
 
     probe: Probe
     generated: Generated
     answers: tuple[AnswerRow, ...]
     flags: tuple[str, ...] = ()
-    """Answer strings whose tokens could not be told apart from the prompt's end."""
+    """Answer strings whose tokens could not be separated from the end of the prompt."""
 
 
 class AnswersScored(Record, frozen=True, tag=True):
-    """Tracked answers' probabilities, both arms."""
+    """The tracked answers' probabilities in both arms."""
 
     probe: Probe
     edits: tuple[Edit, ...]
     answers: tuple[AnswerRow, ...]
     flags: tuple[str, ...] = ()
-    """Answer strings whose tokens could not be told apart from the prompt's end."""
+    """Answer strings whose tokens could not be separated from the end of the prompt."""
 
 
 class ProbeTable(Record, frozen=True, tag=True):
-    """Every probe × baseline/edited."""
+    """Every probe's results, baseline and edited."""
 
     edits: tuple[Edit, ...]
     rows: tuple[ProbeRow, ...]
@@ -257,7 +256,7 @@ class Comparison:
     sample: int
     """Counted from 0."""
     variant: int | None
-    """Index of its edits among the variants; None: they are the generation's own."""
+    """Index of its edits among the variants; None if they are the generation's own edits."""
     edits: tuple[Edit, ...]
     baseline: Arm
     edited: Arm
@@ -266,33 +265,33 @@ class Comparison:
 
 
 def comparisons(result: Generated) -> list[Comparison]:
-    """All there are, sample by sample, the variants behind the edited text."""
+    """Return every edited text with its baseline, sample by sample, variants after the edited text."""
     baselines = {0: result.baseline} | {o.sample: o.arm for o in result.more if not o.edited}
-    found = [
+    pairs = [
         Comparison(0, None, result.edits, result.baseline, result.edited, result.positions, result.inactive_positions)
     ]
     for other in result.more:
         if other.edited:
             edits = result.edits if other.variant is None else result.variants[other.variant]
             counts = other.positions, other.inactive_positions
-            found.append(Comparison(other.sample, other.variant, edits, baselines[other.sample], other.arm, *counts))
-    return found
+            pairs.append(Comparison(other.sample, other.variant, edits, baselines[other.sample], other.arm, *counts))
+    return pairs
 
 
 def edits_in_force(result: Generated) -> list[Edit]:
-    """All that were in force anywhere in a text, in its variants too."""
+    """Return all edits that were in force anywhere in a text or its variants."""
     lists = (result.edits, *(change.edits for change in result.schedule), *result.variants)
     return [edit for edits in lists for edit in edits]
 
 
 MOST_SAMPLES = 4096
-"""Rows that a batch may come to, some times over."""
+"""Most samples of one request; a batch may have several rows for each."""
 
 MOST_CONTROLS = 10_000
 
 
 def check_sampling(sampling: Sampling, samples: int = 1) -> None:
-    """Raises UsageError for settings that make no sense."""
+    """Raise UsageError for settings that make no sense."""
     for setting in SAMPLING:
         value = getattr(sampling, setting.field)
         if not all(map(setting.allows, value if setting.repeats else (value,))):
@@ -309,7 +308,7 @@ def check_sampling(sampling: Sampling, samples: int = 1) -> None:
 
 
 def check_encoding(*texts: str) -> None:
-    """Raises UsageError for a text that no tokenizer takes, such as an odd byte on the command line."""
+    """Raise UsageError for a text that no tokenizer accepts, such as an odd byte on the command line."""
     for text in texts:
         try:
             text.encode()
@@ -318,7 +317,7 @@ def check_encoding(*texts: str) -> None:
 
 
 def check_branch(request: Generate) -> None:
-    """Raises UsageError for changes of edits, or a branch, at tokens there are not."""
+    """Raise UsageError for a branch or a change of edits at a token that the text cannot have."""
     last = request.sampling.max_tokens - 1
     places = [change.token_index for change in request.schedule]
     if places != sorted(set(places)) or not all(0 < place <= last for place in places):
@@ -332,7 +331,7 @@ def check_branch(request: Generate) -> None:
 
 
 def check_causes(request: Attribute | FindMinimalSet) -> None:
-    """Raises UsageError for numbers of features that make no sense."""
+    """Raise UsageError for numbers of features that make no sense."""
     if not 0 <= request.controls <= MOST_CONTROLS:
         raise UsageError(f"--controls must be between 0 and {MOST_CONTROLS:,}.")
     if isinstance(request, Attribute) and (request.top < 1 or request.exact < 0):
@@ -340,11 +339,11 @@ def check_causes(request: Attribute | FindMinimalSet) -> None:
 
 
 def first_difference(one: Sequence[object], other: Sequence[object]) -> int | None:
-    """Index of the first place where two runs differ, the shorter one's end included; None if they are equal."""
+    """Return the first index at which two runs differ, or at which the shorter one ends; None if they are equal."""
     at = first_unlike(one, other)
     return min(len(one), len(other)) if at is None and len(one) != len(other) else at
 
 
 def first_unlike(one: Sequence[object], other: Sequence[object], start: int = 0) -> int | None:
-    """The first index from `start` on at which both have an item, and another one; None where there is none."""
+    """Return the first index from `start` on at which both have an item and the items differ; None if there is none."""
     return next((i for i in range(start, min(len(one), len(other))) if one[i] != other[i]), None)

@@ -1,4 +1,4 @@
-"""What results look like on a terminal or as JSON, and progress on standard error. Knows nothing of torch."""
+"""Results on a terminal or as JSON, and progress on standard error. Knows nothing of torch."""
 
 from engine.cli.printing.layout import shade
 from engine.cli.printing.printer import Printer

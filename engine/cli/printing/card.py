@@ -20,7 +20,7 @@ BAR = 24
 
 
 def described(out: Console, result: Described, page: str) -> None:
-    """Everything about a feature; `page` is its SAE's on Neuronpedia, "" where there is none."""
+    """Print everything known about a feature; `page` is the path of its SAE on Neuronpedia, "" if there is none."""
     facts = (
         f"  density {result.density:.3%} (fires on {result.reference_count:,} of {result.reference_tokens:,} reference "
         f"tokens, maximum {result.reference_maximum:.2f})"
@@ -43,7 +43,7 @@ def described(out: Console, result: Described, page: str) -> None:
 
 
 def logit_lens(out: Console, result: Described) -> None:
-    """Tokens whose logits the feature raises and lowers."""
+    """Print the tokens whose logits the feature raises and lowers most."""
     table = Table(box=None, pad_edge=False, header_style="bold")
     for name in ("promotes", "logit", "suppresses", "logit"):
         table.add_column(name, justify="right" if name == "logit" else "left")
@@ -53,7 +53,7 @@ def logit_lens(out: Console, result: Described) -> None:
 
 
 def histogram(out: Console, result: Described) -> None:
-    """How many tokens have which activation: in the reference text, with bars, and in the prompts."""
+    """Print how many tokens have which activation: in the reference text, with bars, and in the prompts."""
     most = max(b.reference for b in result.histogram)
     table = Table(box=None, pad_edge=False, header_style="bold")
     for name in ("activation", "reference", "tokens", "prompts"):
@@ -66,7 +66,7 @@ def histogram(out: Console, result: Described) -> None:
 
 
 def relations(out: Console, result: Described) -> None:
-    """Features that point the same or the other way, and those that fire together with it."""
+    """Print the features that point the same or the opposite way, and those that fire together with it."""
     table = Table.grid(padding=(0, 2, 0, 0))
     for name in ("what", "feature", "how near", "tokens"):
         table.add_column(justify="right" if name in ("feature", "how near") else "left", no_wrap=True)
@@ -77,9 +77,9 @@ def relations(out: Console, result: Described) -> None:
 
 
 def related(result: Described) -> Iterator[tuple[Text, str, str, Text]]:
-    """Rows: what they are to it, once; number; cosine or tokens in common; what they fire on."""
-    for what, found in (("points alike", result.neighbours), ("points away", result.antipodes)):
-        for index, near in enumerate(found):
+    """Yield rows: the relation, in its first row only; feature; cosine or tokens in common; tokens it fires on."""
+    for what, neighbours in (("points alike", result.neighbours), ("points away", result.antipodes)):
+        for index, near in enumerate(neighbours):
             yield heading(what, index), str(near.feature), f"cosine {near.cosine:+.2f}", tokens_in_words(near.tokens)
     for index, other in enumerate(result.co_active):
         shared = f"{other.both:,} tokens, Jaccard {other.jaccard:.2f}"
@@ -87,17 +87,19 @@ def related(result: Described) -> Iterator[tuple[Text, str, str, Text]]:
 
 
 def heading(what: str, index: int) -> Text:
-    """The heading of a list, in its first row only."""
+    """Return the heading of a list for its first row, an empty text for the others."""
     return Text("" if index else what, style="bold")
 
 
-def effect(out: Console, found: Effect) -> None:
-    """What ablating it does; one effect has nothing to be compared with, so no more is said."""
-    measure = Measure((), found.toward, found.against)
-    out.print(Text(measure_in_words(measure, found.n_probes, found.slope), style="bold"))
-    share = 1 - found.ablated / found.baseline if found.baseline else 0.0
+def effect(out: Console, result: Effect) -> None:
+    """Print what ablating the feature does. One effect has nothing to be compared with, so no more is claimed."""
+    measure = Measure((), result.toward, result.against)
+    out.print(Text(measure_in_words(measure, result.n_probes, result.slope), style="bold"))
+    share = 1 - result.ablated / result.baseline if result.baseline else 0.0
     changed = f"{percent(share)} taken away" if share >= 0 else f"{percent(-share)} more of it"
-    out.print(f"ablating the feature: {found.baseline:+.4g} → {found.ablated:+.4g} {unit_of(found.slope)}, {changed}")
+    out.print(
+        f"ablating the feature: {result.baseline:+.4g} → {result.ablated:+.4g} {unit_of(result.slope)}, {changed}"
+    )
     out.print(
         Text("whether that is more than other features do: saescope attribute, with features to compare", style="dim")
     )

@@ -16,7 +16,7 @@ EVIDENCE = "associated, no more: these features tell the two sets apart; only an
 
 
 def ranking(out: Console, result: Ranking) -> None:
-    """The leaderboard."""
+    """Print the leaderboard."""
     print_table(out, columns(result))
     weight = "on" if result.density_weight else "off"
     out.print(
@@ -32,9 +32,12 @@ def ranking(out: Console, result: Ranking) -> None:
 
 
 def columns(result: Ranking) -> list[Column]:
-    """The columns; the one that the rows are sorted by stays whatever the width, p and loo come where there are any."""
+    """Return the leaderboard's columns.
+
+    The column that rows are sorted by is never dropped; p and loo are left out if no row has them.
+    """
     rows = result.features
-    found = [
+    shown_columns = [
         Column("feature", [str(row.feature) for row in rows]),
         Column("fires most on", [tokens_in_words(row.tokens) for row in rows], flexible=True),
     ]
@@ -44,33 +47,33 @@ def columns(result: Ranking) -> list[Column]:
         if any(part.ranks for part in parts) or any(number is not None for number in numbers):
             cells = ["/".join(part.cell(row) for part in parts) for row in rows]
             sorts = result.by in [part.name for part in parts]
-            found.append(Column(heading, cells, drop=0 if sorts else parts[0].drop))
-    return found
+            shown_columns.append(Column(heading, cells, drop=0 if sorts else parts[0].drop))
+    return shown_columns
 
 
 def heading_of(column: RankColumn) -> str:
-    """The heading of a terminal's column."""
+    """Return a column's heading on a terminal."""
     return column.heading or column.name
 
 
 def columns_in_words(result: Ranking) -> str:
-    """What p and loo are, where there are any."""
-    said = ""
+    """Return what p and loo mean, if there are any."""
+    explained = ""
     if result.permutations:
-        said += f" · p over {result.permutations:,} labelings, corrected for all features"
+        explained += f" · p over {result.permutations:,} labelings, corrected for all features"
     if any(row.loo is not None for row in result.features):
-        said += " · loo: worst rank by score when a prompt is left out"
-    return said
+        explained += " · loo: worst rank by score when a prompt is left out"
+    return explained
 
 
 def counted(prompts: Sequence[FedPrompt]) -> str:
-    """How many of the prompts' tokens the rank mask let through."""
+    """Return how many of the prompts' tokens the rank mask let through."""
     total, kept = sum(len(p.tokens) for p in prompts), sum(sum(p.rank_mask) for p in prompts)
     return f"{kept} of {total} tokens counted (special and sink tokens are not)"
 
 
 def shown(out: Console, result: Shown, n_positive: int) -> None:
-    """Coloured tokens, a line a prompt, with each prompt's strongest token."""
+    """Print coloured tokens, a line per prompt, with each prompt's strongest token."""
     for index, (fed, row) in enumerate(zip(result.prompts, result.activations, strict=True)):
         line = Text().append("+ " if index < n_positive else "− ", style="bold")
         best = max(range(len(row)), key=lambda t: row[t] if fed.rank_mask[t] else -1.0)

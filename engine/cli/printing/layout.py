@@ -1,7 +1,7 @@
-"""Tokens, texts and activations as they look on a terminal.
+"""How tokens, texts and activations look on a terminal.
 
-The activation colour is one hue from the background up, lightness carrying the value; the number stands beside it
-wherever it matters, so nothing is lost without colour.
+Activations are shown in one hue that starts from the background, with lightness as the value. The number stands beside
+the colour where it matters, so nothing is lost without colour.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ LOW, HIGH = (38, 38, 38), (255, 176, 0)
 
 
 def shade(value: float, maximum: float) -> str:
-    """The background for an activation, in STEPS steps; "" where the feature is silent."""
+    """Return the background colour for an activation, in STEPS steps; "" if the feature is silent."""
     if value <= 0 or maximum <= 0:
         return ""
     share = max(1, round(min(1.0, value / maximum) * STEPS)) / STEPS
@@ -33,17 +33,17 @@ def shade(value: float, maximum: float) -> str:
 
 
 def tokens_in_words(tokens: Sequence[str]) -> Text:
-    """Such as "gender · sex"."""
+    """Return tokens as "gender · sex"."""
     return Text(" · ".join(visible(token).strip() or visible(token) for token in tokens))
 
 
 def short(text: str, limit: int = 60) -> str:
-    """Text cut to a length."""
+    """Return the text cut to a length."""
     return text if len(text) <= limit else text[: limit - 1] + "…"
 
 
 def bar(value: float, most: float, width: int) -> str:
-    """A bar of block characters, eighths of a cell long; whatever is above 0 can be seen."""
+    """Return a bar of block characters, in eighths of a cell; any value above 0 is visible."""
     if value <= 0 or most <= 0:
         return ""
     eighths = max(1, round(value / most * width * 8))
@@ -53,34 +53,34 @@ def bar(value: float, most: float, width: int) -> str:
 GAP = 2
 
 SHORTEST = 16
-"""To so many cells a flexible column may be cut."""
+"""Width in cells to which a flexible column may be cut."""
 
 
 @dataclass(frozen=True)
 class Column:
-    """A column: its cells, and when it goes where the terminal is narrow."""
+    """A column: its cells, and whether it may be dropped or cut on a narrow terminal."""
 
     name: str
     cells: Sequence[str | Text]
     drop: int = 0
-    """The column with the largest number goes first; 0 stays."""
+    """The column with the largest number is dropped first; 0 is never dropped."""
     flexible: bool = False
-    """Of texts: aligned to the left, and cut where room is short."""
+    """Whether it holds texts, which are aligned to the left and cut if there is not enough room."""
 
     @property
     def width(self) -> int:
-        """Of its widest cell."""
+        """Width of its widest cell."""
         cells = [cell if isinstance(cell, str) else cell.plain for cell in self.cells]
         return max(cell_len(cell) for cell in (self.name, *cells))
 
     @property
     def shortest(self) -> int:
-        """To how many cells it can be cut."""
+        """Width in cells to which it can be cut."""
         return min(self.width, SHORTEST) if self.flexible else self.width
 
 
 def print_table(out: Console, columns: Sequence[Column]) -> None:
-    """Prints a table as wide as the terminal at most, and names the columns that had no room."""
+    """Print a table at most as wide as the terminal, and name the columns for which there was no room."""
     kept = list(columns)
     while sum(c.shortest + GAP for c in kept) - GAP > out.width and any(c.drop for c in kept):
         kept.remove(max(kept, key=lambda c: c.drop))

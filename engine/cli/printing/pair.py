@@ -1,4 +1,4 @@
-"""The doctor's checks on a terminal."""
+"""The doctor's checks and the table of presets on a terminal."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from engine.records.words.rich_text import Text
 
 
 def diagnosis(out: Console, result: Diagnosis) -> None:
-    """The doctor's checks."""
+    """Print the doctor's checks."""
     grid = Table.grid(padding=(0, 1))
     grid.add_column(width=1)
     grid.add_column(width=max((len(check.name) for check in result.checks), default=0), no_wrap=True)
@@ -24,14 +24,14 @@ def diagnosis(out: Console, result: Diagnosis) -> None:
 
 
 def check_mark(check: Check) -> Text:
-    """✓, ✗, · for measured, ? for a doubt."""
+    """Return ✓ or ✗ for a verdict, · for a value that was only measured, ? for a doubt."""
     if check.ok is None:
         return Text("?", "bold yellow") if check.remedy else Text("·", "dim")
     return Text("✓", "green") if check.ok else Text("✗", "bold red")
 
 
 def check_in_words(check: Check) -> Text:
-    """What a check found, and what to do on lines of its own."""
+    """Return what a check measured, followed by its remedy on a line of its own."""
     text = Text(check.detail)
     return text.append(f"\n→ {check.remedy}", "bold") if check.remedy else text
 
@@ -46,14 +46,14 @@ LEGEND = (
 )
 
 
-def preset_table(found: Sequence[Preset], width: int) -> Group:
-    """A line a preset, and what the columns mean. A narrow terminal gets model and SAE below, on lines of their own."""
+def preset_table(presets: Sequence[Preset], width: int) -> Group:
+    """Return a line per preset and a legend. A narrow terminal gets model and SAE below, on their own lines."""
     wide = width >= WIDE
     table = Table(box=None, pad_edge=False, header_style="bold")
     for name in ("name", *(("model", "SAE") if wide else ()), *NUMBERS, "what it is"):
         table.add_column(name, justify="right" if name in NUMBERS else "left", no_wrap=name in (*NUMBERS, "name"))
     rows = []
-    for preset in found:
+    for preset in presets:
         model, sae = preset.model or preset.model_name, preset.sae or preset.sae_name
         table.add_row(
             preset.name,

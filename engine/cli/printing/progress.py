@@ -14,7 +14,7 @@ from engine.records import Event, Progress, TokenStep
 
 @contextmanager
 def watching(err: Console, note: Callable[[str], None]) -> Iterator[Callable[[Event], None]]:
-    """A sink for events: a progress bar on a terminal, one line per stage elsewhere."""
+    """Yield a sink for events: a progress bar on a terminal, one line per stage elsewhere."""
     if not err.is_terminal:
         yield Stages(note)
         return
@@ -45,7 +45,7 @@ class Stages:
         self._write, self._seen = write, set[str]()
 
     def __call__(self, event: Event) -> None:
-        """Notes a stage the first time it is heard of."""
+        """Write a stage the first time it occurs."""
         if isinstance(event, Progress) and event.stage not in self._seen:
             self._seen.add(event.stage)
             self._write(event.stage)

@@ -17,16 +17,16 @@ from engine.records.words.texts import story
 from engine.records.words.tokens import visible
 
 MOST = 90
-"""So many characters of what the edits are stand above a column; the whole stands below the table then."""
+"""Most characters of the edits to show above a column; longer ones are shown in full below the table."""
 
 
 def alone(out: Console, result: Generated) -> None:
-    """The edited text, or the baseline's where there are no edits."""
+    """Print the edited text, or the baseline's if there are no edits."""
     out.print(Text((result.edited if result.edits else result.baseline).text))
 
 
 def compared(out: Console, result: Generated) -> None:
-    """All arms, tokens marked that differ from the baseline's of the same sample, and what is known of them."""
+    """Print all arms, marking tokens that differ from the same sample's baseline, and the facts about them."""
     out.print(both_arms(result))
     for index in range(len(result.variants)):
         out.print(variant(result, index))
@@ -37,41 +37,41 @@ def compared(out: Console, result: Generated) -> None:
 
 
 def both_arms(result: Generated) -> Table:
-    """Baseline and edited side by side, a row a sample."""
-    found = [pair for pair in comparisons(result) if pair.variant is None]
-    table = numbered(found)
+    """Return a table of baseline and edited side by side, a row per sample."""
+    pairs = [pair for pair in comparisons(result) if pair.variant is None]
+    table = numbered(pairs)
     table.add_column("baseline", ratio=1)
     table.add_column(Text(f"edited: {short(edits_in_words(result.edits), MOST)}"), ratio=1)
-    for pair in found:
+    for pair in pairs:
         add_row(table, pair, marked(pair.baseline, pair.edited), marked(pair.edited, pair.baseline))
     return table
 
 
 def variant(result: Generated, index: int) -> Table:
-    """One variant's texts, a row a sample, as wide as the terminal."""
-    found = [pair for pair in comparisons(result) if pair.variant == index]
-    table = numbered(found)
+    """Return a table of one variant's texts, a row per sample, as wide as the terminal."""
+    pairs = [pair for pair in comparisons(result) if pair.variant == index]
+    table = numbered(pairs)
     table.add_column(Text(f"variant {index + 1}: {edits_in_words(result.variants[index])}"), ratio=1)
-    for pair in found:
+    for pair in pairs:
         add_row(table, pair, marked(pair.edited, pair.baseline))
     return table
 
 
-def numbered(found: Sequence[Comparison]) -> Table:
-    """An empty table whose rows have a number where there are several."""
+def numbered(pairs: Sequence[Comparison]) -> Table:
+    """Return an empty table, with a column for numbers if there are several rows."""
     table = Table(expand=True, show_lines=True)
-    if len(found) > 1:
+    if len(pairs) > 1:
         table.add_column("", justify="right")
     return table
 
 
 def add_row(table: Table, pair: Comparison, *texts: Text) -> None:
-    """Adds a sample, with its number where the table has a column for it."""
+    """Add a sample to the table, with its number if the table has a column for it."""
     table.add_row(*[str(pair.sample + 1)] * (len(table.columns) > len(texts)), *texts)
 
 
 def facts(result: Generated) -> list[str]:
-    """Where the arms part, how far apart they are, how the text came about."""
+    """Return where the arms part, how far apart they are, and how the text came about."""
     divergence = "none" if result.first_divergence is None else f"token {result.first_divergence + 1}"
     kl = f"{sum(result.kl) / len(result.kl):.4f}" if result.kl else "–"
     first = "of sample 1: " if any(other.sample for other in result.more) else ""
@@ -89,16 +89,16 @@ def facts(result: Generated) -> list[str]:
 
 
 def variants(result: Generated) -> list[tuple[int, int, int]]:
-    """Each variant's number, at how many positions it was inactive, and how many there were, over its samples."""
-    found = []
+    """Return each variant's number, how many positions it was inactive at, and of how many, over its samples."""
+    rows = []
     for index in range(len(result.variants)):
         own = [pair for pair in comparisons(result) if pair.variant == index]
-        found.append((index + 1, sum(p.inactive_positions for p in own), sum(p.positions for p in own)))
-    return found
+        rows.append((index + 1, sum(p.inactive_positions for p in own), sum(p.positions for p in own)))
+    return rows
 
 
 def fed(result: Generated) -> str:
-    """What the prompt was fed as, and which of its tokens edits spare."""
+    """Return how the prompt was fed, and which of its tokens are edited by first-step alone or never."""
     prompt = result.prompt
     spared = [visible(t) for t, m in zip(prompt.tokens, prompt.edit_mask, strict=True) if not m]
     only = any(edit.at == "first-step" for edit in edits_in_force(result))
@@ -107,7 +107,7 @@ def fed(result: Generated) -> str:
 
 
 def warnings(result: Generated) -> list[str]:
-    """Edits that changed nothing."""
+    """Return a warning for each arm whose edits changed nothing."""
     counts = [("edited features", result.inactive_positions, result.positions)] if result.edits else []
     counts += [(f"features of variant {number}", inactive, total) for number, inactive, total in variants(result)]
     silent = [name for name, inactive, total in counts if total and inactive == total]
@@ -115,7 +115,7 @@ def warnings(result: Generated) -> list[str]:
 
 
 def probe_table(out: Console, result: ProbeTable) -> None:
-    """Every probe × baseline/edited."""
+    """Print every probe's results, baseline and edited."""
     table = Table(show_lines=True)
     for name in ("probe", "baseline", "edited", "answer", "p baseline", "p edited"):
         table.add_column(name, justify="right" if name.startswith("p ") else "left")
@@ -139,7 +139,7 @@ def probe_table(out: Console, result: ProbeTable) -> None:
 
 
 def marked(own: Arm, other: Arm) -> Text:
-    """An arm's text, tokens that differ from the other arm's at the same index emphasised."""
+    """Return an arm's text, emphasising tokens that differ from the other arm's at the same index."""
     text = Text()
     for index, (token, theirs) in enumerate(zip_longest(own.tokens, other.tokens)):
         if token is None or (index == len(own.tokens) - 1 and token.strip() and token not in own.text):

@@ -1,4 +1,4 @@
-"""Session results as csv, jsonl or markdown. Writes text; knows nothing about torch or screens."""
+"""Session results as csv, jsonl or markdown text. Knows nothing about torch or screens."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ __all__ = ["TABLES", "Table", "edits_in_words", "to_csv", "to_jsonl", "to_markdo
 
 
 def to_jsonl(session: Session) -> str:
-    """Every result on a line of its own, each with its type; the first line says what was loaded.
+    """Return every result on a line of its own, each with its type; the first line says what was loaded.
 
-    Where nothing was, it holds the Load that would have loaded it.
+    If nothing was loaded, the first line holds the Load request instead.
     """
     records = [session.loaded or session.load, *session.results]
     return "".join(to_json(record) + "\n" for record in records)

@@ -1,4 +1,4 @@
-"""The command line that does the same as a recorded text."""
+"""The command line that reproduces a recorded text."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from engine.records.words.edits import spelled, spelled_list
 
 
 def command_line(load: Load, request: Generate) -> str:
-    """The `saescope generate` command that does the same, quoted for a shell. What is as by default is left out.
+    """Return the `saescope generate` command that reproduces the request, quoted for a shell, without default options.
 
-    A schedule cannot be said in a command: of a branch it is the beginning that is generated again.
+    A command cannot express a schedule: of a branched text it generates only the beginning again.
     """
     at, edits = spelled(request.edits)
     options = [(name, getattr(load, name)) for name in Load.__struct_fields__]
@@ -27,7 +27,7 @@ def command_line(load: Load, request: Generate) -> str:
     raw, question = request.prompt.format == "raw", request.prompt.text
     words = ["--raw"] * raw + ["--compare"] * bool(request.edits)
     words += [word for name, value in options if value is not None for word in _option(name, str(value))]
-    # behind "--" nothing is taken for an option
+    # after "--" no word is taken for an option
     words += ["--", question] if question.startswith("-") else [question]
     return " ".join(map(_quoted, ["saescope", "generate", *words]))
 
@@ -42,7 +42,7 @@ def _sampling(sampling: Sampling) -> list[tuple[str, Any]]:
 
 
 def _option(name: str, value: str) -> list[str]:
-    """One option as words; a value that looks like an option itself is tied to its name."""
+    """Return one option as words; a value that looks like an option itself is joined to its name by =."""
     flag = f"--{name.replace('_', '-')}"
     if name in edit_forms() and not edit_forms()[name][1].takes:
         return [flag]

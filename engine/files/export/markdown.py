@@ -18,7 +18,7 @@ from engine.records.words.tokens import safe
 
 
 def to_markdown(session: Session) -> str:
-    """A report to read: what was loaded, the leaderboards, the texts side by side, the probes, the causes."""
+    """Return a report: what was loaded, leaderboards, texts side by side, probes, attributions, minimal sets."""
     lines = ["# saescope session", "", f"- written {session.created}", *loaded_lines(session.loaded), ""]
     for ranking in session.of(Ranking):
         lines += ranking_section(ranking)
@@ -34,7 +34,7 @@ def to_markdown(session: Session) -> str:
 
 
 def loaded_lines(loaded: Loaded | None) -> list[str]:
-    """What was loaded, as list items."""
+    """Return what was loaded, as list items."""
     if loaded is None:
         return ["- nothing was loaded"]
     return [
@@ -45,7 +45,7 @@ def loaded_lines(loaded: Loaded | None) -> list[str]:
 
 
 def ranking_section(ranking: Ranking) -> list[str]:
-    """One leaderboard."""
+    """Return the section on one leaderboard."""
     names = ("feature", "tokens", "score", "auroc", "t", "density")
     rows = [
         [str(r.feature), ", ".join(r.tokens), f"{r.score:.3f}", f"{r.auroc:.2f}", f"{r.t:.2f}", f"{r.density:.4f}"]
@@ -65,13 +65,13 @@ def ranking_section(ranking: Ranking) -> list[str]:
 
 
 def generation_section(result: Generated) -> list[str]:
-    """One generation with all its arms: a row a sample, a column a variant."""
-    found = comparisons(result)
+    """Return the section on one generation with all its arms: a row per sample, a column per variant."""
+    pairs = comparisons(result)
     names = ["baseline", "edited"]
     names += [f"variant {n}: {edits_in_words(edits)}" for n, edits in enumerate(result.variants, 1)]
     rows = []
-    for sample in sorted({pair.sample for pair in found}):
-        own = [pair for pair in found if pair.sample == sample]
+    for sample in sorted({pair.sample for pair in pairs}):
+        own = [pair for pair in pairs if pair.sample == sample]
         rows.append([own[0].baseline.text, *(pair.edited.text for pair in own)])
     if len(rows) > 1:
         names, rows = ["sample", *names], [[str(n), *row] for n, row in enumerate(rows, 1)]
@@ -92,7 +92,7 @@ def generation_section(result: Generated) -> list[str]:
 
 
 def probe_section(table: ProbeTable) -> list[str]:
-    """One table of probes."""
+    """Return the section on one table of probes."""
     rows = []
     for row in table.rows:
         answers = "; ".join(f"{a.name} {a.baseline:.3f} → {a.edited:.3f}" for a in row.answers)
@@ -103,9 +103,9 @@ def probe_section(table: ProbeTable) -> list[str]:
     return [heading, "", *grid(names, rows), "", *notes, *([""] if notes else [])]
 
 
-def attribution_section(found: Attribution) -> list[str]:
-    """Which features a measure depends on, and what it is on each probe."""
-    measure = found.request.measure
+def attribution_section(attribution: Attribution) -> list[str]:
+    """Return the section on the features that a measure depends on, and on its value on each probe."""
+    measure = attribution.request.measure
     names = ("feature", "tokens", "estimate", "exact", "share", "density", "percentile", "evidence")
     rows = [
         [
@@ -113,61 +113,62 @@ def attribution_section(found: Attribution) -> list[str]:
             ", ".join(row.tokens),
             f"{row.estimate:+.4g}",
             "–" if row.exact is None else f"{row.exact:+.4g}",
-            percent(measures.share_of_baseline(found, row)),
+            percent(measures.share_of_baseline(attribution, row)),
             f"{row.density:.4f}",
             percent(row.percentile),
-            measures.evidence(row, found.n_controls),
+            measures.evidence(row, attribution.n_controls),
         ]
-        for row in ablated(found)
+        for row in ablated(attribution)
     ]
-    more = len(listed(found)) - len(rows)
+    more = len(listed(attribution)) - len(rows)
     probes = [
         [p.fed.text, f"{p.value:+.3f}", f"{p.mass:.3f}", "–" if p.covariate is None else f"{p.covariate:g}"]
-        for p in found.probes
+        for p in attribution.probes
     ]
     return [
         f"## What {measure.toward} against {measure.against} depends on",
         "",
-        f"Measure: {measure_in_words(measure, len(found.probes), found.slope)}. "
-        f"Baseline {found.baseline:+.4g} {measures.unit_of(found.slope)}.",
+        f"Measure: {measure_in_words(measure, len(attribution.probes), attribution.slope)}. "
+        f"Baseline {attribution.baseline:+.4g} {measures.unit_of(attribution.slope)}.",
         "",
         *grid(names, rows),
         "",
         *([f"- {more} more rows, estimates alone: in csv and jsonl"] if more else []),
-        *(f"- {note}" for note in attribution_notes(found)),
-        *(f"- *{warning}*" for warning in found.warnings),
+        *(f"- {note}" for note in attribution_notes(attribution)),
+        *(f"- *{warning}*" for warning in attribution.warnings),
         "",
         *grid(("probe", "value in nats", "probability of both answers", "covariate"), probes),
         "",
     ]
 
 
-def set_section(found: MinimalSet) -> list[str]:
-    """The smallest set that carries a measure."""
-    measure = found.request.measure
+def set_section(minimal_set: MinimalSet) -> list[str]:
+    """Return the section on the smallest set that carries a measure."""
+    measure = minimal_set.request.measure
     rows = [
-        [str(m.feature), ", ".join(m.tokens), percent(m.share_with), percent(m.share_without)] for m in found.members
+        [str(m.feature), ", ".join(m.tokens), percent(m.share_with), percent(m.share_without)]
+        for m in minimal_set.members
     ]
     return [
         f"## The smallest set that carries {measure.toward} against {measure.against}",
         "",
-        f"{set_title(found)}.",
+        f"{set_title(minimal_set)}.",
         "",
         *grid(("feature", "tokens", "share with", "share without"), rows),
         "",
-        *(f"- {note}" for note in set_notes(found)),
-        *(f"- *{warning}*" for warning in found.warnings),
+        *(f"- {note}" for note in set_notes(minimal_set)),
+        *(f"- *{warning}*" for warning in minimal_set.warnings),
         "",
     ]
 
 
 def grid(names: Sequence[str], rows: list[list[str]]) -> list[str]:
-    """A markdown table; bars and line breaks in cells are escaped."""
+    """Return a markdown table; bars in cells are escaped, line breaks become spaces."""
     lines = [" | ".join(one_line(cell).replace("|", "\\|") for cell in row) for row in (names, *rows)]
     lines.insert(1, " | ".join("---" for _ in names))
     return [f"| {line} |" for line in lines]
 
 
 def one_line(text: str) -> str:
-    """Text without line breaks."""
+    """Return the text on one line, with every run of white space as one space."""
     return " ".join(text.split())

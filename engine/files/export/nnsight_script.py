@@ -1,4 +1,4 @@
-"""What the app shows, as something to run without it: a saescope command line, and a script on nnsight alone.
+"""A script on nnsight alone that reproduces what the app shows without saescope, and quoting for shells.
 
 Writes text; knows nothing about torch.
 """
@@ -19,7 +19,11 @@ WIDTH = 110
 
 
 def _quoted(word: str) -> str:
-    """A word for a shell; one with characters that a terminal would act on has their bytes in bash's and zsh's $'…'."""
+    """Return a word quoted for a shell.
+
+    A word with characters that a terminal would obey is written in bash's and zsh's $'…', with these characters as
+    bytes.
+    """
     if safe(word, UNKNOWN) == word:
         return shlex.quote(word)
     return f"$'{''.join(map(_in_bytes, word))}'"
@@ -28,13 +32,13 @@ def _quoted(word: str) -> str:
 def _in_bytes(letter: str) -> str:
     if safe(letter, UNKNOWN) == letter and letter not in "'\\":
         return letter
-    # as argv has them: the odd bytes of a file name
+    # surrogates are the odd bytes of a file name, as argv has them
     errors = "surrogateescape" if "\udc80" <= letter <= "\udcff" else "replace"
     return "".join(f"\\{byte:03o}" for byte in letter.encode("utf-8", errors))
 
 
 def is_plain(loaded: Loaded, load: Load, edits: Sequence[Edit]) -> bool:
-    """Whether a few lines of torch can do it: SAELens' files in a folder, relu or jumprelu, and edits of features."""
+    """Return whether a few lines of torch suffice: a local SAELens folder, relu or jumprelu, and edits of features."""
     local = load.sae is None or load.sae.startswith(("/", "~", ".")) or not load.sae.count("/")
     simple = loaded.encoder in ("standard", "jumprelu") and loaded.normalisation in parts.INPUTS
     files = local and loaded.sae_format in ("SAELens", "") and not (loaded.centered or loaded.rescaled)
@@ -42,12 +46,12 @@ def is_plain(loaded: Loaded, load: Load, edits: Sequence[Edit]) -> bool:
 
 
 def nnsight_snippet(loaded: Loaded, load: Load, request: Generate, sink_norm: float | None = None) -> str:
-    """A Python script that reproduces the edited text, greedily, with transformers, nnsight and safetensors.
+    """Return a Python script that reproduces the edited text, greedily, with transformers, nnsight and safetensors.
 
-    A SAE or an edit that takes more than a few lines is left to saescope in it. What `set` and `steer` came to must be
-    filled in (`absolute`); such an edit is left out otherwise, and the script says so.
-    `sink_norm`, in the model's units, is the norm above which a vector counts as an attention sink; None leaves that
-    mask out of the script.
+    If the SAE or an edit needs more than a few lines, the script imports that part from saescope. `set` and `steer`
+    need their absolute strength (`absolute`); an edit without it is left out, and the script says so. `sink_norm`, in
+    the model's units, is the norm above which a vector counts as an attention sink; None leaves that mask out of the
+    script.
     """
     edits = [edit for edit in request.edits if not _has_no_amount(edit)]
     side, _, path = loaded.hook_module.partition(" of ")
@@ -58,13 +62,13 @@ def nnsight_snippet(loaded: Loaded, load: Load, request: Generate, sink_norm: fl
     demo = "" if load.model and load.sae else parts.DEMO
     inputs = parts.INPUTS.get(loaded.normalisation, "")
     return parts.SCRIPT.format(
-        hook=loaded.hook_module,  # a module's path: nothing that could end a comment
+        hook=loaded.hook_module,  # a module's path: no character in it can end a comment
         notes=_notes(request.edits),
         packages=" ".join(f"{name}=={versions[name]}" if name in versions else name for name in packages),
         imports=(parts.IMPORTS if plain else parts.LIBRARY_IMPORTS).format(demo=demo),
         sae_weights=(parts.WEIGHTS if plain else parts.LIBRARY_WEIGHTS).format(device=loaded.device),
         activations=parts.ACTIVATIONS.format(inputs=inputs) if plain else parts.LIBRARY_ACTIVATIONS,
-        # in place where the block goes on with the vector itself, past the module that is hooked
+        # an input is changed in place: the block also uses the vector itself, past the hooked module
         put=f"node.{side}[:] = edited(node.{side}, step)"
         if side == "input"
         else f"node.{side} = edited(node.{side}, step)",
@@ -90,7 +94,7 @@ def _has_no_amount(edit: Edit) -> bool:
 
 
 def _notes(edits: Sequence[Edit]) -> str:
-    """What a reader of the script has to know about the edits, as comments."""
+    """Return what a reader of the script has to know about the edits, as comments."""
     notes = edit_notes(edits)
     for edit in edits:
         if _has_no_amount(edit):
@@ -99,10 +103,10 @@ def _notes(edits: Sequence[Edit]) -> str:
 
 
 def _prompt(request: Generate) -> dict[str, str]:
-    """The script's parts about the prompt."""
+    """Return the script's parts about the prompt."""
     raw, prefill = request.prompt.format == "raw", request.prefill
     text = request.prompt.text
-    # raw text goes on where it stops: a prefill is a new word
+    # raw text continues without a break, but a prefill starts a new word
     gap = " " if raw and prefill and text and not text[-1].isspace() and not prefill[0].isspace() else ""
     prompt = "text = QUESTION" if raw else parts.CHAT
     if not prefill:
@@ -111,14 +115,14 @@ def _prompt(request: Generate) -> dict[str, str]:
 
 
 def _sae_path(load: Load, plain: bool) -> str:
-    """Where the SAE is, as an expression."""
+    """Return the SAE's location as an expression."""
     if load.sae is None:
         return parts.DEMO_SAE if plain else f"str({parts.DEMO_SAE})"
     return f"Path({load.sae!r}).expanduser()" if plain else repr(load.sae)
 
 
 def _edits(edits: Sequence[Edit], device: str) -> dict[str, str]:
-    """The script's parts about the edits: what they are, their amounts, where they act, what they do."""
+    """Return the script's parts about the edits: which they are, their amounts, where they act, what they do."""
     features = [edit for edit in edits if EDIT_KINDS[edit.kind].takes_slot]
     projected = [edit for edit in edits if edit.kind == "project"]
     whole = [edit for edit in edits if edit.kind == "reconstruct"]
@@ -149,7 +153,7 @@ def _amount(edit: Edit) -> float:
 
 
 def _dict(name: str, items: Mapping[int, float | str], comment: str) -> str:
-    """A dict with its comment, over several lines where one is too short."""
+    """Return an assignment of a dict with its comment, wrapped if it does not fit on one line."""
     texts = [f"{key}: {value!r}" for key, value in items.items()]
     line = f"{name} = {{{', '.join(texts)}}}  # {comment}"
     if len(line) <= WIDTH:

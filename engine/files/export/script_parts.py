@@ -1,4 +1,4 @@
-"""The parts of which nnsight_script.py makes a script on nnsight: text with places to fill, nothing else."""
+"""The text templates from which nnsight_script.py builds a script on nnsight; nothing else."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ u = h.norm(dim=-1, keepdim=True) / h.shape[-1] ** 0.5  # this SAE reads vectors 
 u = h.std(-1, keepdim=True)  # this SAE reads vectors of mean 0 and standard deviation 1
     x = (h - h.mean(-1, keepdim=True)) / (u + 1e-5)""",
 }
-"""How a vector h becomes the SAE's input x, per normalisation; u is the scale that was taken away."""
+"""How a vector h becomes the SAE's input x, per normalisation; u is the scale that was divided out."""
 
 WEIGHTS = """\
 # The SAE (SAELens format): encoder columns and decoder rows of the edited features, in float32
@@ -168,7 +168,7 @@ PROJECT = """\
 
 
 def place(at: Positions) -> str:
-    """Where an edit acts, as an expression in the script."""
+    """Return where an edit acts, as an expression in the script."""
     return "allowed" if at == "all" else f"where[{at!r}]"
 
 

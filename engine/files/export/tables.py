@@ -1,4 +1,4 @@
-"""Session results as csv: one table a file."""
+"""Session results as csv, one table per file."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ ROW_COLUMNS = ("estimate", "exact", "activation", "density", "percentile", "cont
 
 
 def to_csv(session: Session, table: Table) -> str:
-    """One table: such as leaderboard rows. Raises UsageError where the session has none."""
+    """Return one table, such as the rows of the leaderboards. Raises UsageError if the session has no such rows."""
     rows = list(ROWS[table](session))
     if not rows:
         raise UsageError(f"The session has no {table}.", f"Choose another --table: {', '.join(TABLES)}.")
@@ -42,7 +42,7 @@ def to_csv(session: Session, table: Table) -> str:
 
 
 def feature_rows(session: Session) -> Iterator[dict[str, Any]]:
-    """Rows of every ranking, numbered by ranking."""
+    """Yield the rows of every ranking, with the ranking's number."""
     for number, ranking in enumerate(session.of(Ranking)):
         for rank, row in enumerate(ranking.features, 1):
             values = {name: getattr(row, name) for name in FeatureRow.__struct_fields__}
@@ -50,14 +50,14 @@ def feature_rows(session: Session) -> Iterator[dict[str, Any]]:
 
 
 def generation_rows(session: Session) -> Iterator[dict[str, Any]]:
-    """One row an edited text: further samples and variants have rows of their own, each with its sample's baseline."""
+    """Yield a row per edited text; further samples and variants have their own, each with its sample's baseline."""
     for number, result in enumerate(session.of(Generated)):
         for pair in comparisons(result):
             yield {"generation": number, **pair_values(result, pair)}
 
 
 def pair_values(result: Generated, pair: Comparison) -> dict[str, Any]:
-    """What a table shows of one edited text; samples and variants are counted from 1."""
+    """Return the table's values for one edited text; samples and variants are counted from 1."""
     first = pair.sample == 0 and pair.variant is None
     return {
         "prompt": result.prompt.text,
@@ -69,7 +69,7 @@ def pair_values(result: Generated, pair: Comparison) -> dict[str, Any]:
         "sampling": sampling_in_words(result.sampling),
         "baseline": pair.baseline.text,
         "edited": pair.edited.text,
-        # measured on the first texts alone
+        # measured on the first pair of texts only
         "first_divergence": result.first_divergence if first else None,
         "kl_mean": mean_kl(result) if first else None,
         "inactive_positions": pair.inactive_positions,
@@ -78,12 +78,12 @@ def pair_values(result: Generated, pair: Comparison) -> dict[str, Any]:
 
 
 def mean_kl(result: Generated) -> float | None:
-    """In nats per baseline token; None where it was not measured."""
+    """Return the mean KL in nats per baseline token; None if it was not measured."""
     return sum(result.kl) / len(result.kl) if result.kl else None
 
 
 def probe_rows(session: Session) -> Iterator[dict[str, Any]]:
-    """One row a probe and tracked answer; a probe without any still has its row."""
+    """Yield a row per probe and tracked answer; a probe without answers has one row."""
     for number, table in enumerate(session.of(ProbeTable)):
         for row in table.rows:
             for answer in row.answers or (None,):
@@ -101,45 +101,45 @@ def probe_rows(session: Session) -> Iterator[dict[str, Any]]:
 
 
 def attribution_rows(session: Session) -> Iterator[dict[str, Any]]:
-    """Rows of every attribution, features that are there for comparison included."""
-    for number, found in enumerate(session.of(Attribution)):
-        for rank, row in enumerate(found.features, 1):
+    """Yield the rows of every attribution, controls included."""
+    for number, attribution in enumerate(session.of(Attribution)):
+        for rank, row in enumerate(attribution.features, 1):
             yield {
                 "attribution": number,
-                "toward": found.request.measure.toward,
-                "against": found.request.measure.against,
-                "unit": measures.unit_of(found.slope),
-                "baseline": found.baseline,
+                "toward": attribution.request.measure.toward,
+                "against": attribution.request.measure.against,
+                "unit": measures.unit_of(attribution.slope),
+                "baseline": attribution.baseline,
                 "rank": rank,
                 "feature": row.feature,
                 "tokens": " | ".join(row.tokens),
-                "share": measures.share_of_baseline(found, row),
+                "share": measures.share_of_baseline(attribution, row),
                 **{name: getattr(row, name) for name in ROW_COLUMNS},
-                "evidence": measures.evidence(row, found.n_controls),
+                "evidence": measures.evidence(row, attribution.n_controls),
             }
 
 
 def set_rows(session: Session) -> Iterator[dict[str, Any]]:
-    """Members of every minimal set; one in which no feature is has none."""
-    for number, found in enumerate(session.of(MinimalSet)):
-        for place, member in enumerate(found.members, 1):
+    """Yield the members of every minimal set; an empty set has no rows."""
+    for number, minimal_set in enumerate(session.of(MinimalSet)):
+        for place, member in enumerate(minimal_set.members, 1):
             yield {
                 "set": number,
-                "toward": found.request.measure.toward,
-                "against": found.request.measure.against,
-                "unit": measures.unit_of(found.slope),
-                "baseline": found.baseline,
-                "ablated": found.ablated,
-                "share": found.share,
-                "share_asked": found.request.share,
+                "toward": minimal_set.request.measure.toward,
+                "against": minimal_set.request.measure.against,
+                "unit": measures.unit_of(minimal_set.slope),
+                "baseline": minimal_set.baseline,
+                "ablated": minimal_set.ablated,
+                "share": minimal_set.share,
+                "share_asked": minimal_set.request.share,
                 "place": place,
                 "feature": member.feature,
                 "tokens": " | ".join(member.tokens),
                 "share_with": member.share_with,
                 "share_without": member.share_without,
-                "facts_kept": found.facts_kept,
-                "kl": found.kl,
-                "set_evidence": set_evidence(found),
+                "facts_kept": minimal_set.facts_kept,
+                "kl": minimal_set.kl,
+                "set_evidence": set_evidence(minimal_set),
             }
 
 

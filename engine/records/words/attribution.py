@@ -1,4 +1,4 @@
-"""Measures, effects and sets in words."""
+"""Measures, effects and minimal sets in words."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ MEANING: dict[Evidence, str] = {
 
 
 def measure_in_words(measure: Measure, n_probes: int, slope: bool) -> str:
-    """What is measured, and over how many probes."""
+    """Return what is measured and over how many probes, in words."""
     probes = count(n_probes, "probe")
     answers = f"log-odds of {measure.toward!r} against {measure.against!r}"
     if slope:
@@ -40,71 +40,73 @@ def measure_in_words(measure: Measure, n_probes: int, slope: bool) -> str:
 
 
 def measure_in_short(measure: Measure) -> str:
-    """Such as "female against male · mean over 4 probes"."""
+    """Return the measure in few words, such as "female against male · mean over 4 probes"."""
     probes = measured_probes(measure)
     how = "slope on the covariate" if is_slope(probes) else "mean"
     return f"{measure.toward} against {measure.against} · {how} over {count(len(probes), 'probe')}"
 
 
-def attribution_notes(found: Attribution) -> list[str]:
-    """What a reader of the rows has to know, a sentence each."""
-    rows = listed(found)
+def attribution_notes(attribution: Attribution) -> list[str]:
+    """Return what a reader of the rows has to know, a sentence each."""
+    rows = listed(attribution)
     exact = sum(row.exact is not None and not row.control for row in rows)
     notes = [
-        f"{found.n_active_features:,} features fire on these probes, {len(rows)} are listed, {exact} of them ablated "
-        f"and rerun ({found.dtype}); the others are estimates by the gradient",
+        f"{attribution.n_active_features:,} features fire on these probes, {len(rows)} are listed, {exact} of them "
+        f"ablated and rerun ({attribution.dtype}); the others are estimates by the gradient",
         SIGNS,
     ]
-    sizes = [abs(row.exact) for row in found.features if row.control and row.exact is not None]
+    sizes = [abs(row.exact) for row in attribution.features if row.control and row.exact is not None]
     if sizes:
         notes.append(
-            f"{found.n_controls} other features, together as active, were ablated for comparison: their effects are "
-            f"at most {max(sizes):.3g}, in the middle {median(sizes):.3g}"
+            f"{attribution.n_controls} other features, together as active, were ablated for comparison: their effects "
+            f"are at most {max(sizes):.3g}, in the middle {median(sizes):.3g}"
         )
-    if found.spearman is not None:
-        by_activation = "" if found.spearman_activation is None else f", activation by {found.spearman_activation:.2f}"
-        notes.append(f"estimates rank the exact effects by Spearman {found.spearman:.2f}{by_activation}")
-    said = {evidence(row, found.n_controls) for row in rows}
-    return notes + [meaning for word, meaning in MEANING.items() if word in said]
+    if attribution.spearman is not None:
+        by_activation = (
+            "" if attribution.spearman_activation is None else f", activation by {attribution.spearman_activation:.2f}"
+        )
+        notes.append(f"estimates rank the exact effects by Spearman {attribution.spearman:.2f}{by_activation}")
+    levels = {evidence(row, attribution.n_controls) for row in rows}
+    return notes + [meaning for word, meaning in MEANING.items() if word in levels]
 
 
-def set_title(found: MinimalSet) -> str:
-    """What was found, in a line."""
-    number = len(found.members)
-    share, asked = percent(found.share), percent(found.request.share)
+def set_title(minimal_set: MinimalSet) -> str:
+    """Return the result of the search in one line."""
+    number = len(minimal_set.members)
+    share, target = percent(minimal_set.share), percent(minimal_set.request.share)
     if not number:
         return "no candidate was worth ablating: none takes enough of the measure away for what it costs"
-    if not found.reached:
-        full = " (as many as were allowed)" if number >= found.request.most else ""
-        return f"{share} is all that {count(number, 'feature')}{full} take away, not the {asked} asked for"
+    if not minimal_set.reached:
+        full = " (as many as were allowed)" if number >= minimal_set.request.most else ""
+        return f"{share} is all that {count(number, 'feature')}{full} take away, not the {target} asked for"
     if number == 1:
-        return f"1 feature, ablated alone, takes {share} away ({asked} asked for)"
-    return f"{number} features, ablated together, take {share} away ({asked} asked for)"
+        return f"1 feature, ablated alone, takes {share} away ({target} asked for)"
+    return f"{number} features, ablated together, take {share} away ({target} asked for)"
 
 
-def set_notes(found: MinimalSet) -> list[str]:
-    """What a reader of a set has to know, a sentence each."""
-    request = found.request
+def set_notes(minimal_set: MinimalSet) -> list[str]:
+    """Return what a reader of a minimal set has to know, a sentence each."""
+    request = minimal_set.request
     notes = [
-        f"measure {found.baseline:+.3g} → {found.ablated:+.3g} {unit_of(found.slope)} ({found.dtype}) · "
-        f"{found.n_tried:,} sets of {len(request.candidates)} candidates tried",
+        f"measure {minimal_set.baseline:+.3g} → {minimal_set.ablated:+.3g} {unit_of(minimal_set.slope)} "
+        f"({minimal_set.dtype}) · {minimal_set.n_tried:,} sets of {len(request.candidates)} candidates tried",
         "share with: taken away by the set up to this feature; without: by the whole set but for this feature",
     ]
     if request.penalty:
         notes.append(f"penalty {request.penalty:g}: lost facts and predictions counted against a feature in the search")
-    if found.facts_kept is not None:
-        asked = count(len(request.facts), "question")
-        notes.append(f"{percent(found.facts_kept)} of the right answers' log-odds is left on {asked} of fact")
-    if found.kl is not None:
-        notes.append(f"mean KL {found.kl:.3g} nats a token on {request.neutral_tokens:,} tokens of neutral text")
-    if found.control_shares:
-        shares = found.control_shares
+    if minimal_set.facts_kept is not None:
+        questions = count(len(request.facts), "question")
+        notes.append(f"{percent(minimal_set.facts_kept)} of the right answers' log-odds is left on {questions} of fact")
+    if minimal_set.kl is not None:
+        notes.append(f"mean KL {minimal_set.kl:.3g} nats a token on {request.neutral_tokens:,} tokens of neutral text")
+    if minimal_set.control_shares:
+        shares = minimal_set.control_shares
         notes.append(
             f"{len(shares)} random sets of the same size, about as active, take away {percent(min(shares))} to "
             f"{percent(max(shares))}, in the middle {percent(median(shares))}: this set does more than "
-            f"{beaten(found)} of them"
+            f"{beaten(minimal_set)} of them"
         )
-    word = set_evidence(found)
+    word = set_evidence(minimal_set)
     notes.append(
         "influences: more than random sets of the same size do"
         if word == "influences"

@@ -1,4 +1,4 @@
-"""Edits in words: as one types them, in sentences, and in few letters."""
+"""Edits in words: as the user types them, in sentences, and in few letters."""
 
 from __future__ import annotations
 
@@ -15,33 +15,33 @@ from engine.records.words.numbers import count
 POSITIONS: tuple[Positions, ...] = get_args(Positions)
 
 MOST_DIGITS = 18
-"""Of a feature's number: more of them are none that a record could hold."""
+"""Most digits of a feature's number; no record could hold a longer one."""
 NOTHING = "none"
-"""A variant without edits."""
+"""How a variant without edits is written."""
 
 ReadList = Callable[[str], Sequence[int]]
-"""The features of a list by its name."""
+"""A function that returns the features of a list, given the list's name."""
 
 
 def asked(edits: Iterable[Edit]) -> tuple[Edit, ...]:
-    """The edits without what their strengths came to, so that what was asked and what was recorded compare."""
+    """Return the edits without their absolute strengths, so that requested and recorded edits compare equal."""
     return tuple(replace(edit, absolute=None) for edit in edits)
 
 
 def settled(edits: Iterable[Edit], recorded: Iterable[Edit]) -> tuple[Edit, ...]:
-    """The edits asked for, with what their strengths came to where the same ones were recorded with it."""
+    """Return the requested edits, with absolute strengths from the recorded edits that are the same."""
     recorded = tuple(recorded)
     known = dict(zip(asked(recorded), recorded, strict=True))
     return tuple(known.get(edit, edit) for edit in edits)
 
 
 def parse(word: str, value: str, at: Positions, read_list: ReadList, dashes: str = "--") -> list[Edit]:
-    """The edits of one option; some may name a list of features. Raises EditError."""
+    """Return the edits of one option; an option may name a list of features. Raises EditError."""
     kind, form = edit_forms()[word]
     if not form.takes:
         return [Edit(kind=kind, at=at)]
-    said = f"{dashes}{word} {value}"
-    value, at = _placed(value, at, said)
+    typed = f"{dashes}{word} {value}"
+    value, at = _placed(value, at, typed)
     number, equals, strength = value.partition("=")
     if "@LIST" in form.takes and number.startswith("@") and not equals:
         return [Edit(feature, kind=kind, at=at) for feature in read_list(number[1:])]
@@ -51,31 +51,31 @@ def parse(word: str, value: str, at: Positions, read_list: ReadList, dashes: str
             raise ValueError
         return [Edit(feature, float(strength) if equals else 0.0, kind, at)]
     except ValueError:
-        raise EditError(f"{said}: expected {form.takes}.", f"For example {dashes}{word} {form.example}.") from None
+        raise EditError(f"{typed}: expected {form.takes}.", f"For example {dashes}{word} {form.example}.") from None
 
 
-def _placed(value: str, at: Positions, said: str) -> tuple[str, Positions]:
-    """A value without its position, and the position it names, else the one for all."""
+def _placed(value: str, at: Positions, typed: str) -> tuple[str, Positions]:
+    """Split a value from the position after its @; without one the position is `at`."""
     rest, _, named = value.rpartition("@")
     if not rest:
         return value, at
     for known in POSITIONS:
         if named == known:
             return rest, known
-    raise EditError(f"{said}: there is no position {named!r}.", f"Positions: {', '.join(POSITIONS)}.")
+    raise EditError(f"{typed}: there is no position {named!r}.", f"Positions: {', '.join(POSITIONS)}.")
 
 
 def feature_number(text: str, option: str) -> int:
-    """A feature's number. Raises EditError."""
+    """Return a feature's number. Raises EditError."""
     if not (text.isascii() and text.isdecimal() and len(text) <= MOST_DIGITS):
         raise EditError(f"{option} {text}: a feature is a number.", f"For example {option} 4133.")
     return int(text)
 
 
 def parse_list(spec: str, at: Positions, read_list: ReadList) -> tuple[Edit, ...]:
-    """The edits of a variant: such as "scale 4133=0.5, ablate 12, reconstruct, at prompt". Raises EditError.
+    """Return the edits of a variant, such as "scale 4133=0.5, ablate 12, reconstruct, at prompt". Raises EditError.
 
-    `at` is where they act unless the variant says otherwise; "none" has no edits.
+    The edits act at `at` unless the variant says otherwise; "none" stands for no edits.
     """
     if spec.strip() == NOTHING:
         return ()
@@ -83,11 +83,11 @@ def parse_list(spec: str, at: Positions, read_list: ReadList) -> tuple[Edit, ...
     for part in parts:
         if _is_place(part):
             _, at = _placed(f"at@{part[1]}", at, f"--variant {spec!r}")
-    found: list[Edit] = []
+    edits: list[Edit] = []
     for part in parts:
         if not _is_place(part):
-            found += _parse_part(part, at, read_list, spec)
-    return tuple(found)
+            edits += _parse_part(part, at, read_list, spec)
+    return tuple(edits)
 
 
 def _is_place(part: list[str]) -> bool:
@@ -106,9 +106,9 @@ def _parse_part(part: list[str], at: Positions, read_list: ReadList, spec: str) 
 
 
 def spelled(edits: Sequence[Edit]) -> tuple[Positions, list[tuple[str, str]]]:
-    """Where edits act unless they say otherwise, and each edit as a word and its value, which `parse` reads back."""
+    """Return the position where edits act by default, and each edit as a word and value that `parse` reads back."""
     places = [edit.at for edit in edits]
-    whole = [edit.at for edit in edits if not _form_of(edit).takes]  # it has no value that could say where
+    whole = [edit.at for edit in edits if not _form_of(edit).takes]  # these have no value that could name a position
     at = whole[0] if whole else max(POSITIONS, key=places.count)
     return at, [_spelled(edit, at) for edit in edits]
 
@@ -123,12 +123,12 @@ def _spelled(edit: Edit, at: Positions) -> tuple[str, str]:
 
 
 def _form_of(edit: Edit) -> EditForm:
-    """The first of its kind's forms that can say the edit's strength."""
+    """Return the first form of the edit's kind that can express the edit's strength."""
     return next(form for form in EDIT_KINDS[edit.kind].forms if "=" in form.equals or edit.strength == 0)
 
 
 def spelled_list(edits: Sequence[Edit], at: Positions) -> str:
-    """A variant's edits as `parse_list` reads them, where they act unless they say otherwise being `at`."""
+    """Return a variant's edits as `parse_list` reads them, with `at` as the default position."""
     if not edits:
         return NOTHING
     own, words = spelled(edits)
@@ -153,7 +153,7 @@ PLACES: dict[Positions, str] = {
     "last": "last of prompt",
     "first-step": "first step",
 }
-"""The same in the app, where there is little room."""
+"""The positions in the app, where there is little room."""
 
 LOSSY = "lossy: the SAE's reconstruction stands in for the model's own vectors, whatever it misses is dropped"
 
@@ -164,7 +164,7 @@ FIRST_STEP = (
 
 
 def edit_in_words(edit: Edit) -> str:
-    """Such as "4133 ablated", and where it acts unless that is everywhere: "574 x 0.125 (prompt)"."""
+    """Return an edit as "4133 ablated", with its position unless it is everywhere: "574 x 0.125 (prompt)"."""
     return f"{_change_in_words(edit)}{WHERE[edit.at]}"
 
 
@@ -174,19 +174,19 @@ def _change_in_words(edit: Edit) -> str:
 
 
 def _filled(text: str, at_0: str, edit: Edit) -> str:
-    """A text of the table about an edit, the one for a strength of 0 where there is one and the edit's is."""
+    """Fill in a text of EDIT_KINDS; for a strength of 0 use the text `at_0`, if there is one."""
     return (text if edit.strength else at_0 or text).format(feature=edit.feature, strength=edit.strength)
 
 
 def edits_in_words(edits: Sequence[Edit]) -> str:
-    """Such as "4133 ablated, 574 x 0.125"; many edits are counted, their list is in the record."""
+    """Return edits as "4133 ablated, 574 x 0.125"; many edits are only counted, since the record lists them."""
     if len(edits) <= EDITS_SPELLED_OUT:
         return ", ".join(edit_in_words(edit) for edit in edits) or "none"
     counts = Counter(_done(edit) for edit in edits)
     reconstructed = counts.pop(EDIT_KINDS["reconstruct"].done, 0)
     words = [word for row in EDIT_KINDS.values() for word in (row.done_at_0, row.done)]
-    found = [word for word in words if counts[word]]
-    parts = [f"{count(counts[word], 'feature') if word == found[0] else counts[word]} {word}" for word in found]
+    used = [word for word in words if counts[word]]
+    parts = [f"{count(counts[word], 'feature') if word == used[0] else counts[word]} {word}" for word in used]
     parts += [EDIT_KINDS["reconstruct"].done] if reconstructed else []
     places = {edit.at for edit in edits}
     return ", ".join(parts) + (WHERE[places.pop()] if len(places) == 1 else " (at different positions)")
@@ -198,12 +198,12 @@ def _done(edit: Edit) -> str:
 
 
 def meaning_of(edit: Edit) -> str:
-    """What an edit does, as a formula in words."""
+    """Return what an edit does, as a formula in words."""
     return _filled(EDIT_KINDS[edit.kind].meaning, "", edit)
 
 
 def edit_notes(edits: Sequence[Edit]) -> list[str]:
-    """What a reader of a text has to know about the edits that were in force, a sentence each."""
+    """Return what a reader of a text has to know about the edits that were in force, a sentence each."""
     notes = []
     if any(edit.kind == "reconstruct" for edit in edits):
         notes.append(LOSSY)
@@ -216,20 +216,20 @@ def edit_notes(edits: Sequence[Edit]) -> list[str]:
 
 
 def change_in_short(edit: Edit) -> str:
-    """What an edit does: "ablate", "×0.125", "= 2 max", "steer +2", "project out"."""
+    """Return what an edit does, as "ablate", "×0.125", "= 2 max", "steer +2" or "project out"."""
     row = EDIT_KINDS[edit.kind]
     return _filled(row.short, row.short_at_0, edit)
 
 
 def edit_in_short(edit: Edit) -> str:
-    """Such as "4133 ×0.125 at prompt"; a reconstruction, which is about all features, is called lossy."""
+    """Return an edit as "4133 ×0.125 at prompt"; a reconstruction, which is about all features, is called lossy."""
     change = change_in_short(edit)
     what = f"{change} (lossy)" if edit.kind == "reconstruct" else f"{edit.feature} {change}"
     return what if edit.at == "all" else f"{what} at {PLACES[edit.at]}"
 
 
 def edits_in_short(edits: Sequence[Edit]) -> str:
-    """All of them, a place they share said once; many are counted."""
+    """Return all edits in short, naming a position they share once; many edits are counted."""
     if len(edits) > EDITS_SPELLED_OUT:
         return edits_in_words(edits)
     places = {edit.at for edit in edits}

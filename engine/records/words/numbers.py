@@ -4,20 +4,20 @@ from __future__ import annotations
 
 
 def count(number: int, what: str) -> str:
-    """Such as "1 probe" and "2 probes"."""
+    """Return a count with its noun, such as "1 probe" or "2 probes"."""
     return f"{number:,} {what}{'' if number == 1 else 's'}"
 
 
 def percent(share: float | None) -> str:
-    """A share, such as 12%; a dash for none."""
+    """Return a share as a percentage, such as 12%; a dash for None."""
     return "–" if share is None else f"{share:.0%}".replace("-0%", "0%")
 
 
 def count_in_words(count: int, noun: str) -> str:
-    """Such as "1 ranking" or "3 rankings"."""
+    """Return a count with its noun, such as "1 ranking" or "3 rankings"."""
     return f"{count} {noun}" + ("" if count == 1 else "s")
 
 
 def size_in_words(size: int) -> str:
-    """Bytes as "3.2 GB"."""
+    """Return a number of bytes as "3.2 GB" or "12 MB"."""
     return f"{size / 1e9:.1f} GB" if size >= 1e9 else f"{size / 1e6:.0f} MB"

@@ -1,4 +1,4 @@
-"""Replays in sentences: what came out the same, and where the rest first differs."""
+"""Replays in sentences: what is the same as recorded, and where the rest first differs."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from engine.records.words.tokens import visible
 
 
 def replay_in_words(recorded: Replayable, again: Replayed) -> list[str]:
-    """What was run again and how it came out; for a text a further line an arm that differs."""
+    """Return what was run again and how it compares; for a text, one more line per arm that differs."""
     match recorded:
         case Generated():
             return [visible(recorded.prompt.text), *_texts(again)]

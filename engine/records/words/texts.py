@@ -1,4 +1,4 @@
-"""Texts in words: how they were sampled, and which edits ruled where."""
+"""Texts in words: how they were sampled, and which edits were in force where."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from engine.records.words.edits import edits_in_words
 
 
 def changes_in_words(schedule: Sequence[EditsFrom]) -> list[str]:
-    """Such as "from token 12: 4133 ablated", a line for each change of edits after the first token."""
+    """Return lines such as "from token 12: 4133 ablated", one for each change of edits after the first token."""
     later = [(change.token_index + 1, change.edits) for change in schedule[1:]]
     return [f"from token {token}: {edits_in_words(edits) if edits else 'no edits'}" for token, edits in later]
 
 
 def story(result: Generated) -> list[str]:
-    """How a text came about, a sentence each: how its tokens were chosen, what changed on the way, how it ended."""
+    """Return how a text came about, a sentence each: how tokens were chosen, what changed on the way, how it ended."""
     lines = []
     if result.prompt.prefill:
         lines.append(f"put in the model's mouth: {result.prompt.prefill!r}")
@@ -30,7 +30,7 @@ def story(result: Generated) -> list[str]:
 
 
 def arm_in_words(other: OtherArm) -> str:
-    """Such as "variant 1" and "sample 2 edited", counted from 1."""
+    """Return an arm's name, such as "variant 1" or "sample 2 edited", counted from 1."""
     sample = f"sample {other.sample + 1} " if other.sample else ""
     if other.variant is not None:
         return f"{sample}variant {other.variant + 1}"
@@ -38,7 +38,7 @@ def arm_in_words(other: OtherArm) -> str:
 
 
 def sampling_in_words(sampling: Sampling) -> str:
-    """Such as "temperature 0.8, seed 3, top-p 0.9" or "greedy", and the stop strings."""
+    """Return "greedy", or such as "temperature 0.8, seed 3, top-p 0.9"; then the stop strings."""
     words = ["greedy"]
     if sampling.temperature:
         words = [f"temperature {sampling.temperature:g}", f"seed {sampling.seed}", *limits_in_words(sampling)]
@@ -47,7 +47,7 @@ def sampling_in_words(sampling: Sampling) -> str:
 
 
 def limits_in_words(sampling: Sampling) -> list[str]:
-    """Such as "top-p 0.9": what leaves fewer tokens to choose from."""
+    """Return the settings that leave fewer tokens to choose from, such as "top-p 0.9"."""
     rows = [setting for setting in SAMPLING if setting.limits_choice]
     values = [(row.label, getattr(sampling, row.field), getattr(Sampling(), row.field)) for row in rows]
     return [f"{label} {value:g}" for label, value, usual in values if value != usual]
