@@ -40,8 +40,16 @@ def check_files(folder: Path, name: str) -> None:
             f"{name} holds an adapter, which saescope does not apply.",
             "Merge it into its base model (peft: merge_and_unload, then save_pretrained), and give that folder.",
         )
+    names = [path.name for path in folder.glob("*")]
+    weights = weight_files(names)
+    if not weights and any(file.endswith(".gguf") for file in names):
+        raise ModelError(
+            f"{name} holds its weights as GGUF, which saescope does not read.",
+            "Give the model's safetensors files; transformers converts with from_pretrained(…, gguf_file=…) and "
+            "save_pretrained.",
+        )
     known = check_method(folder, name)
-    for path in (folder / file for file in weight_files(path.name for path in folder.glob("*"))):
+    for path in (folder / file for file in weights):
         if path.suffix == ".safetensors" and path.exists():
             check_file(path, name, known)
 

@@ -123,6 +123,27 @@ def test_a_pointer_of_git_lfs(folder):
     assert "git lfs pull" in refused(folder, "is the pointer of git-lfs").remedy
 
 
+@pytest.mark.parametrize("name", ["config.json", "tokenizer.json", "tokenizer_config.json"])
+@pytest.mark.parametrize("content", ["", "[]", "{", '{"model_type": "llama", "hidden_size": "x"}'])
+def test_a_damaged_configuration_or_tokenizer_is_an_error_in_words(folder, name, content):
+    (folder / name).write_text(content)
+    try:
+        load(folder)
+    except ModelError as error:
+        assert "it" in error.message and error.remedy
+
+
+def test_a_folder_without_a_tokenizer(folder):
+    for path in folder.glob("tokenizer*"):
+        path.unlink()
+    refused(folder, "it has no tokenizer", "tokenizer.json")
+
+
+def test_a_folder_of_gguf_files(folder):
+    (folder / "model.safetensors").rename(folder / "model.gguf")
+    assert "from_pretrained" in refused(folder, "it holds its weights as GGUF").remedy
+
+
 # ---- quantised
 
 
