@@ -106,12 +106,17 @@ def write_set(context: Context) -> None:
         if path is not None:
             context.desk.notify(f"Prompts saved to {path}: --prompts {path} uses them.")
 
+    asked: list[Path] = []
+
     def write(path: str) -> str:
         try:
             place = paths.typed(path)
             if not place.name:
                 return "A file needs a name."
             place = place if place.suffix == ".toml" else paths.typed(f"{place}.toml")
+            if place.exists() and place not in asked:
+                asked.append(place)
+                return f"{place.name} is there already: enter again replaces it."
             prompts.writer.write(prompt_sets.to_file(now), place)
         except (prompts.PromptSetError, SaescopeError) as error:
             return f"{error.message} {error.remedy}"
