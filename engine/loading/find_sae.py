@@ -6,28 +6,17 @@ Of a repository only the files of the one SAE are downloaded. Knows nothing of w
 from __future__ import annotations
 
 import re
-from collections.abc import Generator, Iterable
+from collections.abc import Generator
+from contextlib import suppress
 from dataclasses import dataclass, field
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 from engine.loading import hub, registry
 from engine.loading.presets import closest_first
+from engine.loading.sae_files import files_of_sae, known_files, on_disk, one_file_format, place_of_sae, saes_in
 from engine.records import Progress
 from engine.records.errors import SaeError
-
-SETS = (
-    ("cfg.json", "sae_weights.safetensors"),
-    ("params.npz",),
-    ("params.safetensors",),
-    ("hyperparams.json", "checkpoints/final.safetensors"),
-    ("config.json", "ae.pt"),
-    ("cfg.json", "sae.safetensors"),
-)
-"""The files that make a folder a SAE, by format; loading/formats reads them."""
-
-ALSO = ("config.json", "activation_scaler.json")
-"""What some formats read where it is there."""
 
 URL = re.compile(r"https?://[^/]+/([^/]+/[^/]+)(?:/(?:tree|blob|resolve)/[^/]+)?/?(.*)")
 
@@ -38,9 +27,10 @@ SHOWN = 8
 
 @dataclass(frozen=True)
 class Located:
-    """A SAE's folder on this machine, what it is called, and what is published about it."""
+    """A SAE on this machine, what it is called, and what is published about it."""
 
-    folder: Path
+    place: Path
+    """Its folder, or the one file that it is."""
     name: str
     """OWNER/REPOSITORY/PATH where it is known; some formats say there which model and hook point a SAE belongs to."""
     published: dict[str, Any] = field(default_factory=dict)
@@ -74,14 +64,22 @@ def locate(text: str) -> Generator[Progress, None, Located]:
 
 
 def local(path: Path) -> Located:
-    """A folder, or a file of a SAE in it."""
-    folder = path if path.is_dir() else path.parent
-    if folder.name == "checkpoints" and folder != path:
-        folder = folder.parent
-    known = known_by_path(folder)
+    """A SAE's folder, a file in it, or a file that is one."""
+    place = path
+    if not path.is_dir() and not one_file(path):
+        place = path.parent.parent if path.parent.name == "checkpoints" else path.parent
+    with suppress(OSError):  # of what may not be looked into, whoever reads it says so
+        place = on_disk(place)
+    known = known_by_path(place)
     if known is None:
-        return Located(folder, str(folder))
-    return Located(folder, f"{known.repository}/{known.path}".rstrip("/"), known.published)
+        return Located(place, str(place))
+    refuse_unread(known)
+    return Located(place, f"{known.repository}/{known.path}".rstrip("/"), known.published)
+
+
+def one_file(path: Path) -> bool:
+    """Whether a file is a SAE by itself."""
+    return bool(one_file_format(path.name, {beside.name for beside in path.parent.glob("*_cfg.json")}))
 
 
 def known_by_path(folder: Path) -> registry.Known | None:
@@ -98,54 +96,34 @@ def known_by_path(folder: Path) -> registry.Known | None:
     return None
 
 
+def refuse_unread(known: registry.Known) -> None:
+    """Raises SaeError for what the registry says is no SAE that saescope reads."""
+    if known.unread:
+        name = f"{known.repository}/{known.path}".rstrip("/")
+        raise SaeError(f"{name} is {known.unread}, which saescope does not read.", registry.instead(known))
+
+
 # ---- on the hub
 
 
 def from_hub(known: registry.Known) -> Generator[Progress, None, Located]:
     """Fetches a SAE's files. Raises SaeError for one of a format that is not read, or that is not there."""
-    name = f"{known.repository}/{known.path}".rstrip("/")
-    if known.unread:
-        raise SaeError(
-            f"{name} is of the kind {known.unread!r} (SAELens' name for it), which saescope does not read.",
-            "Read are SAEs of SAELens, Gemma Scope 1 and 2, Llama Scope, dictionary_learning and sparsify.",
-        )
+    refuse_unread(known)
     yield Progress(f"looking up {known.repository}")
     wanted = hub.Wanted(known.repository, "SAE", known.path)
     try:
         repo = hub.look_up(wanted)
     except SaeError as error:  # perhaps it was meant as the name of a release
         raise SaeError(error.message, f"{error.remedy} {registry.hint(known.repository)}".rstrip()) from error
-    place = known.path if known.path not in repo.sizes else folder_of_file(known.path)
+    place = place_of_sae(repo.sizes, known.path)
     names = files_of_sae(repo.sizes, place)
     if not names:
         raise not_there(repo, place)
     snapshot = yield from hub.fetch(repo, names, wanted)
-    if place != known.path:  # a file was named: its folder is what is published
+    if place != known.path:  # a file in its folder was named, or the folder of its file: the SAE is what is published
         known = registry.by_place(known.repository, place) or registry.Known(known.repository, place, {}, "")
+        refuse_unread(known)
     return Located(snapshot / place if place else snapshot, f"{repo.name}/{place}".rstrip("/"), known.published)
-
-
-def folder_of_file(path: str) -> str:
-    """The SAE's folder, by a file in it."""
-    parts = PurePosixPath(path).parent.parts
-    return "/".join(parts[:-1] if parts[-1:] == ("checkpoints",) else parts)
-
-
-def files_of_sae(files: Iterable[str], place: str) -> list[str]:
-    """The files of the SAE in one folder of a repository, no others; none where the folder holds no SAE."""
-    prefix = f"{place}/" if place else ""
-    inside = {name.removeprefix(prefix) for name in files if name.startswith(prefix)}
-    for needed in SETS:
-        if inside.issuperset(needed):
-            return [prefix + name for name in (*needed, *(n for n in ALSO if n in inside and n not in needed))]
-    return []
-
-
-def saes_in(files: Iterable[str]) -> list[str]:
-    """The folders of a repository that hold a SAE."""
-    names = set(files)
-    folders = {folder_of_file(name) for name in names}
-    return sorted(folder for folder in folders if files_of_sae(names, folder))
 
 
 def not_there(repo: hub.Repo, place: str) -> SaeError:
@@ -153,7 +131,7 @@ def not_there(repo: hub.Repo, place: str) -> SaeError:
     what = f"{repo.name} has no SAE in {place}" if place else f"{repo.name} is no SAE itself"
     if repo.cached_only:
         what += ", as far as the cache of this machine has it, and the hub cannot be reached"
-    below = [folder for folder in saes_in(repo.sizes) if folder.startswith(f"{place}/")]
+    below = [inner for inner in saes_in(repo.sizes) if inner.startswith(f"{place}/")]
     folders = below or closest_first(place, saes_in(repo.sizes))
     by_hand = f"With a network, here or elsewhere: {hub.by_hand(hub.Wanted(repo.name, 'SAE', place))}"
     if folders:
@@ -166,4 +144,4 @@ def not_there(repo: hub.Repo, place: str) -> SaeError:
     listed = ", ".join(inside[:SHOWN]) or ", ".join(sorted(repo.sizes)[:SHOWN]) or "nothing"
     if "config.json" in repo.sizes and any(n.endswith(".safetensors") and "/" not in n for n in repo.sizes):
         return SaeError(f"{what}.", "It looks like a language model: give it with --model.")
-    return SaeError(f"{what}.", f"Files there: {listed}. A SAE has {' or '.join(' and '.join(s) for s in SETS)}.")
+    return SaeError(f"{what}.", f"Files there: {listed}. A SAE has {known_files()}.")

@@ -357,8 +357,10 @@ def by_hand(wanted: Wanted) -> str:
     name, place = wanted.name, wanted.place
     if wanted.kind == "model":
         return f"`hf download {name} --local-dir {name}`, then give --model that folder."
-    include = f" --include '{place}/*'" if place else ""
+    stem = place.removesuffix(".pth").removesuffix(".pt")  # one file, and what lies beside it by the same name
+    include = f" --include '{place}/*'" if stem == place else f" --include '{stem}*'"
     return (
-        f"`hf download {name}{include} --local-dir {name}`, then give --sae the folder {f'{name}/{place}'.rstrip('/')} "
+        f"`hf download {name}{include if place else ''} --local-dir {name}`, then give --sae "
+        f"{'the folder ' if stem == place else ''}{f'{name}/{place}'.rstrip('/')} "
         "(keep its name: what is published about a SAE is found by it)."
     )

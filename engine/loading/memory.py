@@ -18,7 +18,7 @@ NAMES = {torch.float32: "F32", torch.bfloat16: "BF16", torch.float16: "F16", tor
 
 HEADER_BYTES = 100 << 20
 
-WEIGHTS = (".safetensors", ".npz", ".pt")
+WEIGHTS = (".safetensors", ".npz", ".pt", ".pth")
 
 FLOATS = ("F64", "F32", "F16", "BF16")
 
@@ -57,9 +57,9 @@ def saved_dtype(folder: Path) -> torch.dtype | str:
     return found if isinstance(found, torch.dtype) else "auto"
 
 
-def sae_bytes(folder: Path) -> int:
-    """Memory of the SAE in a folder: it keeps the dtype of its file."""
-    files = [*folder.glob("*"), *folder.glob("checkpoints/*")]
+def sae_bytes(place: Path) -> int:
+    """Memory of the SAE in a folder, or of the file that it is: it keeps the dtype of its file."""
+    files = [*place.glob("*"), *place.glob("checkpoints/*")] if place.is_dir() else [place]
     return sum(path.stat().st_size for path in files if path.suffix in WEIGHTS)
 
 

@@ -36,7 +36,7 @@ DEMO_SAE = Path(__file__).parent / "demo" / "sae"
 
 SHIPPED_REFERENCE = "reference.safetensors"
 
-SAE_FILES = (".json", ".safetensors", ".npz", ".pt")
+SAE_FILES = (".json", ".safetensors", ".npz", ".pt", ".pth")
 
 MOST_THREADS = 1024
 """The system may end a process that asks for more."""
@@ -68,8 +68,8 @@ def open_pair(request: Load, current: Pair | None = None) -> Generator[Progress,
         yield Progress(f"loading {source.name}")
         model = load_model(source.source, source.name, device, dtype, source.revision)
     hook = match(model, sae, request.hook)
-    reference = yield from find_reference(request, model, sae, hook, located.folder)
-    loaded = describe(request, model, sae, hook, reference, located.folder)
+    reference = yield from find_reference(request, model, sae, hook, located.place)
+    loaded = describe(request, model, sae, hook, reference, located.place)
     return Pair(model, [Site(sae, hook, hook, reference)], loaded)
 
 
@@ -117,7 +117,7 @@ def check_memory(
     kept: bool,
 ) -> None:
     """Raises ModelError where model and SAE cannot fit; a model that is loaded already needs nothing more."""
-    needed = memory.sae_bytes(located.folder) + (0 if kept else source.bytes_needed(dtype))
+    needed = memory.sae_bytes(located.place) + (0 if kept else source.bytes_needed(dtype))
     held = 0 if current is None or kept or current.model.device.type != device.type else current.model.bytes
     what = f"The SAE {located.name}" if kept else f"{source.name} and its SAE"
     memory.check(what, needed, device, held)
@@ -126,7 +126,7 @@ def check_memory(
 def read_sae(located: Located, device: torch.device) -> SparseAutoencoder:
     """The SAE, with what is published about it. Raises SaeError, or ModelError where the memory is full."""
     try:
-        return load_sae(located.folder, located.name, device, located.published)
+        return load_sae(located.place, located.name, device, located.published)
     except torch.OutOfMemoryError as error:
         raise memory.too_big(f"The SAE {located.name}", device) from error
 
@@ -154,10 +154,10 @@ def match(model: LanguageModel, sae: SparseAutoencoder, hook_name: str | None) -
 
 
 def find_reference(
-    request: Load, model: LanguageModel, sae: SparseAutoencoder, hook: HookPoint, sae_folder: Path
+    request: Load, model: LanguageModel, sae: SparseAutoencoder, hook: HookPoint, sae_place: Path
 ) -> Generator[Progress, None, Reference]:
     """Reference statistics: shipped beside the SAE, or cached, or computed now and cached."""
-    shipped = sae_folder / SHIPPED_REFERENCE
+    shipped = sae_place / SHIPPED_REFERENCE
     if request.reference is None and request.model is None and shipped.exists():
         try:
             return checked(references.load(shipped), sae, shipped)
@@ -165,7 +165,7 @@ def find_reference(
             log.warning("%s They are measured anew.", error.message)
     path = Path(request.reference) if request.reference else prompts.NEUTRAL_TEXT
     texts = references.read_text(path)
-    of_sae = [sae_fingerprint(sae_folder), sae.config.equations()]
+    of_sae = [sae_fingerprint(sae_place), sae.config.equations()]
     key = references.cache_key([references.VERSION, model.fingerprint, *of_sae, hook.name, str(model.dtype), *texts])
     cached = Path(platformdirs.user_cache_dir("saescope")) / "reference" / f"{key}.safetensors"
     if cached.exists():
@@ -187,9 +187,9 @@ def checked(reference: Reference, sae: SparseAutoencoder, path: Path) -> Referen
     return reference
 
 
-def sae_fingerprint(folder: Path) -> str:
+def sae_fingerprint(place: Path) -> str:
     """sha256 over the ends of the SAE's files, config included, whatever their format."""
-    files = [*folder.iterdir(), *folder.glob("checkpoints/*.safetensors")]
+    files = [*place.iterdir(), *place.glob("checkpoints/*.safetensors")] if place.is_dir() else [place]
     of_sae = sorted(p for p in files if p.suffix in SAE_FILES and p.name != SHIPPED_REFERENCE)
     return references.cache_key([ends_of_file(path).hex() for path in of_sae])
 
@@ -200,14 +200,14 @@ def describe(
     sae: SparseAutoencoder,
     hook: HookPoint,
     reference: Reference,
-    sae_folder: Path,
+    sae_place: Path,
 ) -> Loaded:
     """The record of what was loaded."""
     return Loaded(
         model=model.name,
         model_fingerprint=model.fingerprint,
         sae="demo" if request.sae is None else request.sae,
-        sae_fingerprint=sae_fingerprint(sae_folder),
+        sae_fingerprint=sae_fingerprint(sae_place),
         hook=hook.name,
         hook_module=f"{hook.side} of {hook.path}",
         d_model=model.d_model,

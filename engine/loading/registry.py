@@ -18,8 +18,21 @@ from engine.records.errors import SaeError
 
 FILE = "pretrained_saes.yaml"
 
-READ = (None, "sae_lens", "gemma_2", "gemma_3", "llama_scope", "dictionary_learning_1", "sparsify")
-"""SAELens' conversion functions whose source formats the loaders of ours read."""
+LOADERS = {
+    None: "SAELens",
+    "sae_lens": "SAELens",
+    "gemma_2": "Gemma Scope",
+    "gemma_3": "Gemma Scope 2",
+    "llama_scope": "Llama Scope",
+    "llama_scope_r1_distill": "Llama Scope R1",
+    "dictionary_learning_1": "dictionary_learning",
+    "sparsify": "sparsify",
+    "qwen_scope": "Qwen-Scope",
+    "goodfire": "Goodfire",
+    "deepseek_r1": "Goodfire",
+    "connor_rob_hook_z": "attn-saes",
+}
+"""The loader of ours that reads what each of SAELens' conversion functions reads."""
 
 MODELS = {
     "gpt2-small": "openai-community/gpt2",
@@ -42,7 +55,7 @@ class Known:
     source: str
     """Who says so."""
     unread: str = ""
-    """SAELens' name of a format that is not read here; "" for one that is."""
+    """What it is, where that is nothing that is read here; "" for what is."""
 
 
 def by_release(text: str) -> Known | None:
@@ -54,7 +67,7 @@ def by_release(text: str) -> Known | None:
     entry = saelens().get(release)
     if entry is None:
         return None
-    found = next((sae for sae in entry["saes"] if sae["id"] == sae_id), None)
+    found = next((sae for sae in entry["saes"] if str(sae["id"]) == sae_id), None)
     if found is None:
         ids = presets.closest_first(sae_id, [str(sae["id"]) for sae in entry["saes"]])
         more = f" and {len(ids) - SHOWN} more" if len(ids) > SHOWN else ""
@@ -160,37 +173,69 @@ def saelens() -> dict[str, dict[str, Any]]:
 
 
 def valid(found: object) -> Iterator[tuple[str, dict[str, Any]]]:
-    """The releases that look as they should."""
+    """The releases, and of each the SAEs, that look as they should: what is wrong in one says nothing of the others."""
     for name, entry in found.items() if isinstance(found, dict) else ():
         saes = entry.get("saes") if isinstance(entry, dict) else None
-        if isinstance(saes, list) and "repo_id" in entry and all("id" in sae and "path" in sae for sae in saes):
-            yield str(name), entry
+        if isinstance(saes, list) and isinstance(entry.get("repo_id"), str):
+            whole = [sae for sae in saes if isinstance(sae, dict) and "id" in sae and "path" in sae]
+            if whole:
+                yield str(name), {**entry, "saes": whole}
+
+
+def table(value: object) -> dict[str, Any]:
+    """The value where it is a table, else an empty one."""
+    return value if isinstance(value, dict) else {}
 
 
 def from_saelens(entry: dict[str, Any], sae: dict[str, Any]) -> Known:
     """What the registry says about one SAE. An l0 or variance explained it does not give is not known."""
-    overrides = entry.get("config_overrides") or {}
-    kwargs = overrides.get("model_from_pretrained_kwargs") or {}
+    overrides = table(entry.get("config_overrides"))
+    kwargs = table(overrides.get("model_from_pretrained_kwargs"))
     conversion, path = entry.get("conversion_func"), str(sae["path"]).strip("/")
     fields: dict[str, Any] = {
         "model": hub_name(str(overrides.get("model_name") or entry.get("model") or "")),
-        "hook": overrides.get("hook_name"),
+        "hook": words(overrides.get("hook_name")),
         "published_l0": number(sae.get("l0")),
         "published_variance_explained": number(sae.get("variance_explained")),
-        "neuronpedia": sae.get("neuronpedia"),
+        "neuronpedia": words(sae.get("neuronpedia")),
         **corrections(
-            overrides.get("normalize_activations") or "",
+            words(overrides.get("normalize_activations")),
             bool(kwargs.get("center_writing_weights")),
             "SAELens' registry",
         ),
     }
     if conversion != "llama_scope":  # whose files give the factor, and its threshold goes with it
         fields["scale"] = number(sae.get("norm_scaling_factor"))
-    unread = "transcoder" if "transcoder" in path or "clt" in path.split("/") else ""
-    if conversion not in READ:
-        unread = str(conversion)
     published = {name: value for name, value in fields.items() if value not in (None, "")}
-    return Known(str(entry["repo_id"]), path, published, "SAELens' registry", unread)
+    return Known(str(entry["repo_id"]), path, published, "SAELens' registry", what_is_unread(conversion, path))
+
+
+def what_is_unread(conversion: object, path: str) -> str:
+    """What it is, where no loader of ours reads it; "" where one does."""
+    named = f"{conversion} {path}"
+    if "mntss_clt" in named or "clt" in path.split("/"):
+        return "a cross-layer transcoder and no SAE"
+    if "transcoder" in named:
+        return "a transcoder and no SAE"
+    if conversion == "temporal":
+        return "a temporal SAE, whose activations depend on earlier tokens"
+    if isinstance(conversion, str | None) and conversion in LOADERS:
+        return ""
+    return f"of the kind {conversion!r} (SAELens' name for it)"
+
+
+def instead(unread: Known) -> str:
+    """What to use in place of a SAE that is not read: releases of the same model."""
+    model = unread.published.get("model", "")
+    found = {
+        release: None
+        for release, entry in saelens().items()
+        for sae in entry["saes"][:1]
+        if not (known := from_saelens(entry, sae)).unread and known.published.get("model", "") == model
+    }
+    if model and found:
+        return f"Use a SAE; SAELens' releases for {model} are: {', '.join([*found][:SHOWN])}."
+    return f"Use a SAE; of {model or 'its model'} SAELens lists none."
 
 
 def hub_name(model: str) -> str:
@@ -198,6 +243,11 @@ def hub_name(model: str) -> str:
     if "/" in model:
         return model
     return MODELS.get(model, f"google/{model}" if model.startswith("gemma-") else "")
+
+
+def words(value: object) -> str:
+    """A string, or "" for anything else."""
+    return value if isinstance(value, str) else ""
 
 
 def number(value: object) -> float | None:

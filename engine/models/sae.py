@@ -6,7 +6,7 @@ Per token, with h the hooked vector (its mean over d_model removed where the SAE
     z = x W_enc + b_enc;  z * norm(W_dec) instead where `rescale_acts_by_decoder_norm` says so
     standard   f = relu(z)
     jumprelu   f = z if z > threshold and z > 0 else 0
-    topk       f = relu(z) for the token's k largest z, else 0
+    topk       f = relu(z) for the token's k largest z, else 0; with `groups`, for the largest of each of k groups
     gated      f = relu((x W_enc) * e^r_mag + b_mag) if x W_enc + b_gate > 0 else 0   (no b_enc)
     decode     h = u * (f D + b_dec) + mu,  D = W_dec, divided by its rows' norms where activations are rescaled
 
@@ -64,6 +64,8 @@ class SaeConfig:
     """Whether training put a leading special token before the text; None where nothing says."""
     k: int | None = None
     """Of a topk encoder: how many features fire per token at most."""
+    groups: bool = False
+    """Of a topk encoder: one feature fires of each of k groups of neighbours (sparsify's groupmax)."""
     rescale_acts_by_decoder_norm: bool = False
     scale: float = 1.0
     """Of expected_average_only_in: what every vector is multiplied by."""
@@ -80,7 +82,8 @@ class SaeConfig:
     def equations(self) -> str:
         """All that activations depend on besides weights and vectors; the files alone do not always tell."""
         shape = (self.encoder, self.normalisation, self.apply_b_dec_to_input, self.k)
-        return repr((*shape, self.rescale_acts_by_decoder_norm, self.scale, self.centered))
+        known = (*shape, self.rescale_acts_by_decoder_norm, self.scale, self.centered)
+        return repr((*known, "groups") if self.groups else known)
 
 
 @dataclass(frozen=True)
@@ -251,6 +254,8 @@ class SparseAutoencoder:
     def top_k(self, x_TD: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """The k largest pre-activations of each token and their features, exact, merged block by block."""
         k = self.config.k or self.d_sae
+        if self.config.groups:
+            return self._group_max(x_TD, self.d_sae // k)
         best_Tk = torch.empty(len(x_TD), 0, device=x_TD.device)
         feature_Tk = torch.empty(len(x_TD), 0, dtype=torch.long, device=x_TD.device)
         for features in self.blocks():
@@ -263,6 +268,20 @@ class SparseAutoencoder:
             )
             feature_Tk = torch.cat([feature_Tk, at_Tk + features.start], 1).gather(1, order_Tk)
         return best_Tk, feature_Tk
+
+    def _group_max(self, x_TD: torch.Tensor, size: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """The largest pre-activation of each group of so many neighbours and its feature, block by block of groups."""
+        step = max(FEATURES_PER_BLOCK // size, 1) * size
+        best, features = [], []
+        for start in range(0, self.d_sae, step):
+            block = slice(start, min(start + step, self.d_sae))
+            z_TF = self.pre_activations(x_TD, block)
+            if self.norm_F is not None:
+                z_TF = z_TF * self.norm_F[block]
+            best_Tk, at_Tk = z_TF.view(len(x_TD), -1, size).max(-1)
+            best.append(best_Tk)
+            features.append(at_Tk + torch.arange(start, block.stop, size, device=x_TD.device))
+        return torch.cat(best, 1), torch.cat(features, 1)
 
     # ---- decode
 
@@ -362,5 +381,10 @@ def check_weights(config: SaeConfig, weights: dict[str, torch.Tensor]) -> None:
     if config.encoder == "topk" and not (config.k is not None and 0 < config.k <= d_sae):
         raise SaeError(
             f"{config.source}: k is {config.k}, a topk encoder of {d_sae} features needs 1 to {d_sae}.",
+            "Correct k in its configuration file.",
+        )
+    if config.groups and d_sae % (config.k or 1):
+        raise SaeError(
+            f"{config.source}: {d_sae} features cannot be divided into k = {config.k} groups.",
             "Correct k in its configuration file.",
         )

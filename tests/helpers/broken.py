@@ -18,16 +18,22 @@ WEIGHTS = {
     "Gemma Scope": "params.npz",
     "Gemma Scope 2": "params.safetensors",
     "Llama Scope": "checkpoints/final.safetensors",
+    "Llama Scope R1": "sae_weights.safetensors",
     "dictionary_learning": "ae.pt",
     "sparsify": "sae.safetensors",
+    "Qwen-Scope": "layer8.sae.pt",
+    "Goodfire": foreign.GOODFIRE_FILE,
+    "attn-saes": foreign.ATTN_FILE,
 }
 
 CONFIG = {
     "SAELens": "cfg.json",
     "Gemma Scope 2": "config.json",
     "Llama Scope": "hyperparams.json",
+    "Llama Scope R1": "config.json",
     "dictionary_learning": "config.json",
     "sparsify": "cfg.json",
+    "attn-saes": foreign.ATTN_FILE.replace(".pt", "_cfg.json"),
 }
 
 WRITERS = {
@@ -35,8 +41,12 @@ WRITERS = {
     "Gemma Scope": foreign.write_gemma_scope,
     "Gemma Scope 2": foreign.write_gemma_scope_2,
     "Llama Scope": foreign.write_llama_scope,
+    "Llama Scope R1": foreign.write_llama_scope_r1,
     "dictionary_learning": foreign.write_dictionary,
     "sparsify": foreign.write_sparsify,
+    "Qwen-Scope": foreign.write_qwen_scope,
+    "Goodfire": foreign.write_goodfire,
+    "attn-saes": foreign.write_attn_saes,
 }
 
 
@@ -71,7 +81,7 @@ def tensors_of(format, path):
     """The tensors in a weight file, whatever the format."""
     if format == "Gemma Scope":
         return {name: torch.from_numpy(array) for name, array in np.load(path).items()}
-    return torch.load(path, weights_only=True) if format == "dictionary_learning" else load_file(path)
+    return torch.load(path, weights_only=True) if path.suffix in (".pt", ".pth") else load_file(path)
 
 
 def rewrite(format, path, tensors):
@@ -79,7 +89,7 @@ def rewrite(format, path, tensors):
     path.unlink()
     if format == "Gemma Scope":
         np.savez(path, **{name: tensor.numpy() for name, tensor in tensors.items()})
-    elif format == "dictionary_learning":
+    elif path.suffix in (".pt", ".pth"):
         torch.save(dict(tensors), path)
     else:
         save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, path)

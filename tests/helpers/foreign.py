@@ -178,6 +178,45 @@ def write_llama_scope(folder, seed: int = 0, norm_in: float = 6.3125, **changes)
     return llama_formula(to64(weights), config)
 
 
+R1_HOOK = "blocks.8.hook_resid_post"
+
+
+def write_llama_scope_r1(folder, seed: int = 0, norm: float | None = 6.3125, include: bool = False, **changes):
+    """The newer files: a threshold a feature, in the unit of scaled vectors, and the norm among the tensors."""
+    random = Random(seed)
+    weights = linear_pair(random) | {
+        "decoder.bias": random(D_MODEL, scale=0.3),
+        "log_jumprelu_threshold": random.uniform(D_SAE, low=0.3, high=1.2).log(),
+    }
+    config = {
+        "sae_type": "sae",
+        "hook_point_in": R1_HOOK,
+        "hook_point_out": R1_HOOK,
+        "d_model": D_MODEL,
+        "expansion_factor": D_SAE / D_MODEL,
+        "use_decoder_bias": True,
+        "act_fn": "jumprelu",
+        "apply_decoder_bias_to_pre_encoder": False,
+        "norm_activation": "dataset-wise",
+        "sparsity_include_decoder_norm": include,
+        "top_k": 5,
+    } | changes
+    w = to64(weights)
+    norms = {} if norm is None else {f"dataset_average_activation_norm.{R1_HOOK}": torch.tensor(norm)}
+    folder.mkdir(parents=True, exist_ok=True)
+    save_file(weights | norms, folder / "sae_weights.safetensors")
+    write_json(folder / "config.json", config)
+    s = 1.0 if norm is None else D_MODEL**0.5 / norm
+
+    def formula(h_TD):
+        z_TF = s * h_TD @ w["encoder.weight"].T + w["encoder.bias"]
+        scores_TF = z_TF * np.linalg.norm(w["decoder.weight"], axis=0) if include else z_TF
+        f_TF = z_TF * (scores_TF > np.exp(w["log_jumprelu_threshold"]))
+        return f_TF, (f_TF @ w["decoder.weight"].T + w["decoder.bias"]) / s
+
+    return formula
+
+
 def llama_formula(w, config):
     """As the library prepares a SAE for use: parameters freed of the scale, then decoder rows of norm 1 if asked.
 
@@ -309,8 +348,18 @@ def dictionary_formula(kind: str, w):
 # ---- sparsify
 
 
+def keep_group_max(x_TF, k):
+    """The largest of each of k groups of neighbours in each row, elsewhere 0."""
+    kept = np.zeros_like(x_TF)
+    for row, values in zip(kept, x_TF, strict=True):
+        for group in np.split(np.arange(len(values)), k):
+            at = group[np.argmax(values[group])]
+            row[at] = values[at]
+    return kept
+
+
 def write_sparsify(folder, seed: int = 0, k: int = 5, dtype=torch.float32, **changes):
-    """A TopK SAE; W_dec lies as the encoder's weight does."""
+    """A TopK or groupmax SAE; W_dec lies as the encoder's weight does."""
     random = Random(seed)
     state = {
         "encoder.weight": random(D_SAE, D_MODEL, scale=D_MODEL**-0.5).to(dtype),
@@ -335,7 +384,70 @@ def write_sparsify(folder, seed: int = 0, k: int = 5, dtype=torch.float32, **cha
     w = to64(state)
 
     def formula(h_TD):
-        f_TF = keep_top(relu((h_TD - w["b_dec"]) @ w["encoder.weight"].T + w["encoder.bias"]), k)
+        keep = keep_group_max if config["activation"] == "groupmax" else keep_top
+        f_TF = keep(relu((h_TD - w["b_dec"]) @ w["encoder.weight"].T + w["encoder.bias"]), k)
         return f_TF, f_TF @ w["W_dec"] + w["b_dec"]
 
     return formula
+
+
+# ---- SAEs that are one pickled file each
+
+QWEN_NAME = "SAE-Res-Qwen3-1.7B-Base-W1K-L0_5"
+"""A repository's name, which alone says that k is 5."""
+
+GOODFIRE_FILE = "Llama-3.1-8B-Instruct-SAE-l19.pth"
+
+ATTN_FILE = "gpt2-small_L5_Hcat_z_v9.pt"
+
+
+def save_pickled(folder, file, state):
+    """A state dict in a folder that may not be there yet."""
+    folder.mkdir(parents=True, exist_ok=True)
+    torch.save(state, folder / file)
+    return to64(state)
+
+
+def relu_formula(w_enc_DF, w_dec_FD, b_enc_F, b_dec_D, subtracted=0.0):
+    """relu((h - subtracted) W_enc + b_enc), and its decoder."""
+
+    def formula(h_TD):
+        f_TF = relu((h_TD - subtracted) @ w_enc_DF + b_enc_F)
+        return f_TF, f_TF @ w_dec_FD + b_dec_D
+
+    return formula
+
+
+def write_qwen_scope(folder, seed: int = 0, k: int = 5, file="layer8.sae.pt", f: int | None = None):
+    """TopK; W_enc as (d_sae, d_in), W_dec as (d_in, d_sae)."""
+    random, f = Random(seed), f or D_SAE
+    state = {
+        "W_enc": random(f, D_MODEL, scale=D_MODEL**-0.5),
+        "W_dec": random(D_MODEL, f, scale=0.4),
+        "b_enc": random(f, scale=0.3),
+        "b_dec": random(D_MODEL, scale=0.5),
+    }
+    w = save_pickled(folder, file, state)
+
+    def formula(h_TD):
+        f_TF = relu(keep_top(h_TD @ w["W_enc"].T + w["b_enc"], k))
+        return f_TF, f_TF @ w["W_dec"].T + w["b_dec"]
+
+    return formula
+
+
+def write_goodfire(folder, seed: int = 0, file=GOODFIRE_FILE, suffix="_linear"):
+    """Two torch Linears; without the suffix, qresearch's."""
+    state = linear_pair(Random(seed)) | {"decoder.bias": Random(seed + 1)(D_MODEL, scale=0.5)}
+    w = to64(state)
+    save_pickled(folder, file, {name.replace(".", f"{suffix}."): tensor for name, tensor in state.items()})
+    return relu_formula(w["encoder.weight"].T, w["decoder.weight"].T, w["encoder.bias"], w["decoder.bias"])
+
+
+def write_attn_saes(folder, seed: int = 0, file=ATTN_FILE, **changes):
+    """W_enc as (d_in, d_sae), and a configuration beside the weights."""
+    w = gemma_weights(seed)
+    w = save_pickled(folder, file, {name: w[name] for name in ("W_enc", "W_dec", "b_enc", "b_dec")})
+    about = {"act_name": "blocks.5.attn.hook_z", "act_size": D_MODEL, "dict_size": D_SAE, "model_name": "gpt2-small"}
+    write_json(folder / f"{file.removesuffix('.pt')}_cfg.json", about | changes)
+    return relu_formula(w["W_enc"], w["W_dec"], w["b_enc"], w["b_dec"], subtracted=w["b_dec"])

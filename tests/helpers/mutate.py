@@ -73,6 +73,10 @@ def originals(folder: Path) -> list[tuple[str, Path]]:
         ("Gemma Scope", foreign.write_gemma_scope),
         ("Gemma Scope 2", foreign.write_gemma_scope_2),
         ("sparsify", foreign.write_sparsify),
+        ("Llama Scope R1", foreign.write_llama_scope_r1),
+        ("Qwen-Scope", foreign.write_qwen_scope),
+        ("Goodfire", foreign.write_goodfire),
+        ("attn-saes", foreign.write_attn_saes),
     ):
         writer(folder / format)
         made.append((format, folder / format))
@@ -158,7 +162,13 @@ def mutate(number: int, made: list[tuple[str, Path]], folder: Path) -> str:
         target = "activation_scaler.json"
     path = folder / target
     content = path.read_bytes()
-    special = {".safetensors": damage_header, ".npz": damage_archive, ".pt": damage_archive, ".json": damage_json}
+    special = {
+        ".safetensors": damage_header,
+        ".npz": damage_archive,
+        ".pt": damage_archive,
+        ".pth": damage_archive,
+        ".json": damage_json,
+    }
     by = special[path.suffix] if rng.random() < 0.6 else damage
     changed = by(rng, content)
     if rng.random() < 0.1:
@@ -177,10 +187,10 @@ def try_numbers(numbers: range, folder: Path) -> tuple[int, list[str]]:
     worked, failures = 0, []
     for number in numbers:
         (folder / "number").write_text(str(number))
-        what = mutate(number, made, folder / "mutated")
+        what = mutate(number, made, folder / f"mutated {foreign.QWEN_NAME}")
         start = time.process_time()
         try:
-            worked += check(folder / "mutated")
+            worked += check(folder / f"mutated {foreign.QWEN_NAME}")
         except Exception:
             failures.append(f"number {number} ({what}):\n{traceback.format_exc()}")
         if (took := time.process_time() - start) > 2:

@@ -19,12 +19,22 @@ WRITERS = {
     "Gemma Scope": foreign.write_gemma_scope,
     "Gemma Scope 2": foreign.write_gemma_scope_2,
     "Llama Scope": foreign.write_llama_scope,
+    "Llama Scope R1": foreign.write_llama_scope_r1,
     "sparsify": foreign.write_sparsify,
+    "sparsify groupmax": lambda folder: foreign.write_sparsify(folder, activation="groupmax"),
+    "Qwen-Scope": foreign.write_qwen_scope,
+    "Goodfire": foreign.write_goodfire,
+    "Goodfire, qresearch": lambda folder: foreign.write_goodfire(folder, suffix=""),
+    "attn-saes": foreign.write_attn_saes,
     **{
         f"dictionary_learning {kind}": lambda folder, kind=kind: foreign.write_dictionary(folder, kind)
         for kind in CLASSES
     },
 }
+
+
+NAMED = foreign.QWEN_NAME
+"""A folder's name by which every format's SAE can be read."""
 
 
 def change(path, **changes):
@@ -35,10 +45,10 @@ def change(path, **changes):
 
 @pytest.mark.parametrize("name", WRITERS)
 def test_a_format_is_recognised_by_its_files_and_computes_what_its_library_does(tmp_path, name):
-    formula = WRITERS[name](tmp_path / "some folder, renamed")
-    sae = load_sae(tmp_path / "some folder, renamed")
+    formula = WRITERS[name](tmp_path / NAMED)
+    sae = load_sae(tmp_path / NAMED)
     assert name.startswith(sae.config.format) and (sae.d_in, sae.d_sae) == (D_MODEL, D_SAE)
-    assert sae.config.source == str(tmp_path / "some folder, renamed")
+    assert Path(sae.config.source) in (tmp_path / NAMED, *(tmp_path / NAMED).iterdir())
     assert_agrees(sae, formula)
 
 
@@ -48,8 +58,8 @@ def test_saelens_is_recognised_by_its_files(tmp_path):
 
 @pytest.mark.parametrize("name", WRITERS)
 def test_a_token_activates_alone_what_it_activates_in_any_batch(tmp_path, name):
-    WRITERS[name](tmp_path)
-    sae, h_TD = load_sae(tmp_path), vectors()
+    WRITERS[name](tmp_path / NAMED)
+    sae, h_TD = load_sae(tmp_path / NAMED), vectors()
     together = dense(sae, h_TD)
     for t in range(len(h_TD)):
         foreign.assert_same(dense(sae, h_TD[t : t + 1]), together[t : t + 1])
@@ -60,8 +70,8 @@ def test_a_token_activates_alone_what_it_activates_in_any_batch(tmp_path, name):
 
 @pytest.mark.parametrize("name", WRITERS)
 def test_decoding_twice_gives_the_same(tmp_path, name):
-    WRITERS[name](tmp_path)
-    sae = load_sae(tmp_path)
+    WRITERS[name](tmp_path / NAMED)
+    sae = load_sae(tmp_path / NAMED)
     assert torch.equal(sae.reconstruct(vectors())[0], sae.reconstruct(vectors())[0])
     (first, *_) = sae.encode(vectors())
     twice = [torch.zeros(len(vectors()), D_MODEL) for _ in range(2)]
@@ -100,17 +110,20 @@ def test_a_renamed_gemma_scope_folder_says_that_nothing_names_its_hook(tmp_path)
     assert "neither model nor hook point" in config.notes[0]
 
 
-@pytest.mark.parametrize(
-    ("name", "reason"),
-    [
-        ("google/gemma-scope-2b-pt-transcoders/layer_5/width_16k/average_l0_8", "a transcoder is no SAE"),
-        ("google/gemma-scope-2b-pt-res/embedding/width_4k/average_l0_6", "embedding SAEs are not read"),
-    ],
-)
-def test_gemma_scopes_other_things_are_refused_by_name(tmp_path, name, reason):
+def test_gemma_scopes_saes_of_embeddings_read_what_enters_the_first_block(tmp_path):
+    name = "google/gemma-scope-2b-pt-res/embedding/width_4k/average_l0_6"
+    formula = foreign.write_gemma_scope(tmp_path / name)
+    for given in (None, name):
+        sae = load_sae(tmp_path / name, given)
+        assert (sae.config.hook, sae.config.model) == ("blocks.0.hook_resid_pre", "google/gemma-2-2b")
+        assert_agrees(sae, formula)
+
+
+def test_gemma_scopes_transcoders_are_refused_by_name(tmp_path):
+    name = "google/gemma-scope-2b-pt-transcoders/layer_5/width_16k/average_l0_8"
     foreign.write_gemma_scope(tmp_path / name)
     for given in (None, name):
-        with pytest.raises(SaeError, match=reason) as caught:
+        with pytest.raises(SaeError, match="a transcoder is no SAE") as caught:
             load_sae(tmp_path / name, given)
         assert "layer_20" in caught.value.remedy
 
@@ -209,6 +222,12 @@ def test_llama_scopes_threshold_is_scaled_along_with_the_vectors(tmp_path):
     torch.testing.assert_close(load_sae(tmp_path).threshold_F * norms, sae.threshold_F)
 
 
+def test_llama_scopes_norms_may_be_told_by_their_hook_point(tmp_path):
+    formula = foreign.write_llama_scope(tmp_path)
+    change(tmp_path / "hyperparams.json", dataset_average_activation_norm={"blocks.8.hook_resid_post": 6.3125})
+    assert_agrees(load_sae(tmp_path), formula)
+
+
 def test_llama_scope_with_its_bias_subtracted_first(tmp_path):
     formula = foreign.write_llama_scope(tmp_path, apply_decoder_bias_to_pre_encoder=True)
     assert load_sae(tmp_path).config.apply_b_dec_to_input
@@ -233,6 +252,9 @@ def test_llama_scope_says_where_it_belongs(tmp_path):
         ({"norm_activation": "batch-wise"}, "'batch-wise'"),
         ({"dataset_average_activation_norm": {"in": 0.0, "out": 1.0}}, "average norm of 0"),
         ({"dataset_average_activation_norm": 6.3}, "gives None for in"),
+        ({"dataset_average_activation_norm": {"in": 6.3, "out": 9.1}}, "6.3 where it reads them and 9.1"),
+        ({"dataset_average_activation_norm": {"in": 6.3, "out": "6.3"}}, "'6.3' for out"),
+        ({"dataset_average_activation_norm": {"blocks.9.hook_resid_post": 6.3}}, "gives None for in"),
         ({"jump_relu_threshold": "0.6"}, "'0.6' for jump_relu_threshold"),
         ({"jump_relu_threshold": float("nan")}, "nan for jump_relu_threshold"),
         ({"d_model": 4096}, "d_model 4096"),
@@ -246,6 +268,33 @@ def test_llama_scopes_that_are_not_read_are_refused_by_name(tmp_path, changes, r
     change(tmp_path / "hyperparams.json", **changes)
     with pytest.raises(SaeError, match=re.escape(reason)):
         load_sae(tmp_path)
+
+
+# ---- Llama Scope R1
+
+
+@pytest.mark.parametrize("include", [False, True])
+@pytest.mark.parametrize("norm", [0.75, 6.3125])
+def test_the_newer_llama_scopes_norm_and_thresholds_are_those_among_its_tensors(tmp_path, norm, include):
+    formula = foreign.write_llama_scope_r1(tmp_path / "Llama-Scope-R1-Distill", norm=norm, include=include)
+    sae = load_sae(tmp_path / "Llama-Scope-R1-Distill")
+    assert sae.config.scale == D_MODEL**0.5 / norm
+    assert (sae.config.hook, sae.config.model) == (foreign.R1_HOOK, "deepseek-ai/DeepSeek-R1-Distill-Llama-8B")
+    assert_agrees(sae, formula)
+
+
+def test_a_newer_llama_scope_without_its_norm_takes_the_published_scale_or_says_so(tmp_path):
+    foreign.write_llama_scope_r1(tmp_path, norm=None)
+    assert "by which factor" in load_sae(tmp_path).config.notes[-1]
+    formula = foreign.write_llama_scope_r1(tmp_path / "with", norm=2.0)
+    assert_agrees(load_sae(tmp_path, published={"scale": D_MODEL**0.5 / 2}), formula)
+    for odd in (0.0, -1.0, float("nan"), [1.0, 2.0], 3):
+        weights = load_file(tmp_path / "with" / "sae_weights.safetensors")
+        weights[f"dataset_average_activation_norm.{foreign.R1_HOOK}"] = torch.tensor(odd)
+        (tmp_path / "with" / "sae_weights.safetensors").unlink()
+        save_file(weights, tmp_path / "with" / "sae_weights.safetensors")
+        with pytest.raises(SaeError, match=r"norm|blocks\.8"):
+            load_sae(tmp_path / "with")
 
 
 # ---- dictionary_learning
@@ -337,7 +386,8 @@ def test_sparsify_subtracts_its_bias_whatever_the_decoder_is(tmp_path, normalize
     [
         ({"transcode": True}, "a transcoder is no SAE"),
         ({"skip_connection": True}, "a transcoder is no SAE"),
-        ({"activation": "groupmax"}, "'groupmax'"),
+        ({"activation": "batchtopk"}, "'batchtopk'"),
+        ({"activation": "groupmax", "k": 7}, "40 features cannot be divided into k = 7 groups"),
         ({"signed": True}, "signed topk"),
         ({"k": None}, "k is None"),
         ({"k": 0}, "k is 0"),

@@ -42,7 +42,7 @@ def test_an_entry_agrees_with_saelens_registry(preset):
     kwargs = overrides.get("model_from_pretrained_kwargs") or {}
     assert preset.normalisation == (overrides.get("normalize_activations") or "")
     assert preset.centered == kwargs.get("center_writing_weights", False)
-    assert entry["conversion_func"] in registry.READ
+    assert entry["conversion_func"] in registry.LOADERS
     known = entry["model"].split("/")[-1]  # TransformerLens' name, or the hub's
     assert known in (preset.model.split("/")[-1], "gpt2-small", "mistral-7b")
     assert registry.from_saelens(entry, sae).published["model"] == preset.model

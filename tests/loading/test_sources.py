@@ -50,21 +50,21 @@ def refused(text):
 def test_a_folder_or_a_file_in_it(tmp_path, file):
     folder = write_sae(tmp_path / "sae")
     found = located(folder / file)
-    assert (found.folder, found.name, found.published) == (folder, str(folder), {})
+    assert (found.place, found.name, found.published) == (folder, str(folder), {})
 
 
 def test_a_file_in_checkpoints_is_its_saes(tmp_path):
     file = tmp_path / "l15" / "checkpoints" / "final.safetensors"
     file.parent.mkdir(parents=True)
     file.write_bytes(b"")
-    assert located(file).folder == tmp_path / "l15"
-    assert located(file.parent).folder == file.parent  # a folder of that name is a folder
+    assert located(file).place == tmp_path / "l15"
+    assert located(file.parent).place == file.parent  # a folder of that name is a folder
 
 
 def test_what_is_here_wins_over_the_hub(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     write_sae(tmp_path / "owner" / "repo" / "sae")
-    assert located("owner/repo/sae").folder.resolve() == tmp_path / "owner" / "repo" / "sae"
+    assert located("owner/repo/sae").place.resolve() == tmp_path / "owner" / "repo" / "sae"
 
 
 def test_a_copy_that_keeps_its_name_keeps_what_is_published(tmp_path, no_registry):
@@ -73,7 +73,7 @@ def test_a_copy_that_keeps_its_name_keeps_what_is_published(tmp_path, no_registr
     assert found.name == f"{FOUNDING}/mistral_7b_layer_16"
     assert found.published["normalisation"] == "constant_norm_rescale"
     assert (found.published["published_l0"], found.published["published_variance_explained"]) == (74, 0.85)
-    config = load_sae(found.folder, found.name, CPU, found.published).config
+    config = load_sae(found.place, found.name, CPU, found.published).config
     assert (config.normalisation, config.published_l0) == ("constant_norm_rescale", 74)
     assert config.model == "mistralai/Mistral-7B-v0.1"
 
@@ -92,7 +92,7 @@ def test_a_sae_in_the_cache_needs_no_network(tmp_path, cache):
     snapshot = write_cached(cache, "owner/saes", {**files_in(sae, "layer_1/"), **files_in(sae, "layer_2/a/")})
     for text in ("owner/saes/layer_1", "owner/saes/layer_1/", "owner/saes/layer_1/cfg.json"):
         found = located(text)
-        assert (found.folder, found.name) == (snapshot / "layer_1", "owner/saes/layer_1")
+        assert (found.place, found.name) == (snapshot / "layer_1", "owner/saes/layer_1")
     url = "https://hub.example/owner/saes/blob/main/layer_2/a/sae_weights.safetensors"
     assert located(url).name == "owner/saes/layer_2/a"
     assert located(snapshot / "layer_1").name == "owner/saes/layer_1"  # the cache's own path
@@ -101,7 +101,7 @@ def test_a_sae_in_the_cache_needs_no_network(tmp_path, cache):
 def test_a_repository_that_is_one_sae(tmp_path, cache):
     snapshot = write_cached(cache, "owner/one", files_in(write_sae(tmp_path / "sae")))
     assert located("owner/one") == sources.Located(snapshot, "owner/one")
-    assert located("owner/one/cfg.json").folder == snapshot
+    assert located("owner/one/cfg.json").place == snapshot
 
 
 def test_a_path_that_is_not_there_lists_what_is(tmp_path, cache):

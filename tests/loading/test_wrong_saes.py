@@ -19,7 +19,7 @@ from engine.loading.formats import load_sae
 @pytest.fixture(params=WRITERS)
 def written(request, tmp_path):
     """(format, folder) of a SAE that works, in each format."""
-    folder = tmp_path / "a SAE"
+    folder = tmp_path / f"a SAE, or {foreign.QWEN_NAME}"
     WRITERS[request.param](folder)
     return request.param, folder
 

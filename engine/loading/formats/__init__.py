@@ -1,8 +1,8 @@
-"""SAE file formats: one loader a file, chosen by looking at the files, never at their names.
+"""SAE file formats: one loader a module, chosen by the files that are there, never by the name of their folder.
 
-A loader offers `recognises(folder) -> bool` and `load(folder, name, device)`, which gives a SaeConfig and the weights
-by the names SAELens gave them; `name` is what the SAE is called: its path, or repository and folder on the hub. Some
-formats say in it where their SAEs belong.
+A loader offers `recognises(place) -> bool` and `load(place, name, device)`, which gives a SaeConfig and the weights by
+the names SAELens gave them. `place` is a folder, or the file of a format whose SAEs are one file each; `name` is what
+the SAE is called: its path, or its place on the hub. Some formats say in it where their SAEs belong.
 """
 
 from __future__ import annotations
@@ -17,7 +17,19 @@ from typing import Any, Protocol
 
 import torch
 
-from engine.loading.formats import dictionary_learning, gemma_scope, gemma_scope_2, llama_scope, saelens, sparsify
+from engine.loading.formats import (
+    attn_saes,
+    dictionary_learning,
+    gemma_scope,
+    gemma_scope_2,
+    goodfire,
+    llama_scope,
+    llama_scope_r1,
+    qwen_scope,
+    saelens,
+    sparsify,
+)
+from engine.loading.sae_files import FILES, known_files, on_disk
 from engine.models.sae import SaeConfig, SparseAutoencoder
 from engine.records.errors import SaeError
 
@@ -25,11 +37,11 @@ from engine.records.errors import SaeError
 class Format(Protocol):
     """What a module of this package offers."""
 
-    def recognises(self, folder: Path) -> bool:
-        """Do the files in the folder look like this format?"""
+    def recognises(self, place: Path) -> bool:
+        """Does the folder, or the file, look like this format?"""
         ...
 
-    def load(self, folder: Path, name: str, device: torch.device) -> tuple[SaeConfig, dict[str, torch.Tensor]]:
+    def load(self, place: Path, name: str, device: torch.device) -> tuple[SaeConfig, dict[str, torch.Tensor]]:
         """Reads the SAE in its file's dtype, straight to the device, without copies. Raises SaeError."""
         ...
 
@@ -39,70 +51,61 @@ FORMATS: dict[str, Format] = {
     "Gemma Scope": gemma_scope,
     "Gemma Scope 2": gemma_scope_2,
     "Llama Scope": llama_scope,
+    "Llama Scope R1": llama_scope_r1,
     "dictionary_learning": dictionary_learning,
     "sparsify": sparsify,
-}
-
-FILES = {
-    "SAELens": ("cfg.json", "sae_weights.safetensors"),
-    "Gemma Scope": ("params.npz",),
-    "Gemma Scope 2": ("params.safetensors",),
-    "Llama Scope": ("hyperparams.json", "checkpoints/final.safetensors"),
-    "dictionary_learning": ("config.json", "ae.pt"),
-    "sparsify": ("cfg.json", "sae.safetensors"),
+    "Qwen-Scope": qwen_scope,
+    "Goodfire": goodfire,
+    "attn-saes": attn_saes,
 }
 
 CPU = torch.device("cpu")
 
 NO_SCALE = "the files do not say by which factor vectors are scaled; if none is published, they are not"
 
-DEEPEST, MOST_FOLDERS = 6, 2000
+DEEPEST, MOST_FOLDERS, MOST_FILES = 6, 2000, 20_000
 """How far below a folder SAEs are looked for, to be named in an error: the hub's cache has them 5 folders down."""
 
 
 def load_sae(
-    folder: Path, name: str | None = None, device: torch.device = CPU, published: Mapping[str, Any] | None = None
+    place: Path, name: str | None = None, device: torch.device = CPU, published: Mapping[str, Any] | None = None
 ) -> SparseAutoencoder:
-    """Loads the SAE in a folder, whatever its format. Raises SaeError saying what was found instead.
+    """Loads the SAE at a place, whatever its format. Raises SaeError saying what was found instead.
 
     `published`: fields of its SaeConfig that a registry knows better than the files.
     """
     try:
-        if not folder.is_dir():
-            raise no_folder(folder)
+        found = on_disk(place)
         for format in FORMATS.values():
-            if format.recognises(folder):
-                config, weights = format.load(folder, name or str(folder), device)
+            if format.recognises(found):
+                config, weights = format.load(found, name or str(found), device)
                 config = replace(config, **(published or {}))
                 if config.normalisation == "expected_average_only_in" and config.scale == 1:
                     config = replace(config, notes=(*config.notes, NO_SCALE))
                 return SparseAutoencoder(config, weights)
-        raise SaeError(f"{folder} holds no SAE of a known format (found: {listing(folder)}).", hint(folder))
+        if not place.is_dir():
+            raise no_folder(place)
+        raise SaeError(f"{place} holds no SAE of a known format (found: {listing(place)}).", hint(place))
     except OSError as error:  # no right to look into it, or a name the file system cannot have
         raise SaeError(
-            f"{folder} cannot be read: {error.strerror}.", "Give --sae a folder that you may read."
+            f"{place} cannot be read: {error.strerror}.", "Give --sae a folder that you may read."
         ) from error
 
 
 def no_folder(folder: Path) -> SaeError:
-    """The error for a path that is not a folder."""
+    """The error for a path that is neither a folder nor a SAE."""
     if folder.is_file():
         inside = recognised(folder.parent) or recognised(folder.parent.parent)  # Llama Scope's are one folder down
         remedy = f"Give --sae the folder {inside}." if inside else hint(folder.parent)
-        return SaeError(f"{folder} is a file; a SAE is the folder it comes in.", remedy)
+        return SaeError(f"{folder} is a file of no known format; most SAEs are the folder they come in.", remedy)
     if folder.is_symlink():
         return SaeError(f"{folder} is a link that leads nowhere.", "Give --sae the folder it should lead to.")
     return SaeError(f"There is no SAE folder {folder}.", f"Give --sae a folder: {known_files()}.")
 
 
-def recognised(folder: Path) -> Path | None:
-    """The folder, if it holds a SAE."""
-    return folder if any(format.recognises(folder) for format in FORMATS.values()) else None
-
-
-def known_files() -> str:
-    """The files of every format, in words."""
-    return "; ".join(f"{' and '.join(files)} ({name})" for name, files in FILES.items())
+def recognised(place: Path) -> Path | None:
+    """The folder or file, if it is a SAE."""
+    return place if any(format.recognises(place) for format in FORMATS.values()) else None
 
 
 def listing(folder: Path) -> str:
@@ -124,7 +127,8 @@ def hint(folder: Path) -> str:
     if len(inside) == 1:
         return f"There is a SAE in {inside[0]}: give --sae that folder."
     if inside:
-        return f"There are {len(inside)} SAEs in it: give --sae the folder of one, such as {inside[0]}."
+        what = "folder" if inside[0].is_dir() else "file"
+        return f"There are {len(inside)} SAEs in it: give --sae the {what} of one, such as {inside[0]}."
     if [*folder.glob("model*.safetensors"), *folder.glob("pytorch_model*"), *folder.glob("*.gguf")]:
         return "This is a language model: give it with --model, and --sae a SAE trained on it."
     for files in FILES.values():
@@ -143,7 +147,7 @@ def rest_of(file: str) -> str:
 
 
 def saes_below(folder: Path) -> Iterator[Path]:
-    """Folders with SAEs, the nearest first. Links are followed as far as the depth allows."""
+    """Folders with SAEs, and files that are one, the nearest first. Links are followed as far as the depth allows."""
     waiting = deque([(folder, 0)])
     for _ in range(MOST_FOLDERS):
         if not waiting:
@@ -154,7 +158,9 @@ def saes_below(folder: Path) -> Iterator[Path]:
                 yield inner
             elif depth < DEEPEST:
                 with os.scandir(inner) as entries:
-                    below = islice((Path(entry.path) for entry in entries if entry.is_dir()), MOST_FOLDERS)
-                    waiting += [(path, depth + 1) for path in sorted(below)]
+                    here = [(Path(entry.path), entry.is_dir()) for entry in islice(entries, MOST_FILES)]
+                yield from sorted(path for path, is_folder in here if not is_folder and recognised(path))
+                below = sorted(path for path, is_folder in here if is_folder)
+                waiting += [(path, depth + 1) for path in below[:MOST_FOLDERS]]
         except OSError:  # of what may not be looked at, nothing is said
             continue

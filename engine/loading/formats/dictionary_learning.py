@@ -41,15 +41,15 @@ ENCODERS: dict[str, Encoder] = {
 NO_B_DEC_AT_THE_INPUT = ("JumpReluAutoEncoder", "AutoEncoderNew")
 
 
-def recognises(folder: Path) -> bool:
+def recognises(place: Path) -> bool:
     """True where both of the format's files are there."""
-    return (folder / CONFIG).is_file() and (folder / WEIGHTS).is_file()
+    return (place / CONFIG).is_file() and (place / WEIGHTS).is_file()
 
 
-def load(folder: Path, name: str, device: torch.device) -> tuple[SaeConfig, dict[str, torch.Tensor]]:
+def load(place: Path, name: str, device: torch.device) -> tuple[SaeConfig, dict[str, torch.Tensor]]:
     """Reads the folder. Raises SaeError for broken files and for kinds this loader does not read."""
-    config = parse_config(read_config(folder / CONFIG), name)
-    found = read_pickle(folder / WEIGHTS, device)
+    config = parse_config(read_config(place / CONFIG), name)
+    found = read_pickle(place / WEIGHTS, device)
     if config.encoder == "topk":
         config = replace(config, k=agreed_k(config.k, pick(found, "k"), name))
     w_enc = pick(found, "W_enc")

@@ -2,7 +2,8 @@
 
 Source: https://huggingface.co/google/gemma-scope. JumpReLU, no normalisation, b_dec not subtracted at the input,
 trained with a leading token. Model and hook point stand only in the names of repository and folders, such as
-gemma-scope-2b-pt-res/layer_20/width_16k/average_l0_71.
+gemma-scope-2b-pt-res/layer_20/width_16k/average_l0_71. The SAEs of embeddings, in embedding/, read what enters block 0:
+the embeddings as Gemma scales them, as SAELens' hook_embed.
 """
 
 from __future__ import annotations
@@ -20,25 +21,25 @@ WEIGHTS = "params.npz"
 
 REPOSITORY = re.compile(r"gemma-scope-(2b|9b|27b)-(pt|it)-(res|mlp|att)(?![a-z])")
 
-OTHERS = {
-    re.compile(r"gemma-scope-[\w.-]*transcoder"): "a transcoder is no SAE",
-    re.compile(r"(^|/)embedding/width_"): "embedding SAEs are not read",
-}
+TRANSCODERS = re.compile(r"gemma-scope-[\w.-]*transcoder")
+
+EMBEDDING = re.compile(r"(^|/)embedding/width_")
 
 HOOKS = {"res": "hook_resid_post", "mlp": "hook_mlp_out", "att": "attn.hook_z"}
 
 
-def recognises(folder: Path) -> bool:
+def recognises(place: Path) -> bool:
     """True where the weights are there."""
-    return (folder / WEIGHTS).is_file()
+    return (place / WEIGHTS).is_file()
 
 
-def load(folder: Path, name: str, device: torch.device) -> tuple[SaeConfig, dict[str, torch.Tensor]]:
-    """Reads the folder. Raises SaeError for broken files, transcoders and embedding SAEs."""
-    for pattern, refusal in OTHERS.items():
-        if pattern.search(name):
-            raise SaeError(f"{name}: {refusal}.", "Use a SAE of a -res, -mlp or -att repository: layer_20/width_16k/….")
-    return config_of(name), read_npz(folder / WEIGHTS, device)
+def load(place: Path, name: str, device: torch.device) -> tuple[SaeConfig, dict[str, torch.Tensor]]:
+    """Reads the folder. Raises SaeError for broken files and transcoders."""
+    if TRANSCODERS.search(name):
+        raise SaeError(
+            f"{name}: a transcoder is no SAE.", "Use a SAE of a -res, -mlp or -att repository: layer_20/width_16k/…."
+        )
+    return config_of(name), read_npz(place / WEIGHTS, device)
 
 
 def config_of(name: str) -> SaeConfig:
@@ -49,7 +50,10 @@ def config_of(name: str) -> SaeConfig:
     if repository:
         size, tuned, part = repository.groups()
         model = f"google/gemma-2-{size}{'-it' if tuned == 'it' else ''}"
-        hook = f"blocks.{layer[-1]}.{HOOKS[part]}" if layer else ""
+        if layer:
+            hook = f"blocks.{layer[-1]}.{HOOKS[part]}"
+        elif EMBEDDING.search(name):
+            hook = "blocks.0.hook_resid_pre"
     return SaeConfig(
         source=name,
         format="Gemma Scope",

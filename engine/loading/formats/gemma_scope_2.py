@@ -26,16 +26,16 @@ HOOKS = {
 }
 
 
-def recognises(folder: Path) -> bool:
+def recognises(place: Path) -> bool:
     """True where the weights are there."""
-    return (folder / WEIGHTS).is_file()
+    return (place / WEIGHTS).is_file()
 
 
-def load(folder: Path, name: str, device: torch.device) -> tuple[SaeConfig, dict[str, torch.Tensor]]:
+def load(place: Path, name: str, device: torch.device) -> tuple[SaeConfig, dict[str, torch.Tensor]]:
     """Reads the folder. Raises SaeError for broken files and transcoders."""
-    raw = read_config(folder / CONFIG) if (folder / CONFIG).is_file() else {}
+    raw = read_config(place / CONFIG) if (place / CONFIG).is_file() else {}
     config = parse_config(raw, name)
-    found = read_safetensors(folder / WEIGHTS, device)
+    found = read_safetensors(place / WEIGHTS, device)
     if "affine_skip_connection" in found:
         raise SaeError(f"{name}: a transcoder with a skip connection is no SAE.", "Use a SAE.")
     weights = {

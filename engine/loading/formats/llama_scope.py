@@ -9,6 +9,7 @@ row's norm is what the threshold is compared with, and what the k largest are ch
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,7 @@ from engine.records.errors import SaeError
 
 CONFIG, WEIGHTS = "hyperparams.json", "checkpoints/final.safetensors"
 
-DECODER_NORM = "sparsity_include_decoder_norm"
+DECODER_NORM, NORMS = "sparsity_include_decoder_norm", "dataset_average_activation_norm"
 
 ENCODERS = {"jumprelu": "jumprelu", "topk": "topk", "relu": "standard"}
 
@@ -43,38 +44,78 @@ NORMALISATIONS: dict[str, Normalisation] = {
 }
 
 
-def recognises(folder: Path) -> bool:
+def recognises(place: Path) -> bool:
     """True where both of the format's files are there."""
-    return (folder / CONFIG).is_file() and (folder / WEIGHTS).is_file()
+    return (place / CONFIG).is_file() and (place / WEIGHTS).is_file()
 
 
-def load(folder: Path, name: str, device: torch.device) -> tuple[SaeConfig, dict[str, torch.Tensor]]:
+def load(place: Path, name: str, device: torch.device) -> tuple[SaeConfig, dict[str, torch.Tensor]]:
     """Reads the folder. Raises SaeError for broken files and for kinds this loader does not read."""
-    raw = read_config(folder / CONFIG)
-    config = parse_config(raw, name)
-    found = read_safetensors(folder / WEIGHTS, device)
+    raw = read_config(place / CONFIG)
+    config = replace(parse_config(raw, name), scale=scale_of(raw, raw.get(NORMS), name))
+    weights = weights_of(read_safetensors(place / WEIGHTS, device), raw, name)
+    if config.encoder == "jumprelu" and "W_enc" in weights:
+        threshold = number(raw, "jump_relu_threshold", name) * config.scale
+        threshold_F = torch.full(weights["W_enc"].shape[1:2], threshold, device=device)
+        weights["threshold"] = in_units_of_f(threshold_F, weights, raw, name)
+    return config, weights
+
+
+def weights_of(found: dict[str, torch.Tensor], raw: dict[str, Any], name: str) -> dict[str, torch.Tensor]:
+    """The two layers' tensors. Raises SaeError where they are of another width than the configuration says."""
     weights = {
         "W_enc": transposed(pick(found, "encoder.weight")),
         "W_dec": transposed(pick(found, "decoder.weight")),
         "b_enc": pick(found, "encoder.bias"),
         "b_dec": pick(found, "decoder.bias"),
     }
-    w_enc, w_dec = weights["W_enc"], weights["W_dec"]
+    w_enc = weights["W_enc"]
     if w_enc is not None and w_enc.shape[:1] != (number(raw, "d_model", name),):
-        raise SaeError(f"{name}: {CONFIG} gives d_model {brief(raw['d_model'])}, W_enc is {tuple(w_enc.shape)}.", AGAIN)
+        raise SaeError(
+            f"{name}: its configuration gives d_model {brief(raw['d_model'])}, W_enc is {tuple(w_enc.shape)}.", AGAIN
+        )
     if weights["b_dec"] is None and w_enc is not None and raw.get("use_decoder_bias") is False:
-        weights["b_dec"] = torch.zeros(len(w_enc), device=device)
-    if config.encoder == "jumprelu" and w_enc is not None:
-        threshold = number(raw, "jump_relu_threshold", name) * config.scale
-        threshold_F = torch.full(w_enc.shape[1:2], threshold, device=device)
-        if flag(raw, DECODER_NORM, True, name) and w_dec is not None and w_dec.shape == w_enc.T.shape:
-            threshold_F = threshold_F / row_norms(w_dec)
-        weights["threshold"] = threshold_F
-    return config, present(weights)
+        weights["b_dec"] = torch.zeros(len(w_enc), device=w_enc.device)
+    return present(weights)
+
+
+def in_units_of_f(
+    threshold_F: torch.Tensor, weights: dict[str, torch.Tensor], raw: dict[str, Any], name: str
+) -> torch.Tensor:
+    """The threshold of f, where the configuration may mean that of f times its decoder row's norm."""
+    w_enc, w_dec = weights["W_enc"], weights.get("W_dec")
+    if flag(raw, DECODER_NORM, True, name) and w_dec is not None and w_dec.shape == w_enc.T.shape:
+        return threshold_F / row_norms(w_dec) if threshold_F.shape == w_dec.shape[:1] else threshold_F
+    return threshold_F
+
+
+def scale_of(raw: dict[str, Any], norms: object, name: str) -> float:
+    """What vectors are multiplied by: sqrt(d) over the average norm that they have at the hook point.
+
+    `norms` has the keys "in" and "out", or the hook points' own names. Raises SaeError where there is none, or where
+    the two differ: the library then scales back otherwise, but a SAE reads and writes at one hook point.
+    """
+    if text(raw.get("norm_activation", "dataset-wise")) != "dataset-wise":
+        return 1.0
+    known = norms if isinstance(norms, dict) else {}
+    hook_in = text(raw.get("hook_point_in"))
+    key_in = next((key for key in ("in", hook_in) if key in known), "in")
+    key_out = next((key for key in ("out", text(raw.get("hook_point_out")) or hook_in) if key in known), key_in)
+    norm, norm_out = number(known, key_in, name), number(known, key_out, name)
+    if abs(norm_out - norm) > 1e-6 * abs(norm):
+        raise SaeError(
+            f"{name}: vectors have an average norm of {norm} where it reads them and {norm_out} where it writes them, "
+            "but that is one hook point.",
+            "Use a SAE whose two norms are equal.",
+        )
+    scale = max(number(raw, "d_model", name), 0.0) ** 0.5 / norm if norm > 0 else 0.0
+    if not 1e-12 < scale < 1e12:
+        raise SaeError(f"{name}: its configuration gives an average norm of {norm}, which cannot be.", AGAIN)
+    return scale
 
 
 def parse_config(raw: dict[str, Any], name: str) -> SaeConfig:
-    """What hyperparams.json says."""
+    """What the configuration says, but for the scale."""
     if raw.get("hook_point_out", raw.get("hook_point_in")) != raw.get("hook_point_in"):
         raise SaeError(f"{name}: a transcoder is no SAE.", "Use a SAE of a repository such as Llama3_1-8B-Base-LXR-8x.")
     kind, normalisation = text(raw.get("act_fn")), text(raw.get("norm_activation", "dataset-wise"))
@@ -84,13 +125,6 @@ def parse_config(raw: dict[str, Any], name: str) -> SaeConfig:
             f"{' and a GLU encoder' if raw.get('use_glu_encoder') else ''}.",
             f"Read are act_fn {', '.join(ENCODERS)} and norm_activation {', '.join(NORMALISATIONS)}.",
         )
-    scale = 1.0
-    if normalisation == "dataset-wise":
-        norms = raw.get("dataset_average_activation_norm")
-        norm = number(norms if isinstance(norms, dict) else {}, "in", name)
-        scale = max(number(raw, "d_model", name), 0.0) ** 0.5 / norm if norm > 0 else 0.0
-        if not 1e-12 < scale < 1e12:
-            raise SaeError(f"{name}: {CONFIG} gives an average norm of {norm}, which cannot be.", AGAIN)
     return SaeConfig(
         source=name,
         format="Llama Scope",
@@ -102,5 +136,4 @@ def parse_config(raw: dict[str, Any], name: str) -> SaeConfig:
         prepend_bos=True,
         k=whole_number(raw.get("top_k")) if kind == "topk" else None,
         rescale_acts_by_decoder_norm=kind == "topk" and flag(raw, DECODER_NORM, True, name),
-        scale=scale,
     )

@@ -27,20 +27,20 @@ NORMALISATIONS = ("none", "constant_norm_rescale", "layer_norm", "expected_avera
 TRAINED_WITH_CONSTANT_NORM = ("mistral-7b", 65536)
 
 
-def recognises(folder: Path) -> bool:
+def recognises(place: Path) -> bool:
     """True where both of the format's files are there."""
-    return (folder / CONFIG).is_file() and (folder / WEIGHTS).is_file()
+    return (place / CONFIG).is_file() and (place / WEIGHTS).is_file()
 
 
-def load(folder: Path, name: str, device: torch.device) -> tuple[SaeConfig, dict[str, torch.Tensor]]:
+def load(place: Path, name: str, device: torch.device) -> tuple[SaeConfig, dict[str, torch.Tensor]]:
     """Reads the folder. Raises SaeError for broken files and for kinds this loader does not read."""
-    config = parse_config(read_config(folder / CONFIG), name)
-    if config.normalisation == "expected_average_only_in" and (folder / SCALER).is_file():
-        factor = number(read_config(folder / SCALER), "scaling_factor", name)
+    config = parse_config(read_config(place / CONFIG), name)
+    if config.normalisation == "expected_average_only_in" and (place / SCALER).is_file():
+        factor = number(read_config(place / SCALER), "scaling_factor", name)
         if not 1e-12 < factor < 1e12:
             raise SaeError(f"{name}: {SCALER} gives the factor {factor}, which cannot be.", f"Correct {SCALER}.")
         config = replace(config, scale=factor)
-    weights = read_safetensors(folder / WEIGHTS, device)
+    weights = read_safetensors(place / WEIGHTS, device)
     scaling = weights.pop("scaling_factor", None)
     if scaling is not None and not torch.allclose(scaling.float(), torch.ones(())):
         raise SaeError(f"{name}: cannot read a SAE with a finetuning scaling factor.", "Use another SAE.")

@@ -1,7 +1,7 @@
 """EleutherAI's sparsify: `cfg.json` + `sae.safetensors`, in a folder named for the module it was trained at.
 
-Source: https://github.com/EleutherAI/sparsify. TopK, b_dec subtracted at the input. Upstream keeps W_dec as (d_sae,
-d_in); SAELens' loader transposes it and ties the subtraction to another setting: upstream is followed here.
+Source: https://github.com/EleutherAI/sparsify. TopK or groupmax, b_dec subtracted at the input. Upstream keeps W_dec
+as (d_sae, d_in); SAELens' loader transposes it and ties the subtraction to another setting: upstream is followed here.
 """
 
 from __future__ import annotations
@@ -30,16 +30,16 @@ CONFIG, WEIGHTS = "cfg.json", "sae.safetensors"
 MODULE = re.compile(r"(?:[\w.]+\.)?(?:layers|h)\.\d+(?:\.\w+)*")
 
 
-def recognises(folder: Path) -> bool:
+def recognises(place: Path) -> bool:
     """True where both of the format's files are there."""
-    return (folder / CONFIG).is_file() and (folder / WEIGHTS).is_file()
+    return (place / CONFIG).is_file() and (place / WEIGHTS).is_file()
 
 
-def load(folder: Path, name: str, device: torch.device) -> tuple[SaeConfig, dict[str, torch.Tensor]]:
+def load(place: Path, name: str, device: torch.device) -> tuple[SaeConfig, dict[str, torch.Tensor]]:
     """Reads the folder. Raises SaeError for broken files and transcoders."""
-    about = folder.parent / "config.json"  # of the whole training run; not always there
-    config = parse_config(read_config(folder / CONFIG), read_config(about) if about.is_file() else {}, name)
-    found = read_safetensors(folder / WEIGHTS, device)
+    about = place.parent / "config.json"  # of the whole training run; not always there
+    config = parse_config(read_config(place / CONFIG), read_config(about) if about.is_file() else {}, name)
+    found = read_safetensors(place / WEIGHTS, device)
     if "W_skip" in found:
         raise SaeError(f"{name}: a transcoder with a skip connection is no SAE.", "Use a SAE.")
     weights = {
@@ -56,9 +56,11 @@ def parse_config(raw: dict[str, Any], run: dict[str, Any], name: str) -> SaeConf
     if raw.get("transcode") or raw.get("skip_connection"):
         raise SaeError(f"{name}: a transcoder is no SAE.", "Use a SAE.")
     activation = raw.get("activation", "topk")
-    if activation != "topk" or raw.get("signed"):
+    if activation not in ("topk", "groupmax") or raw.get("signed"):
         kind = f"signed {activation}" if raw.get("signed") else activation
-        raise SaeError(f"{name}: cannot read a SAE of activation {brief(kind)}.", "Activation read here: topk.")
+        raise SaeError(
+            f"{name}: cannot read a SAE of activation {brief(kind)}.", "Activations read here: topk, groupmax."
+        )
     last = Path(name).name
     # upstream wrote layers_10 before it wrote layers.10
     module = re.sub(r"^(layers|h)_", r"\1.", last)
@@ -72,5 +74,6 @@ def parse_config(raw: dict[str, Any], run: dict[str, Any], name: str) -> SaeConf
         hook=hook,
         model=text(run.get("model")),
         k=whole_number(raw.get("k")),
+        groups=activation == "groupmax",
         notes=() if hook else (f"the folder's name {last!r} does not say at which module it was trained",),
     )
