@@ -269,6 +269,51 @@ def test_llama_scopes_decoder_norms_are_heeded_as_its_library_does_and_saelens_d
     assert ((dense(ours, vectors()) > 0) != (theirs.encode(vectors()) > 0)).any()
 
 
+@pytest.mark.parametrize("norm", [1.1956, 6.3125])
+def test_the_newer_llama_scope_is_read_as_saelens_reads_it(lens, hub, norm):
+    repository, folder = "fnlp/Llama-Scope-R1-Distill", "400M-Slimpajama-400M-OpenR1-Math-220k/L8R"
+    foreign.write_llama_scope_r1(hub / repository / folder, norm=norm)
+    loader = "llama_scope_r1_distill_sae_huggingface_loader"
+    theirs, config = read_by_them(lens, loader, repository, folder, d_sae=F)
+    theirs.fold_activation_norm_scaling_factor(D**0.5 / norm)  # from_pretrained has it from the registry
+    ours = load_sae(hub / repository / folder, f"{repository}/{folder}")
+    assert ours.config.hook == config["metadata"]["hook_name"]
+    assert ours.config.scale == D**0.5 / torch.tensor(norm).item()
+    assert_parity(ours, theirs)
+
+
+ONE_FILE = {
+    "qwen_scope_sae_huggingface_loader": (foreign.write_qwen_scope, f"Qwen/{foreign.QWEN_NAME}", "layer8.sae.pt"),
+    "get_goodfire_huggingface_loader": (
+        foreign.write_goodfire,
+        "Goodfire/Llama-3.1-8B-Instruct-SAE-l19",
+        foreign.GOODFIRE_FILE,
+    ),
+    "deepseek_r1_sae_huggingface_loader": (
+        lambda folder, file: foreign.write_goodfire(folder, file=file, suffix=""),
+        "qresearch/DeepSeek-R1-Distill-Llama-8B-SAE-l19",
+        "DeepSeek-R1-Distill-Llama-8B-SAE-l19.pt",
+    ),
+    "connor_rob_hook_z_huggingface_loader": (
+        foreign.write_attn_saes,
+        "ckkissane/attn-saes-gpt2-small-all-layers",
+        foreign.ATTN_FILE,
+    ),
+}
+
+
+@pytest.mark.parametrize("loader", ONE_FILE)
+def test_a_sae_that_is_one_file_is_read_as_saelens_reads_it(lens, hub, loader):
+    writer, repository, file = ONE_FILE[loader]
+    writer(hub / repository, file=file)
+    # vectors come with their heads side by side here, so theirs need not put them there
+    theirs, config = read_by_them(lens, loader, repository, file, d_in=D, d_sae=F, reshape_activations="none")
+    ours = load_sae(hub / repository / file, f"{repository}/{file}")
+    model = config["metadata"]["model_name"].replace("gpt2-small", "openai-community/gpt2")
+    assert (ours.config.hook, ours.config.model) == (config["metadata"]["hook_name"], model)
+    assert_parity(ours, theirs)
+
+
 @pytest.mark.parametrize("kind", [kind for kind in foreign.CLASSES if kind != "AutoEncoderNew"])
 def test_dictionary_learning_is_read_as_saelens_reads_it(lens, hub, kind):
     repository, folder = "somebody/dictionaries", "resid_post_layer_8/trainer_0"

@@ -201,7 +201,7 @@ def test_the_same_files_wired_otherwise_are_not_served_from_the_cache(load, monk
     as_the_files_say = ask(client, load, Loaded).reference_fingerprint
 
     def as_a_registry_says(located, device):
-        return load_sae(located.folder, device=device, published={"centered": True})
+        return load_sae(located.place, device=device, published={"centered": True})
 
     monkeypatch.setattr("engine.loading.open_pair.read_sae", as_a_registry_says)
     assert ask(client, load, Loaded).reference_fingerprint != as_the_files_say
