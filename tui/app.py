@@ -175,7 +175,12 @@ class SaescopeApp(App[None]):
         end = threading.Timer(GONE_SECONDS, os._exit, (0,))
         end.daemon = True
         end.start()
-        self._last_task = asyncio.create_task(self.action_quit())
+        self._last_task = asyncio.create_task(self._quit_once_furnished())
+
+    async def _quit_once_furnished(self) -> None:
+        """Quits as a key does: panes that are being mounted fail where the screen is going."""
+        await self.main.furnished.wait()
+        await self.action_quit()
 
     async def _run_command(self, action: str, node: DOMNode) -> None:
         """Runs an action of the palette, or says why not."""
