@@ -33,7 +33,7 @@ def run(load: Load, prompt_set: str | None, session: str | None, preset: str | N
 
 
 def first_study(load: Load, prompt_set: str | None, session: str | None, preset: str | None = None) -> Study:
-    """Return the study of the session file, or a new study on a prompt set. Saving creates a file that does not exist yet.
+    """Return the study of the session file, or a new study on a prompt set; a missing file is created on saving.
 
     A preset fills in what `load` leaves open; a new study gets its prompts, and its labelled features pinned.
     """
@@ -50,7 +50,7 @@ def first_study(load: Load, prompt_set: str | None, session: str | None, preset:
     name = prompt_set or (chosen.prompts if chosen else DEFAULT_SET)
     study = Study(load, start_workspace(packaged_set(name)), file=path)
     if chosen and presets.of_sae(load.sae) == chosen:
-        study.history.now = with_pins(study.work, chosen)  # not History.set: the user changed nothing that has to be saved
+        study.history.now = with_pins(study.work, chosen)  # not by History.set: there is nothing to save yet
     return study
 
 

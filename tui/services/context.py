@@ -32,7 +32,7 @@ class Context:
         self.text = LiveText(desk, self.tasks, self.autosave)
         self.known = KnownFeatures(desk, self.tasks)
         self.load_tried: Load | None = None
-        """The last entries of the model chooser, which offers them again if they did not load."""
+        """The last entries of the model chooser, which proposes them again, so that a wrong one can be corrected."""
         self.choice: Choice | None = None
         """The last choice of a measure, which is offered again."""
         self.wanted: int | None = None
