@@ -143,7 +143,7 @@ class SaescopeApp(App[None]):
         self.panic(Text(f"saescope has a defect and had to end: {sys.exc_info()[1]!r}\n{kept}\n{details}"))
 
     def get_system_commands(self, screen: Screen[object]) -> Iterable[SystemCommand]:
-        """Yield the palette's commands: every binding with a tooltip of the main screen and its panes, and a few more."""
+        """Yield the palette's commands: the bindings with a tooltip of the main screen and its panes, and a few more."""
         from tui.commands import attribution, edits, features, prompts, sessions
 
         main, context = self.main, self.main.context
@@ -188,7 +188,7 @@ class SaescopeApp(App[None]):
 
 
 def read_keymap() -> tuple[dict[str, str], str]:
-    """Return the keys that the user's keys.toml gives to binding ids, and what is wrong with that file ("" if nothing)."""
+    """Return the user's keys by binding id, from the keymap file, and what is wrong with it; "" if nothing is."""
     path = Path(platformdirs.user_config_dir("saescope")) / KEYMAP_FILE
     try:
         entries = tomllib.loads(contents(path).decode("utf-8-sig"))

@@ -187,7 +187,7 @@ class MainScreen(Screen[None]):
         self.current = "generation" if name == "edits" else name
         self._show_current()
         targets: dict[str, Callable[[], object]] = {
-            "prompts": lambda: self.set_focus(self.prompts.rows),  # takes effect at once: the next key may be queued already
+            "prompts": lambda: self.set_focus(self.prompts.rows),  # at once: the next key may be queued already
             "tokens": lambda: self.set_focus(self.tokens.text),
             "features": self.features.take_focus,
             "generation": self.generation.take_focus,
@@ -248,7 +248,7 @@ class MainScreen(Screen[None]):
             command.function(self.context, feature)
 
     def feature_at_hand(self) -> int | None:
-        """Return the feature that a command acts on: under the cursor of the pane with the focus, else the chosen one."""
+        """Return the feature that a command acts on: under the focused pane's cursor, else the chosen one."""
         pane = self.focused_pane()
         if isinstance(pane, EditsPane):
             return pane.feature()
@@ -260,7 +260,7 @@ class MainScreen(Screen[None]):
         return self.study.work.feature
 
     def _listed_line(self) -> int | None:
-        """Return the feature, or NO_FEATURE, of the line under the edits pane's cursor; None if that lacks the focus."""
+        """Return the feature, or NO_FEATURE, under the edits pane's cursor; None if another pane has the focus."""
         return self.edits.line() if isinstance(self.focused_pane(), EditsPane) else None
 
     # ---- showing changes of the study

@@ -44,7 +44,7 @@ class Autosave:
         self._keeping = self._failed = False
         self._one_at_a_time = threading.Lock()
         self._newest: dict[str, int] = {}
-        """The order of the newest stored snapshot, by session id: a slow thread must not overwrite it with an older one."""
+        """The order of the newest stored snapshot, by session id: a slow thread must not replace it by an older one."""
         self._snapshots = itertools.count()
 
     @cached_property

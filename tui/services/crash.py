@@ -14,7 +14,7 @@ CRASH_FILE = "crash.log"
 
 
 def keep_details() -> str:
-    """Append the traceback of the exception being handled to the crash log; return a sentence that says where that is."""
+    """Append the traceback of the exception being handled to the crash log; return a sentence on where that is."""
     log = Path(platformdirs.user_state_dir("saescope")) / CRASH_FILE
     try:
         log.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
