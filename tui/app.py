@@ -143,7 +143,7 @@ class SaescopeApp(App[None]):
         self.panic(Text(f"saescope has a defect and had to end: {sys.exc_info()[1]!r}\n{kept}\n{details}"))
 
     def get_system_commands(self, screen: Screen[object]) -> Iterable[SystemCommand]:
-        """Yield the palette's commands: the bindings with a tooltip of the main screen and its panes, and a few more."""
+        """Yield the palette's commands: bindings with a tooltip of the main screen and its panes, and a few more."""
         from tui.commands import attribution, edits, features, prompts, sessions
 
         main, context = self.main, self.main.context

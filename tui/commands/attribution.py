@@ -170,7 +170,7 @@ def ask_set(context: Context, attribution: Attribution, leave: CausesScreen) -> 
         Field("neutral", "neutral text", UNMEASURED, choices=(UNMEASURED, MEASURED)),
     )
 
-    def wanted(values: Values) -> FindMinimalSet:
+    def request_of(values: Values) -> FindMinimalSet:
         return FindMinimalSet(
             attribution.request.measure,
             estimated if values["among"] == ESTIMATED else exact,

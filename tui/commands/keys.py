@@ -119,6 +119,6 @@ MAIN = [command.binding() for command in COMMANDS]
 
 
 def import_commands() -> None:
-    """Import the modules that the rows name; runs in a thread, before the first use, for it takes a tenth of a second."""
+    """Import the modules that the rows name. It takes a tenth of a second, so it runs early, and in a thread."""
     for module in sorted({command.run.partition(".")[0] for command in COMMANDS if command.run}):
         import_module(f"tui.commands.{module}")

@@ -51,7 +51,7 @@ def edit_probe(context: Context, index: int | None) -> None:
 
 
 def import_prompts(context: Context, group: str) -> None:
-    """Ask for a file and import its prompts; those without a set go to `group`, or from the probes to the positive ones."""
+    """Ask for a file and import its prompts; those without a set go to `group`, from the probes to the positive."""
     default = "negative" if group == "negative" else "positive"
 
     def read(path: str | None) -> None:

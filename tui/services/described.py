@@ -50,7 +50,7 @@ class KnownFeatures:
             self._found, self._effects, self._failed = {}, {}, set()
 
     def _measure(self) -> Measure | None:
-        """Return the measure of single effects: the last attribution's, else the default one; None if that is invalid."""
+        """Return the measure of single effects: the last attribution's, else the default; None if that is invalid."""
         effects = self.desk.study.effects()
         if effects is not None:
             return effects.found.request.measure

@@ -1,4 +1,4 @@
-"""Tasks: each awaits a result of the engine. A new task replaces the one of its kind, so no old result overwrites it."""
+"""Tasks: each awaits a result of the engine. A new task replaces the one of its kind, so the newest result stays."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class Tasks:
             except Exception as error:  # a defect of ours in one task is no reason to end the app
                 self.desk.report(f"A defect of saescope: {error!r}", f"Your work is kept. {keep_details()}")
 
-        # the function, not its coroutine, which would never be awaited if another task replaced this one before its start
+        # the function, not its coroutine, which would stay unawaited if another task replaced this one early
         self.desk.run_behind(guarded, kind, exclusive=True)
 
     def run_load(self, task: Callable[[], Awaitable[None]]) -> None:

@@ -43,7 +43,7 @@ class EditList:
         self._change(reconstruction() if slot is None else replace(slot, on=not slot.on))
 
     def step(self, feature: int, steps: int) -> None:
-        """Change an edit's strength by `steps` steps; a feature without an edit starts at scale 1, which changes nothing."""
+        """Change an edit's strength by `steps` steps; a feature without an edit starts at scale 1, the identity."""
         self._change(stepped(self.slot(feature) or EditSlot(feature, 1.0), steps))
 
     def move(self, feature: int) -> None:

@@ -14,7 +14,7 @@ ALL, LISTED = "all features", "the leaderboard's"
 
 @dataclass(frozen=True)
 class Choice:
-    """The user's choice of a measure: two tracked answers, or strings typed in their place; and among which features."""
+    """The user's choice of a measure, by tracked answers or by typed strings, and of the features to attribute to."""
 
     toward: str
     against: str
@@ -39,7 +39,7 @@ class Effects:
         return measures.evidence(self.row(feature), self.found.n_controls)
 
     def size(self, feature: int) -> float:
-        """Return the size of a feature's effect on the measure; -1 for a feature without a row, so that it sorts last."""
+        """Return the size of a feature's effect; -1 for a feature without a row, so that it sorts last."""
         row = self.row(feature)
         return -1.0 if row is None else abs(measures.signed_effect(row))
 

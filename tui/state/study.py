@@ -171,8 +171,8 @@ class Study:
         """Take over what the engine has loaded; return in what it differs from the pair that the results are from.
 
         Another pair that the user chose begins a new session; with another SAE, edits, pins and labels are cleared.
-        Not chosen, as when a session of another machine is opened, the results stay, and only the next new result begins
-        a new session.
+        If it was not chosen, as when a session of another machine is opened, the results stay, and only the next new
+        result begins a new session.
         """
         before = self.results.loaded
         differences = [] if before is None else sessions.differences(before, loaded)
@@ -194,8 +194,8 @@ class Study:
     def add(self, result: sessions.Result) -> bool:
         """Add a result; return whether a new session had to begin for it.
 
-        A ranking of the same prompts replaces the last ranking, for sorting again is no new result; the same attribution
-        run again replaces the last one too.
+        A ranking of the same prompts replaces the last one, for sorting again is no new result; so does the same
+        attribution run again.
         """
         begun = bool(self.foreign)
         if begun:
@@ -224,7 +224,7 @@ class Study:
         return self.results.last(Attribution)
 
     def effects(self) -> Effects | None:
-        """Return the last attribution's effects; None if there are none, or if they are of other probes or another pair."""
+        """Return the last attribution's effects; None if there is none, or if probes or pair have changed since."""
         attribution = self.attribution()
         if attribution is None or self.other_than(self.results.loaded):
             return None

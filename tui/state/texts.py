@@ -109,7 +109,7 @@ class Rows:
 
     @classmethod
     def asked(cls, request: Generate, kept: Generated | None, pair: Pair) -> Rows:
-        """Return the rows before the first token: empty, or the tokens that a branch keeps of `pair` of the text `kept`."""
+        """Return the rows before the first new token: empty, or what a branch keeps of `pair` of the text `kept`."""
         rows = cls(request.samples, len(request.variants))
         if kept is not None and request.branched_at:
             for row in rows._order:
