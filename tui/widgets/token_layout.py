@@ -33,8 +33,8 @@ class Passage:
 
     tokens: tuple[str, ...]
     shades: tuple[int, ...]
-    """Per token: an activation in 1 to STEPS, 0 for a plain token, MASKED, DIFFERS from the other arm, TURNED where other
-    edits applied, or TURNED_DIFFERS for both."""
+    """Per token: an activation in 1 to STEPS, 0 for a plain token, MASKED, DIFFERS from the other arm, TURNED where
+    other edits applied, or TURNED_DIFFERS for both."""
     prefix: str = ""
     """Drawn in bold before the first line, such as "+ "; later lines are indented by its width."""
     prefix_style: str = ""
@@ -73,7 +73,7 @@ class Atom(NamedTuple):
 
 @lru_cache(16384)
 def atoms_of(token: str, whitespace: bool) -> tuple[Atom, ...]:
-    """Return the atoms of a token as drawn. A line may break on either side of wide characters: their scripts have no spaces."""
+    """Return a token's atoms as drawn. Lines may break on either side of wide characters: their scripts lack spaces."""
     atoms = []
     for part in ATOM.findall(safe(token)):
         drawn = "".join(map(WHITESPACE[whitespace].get, part, part))
@@ -238,17 +238,17 @@ class Layout:
         return range(first, last + 1) if first >= 0 else range(0)
 
     def nearest(self, row: int, x: int) -> tuple[int, int] | None:
-        """Return the (passage, token) at a position, else the one before it, else the line's first; None on a blank line."""
+        """Return passage and token at a cell, else the one before it, else the line's first; None on a blank line."""
         line = self.lines[row]
         if not line.pieces:
             return None
-        at = line.pieces[0]
+        closest = line.pieces[0]
         for piece in line.pieces:
             if piece.x > x:
                 break
-            if piece.width or not at.width:
-                at = piece
-        return line.passage, at.token
+            if piece.width or not closest.width:
+                closest = piece
+        return line.passage, closest.token
 
     def neighbour(self, passage: int, token: int, step: int) -> tuple[int, int] | None:
         """Return the next drawn token forwards (`step` 1) or backwards (-1), across passages."""
@@ -268,7 +268,10 @@ class Layout:
         return self.neighbour(passage, token - 1, 1) or self.last
 
     def from_row(self, row: int, step: int, x: int, other_than: tuple[int, int] | None) -> tuple[int, int] | None:
-        """Return the token nearest to x on the first line, from `row` on in direction `step`, with one other than `other_than`."""
+        """Return the nearest token to x, other than `other_than`, on the first line with one, from `row` on.
+
+        `step` is 1 downwards, -1 upwards.
+        """
         while 0 <= row < len(self.lines):
             place = self.nearest(row, x)
             if place not in (None, other_than):

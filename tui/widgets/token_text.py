@@ -35,7 +35,7 @@ TURNED_TINT = 0.16
 """How far the background of tokens under other edits is from the plain one, as a share of the way to white or black."""
 
 LIGHTNESS_RANGE = 55
-"""The least difference in lightness, of 100, between last step and background: an accent may be as light as that."""
+"""The least difference in lightness, of 100, of last step and background: the accent may be as light as the latter."""
 
 ADORNMENTS = ("outline_top", "outline_right", "outline_bottom", "outline_left", "hatch", "tint")
 """Style rules by which Textual draws over the lines of a widget."""
@@ -213,7 +213,7 @@ class TokenText(ScrollView, can_focus=True):
         self.show(())
 
     def legend(self, maximum: float) -> Text:
-        """Return a line of the colours from 0 to `maximum`; they depend on the theme, so ask again when that changes."""
+        """Return the colours from 0 to `maximum` in a line; ask again when the theme changes, for they depend on it."""
         text = Text("0 ", no_wrap=True, end="")
         for step in range(1, STEPS + 1):
             text.append("█", Style(color=self._style(step).bgcolor))
@@ -398,8 +398,8 @@ class TokenText(ScrollView, can_focus=True):
     def render_lines(self, crop: Region) -> list[Strip]:
         """Return the lines of a region.
 
-        Without borders and the like, bypass Textual's styles cache, which copies every line in every frame. A strip caches
-        how it was filtered, cropped and rendered, so that painting it again is cheap.
+        Without borders and the like, bypass Textual's styles cache, which copies every line in every frame. A strip
+        caches how it was filtered, cropped and rendered, so that painting it again is cheap.
         """
         styles = self.styles
         if styles.gutter or styles.has_any_rules(*ADORNMENTS) or self.opacity < 1:
@@ -438,7 +438,7 @@ class TokenText(ScrollView, can_focus=True):
         return self._palette[shade]
 
     def _under_cursor(self, line: Line) -> set[int]:
-        """Return the indices of a line's pieces under the cursor; a piece without width is shown on the one before it."""
+        """Return the indices of the pieces under the cursor; a piece without width is shown on the one before it."""
         if self._cursor is None or line.passage != self._cursor[0]:
             return set()
         pieces = [index for index, piece in enumerate(line.pieces) if piece.token == self._cursor[1]]
