@@ -90,7 +90,7 @@ class SaescopeApp(App[None]):
         keymap, problem = read_keymap()
         self.set_keymap(keymap)
         if problem:
-            self.main.report(problem, "Those keys are as they come.")
+            self.main.report(problem, "Those keys keep their defaults.")
         loop = asyncio.get_running_loop()
         for number in (signal.SIGHUP, signal.SIGTERM):
             try:

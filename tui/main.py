@@ -110,7 +110,7 @@ class MainScreen(Screen[None]):
             for place, panes in late.items():
                 await self.query_one(place).mount(*(pane.add_class("pane") for pane in panes))
             await self.mount(Footer(compact=True, show_command_palette=False))
-        self.refresh_bindings()  # a new footer shows keys only once they change
+        self.refresh_bindings()  # a new footer is empty until bindings are refreshed
 
     def on_mount(self) -> None:
         """Show the prompts; mount the rest once they are painted."""
@@ -126,7 +126,7 @@ class MainScreen(Screen[None]):
             self.furnished.set()  # even after an error: keys wait for it, ctrl+q among them
         gc.freeze()  # these objects live as long as the app: collecting garbage among them would delay keys
         gc.enable()  # saescope.py disables it until the first paint
-        from tui.commands import pair, sessions  # behind the first paint, as all commands are
+        from tui.commands import pair, sessions  # imported after the first paint, as all commands are
 
         if self._opening.offer_last:
             sessions.offer_last(self.context)
@@ -221,7 +221,7 @@ class MainScreen(Screen[None]):
         }
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
-        """Disable commands about a feature while a pane without features has the focus."""
+        """Allow commands about a feature only in the panes of tokens, features, edits and texts."""
         if action == "do" and keys.BY_ID[str(parameters[0])].needs:
             return isinstance(self.focused_pane(), TokensPane | LeaderboardPane | EditsPane | GenerationPane)
         return True
@@ -401,7 +401,7 @@ class MainScreen(Screen[None]):
         self.prompts.commit()
 
     def probe_at_hand(self) -> int | None:
-        """Return the index of the probe under the prompts pane's cursor; None if that pane lacks the focus."""
+        """Return the index of the probe under the focused prompts pane's cursor; None if there is none."""
         if not isinstance(self.focused_pane(), PromptsPane):
             return None
         place = self.prompts.place()

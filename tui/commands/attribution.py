@@ -82,7 +82,7 @@ def _fits(choice: Choice, names: tuple[str, ...]) -> bool:
 def attribute(context: Context, measure: Measure, listed: bool) -> None:
     """Run an attribution, only among the leaderboard's features if `listed`.
 
-    The leaderboard's and the edited features get a row in any case.
+    Otherwise the leaderboard's and the edited features get a row in any case.
     """
     work = context.tasks
     if not work.may_ask():

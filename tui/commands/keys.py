@@ -28,7 +28,7 @@ class Command:
     run: str = ""
     """The function, as MODULE.FUNCTION of tui.commands."""
     needs: str = ""
-    """FEATURE or EDIT if the command acts on one: it is disabled in panes without features."""
+    """FEATURE or EDIT if the command acts on one; such a command is disabled in the prompts pane."""
     action: str = ""
     """An action of the screen or the app, in place of `run`."""
     footer: bool = False

@@ -80,7 +80,7 @@ def load(context: Context, wanted: Load, chosen: bool = False) -> None:
                 context.desk.show_engine("starting the engine")
                 await context.bridge.start()
             loaded = await context.bridge.run(wanted, Loaded)
-            context.autosave.keep_now()  # before it may become another session
+            context.autosave.keep_now()  # before the study may begin another session
             take_loaded(context, wanted, loaded, chosen)
         except (SaescopeError, RequestCancelled):
             context.desk.show_no_load()
@@ -99,7 +99,7 @@ def take_loaded(context: Context, wanted: Load, loaded: Loaded, chosen: bool) ->
         study.tell(Topic.ALL)
     context.desk.show_loaded()
     if study.attribution() is not None:
-        study.tell(Topic.RANKING)  # its effects may be another SAE's, or hold again
+        study.tell(Topic.RANKING)  # the effects may be of another SAE now, or hold again
     if study.foreign:
         what = ", ".join(differences)
         context.desk.report(

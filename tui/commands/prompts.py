@@ -51,7 +51,10 @@ def edit_probe(context: Context, index: int | None) -> None:
 
 
 def import_prompts(context: Context, group: str) -> None:
-    """Ask for a file and import its prompts; those without a set go to `group`, from the probes to the positive."""
+    """Ask for a file and import its prompts.
+
+    Prompts that the file assigns to no set go to `group`, or to the positive ones if that is the probes.
+    """
     default = "negative" if group == "negative" else "positive"
 
     def read(path: str | None) -> None:

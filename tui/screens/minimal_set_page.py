@@ -19,7 +19,7 @@ from tui.state.effects import number
 from tui.widgets.table_page import TablePage, name_cell, right
 
 FACTS_KEPT = 0.9
-"""The share of the right answers' log-odds below which the page warns that facts suffer."""
+"""The kept share of the right answers' log-odds below which the page warns that facts suffer."""
 
 BEFORE = (("place", "", 3), ("feature", "feature", 8))
 

@@ -119,7 +119,7 @@ class Desk(Protocol):
 
     @property
     def generation(self) -> TextPane:
-        """Pane 4."""
+        """The generation pane, pane 4."""
 
     def pane_at_hand(self) -> str:
         """Return the id of the pane that has the focus; "" if none has."""
@@ -137,7 +137,7 @@ class Desk(Protocol):
         """Keep what the user is still typing over a prompt."""
 
     def probe_at_hand(self) -> int | None:
-        """Return the index of the probe under the prompts pane's cursor; None if that pane lacks the focus."""
+        """Return the index of the probe under the focused prompts pane's cursor; None if there is none."""
 
     def go_to_prompt(self, group: Group, index: int) -> None:
         """Move the prompts pane's cursor to a prompt."""

@@ -16,7 +16,7 @@ UNDO_STEPS = 100
 
 
 class History:
-    """The workspace, changed one field at a time."""
+    """The workspace, its version and its undo steps."""
 
     def __init__(self, workspace: Workspace) -> None:
         self.now = workspace

@@ -1,6 +1,6 @@
 """The study: the user's prompts, edits, pins, labels and results. Pure state, without widgets or engine.
 
-A study reports its changes to the main screen, which shows them in the panes; panes keep no state of the study.
+A study reports its changes to the main screen, which shows them in the panes.
 """
 
 from __future__ import annotations
@@ -203,7 +203,7 @@ class Study:
         last = self.results.last(type(result))
         if last is not None and is_repeated(last, result):
             self.results = replace(self.results, results=tuple(r for r in self.results.results if r is not last))
-        # with the prompts as they are now
+        # stored with the prompts as they are now
         self.results = sessions.add(self.results, result, self.work.prompts)
         self.history.version += 1
         if isinstance(result, Ranking | Attribution):

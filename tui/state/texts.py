@@ -45,7 +45,7 @@ class Pair(NamedTuple):
 FIRST = Pair()
 
 LONG = 500
-"""From more tokens than this, two texts are aligned approximately."""
+"""In texts of more tokens than this, the commonest ones are left out of the alignment."""
 
 
 def rows_of(samples: int, n_variants: int) -> list[Row]:
@@ -143,7 +143,7 @@ def unlike(one: Sequence[str], other: Sequence[str]) -> tuple[list[bool], list[b
 def differing(one: Sequence[str], other: Sequence[str]) -> tuple[list[bool], list[bool]]:
     """Return per token of two texts, after alignment: whether it has no counterpart in the other."""
     marks = [True] * len(one), [True] * len(other)
-    # with autojunk the commonest tokens do not align: on long texts that would block the app for seconds
+    # aligning long texts by their commonest tokens too, which autojunk leaves out, would block the app for seconds
     matcher = difflib.SequenceMatcher(None, list(one), list(other), autojunk=len(other) > LONG)
     for a, b, size in matcher.get_matching_blocks():
         for offset in range(size):

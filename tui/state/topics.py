@@ -6,7 +6,7 @@ from enum import Enum, auto
 
 
 class Topic(Enum):
-    """A part of a study."""
+    """A part of a study that has changed."""
 
     ALL = auto()
     """All parts, also when another study is opened."""

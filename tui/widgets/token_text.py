@@ -96,7 +96,7 @@ class TokenText(ScrollView, can_focus=True):
             ("enter", "choose", "Choose", "choose", "What this token is about"),
         )
     ]
-    ALLOW_SELECT = False  # a double click chooses a token
+    ALLOW_SELECT = False  # a double click chooses a token instead
 
     visible_whitespace = reactive(False)
     """Whether spaces, tabs and line breaks are drawn."""
