@@ -1,4 +1,4 @@
-"""Descriptions and exact effects of single features: asked of the engine once, kept until prompts or pair change."""
+"""Descriptions and exact effects of single features: asked once, and kept until prompts, measure or pair change."""
 
 from __future__ import annotations
 
