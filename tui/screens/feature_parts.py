@@ -37,10 +37,10 @@ def ranked(row: FeatureRow | None, place: int, rows: int) -> Text:
     return Text(words + "\n")
 
 
-def effect(feature: int, effects: Effects | None, asked: Effect | None) -> Text:
+def effect(feature: int, effects: Effects | None, single: Effect | None) -> Text:
     """Return the line on what ablating the feature does to the chosen answers, in words no stronger than the evidence.
 
-    `effects` are those of the last attribution; `asked` is the exact effect that the user asked for on this page.
+    `effects` are those of the last attribution; `single` is the exact effect that the user asked for on this page.
     """
     row = effects.row(feature) if effects is not None else None
     text = Text()
@@ -55,12 +55,12 @@ def effect(feature: int, effects: Effects | None, asked: Effect | None) -> Text:
             beaten = "" if row.percentile is None else f" · more than {row.percentile:.0%} of features about as active"
             return text.append(f"{change}{beaten} · {effects.evidence(feature)}\n", "bold")
         text.append(f"{change}, estimated", "bold")
-    if asked is not None:
-        share = -1.0 if not asked.baseline else asked.ablated / asked.baseline - 1
-        change = f"{number(asked.baseline, 3)} → {number(asked.ablated, 3)} {measures.unit_of(asked.slope)}"
+    if single is not None:
+        share = -1.0 if not single.baseline else single.ablated / single.baseline - 1
+        change = f"{number(single.baseline, 3)} → {number(single.ablated, 3)} {measures.unit_of(single.slope)}"
         also = " · exact: " if text else "Ablated: "
-        by = f"{percent(share)} of " if asked.baseline else ""
-        return text.append(f"{also}{by}{asked.toward} against {asked.against}, {change}; nothing compared\n", "bold")
+        by = f"{percent(share)} of " if single.baseline else ""
+        return text.append(f"{also}{by}{single.toward} against {single.against}, {change}; nothing compared\n", "bold")
     text.append(" · " if text else "")
     return text.append("e: ablates it for certain, to see what that does to the answer\n", "dim")
 
