@@ -129,7 +129,8 @@ class Pair:
     def fed(
         self, prompt: Prompt, ids: list[int], template: list[bool], h_TD: torch.Tensor, prefill: str = ""
     ) -> FedPrompt:
-        """The record of a prompt as it was fed, with its two masks."""
+        """The record of a prompt as it was fed, with its two masks. Raises ModelError for vectors that overflow."""
+        self.model.check_vectors(ids, h_TD)
         sink = (h_TD.float().norm(dim=-1) > self.site.reference.sink_norm).tolist()
         return FedPrompt(
             text=prompt.text,

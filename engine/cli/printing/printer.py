@@ -79,11 +79,13 @@ class Printer:
     # ---- results
 
     def loaded(self, loaded: Loaded) -> None:
-        """Print on standard error what is loaded, in one line."""
+        """Print on standard error what is loaded, in one line, and what is to be doubted about it."""
         self.note(
             f"{loaded.model} ({loaded.dtype}, {loaded.device}) · {loaded.hook} · SAE {loaded.sae}: "
             f"{loaded.d_sae:,} features, {loaded.encoder}"
         )
+        for doubt in loaded.doubts:
+            self.err.print(Text(f"? {doubt}", style="yellow"), soft_wrap=True)
 
     def ranking(self, result: Ranking) -> None:
         """Print the leaderboard."""
