@@ -6,6 +6,7 @@ import logging
 import platform
 from collections.abc import Generator
 from importlib.metadata import version
+from math import isfinite
 from pathlib import Path
 
 import platformdirs
@@ -234,7 +235,8 @@ def describe(
         rescaled=sae.config.rescale_acts_by_decoder_norm,
         notes=sae.config.notes,
         l0=reference.l0,
-        variance_explained=reference.variance_explained,
+        # NaN where all vectors are the same; JSON, and so a session, has none
+        variance_explained=reference.variance_explained if isfinite(reference.variance_explained) else None,
         doubts=doubts(model, sae, hook, reference),
     )
 

@@ -84,7 +84,7 @@ class LanguageModel:
 
     @torch.inference_mode()
     def check_logits(self, ids: Sequence[int], keep: int) -> None:
-        """Runs the whole model, unedited. Raises ModelError where its logits are not finite at the last `keep` tokens."""
+        """Runs the whole model. Raises ModelError where its logits are not finite at the last `keep` tokens."""
         out = self.module(input_ids=torch.tensor([list(ids)], device=self.device), use_cache=False)
         if not bool(torch.isfinite(out.logits[:, -keep:]).all()):
             raise not_finite(self.dtype, f"The model's logits overflow on {self._text(ids)}")
