@@ -31,6 +31,7 @@ def records_say(pair: Pair) -> list[Check]:
         Check("SAE", None, how),
         *(Check("note", None, note) for note in config.notes),
         fed_ids(pair),
+        *vocabulary(pair),
         chat_prompt(pair),
     ]
 
@@ -82,6 +83,22 @@ def fed_ids(pair: Pair) -> Check:
         remedy = "This tokenizer has none to prepend: a prompt's first token gets unusual features, do not trust them."
         return Check("fed token ids", None, words, remedy)
     return Check("fed token ids", True, words)
+
+
+def vocabulary(pair: Pair) -> list[Check]:
+    """Tokens that the model's embeddings have no row for, if there are any: a text that holds one is refused."""
+    tokens = pair.model.tokens
+    without = tokens.without_row()
+    if not without:
+        return []
+    more = f" and {len(without) - 3:,} more" if len(without) > 3 else ""
+    named = ", ".join(f"{token!r} ({i:,})" for token, i in list(without.items())[:3])
+    words = (
+        f"the embeddings have {tokens.rows:,} rows, none for {named}{more}: texts that hold such a token are refused"
+    )
+    if set(without) <= set(tokens.tokenizer.get_added_vocab()):
+        return [Check("vocabulary", None, words)]  # Gemma 3's tokenizer has a token for images, its text models do not
+    return [Check("vocabulary", False, words, "The tokenizer is another model's: use the model's own files.")]
 
 
 def chat_prompt(pair: Pair) -> Check:
