@@ -5,6 +5,7 @@ from __future__ import annotations
 from engine.doctor import limits as health
 from engine.models.hooks import same_place
 from engine.models.pair import Pair
+from engine.models.reference import PASSAGE_TOKENS
 from engine.models.tokens import TokenIds
 from engine.records import Check, Prompt
 from engine.records.errors import ModelError
@@ -32,6 +33,7 @@ def records_say(pair: Pair) -> list[Check]:
         *(Check("note", None, note) for note in config.notes),
         fed_ids(pair),
         *vocabulary(pair),
+        *context(pair),
         chat_prompt(pair),
     ]
 
@@ -99,6 +101,17 @@ def vocabulary(pair: Pair) -> list[Check]:
     if set(without) <= set(tokens.tokenizer.get_added_vocab()):
         return [Check("vocabulary", None, words)]  # Gemma 3's tokenizer has a token for images, its text models do not
     return [Check("vocabulary", False, words, "The tokenizer is another model's: use the model's own files.")]
+
+
+def context(pair: Pair) -> list[Check]:
+    """How long the texts were that the SAE was trained on, where its files tell."""
+    trained = pair.site.sae.config.context
+    if trained is None:
+        return []
+    words = f"trained on texts of up to {trained:,} tokens; rankings and texts say where they are longer"
+    if trained < PASSAGE_TOKENS:
+        words += f"; passages measured here have up to {PASSAGE_TOKENS}"
+    return [Check("context", None, words)]
 
 
 def chat_prompt(pair: Pair) -> Check:

@@ -74,7 +74,10 @@ def rank(pair: Pair, request: Rank) -> Events:
         n_active_features=int(table.active_F.sum()),
         labelings=count,
         p_floor=1 / count,
-        warnings=tuple(statistics.warnings(lengths[: len(positive)], lengths[len(positive) :], request.pool)),
+        warnings=(
+            *statistics.warnings(lengths[: len(positive)], lengths[len(positive) :], request.pool),
+            *pair.beyond_context([len(r.fed.token_ids) for r in table.reads], "prompts"),
+        ),
         prompts=tuple(r.fed for r in table.reads),
         permutations=table.permutations,
     )

@@ -110,7 +110,7 @@ class Printer:
             texts.compared(self.out, result)
             return
         texts.alone(self.out, result)
-        for note in edit_notes(edits_in_force(result)):
+        for note in (*edit_notes(edits_in_force(result)), *result.warnings):
             self.note(note)
 
     def probe_table(self, result: ProbeTable) -> None:

@@ -80,7 +80,7 @@ def generation_section(result: Generated) -> list[str]:
         names, rows = ["sample", *names], [[str(n), *row] for n, row in enumerate(rows, 1)]
     mean = mean_kl(result)
     kl = "" if mean is None else f", mean KL {mean:.4f} nats per baseline token"
-    notes = [*story(result), *edit_notes(edits_in_force(result))]
+    notes = [*story(result), *edit_notes(edits_in_force(result)), *(f"*{warning}*" for warning in result.warnings)]
     return [
         f"## {one_line(result.prompt.text)}",
         "",
