@@ -16,6 +16,9 @@ import tomli_w
 
 from prompts.loader import Entry, ProbeEntry, PromptSetError, PromptSetFile, Settings, check
 
+C1 = {code: f"\\u{code:04x}" for code in range(0x80, 0xA0)}
+"""Control characters that TOML takes as they are, and a terminal that shows the file would obey."""
+
 
 def write(prompt_set: PromptSetFile, path: str | Path) -> None:
     """Save the set atomically. On PromptSetError the old file stays as it was."""
@@ -65,7 +68,7 @@ def to_toml(prompt_set: PromptSetFile) -> str:
     for kind, entries in (("positive", prompt_set.positive), ("negative", prompt_set.negative)):
         parts += [_table(f"[[{kind}]]", _given(entry)) for entry in entries]
     parts += [_probe(probe) for probe in prompt_set.probe]
-    return "\n".join(parts)
+    return "\n".join(parts).translate(C1)
 
 
 def _given(value: Entry | ProbeEntry | Settings) -> dict[str, Any]:

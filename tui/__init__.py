@@ -1,1 +1,1 @@
-"""The Textual app. It talks to the engine through engine.client only and never imports torch."""
+"""The Textual app. It talks to the engine through engine.serving only and never imports torch."""

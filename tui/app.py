@@ -1,4 +1,4 @@
-"""The app: theme, keymap, command palette, signals. What the user works with is the main screen's."""
+"""The app: themes, keymap, command palette, signals. The main screen shows the work itself."""
 
 from __future__ import annotations
 
@@ -33,11 +33,12 @@ from tui.services.opening import Opening
 from tui.services.safe_lines import SafeLines
 
 GONE_SECONDS = 5.0
+"""Time from a signal until the process exits, whether or not it has quit by itself."""
 
 KEYMAP_FILE = "keys.toml"
 
 MOST_NAMED = 5
-"""Lines of it that are named where they say nothing."""
+"""How many invalid lines of the keymap file an error message names."""
 
 SAFE_LINES = SafeLines()
 
@@ -55,7 +56,7 @@ LIGHT = Theme(
 
 
 class SaescopeApp(App[None]):
-    """The explorer, on one study and one engine."""
+    """The explorer: one study at a time, and one engine."""
 
     TITLE = "saescope"
     CSS_PATH = "app.tcss"
@@ -72,40 +73,39 @@ class SaescopeApp(App[None]):
         self.theme = chosen if chosen in self.available_themes else DARK.name
 
     def get_default_screen(self) -> Screen[None]:
-        """The main screen."""
         return MainScreen(self._opening)
 
     @property
     def main(self) -> MainScreen:
-        """The main screen, whatever lies over it."""
-        found = self.screen_stack[0]
-        assert isinstance(found, MainScreen)
-        return found
+        """The main screen, also while pages or dialogs cover it."""
+        screen = self.screen_stack[0]
+        assert isinstance(screen, MainScreen)
+        return screen
 
     def on_mount(self) -> None:
-        """The user's own keys; a hang-up or a kill saves and ends."""
+        """Set the user's theme and keys; make SIGHUP and SIGTERM save and quit."""
         self.theme_changed_signal.subscribe(self, lambda theme: preferences.remember_theme(theme.name))
         if self._theme_problem:
             self.main.report(self._theme_problem, "The theme is saescope's own: the palette (ctrl+p) chooses another.")
         keymap, problem = read_keymap()
         self.set_keymap(keymap)
         if problem:
-            self.main.report(problem, "Those keys are as they come.")
+            self.main.report(problem, "Those keys keep their defaults.")
         loop = asyncio.get_running_loop()
         for number in (signal.SIGHUP, signal.SIGTERM):
             try:
                 loop.add_signal_handler(number, self._end_by_signal)
-            except (NotImplementedError, RuntimeError, ValueError):  # not in the main thread: a test's
+            except (NotImplementedError, RuntimeError, ValueError):  # not in the main thread, as in some tests
                 return
 
     async def on_event(self, event: events.Event) -> None:
-        """Keys and clicks that come before all panes are there wait for them."""
+        """Handle an event; keys and clicks wait until all panes are mounted."""
         if isinstance(event, events.InputEvent):
             await self.main.furnished.wait()
         await super().on_event(event)
 
     async def action_quit(self) -> None:
-        """Saves, ends the engine, and goes."""
+        """Save the session, end the engine and exit."""
         self.main.commit_typing()
         self.main.context.autosave.keep_now()
         await self.main.context.notebook.finish()
@@ -113,7 +113,7 @@ class SaescopeApp(App[None]):
         self.exit()
 
     def notify(self, message: str, **options: Any) -> None:
-        """Says something in passing; the messages page keeps it."""
+        """Show a notification, made safe for the terminal; the messages page keeps it."""
         mark = "✗ " if options.get("severity") == "error" else ""
         words = f"{options.get('title', '')} {message}".strip()
         self.main.messages.append(f"{datetime.now():%H:%M:%S}  {mark}{words}")
@@ -121,19 +121,19 @@ class SaescopeApp(App[None]):
         super().notify(safe(message), **{**options, "title": title, "markup": False})
 
     def get_line_filters(self) -> Sequence[LineFilter]:
-        """What every line goes through on its way to the terminal."""
+        """Return the filters that every line passes on its way to the terminal."""
         return [SAFE_LINES, *super().get_line_filters()]
 
     def get_key_display(self, binding: Binding) -> str:
-        """A key as it is called on the screen; one of keys.toml may be anything."""
+        """Return the key's name for the screen, made safe: keys.toml may hold any text."""
         return safe(super().get_key_display(binding))
 
     def copy_to_clipboard(self, text: str) -> None:
-        """Copies, by OSC 52; what UTF-8 cannot hold becomes a question mark."""
+        """Copy `text` by OSC 52; what UTF-8 cannot encode becomes a question mark."""
         super().copy_to_clipboard(text.encode("utf-8", "replace").decode())
 
     def _fatal_error(self) -> None:
-        """A defect of ours ends the app: the work is kept, the details go to a file, the user reads three lines."""
+        """End the app after a defect of saescope: save the work, write the details to a file, print three lines."""
         details = keep_details()
         try:
             self.main.context.autosave.keep_now()
@@ -143,7 +143,7 @@ class SaescopeApp(App[None]):
         self.panic(Text(f"saescope has a defect and had to end: {sys.exc_info()[1]!r}\n{kept}\n{details}"))
 
     def get_system_commands(self, screen: Screen[object]) -> Iterable[SystemCommand]:
-        """The palette: every binding of the main screen and its panes, sessions, themes."""
+        """Yield the palette's commands: bindings with a tooltip of the main screen and its panes, and a few more."""
         from tui.commands import attribution, edits, features, prompts, sessions
 
         main, context = self.main, self.main.context
@@ -171,27 +171,32 @@ class SaescopeApp(App[None]):
         yield from (c for c in super().get_system_commands(screen) if c.title in ("Theme", "Screenshot", "Quit"))
 
     def _end_by_signal(self) -> None:
-        """Saves, and ends for sure: a terminal that is gone can keep the thread that writes to it for ever."""
+        """Save and quit; exit after GONE_SECONDS in any case, for writing to a closed terminal can block for ever."""
         end = threading.Timer(GONE_SECONDS, os._exit, (0,))
         end.daemon = True
         end.start()
-        self._last_task = asyncio.create_task(self.action_quit())
+        self._last_task = asyncio.create_task(self._quit_once_furnished())
+
+    async def _quit_once_furnished(self) -> None:
+        """Quits as a key does: panes that are being mounted fail where the screen is going."""
+        await self.main.furnished.wait()
+        await self.action_quit()
 
     async def _run_command(self, action: str, node: DOMNode) -> None:
-        """Runs an action of the palette, or says why not."""
+        """Run an action chosen in the palette, or say why it is not available."""
         if not await self.run_action(action, node):
             self.notify("That is about a feature: go to one first (3).", severity="warning")
 
     def switch_theme(self) -> None:
-        """Dark to light and back."""
+        """Switch between the dark and the light theme."""
         self.theme = LIGHT.name if self.current_theme.dark else DARK.name
 
 
 def read_keymap() -> tuple[dict[str, str], str]:
-    """Bindings the user has remapped, by id, from keys.toml in the configuration folder; and what is wrong with it."""
+    """Return the user's keys by binding id, from the keymap file, and what is wrong with it; "" if nothing is."""
     path = Path(platformdirs.user_config_dir("saescope")) / KEYMAP_FILE
     try:
-        found = tomllib.loads(contents(path).decode("utf-8-sig"))
+        entries = tomllib.loads(contents(path).decode("utf-8-sig"))
     except (FileNotFoundError, NotADirectoryError):
         return {}, ""
     except (OSError, ValueError, RecursionError) as error:  # tomllib's errors are ValueErrors
@@ -201,10 +206,10 @@ def read_keymap() -> tuple[dict[str, str], str]:
     classes: tuple[type[DOMNode], ...] = (MainScreen, *(pane for _, pane in (*PANE_TYPES, *PAGES)))
     bindings = [binding for owner in classes for binding in owner.BINDINGS]
     known = {binding.id for binding in bindings if isinstance(binding, Binding)}
-    odd = [name for name, value in found.items() if name not in known or not isinstance(value, str)]
-    keymap = {name: value for name, value in found.items() if name not in odd}
-    if not odd:
+    invalid = [name for name, value in entries.items() if name not in known or not isinstance(value, str)]
+    keymap = {name: value for name, value in entries.items() if name not in invalid}
+    if not invalid:
         return keymap, ""
-    more = f" and {len(odd) - MOST_NAMED} more" if len(odd) > MOST_NAMED else ""
-    named = ", ".join(map(shortened, odd[:MOST_NAMED])) + more
+    more = f" and {len(invalid) - MOST_NAMED} more" if len(invalid) > MOST_NAMED else ""
+    named = ", ".join(map(shortened, invalid[:MOST_NAMED])) + more
     return keymap, f'{path}: {named}: not of the form "run.rank" = "k" with a known id.'

@@ -1,4 +1,4 @@
-"""The main screen: layout, focus, one pane at a time; runs commands, and shows what the study tells."""
+"""The main screen: layout and focus of the panes. It runs the keys' commands and shows changes of the study."""
 
 from __future__ import annotations
 
@@ -42,12 +42,12 @@ Pane = PromptsPane | TokensPane | LeaderboardPane | GenerationPane | EditsPane
 PANES = ("prompts", "tokens", "features", "generation")
 
 SINGLE_BELOW = (100, 28)
-"""Columns and lines under which one pane is shown at a time."""
+"""Columns and lines below which one pane is shown at a time."""
 
 WIDE = {"run.attribute": 100, "edits.all": 100, "generation.settings": 100, "edits.reconstruct": 110}
 
 WIDE |= {"generation.branches": 110, "edits.clear": 120}
-"""Keys that the footer shows from so many columns on."""
+"""Footer keys, by binding id, that are shown only from this many columns on."""
 
 
 PANE_TYPES: tuple[tuple[str, type[Widget]], ...] = (
@@ -62,11 +62,11 @@ AUTOSAVE_SECONDS = 0.25
 
 
 class Frame(Widget):
-    """Stands where a pane will be: the first paint waits for one pane, not for five."""
+    """Placeholder of a pane: the first paint waits for one pane, not for five."""
 
 
 class MainScreen(Screen[None]):
-    """Header, panes and footer, and the study as they show it."""
+    """Header, panes and footer, which show the study."""
 
     BINDINGS: ClassVar[list[BindingType]] = [*keys.MAIN]
 
@@ -78,14 +78,14 @@ class MainScreen(Screen[None]):
         self.bridge = Bridge(opening.make_engine, self)
         self.context = Context(self, self.bridge, opening.make_store)
         self.messages: list[str] = []
-        """What was reported, oldest first."""
+        """All notifications so far, oldest first."""
         self.current = "prompts"
         self.furnished = asyncio.Event()
-        """Set once all panes are there."""
-        self.add_class("-show-prompts")  # here, for a class that changes later is a second round of styling
+        """Set once all panes are mounted."""
+        self.add_class("-show-prompts")  # here: a class added later would style all widgets again
 
     def compose(self) -> ComposeResult:
-        """Header and first pane; frames where `furnish` puts the others."""
+        """Compose the header and the first pane, and frames that `furnish` replaces by the other panes."""
         yield Header(id="header")
         with Horizontal(id="second"):
             yield TabLine(PANES, id="tabs")
@@ -100,7 +100,7 @@ class MainScreen(Screen[None]):
         yield Frame(id="foot")
 
     async def furnish(self) -> None:
-        """Puts the other panes and the footer where the frames are, with no paint in between."""
+        """Replace the frames by the other panes and the footer, with no paint in between."""
         late: dict[str, tuple[Widget, ...]] = {
             "#top": (TokensPane(self.context, id="tokens"), LeaderboardPane(self.context, id="features")),
             "#bottom": (EditsPane(self.context, id="edits"), GenerationPane(self.context, id="generation")),
@@ -110,10 +110,10 @@ class MainScreen(Screen[None]):
             for place, panes in late.items():
                 await self.query_one(place).mount(*(pane.add_class("pane") for pane in panes))
             await self.mount(Footer(compact=True, show_command_palette=False))
-        self.refresh_bindings()  # the footer hears of keys that change, not of those there are
+        self.refresh_bindings()  # a new footer is empty until bindings are refreshed
 
     def on_mount(self) -> None:
-        """Shows the prompts; once they are painted the rest follows."""
+        """Show the prompts; mount the rest once they are painted."""
         self.prompts.look()
         self.prompts.rows.focus()
         self.call_after_refresh(self._start)
@@ -123,10 +123,10 @@ class MainScreen(Screen[None]):
             await self.furnish()
             self.show_study()
         finally:
-            self.furnished.set()  # also where that failed: keys wait for it, ctrl+q among them
-        gc.freeze()  # what there is now stays: looking through it again and again would hold up keys
-        gc.enable()  # the front door switches it off
-        from tui.commands import pair, sessions  # behind the first paint, as all commands are
+            self.furnished.set()  # even after an error: keys wait for it, ctrl+q among them
+        gc.freeze()  # these objects live as long as the app: collecting garbage among them would delay keys
+        gc.enable()  # saescope.py disables it until the first paint
+        from tui.commands import pair, sessions  # imported after the first paint, as all commands are
 
         if self._opening.offer_last:
             sessions.offer_last(self.context)
@@ -136,45 +136,38 @@ class MainScreen(Screen[None]):
 
     @property
     def header(self) -> Header:
-        """The first line."""
         return self.query_one(Header)
 
     @property
     def health(self) -> HealthLine:
-        """Whether the SAE is wired right."""
         return self.query_one(HealthLine)
 
     @property
     def prompts(self) -> PromptsPane:
-        """Pane 1."""
         return self.query_one(PromptsPane)
 
     @property
     def tokens(self) -> TokensPane:
-        """Pane 2."""
         return self.query_one(TokensPane)
 
     @property
     def features(self) -> LeaderboardPane:
-        """Pane 3."""
         return self.query_one(LeaderboardPane)
 
     @property
     def generation(self) -> GenerationPane:
-        """Pane 4."""
         return self.query_one(GenerationPane)
 
     @property
     def edits(self) -> EditsPane:
-        """The list of edits."""
         return self.query_one(EditsPane)
 
     def with_keys(self) -> tuple[DOMNode, ...]:
-        """The screen and its panes: what has keys of its own."""
+        """Return the screen and its panes: the widgets with key bindings of their own."""
         return (self, self.prompts, self.tokens, self.features, self.edits, self.generation)
 
     def on_resize(self, event: events.Resize) -> None:
-        """One pane at a time where there is no room for four."""
+        """Show one pane at a time where four do not fit."""
         width, height = SINGLE_BELOW
         self.set_class(event.size.width < width or event.size.height < height, "-single")
         self.refresh_bindings()
@@ -187,15 +180,14 @@ class MainScreen(Screen[None]):
 
     @on(TabLine.TabChosen)
     def choose_tab(self, event: TabLine.TabChosen) -> None:
-        """A click on a tab."""
         self.action_pane(event.name)
 
     def action_pane(self, name: str) -> None:
-        """Focuses a pane, and shows it where only one is shown."""
+        """Focus a pane; where only one pane is shown, show this one."""
         self.current = "generation" if name == "edits" else name
         self._show_current()
         targets: dict[str, Callable[[], object]] = {
-            "prompts": lambda: self.set_focus(self.prompts.rows),  # at once: the next key may be here already
+            "prompts": lambda: self.set_focus(self.prompts.rows),  # at once: the next key may be queued already
             "tokens": lambda: self.set_focus(self.tokens.text),
             "features": self.features.take_focus,
             "generation": self.generation.take_focus,
@@ -204,14 +196,14 @@ class MainScreen(Screen[None]):
         targets[name]()
 
     def on_descendant_focus(self, event: events.DescendantFocus) -> None:
-        """The pane with the focus is the current one, however the focus came there."""
+        """Make the pane that got the focus the current one."""
         pane = self.focused_pane()
         if pane is not None and pane.id:
             self.current = "generation" if pane.id == "edits" else pane.id
             self._show_current()
 
     def focused_pane(self) -> Pane | None:
-        """The pane that has the focus."""
+        """Return the pane that has the focus; None if none has."""
         node: Any = self.focused
         while node is not None and not isinstance(node, Pane):
             node = node.parent
@@ -219,17 +211,17 @@ class MainScreen(Screen[None]):
 
     @property
     def active_bindings(self) -> dict[str, ActiveBinding]:
-        """Without what a narrow footer has no room for: the keys act all the same."""
-        found, width = super().active_bindings, self.size.width
+        """The active bindings; a narrow footer hides some of them, whose keys still act."""
+        bindings, width = super().active_bindings, self.size.width
         return {
             key: active._replace(binding=replace(active.binding, show=False))
             if WIDE.get(active.binding.id or "", 0) > width
             else active
-            for key, active in found.items()
+            for key, active in bindings.items()
         }
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
-        """Hides what makes no sense where the focus is."""
+        """Allow commands about a feature only in the panes of tokens, features, edits and texts."""
         if action == "do" and keys.BY_ID[str(parameters[0])].needs:
             return isinstance(self.focused_pane(), TokensPane | LeaderboardPane | EditsPane | GenerationPane)
         return True
@@ -237,7 +229,7 @@ class MainScreen(Screen[None]):
     # ---- commands
 
     def action_do(self, id: str) -> None:
-        """Runs a command, on the feature at hand if it needs one."""
+        """Run a command, on the feature at hand if it needs one."""
         command = keys.BY_ID[id]
         if not command.needs:
             command.function(self.context)
@@ -256,7 +248,7 @@ class MainScreen(Screen[None]):
             command.function(self.context, feature)
 
     def feature_at_hand(self) -> int | None:
-        """The feature an action is about: under the cursor of the pane with the focus, else the one being read."""
+        """Return the feature that a command acts on: under the focused pane's cursor, else the chosen one."""
         pane = self.focused_pane()
         if isinstance(pane, EditsPane):
             return pane.feature()
@@ -268,19 +260,19 @@ class MainScreen(Screen[None]):
         return self.study.work.feature
 
     def _listed_line(self) -> int | None:
-        """What the line under the cursor of the list of edits is about; None where another pane has the focus."""
+        """Return the feature, or NO_FEATURE, under the edits pane's cursor; None if another pane has the focus."""
         return self.edits.line() if isinstance(self.focused_pane(), EditsPane) else None
 
-    # ---- the study: what it tells is shown
+    # ---- showing changes of the study
 
     def work_on(self, study: Study) -> None:
-        """Hears from now on what another study tells."""
+        """Work on another study: show its changes from now on."""
         self.study.history.tell = lambda topic: None
         self.study = study
         study.history.tell = self.show_topic
 
     def show_topic(self, topic: Topic) -> None:
-        """Shows what of the study has changed."""
+        """Show the part of the study that has changed."""
         shows: dict[Topic, Callable[[], None]] = {
             Topic.ALL: self.show_study,
             Topic.PROMPTS: self.show_prompts,
@@ -293,7 +285,7 @@ class MainScreen(Screen[None]):
         shows[topic]()
 
     def show_study(self) -> None:
-        """Shows everything the study holds, after a start or when another session was opened."""
+        """Show the whole study: the app has started, or another session was opened."""
         work = self.study.work
         self.prompts.look()
         self.tokens.clear()
@@ -309,7 +301,7 @@ class MainScreen(Screen[None]):
         self.reread()
 
     def show_session(self) -> None:
-        """The session's name and whether its file holds all of it."""
+        """Show the session's name and whether it is saved."""
         study = self.study
         if study.file is None:
             words = f"{study.name} autosaved"
@@ -318,19 +310,19 @@ class MainScreen(Screen[None]):
         self.header.show_session(words)
 
     def show_prompts(self) -> None:
-        """The prompts, and what no longer holds of them."""
+        """Show the prompts, and which results are out of date with them."""
         self.prompts.look()
         self.features.look_at_prompts()
         self.reread()
 
     def show_question(self) -> None:
-        """The question and how it is asked."""
+        """Show the question and its settings, and score its answers."""
         self.generation.look()
         self.generation.show_staleness()
         self.context.text.score_answers()
 
     def show_ranking(self) -> None:
-        """The leaderboard, and the names of edited features."""
+        """Show the leaderboard and the names of edited features; choose the first feature if none is chosen."""
         self.features.look()
         self.edits.look()
         ranking = self.study.ranking()
@@ -338,12 +330,12 @@ class MainScreen(Screen[None]):
             self.read(ranking.features[0].feature)
 
     def show_features(self) -> None:
-        """Everything that names features."""
+        """Show again everything that names features."""
         self.show_ranking()
         self.reread()
 
     def reread(self) -> None:
-        """The chosen feature on the prompts as they are now."""
+        """Show the chosen feature on the prompts as they are now."""
         if self.study.work.feature is None:
             return
         from tui.commands import features
@@ -351,118 +343,118 @@ class MainScreen(Screen[None]):
         features.show_chosen(self.context)
 
     def read(self, feature: int) -> None:
-        """Another feature is shown on the prompts."""
+        """Choose another feature and show it on the prompts."""
         from tui.commands import features
 
         features.read(self.context, feature)
 
     def show_edits(self) -> None:
-        """The list of edits, and the leaderboard's marks; the running text follows."""
+        """Show the list of edits and the leaderboard's marks; apply the edits to the running text."""
         self.edits.look()
         self.features.look_at_edits()
         self.context.text.edits_changed()
         self.generation.show_staleness()
 
-    # ---- what commands ask of the screen (services.desk)
+    # ---- what commands and services call (services/desk.py)
 
     def report(self, message: str, remedy: str) -> None:
-        """One line of what went wrong and what to do; the messages page keeps it."""
+        """Notify of an error: what went wrong and what to do. The messages page keeps it."""
         self.notify(remedy or message, title=message if remedy else "", severity="error", timeout=10)
 
     def forget_notes(self) -> None:
-        """Takes what was said off the screen."""
+        """Remove all notifications from the screen."""
         self.app.clear_notifications()
 
     def open(self, page: Screen[T], then: Callable[[T | None], None] | None = None) -> None:
-        """Opens a page or a dialog; `then` gets what it comes to."""
+        """Open a page or a dialog; `then` gets its result."""
         self.app.push_screen(page, then)
 
     def copy(self, text: str) -> None:
-        """Puts a text on the clipboard."""
+        """Copy `text` to the clipboard."""
         self.app.copy_to_clipboard(text)
 
     def run_behind(self, task: Callable[[], Awaitable[None]], group: str, exclusive: bool = False) -> None:
-        """Runs a task in the app's loop; an exclusive one takes the place of the one of its group."""
+        """Run a task in the app's loop; an exclusive one replaces the running task of its group."""
         self.run_worker(task, group=group, exclusive=exclusive)
 
     @property
     def is_undisturbed(self) -> bool:
-        """Nobody types and no page lies over it: a page may open."""
+        """Whether a page may open: the user is not typing, and no page covers this screen."""
         return self.is_current and not isinstance(self.focused, Input | TextArea)
 
     def pane_at_hand(self) -> str:
-        """The pane that has the focus; "" where none has."""
+        """Return the id of the pane that has the focus; "" if none has."""
         pane = self.focused_pane()
         return (pane.id or "") if pane is not None else ""
 
     def bring(self, name: str) -> None:
-        """Focuses a pane where only one is shown."""
+        """Show and focus a pane where only one is shown."""
         if self.has_class("-single"):
             self.action_pane(name)
 
     def ask_for_question(self) -> None:
-        """Opens the question."""
+        """Focus the question's field."""
         self.generation.question.focus()
 
     def commit_typing(self) -> None:
-        """What is being typed over a prompt counts as typed."""
+        """Keep what the user is still typing over a prompt."""
         self.prompts.commit()
 
     def probe_at_hand(self) -> int | None:
-        """The probe under the cursor of the prompts pane, where that has the focus."""
+        """Return the index of the probe under the focused prompts pane's cursor; None if there is none."""
         if not isinstance(self.focused_pane(), PromptsPane):
             return None
         place = self.prompts.place()
         return place.index if place.group == "probes" else None
 
     def go_to_prompt(self, group: Group, index: int) -> None:
-        """Moves the cursor of the prompts pane."""
+        """Move the prompts pane's cursor to a prompt."""
         self.prompts.go_to(group, index)
 
     def go_to_feature(self, feature: int) -> bool:
-        """Moves the leaderboard's cursor; False where the feature has no row."""
+        """Move the leaderboard's cursor to a feature; return False if it has no row."""
         return self.features.go_to(feature)
 
     def ranked_features(self) -> list[int]:
-        """The leaderboard's features, top down."""
+        """Return the leaderboard's features, top down."""
         return self.features.shown()
 
     def pane_types(self) -> tuple[tuple[str, type[Widget]], ...]:
-        """(name, class) of each pane, as help lists them."""
+        """Return (name, class) of each pane, as help lists them."""
         return PANE_TYPES
 
-    # ---- what the engine found
+    # ---- showing results and the state of the engine
 
     def show_tokens(self, shown: Shown) -> None:
-        """A feature's activations."""
+        """Show a feature's activations on the prompts."""
         self.tokens.show(shown)
 
-    def show_token_features(self, found: TokenFeatures) -> None:
-        """The features of the token under the cursor."""
-        self.tokens.show_features(found)
+    def show_token_features(self, features: TokenFeatures) -> None:
+        """Show the features of the token under the cursor."""
+        self.tokens.show_features(features)
 
     def show_generated(self, result: Generated) -> None:
-        """A finished generation."""
+        """Show a finished generation."""
         self._show_text(result, "")
 
-    def show_kept(self, found: Generated) -> None:
-        """One of the kept texts, chosen by the user."""
-        self._show_text(found, "kept", FIRST)
+    def show_kept(self, text: Generated) -> None:
+        """Show a kept text that the user has chosen."""
+        self._show_text(text, "kept", FIRST)
 
     def _show_text(self, result: Generated, note: str, pair: Pair | None = None) -> None:
         self.generation.show(result, note, pair)
         self.generation.show_staleness()
 
-    def put_beside(self, found: Generated) -> None:
-        """A kept text in the baseline's place."""
-        self.generation.put_beside(found)
+    def put_beside(self, text: Generated) -> None:
+        """Show a kept text in the baseline's place."""
+        self.generation.put_beside(text)
 
     def show_engine(self, words: str) -> None:
-        """What the engine is at; "" is ready."""
+        """Show in the header what the engine is doing; "" means ready."""
         self.header.show_engine(words)
 
     def show_no_load(self) -> None:
-        """A load failed or was stopped: what was loaded before still is."""
+        """Show that a load failed or was stopped: the pair of before, if any, is still loaded."""
         if not self.bridge.alive:
             self.show_loss_in_header()
         elif self.study.loaded is None:
@@ -471,7 +463,7 @@ class MainScreen(Screen[None]):
             self.header.show_engine("")
 
     def show_loaded(self) -> None:
-        """A model was loaded."""
+        """Show the pair that was loaded, and all that depends on it."""
         self.header.show_loaded(self.study.loaded)
         self.health.show_loaded(self.study.loaded)
         self.header.show_engine("")
@@ -483,35 +475,33 @@ class MainScreen(Screen[None]):
 
     @on(Bridge.Working)
     def show_working(self, event: Bridge.Working) -> None:
-        """What the engine does."""
         self.header.show_progress(event.progress)
 
     @on(Bridge.Memory)
     def show_memory(self, event: Bridge.Memory) -> None:
-        """Memory left."""
         self.header.show_memory(event.left)
 
     @property
     def memory(self) -> MemoryLeft | None:
-        """Memory of the model's device, as last heard."""
+        """Memory left on the model's device, as last reported."""
         return self.header.memory
 
     @property
     def diagnosis(self) -> Diagnosis | None:
-        """What the doctor said of the pair that is loaded."""
+        """The doctor's diagnosis of the loaded pair; None until there is one."""
         return self.health.diagnosis
 
     def show_diagnosis(self, diagnosis: Diagnosis) -> None:
-        """Whether the SAE is wired right, in the second line."""
+        """Show in the second line whether the SAE is wired right."""
         self.health.show_diagnosis(diagnosis)
 
     def show_loss_in_header(self) -> None:
-        """Which key brings the engine back."""
+        """Show which key restarts the engine."""
         self.header.show_engine("no engine · E restarts it", broken=True)
 
     @on(Bridge.Lost)
     def show_loss(self, event: Bridge.Lost) -> None:
-        """The engine is gone; everything the user has is kept."""
+        """Show that the engine is gone; the user's work is kept."""
         self.header.show_progress(None)
         self.show_loss_in_header()
         if self.generation.running:
@@ -520,19 +510,19 @@ class MainScreen(Screen[None]):
 
     @on(HealthLine.Clicked)
     def ask_the_doctor(self) -> None:
-        """A click on the line of health."""
+        """Run the doctor."""
         self.action_do("run.doctor")
 
     # ---- panes that follow each other
 
     @on(PromptsPane.PlaceChosen)
     def follow_prompt(self, event: PromptsPane.PlaceChosen) -> None:
-        """The tokens follow the cursor in the prompts."""
+        """Move the tokens pane to the prompt under the prompts pane's cursor."""
         if event.index is not None and event.group != "probes" and self.furnished.is_set():
             before = 0 if event.group == "positive" else len(self.study.work.prompts.positive)
             self.tokens.go_to_prompt(before + event.index)
 
     @on(LeaderboardPane.FeatureMoved)
     def read_feature(self, event: LeaderboardPane.FeatureMoved) -> None:
-        """The tokens follow the leaderboard's cursor."""
+        """Show the feature under the leaderboard's cursor on the prompts."""
         self.read(event.feature)

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 def run(load: Load, prompt_set: str | None, session: str | None, preset: str | None = None) -> int:
-    """Runs the app to its end; returns the exit code.
+    """Run the app until it ends; return the exit code.
 
     Raises SessionError, PromptSetError or UsageError before anything opens.
     """
@@ -33,9 +33,9 @@ def run(load: Load, prompt_set: str | None, session: str | None, preset: str | N
 
 
 def first_study(load: Load, prompt_set: str | None, session: str | None, preset: str | None = None) -> Study:
-    """The session file asked for, or a fresh study on a prompt set. A file that is not there yet will be written.
+    """Return the study of the session file, or a new study on a prompt set; a missing file is created on saving.
 
-    A preset fills in what `load` leaves open; a fresh study has its prompts, and its labelled features pinned.
+    A preset fills in what `load` leaves open; a new study gets its prompts, and its labelled features pinned.
     """
     chosen = presets.find(preset) if preset else None
     load = presets.applied(chosen, load) if chosen else load
@@ -50,19 +50,19 @@ def first_study(load: Load, prompt_set: str | None, session: str | None, preset:
     name = prompt_set or (chosen.prompts if chosen else DEFAULT_SET)
     study = Study(load, start_workspace(packaged_set(name)), file=path)
     if chosen and presets.of_sae(load.sae) == chosen:
-        study.history.now = with_pins(study.work, chosen)  # no change of the user's that would have to be kept
+        study.history.now = with_pins(study.work, chosen)  # not by History.set: there is nothing to save yet
     return study
 
 
 def engine_process() -> LiveEngine:
-    """The engine as a process of its own."""
+    """Return an engine that runs in a process of its own."""
     from engine.serving.process import EngineProcess
 
     return EngineProcess()
 
 
 def autosave_store() -> AutosaveStore:
-    """The store in the user's state folder."""
+    """Return the autosave store in the user's state folder."""
     from engine.files.autosave import AutosaveStore
 
     return AutosaveStore()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable, Mapping
 from functools import partial
-from pathlib import Path
 from typing import TypeVar
 
 import msgspec
@@ -14,6 +13,7 @@ import prompts
 from engine.cli.options import DEFAULT_SET
 from engine.cli.printing import Printer
 from engine.files import prompt_sets, session
+from engine.files.paths import typed
 from engine.files.prompt_sets import as_published
 from engine.loading import presets
 from engine.loading.demo import feature_lists
@@ -38,7 +38,7 @@ class Command:
     def open(self) -> Loaded:
         """Load model and SAE."""
         if getattr(self.args, "session", None):
-            session.read_if_there(Path(self.args.session))  # find a broken file before the work, not after
+            session.read_if_there(typed(self.args.session))  # find a broken file before the work, not after
         self.client = self._connect()
         loaded = self.ask(self.load, Loaded)
         self.printer.loaded(loaded)
@@ -58,7 +58,7 @@ class Command:
         """Add a result to the session file, if --session names one."""
         if self.args.session is None:
             return
-        path = Path(self.args.session)
+        path = typed(self.args.session)
         current = session.read_if_there(path) or session.new(self.load, loaded)
         if current.loaded is None:  # a session that the app saved before it loaded anything
             current = msgspec.structs.replace(current, load=self.load, loaded=loaded)

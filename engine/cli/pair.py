@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import sys
 
 from engine.cli.command import Command, list_of_demo, prompt_set
 from engine.cli.options import DEFAULT_SET
+from engine.cli.printing.printer import write_json
 from engine.loading import presets
 from engine.records import (
     Diagnosis,
@@ -70,7 +70,7 @@ def run_bench(command: Command) -> None:
     args = command.args
     report = run.run(run.chosen_rows(args.rows), args.device, args.quick, args.model, command.printer.note)
     if args.json:
-        sys.stdout.write(table.to_json(report) + "\n")
+        write_json(table.to_json(report))
     else:
         table.show(report, command.printer.out)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import io
 import logging
 import sys
 from collections.abc import Callable, Sequence
@@ -72,6 +73,9 @@ def hear_libraries() -> None:
 def main(argv: Sequence[str], connect: Callable[[], EngineClient] = local_client) -> int:
     """Run one command; return its exit code."""
     hear_libraries()
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # what its encoding lacks is no reason to stop
     args = parser().parse_args(list(argv))
     printer = Printer(json=getattr(args, "json", False))
     try:

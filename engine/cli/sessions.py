@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import argparse
 import sys
-from pathlib import Path
 
 import msgspec
 
 from engine.cli.command import Command
 from engine.files import export, session
+from engine.files.paths import typed
 from engine.records import Replay, Replayed
 from engine.records.errors import SaescopeError, SessionError, UsageError
 
@@ -17,7 +17,7 @@ from engine.records.errors import SaescopeError, SessionError, UsageError
 def replay(command: Command) -> None:
     """saescope replay SESSION"""
     args = command.args
-    recorded = session.read(Path(args.file))
+    recorded = session.read(typed(args.file))
     results = session.replayable(recorded)
     if recorded.loaded is None or not results:
         remedy = "Rank, attribute or generate with --session FILE first."
@@ -36,7 +36,7 @@ def replay(command: Command) -> None:
 def export_session(command: Command) -> None:
     """saescope export SESSION"""
     args = command.args
-    recorded = session.read(Path(args.file))
+    recorded = session.read(typed(args.file))
     if args.format == "csv":
         text = export.to_csv(recorded, args.table)
     else:
@@ -44,10 +44,11 @@ def export_session(command: Command) -> None:
     if args.output is None:
         sys.stdout.write(text)
         return
-    if Path(args.output).exists() and Path(args.output).samefile(args.file):
+    output = typed(args.output)
+    if output.exists() and output.samefile(typed(args.file)):
         raise UsageError(f"--output {args.output} is the session itself.", "Choose another place.")
     try:
-        Path(args.output).write_text(text, "utf-8")
+        output.write_text(text, "utf-8")
     except OSError as error:
         raise SaescopeError(f"Cannot write {args.output}: {error.strerror}.", "Choose another place.") from error
 

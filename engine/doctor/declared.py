@@ -30,7 +30,7 @@ def records_say(pair: Pair) -> list[Check]:
         hook_named(pair),
         model_named(pair),
         Check("SAE", None, how),
-        *(Check("note", None, note) for note in config.notes),
+        *(Check("note", None, note) for note in (*config.notes, *pair.model.notes)),
         fed_ids(pair),
         *vocabulary(pair),
         *context(pair),

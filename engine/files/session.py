@@ -278,6 +278,7 @@ def with_one_list(raw: dict[str, Any]) -> dict[str, Any]:
 
 def write(session: Session, path: Path) -> None:
     """Write the session to a temporary file and rename it. On SessionError the old file stays."""
+    path = Path(os.path.realpath(path))  # a link stays one
     text = escaped(layout(msgspec.to_builtins(session, str_keys=True))) + "\n"
     temporary = None
     try:

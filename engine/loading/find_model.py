@@ -64,7 +64,7 @@ def find_model(name: str) -> Generator[Progress, None, ModelSource]:
     """Finds a model by a folder or its name on the hub. Raises ModelError in words."""
     path = Path(name).expanduser()
     if path.is_dir():
-        return ModelSource(name, str(path))
+        return ModelSource(name, str(hub.cached_snapshot(path) or path))  # a repository's folder in the hub's cache
     if name.startswith(("/", "~", ".")):
         raise ModelError(
             f"Cannot load the model {name!r}: there is no such folder.",

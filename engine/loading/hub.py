@@ -17,6 +17,9 @@ from typing import Any, Literal
 from engine.records import Progress
 from engine.records.errors import ModelError, SaeError, SaescopeError
 
+WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".npz")
+"""Ends of the names of files that hold weights, a model's or a SAE's."""
+
 TIMEOUT_SECONDS = 20.0
 
 POLL_SECONDS = 0.25
@@ -115,17 +118,32 @@ def look_up(wanted: Wanted) -> Repo:
 
 def cached_repo(name: str) -> Repo | None:
     """What the cache holds of a repository; None where that is nothing."""
-    folder = cache_folder(name)
+    snapshot = cached_snapshot(cache_folder(name))
+    if snapshot is None:
+        return None
+    sizes = {path.relative_to(snapshot).as_posix(): path.stat().st_size for path in files_in(snapshot)}
+    return Repo(name, snapshot.name, sizes, cached_only=True)
+
+
+def cached_snapshot(folder: Path) -> Path | None:
+    """The snapshot to use of a repository's folder in the cache; None where there is none with a file in it.
+
+    It is the one that `refs/main` names. Where that has no weights, or nothing names one, as in a cache that was copied
+    or filled by commit, it is the newest snapshot that has weights, else the newest.
+    """
     try:
-        commit = (folder / "refs" / "main").read_text("utf-8").strip()
-    except OSError:
-        return None
-    snapshot = folder / "snapshots" / commit
-    files = [path for path in snapshot.rglob("*") if path.is_file()]
-    if not files:
-        return None
-    sizes = {path.relative_to(snapshot).as_posix(): path.stat().st_size for path in files}
-    return Repo(name, commit, sizes, cached_only=True)
+        main = (folder / "refs" / "main").read_text("utf-8").strip()
+    except (OSError, ValueError):
+        main = ""
+    snapshots = [path for path in folder.glob("snapshots/*") if files_in(path)]
+    newest_first = sorted(snapshots, key=lambda path: (path.name != main, -path.stat().st_mtime))
+    with_weights = [path for path in newest_first if any(f.suffix in WEIGHTS for f in files_in(path))]
+    return next(iter([*with_weights, *newest_first]), None)
+
+
+def files_in(snapshot: Path) -> list[Path]:
+    """The files of a snapshot; what a dangling link stands for is not there."""
+    return [path for path in snapshot.rglob("*") if path.is_file()]
 
 
 # ---- fetching

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -9,10 +10,15 @@ from typing import Any
 import torch
 from nnsight import NNsight
 
-from engine.loading import hub, memory
+from engine.loading import hub, memory, stored_weights
 from engine.models.language_model import LanguageModel
 from engine.models.tokens import Tokens
 from engine.records.errors import ModelError, SaescopeError, UsageError
+
+TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model", "tekken.json")
+"""Files that tokenizers are made from; a model has one of them."""
+
+USABLE = "Use cpu, cuda, cuda:N or, on a Mac, mps."
 
 
 def choose_dtype(name: str | None, device: torch.device) -> torch.dtype | str:
@@ -29,16 +35,29 @@ def choose_dtype(name: str | None, device: torch.device) -> torch.dtype | str:
 
 
 def choose_device(name: str | None) -> torch.device:
-    """The device to load on: as named, else the first GPU, else the CPU. Raises UsageError."""
+    """The device to load on: the one named, else the first CUDA GPU, else the CPU. Raises UsageError."""
     if name is None:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         device = torch.device(name)
     except RuntimeError:
-        raise UsageError(f"Unknown device {name!r}.", "Use cpu, cuda or cuda:N.") from None
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise UsageError("There is no CUDA GPU that torch can see.", "Use --device cpu.")
-    return device
+        raise UsageError(f"Unknown device {name!r}.", USABLE) from None
+    match device.type:
+        case "cpu":
+            return torch.device("cpu")  # cpu:0 is the same one, which not every library takes
+        case "cuda":
+            count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+            if not count:
+                raise UsageError("There is no CUDA GPU that torch can see.", "Use --device cpu.")
+            if device.index is not None and device.index >= count:
+                last = "cuda:0 alone" if count == 1 else f"cuda:0 to cuda:{count - 1}"
+                raise UsageError(f"There is no {name}: torch can see {last}.", USABLE)
+            return device
+        case "mps":
+            if not torch.backends.mps.is_available():
+                raise UsageError("torch has no access to an Apple GPU here.", "Use --device cpu.")
+            return torch.device("mps")
+    raise UsageError(f"saescope does not run on {name!r}.", USABLE)
 
 
 def loaded_as(source: str, device: torch.device, dtype: torch.dtype | str) -> tuple[str, ...]:
@@ -49,12 +68,10 @@ def loaded_as(source: str, device: torch.device, dtype: torch.dtype | str) -> tu
 def load_model(
     source: str, display_name: str, device: torch.device, dtype: torch.dtype | str, revision: str | None = None
 ) -> LanguageModel:
-    """Loads a model from a folder or a hub name. Raises ModelError with the reason in words.
+    """Load a model from a folder or a hub name. Raises ModelError with the reason in words.
 
     `revision`: the commit of a hub model that is in the hub's cache already; without one it may be fetched.
     """
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-
     hub.quiet_transformers()
     if source.startswith(("/", "~", ".")):
         source = str(Path(source).expanduser())
@@ -63,22 +80,11 @@ def load_model(
                 f"Cannot load the model {display_name!r}: there is no such folder.",
                 "Give --model a folder with config.json and safetensors files.",
             )
-    where = {} if revision is None else {"revision": revision, "local_files_only": True}
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False, **where)
-        module = AutoModelForCausalLM.from_pretrained(
-            source,
-            dtype=dtype,
-            trust_remote_code=False,
-            device_map=None if device.type == "cpu" else device,
-            **where,
-        )
-    except torch.OutOfMemoryError as error:
-        raise memory.too_big(display_name, device) from error
-    except (OSError, ValueError, KeyError, RuntimeError, ImportError) as error:
-        raise not_loaded(error, source, display_name) from error
-    module.eval()
-    module.requires_grad_(False)
+    files = ModelFiles(source, display_name, revision)
+    if files.folder is not None:
+        stored_weights.check_files(files.folder, display_name)
+    tokenizer = read_tokenizer(files)
+    module, notes = read_module(files, device, dtype)
     return LanguageModel(
         name=display_name,
         fingerprint=fingerprint(source, module),
@@ -86,23 +92,92 @@ def load_model(
         tokens=Tokens(tokenizer, len(module.get_input_embeddings().weight)),
         envoy=NNsight(module),
         loaded_as=loaded_as(source, device, dtype),
+        notes=notes,
     )
 
 
-def not_loaded(error: Exception, source: str, display_name: str) -> SaescopeError:
+@dataclass(frozen=True)
+class ModelFiles:
+    """Where transformers finds a model's files."""
+
+    source: str
+    """A folder, or a name on the hub."""
+    name: str
+    """What messages call the model."""
+    revision: str | None
+
+    @property
+    def folder(self) -> Path | None:
+        """The folder of the files; None for a hub model that may not be in the cache yet."""
+        if Path(self.source).is_dir():
+            return Path(self.source)
+        return None if self.revision is None else hub.cache_folder(self.source) / "snapshots" / self.revision
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """What transformers is told beside the source. Code that comes with a model is never run."""
+        cached = {} if self.revision is None else {"revision": self.revision, "local_files_only": True}
+        return {"trust_remote_code": False, **cached}
+
+
+def read_tokenizer(files: ModelFiles) -> Any:
+    """The model's tokenizer. Raises ModelError."""
+    from transformers import AutoTokenizer
+
+    try:
+        return AutoTokenizer.from_pretrained(files.source, **files.options)
+    except Exception as error:  # libraries raise anything on damaged files
+        if files.folder is not None and not any((files.folder / name).exists() for name in TOKENIZERS):
+            raise ModelError(
+                f"{files.name} has no tokenizer: none of {', '.join(TOKENIZERS)} is there.",
+                "Copy the tokenizer's files of the model it was made from into its folder.",
+            ) from error
+        raise not_loaded(error, files) from error
+
+
+def read_module(files: ModelFiles, device: torch.device, dtype: torch.dtype | str) -> tuple[Any, tuple[str, ...]]:
+    """The model as a torch module that needs no gradients, and notes on its files. Raises ModelError."""
+    from transformers import AutoModelForCausalLM
+
+    try:
+        module, report = AutoModelForCausalLM.from_pretrained(
+            files.source,
+            dtype=dtype,
+            device_map=None if device.type == "cpu" else device,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,  # check_loaded refuses them by name
+            **files.options,
+        )
+    except torch.OutOfMemoryError as error:
+        raise memory.too_big(files.name, device) from error
+    except Exception as error:  # libraries raise anything on damaged files
+        raise not_loaded(error, files) from error
+    notes = stored_weights.check_loaded(report, files.name)
+    module.eval()
+    module.requires_grad_(False)
+    return module, notes
+
+
+def not_loaded(error: Exception, files: ModelFiles) -> SaescopeError:
     """Why a model did not load, in words: the hub's troubles, code of its own, else the library's first line."""
-    if not Path(source).is_dir():
-        found = hub.explained(error, hub.Wanted(source, "model"))
+    if not Path(files.source).is_dir():
+        found = hub.explained(error, hub.Wanted(files.source, "model"))
         if found is not None:
             return found
-    reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    reason = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(":")
     if "trust_remote_code" in str(error):
         return ModelError(
-            f"{display_name} brings program code of its own, which saescope never runs.",
+            f"{files.name} brings program code of its own, which saescope never runs.",
             "Use a model that transformers knows by itself.",
         )
+    method = None if files.folder is None else stored_weights.quantisation(files.folder)
+    if isinstance(error, ImportError) and method is not None:
+        return ModelError(
+            f"{files.name} is quantised by {method!r}: {reason}",
+            f"Install that package beside saescope. Or: {stored_weights.ORIGINAL}",
+        )
     return ModelError(
-        f"Cannot load the model {display_name!r}: {reason}",
+        f"Cannot load the model {files.name!r}: {reason}",
         "Give --model a folder with config.json and safetensors files, or the name of a hub model you can reach.",
     )
 

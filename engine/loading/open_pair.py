@@ -233,7 +233,7 @@ def describe(
         neuronpedia=sae.config.neuronpedia,
         centered=sae.config.centered,
         rescaled=sae.config.rescale_acts_by_decoder_norm,
-        notes=sae.config.notes,
+        notes=(*sae.config.notes, *model.notes),
         l0=reference.l0,
         # NaN where all vectors are the same; JSON, and so a session, has none
         variance_explained=reference.variance_explained if isfinite(reference.variance_explained) else None,

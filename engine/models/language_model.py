@@ -37,6 +37,8 @@ class LanguageModel:
     envoy: NNsight
     loaded_as: tuple[str, ...]
     """What `load_model` was asked for; see `loaded_as`."""
+    notes: tuple[str, ...] = ()
+    """What there is to say about the model's files, in words."""
 
     @cached_property
     def bare(self) -> Any:

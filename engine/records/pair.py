@@ -52,7 +52,7 @@ class Loaded(Record, frozen=True, tag=True):
     rescaled: bool = False
     """Whether its activations are multiplied by the norms of their decoder rows."""
     notes: tuple[str, ...] = ()
-    """What the loader decided about the SAE beyond or against its files, in words."""
+    """What the loader decided about the SAE beyond or against its files, and which tensors the model leaves unused."""
     l0: float | None = None
     """Mean number of features that fire per token of the reference text; None in older session files."""
     variance_explained: float | None = None

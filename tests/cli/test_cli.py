@@ -1,11 +1,16 @@
 """The command line end to end on the tiny model: JSON keys, exit codes, messages."""
 
+import io
 import json
+import os
+import subprocess
+import sys
 
 import pytest
 from tiny import D_SAE, SENTENCES, write_sae
 
 from engine.cli.command import edits, variants
+from engine.cli.printing.printer import write_json
 from engine.cli.run import main, parser
 from engine.files import session
 from engine.loading.demo import feature_lists
@@ -262,8 +267,10 @@ def test_bad_usage_exits_with_2_and_says_what_to_do(cli, argv, code, part):
         (("rank", "--prompts", "gendre_bias"), 1, "Packaged sets: "),
         (("rank", "--prompts", "nowhere/x.toml"), 1, "no prompt set file"),
         (("rank", "--prompts", "n" * 300), 1, "cannot be read: File name too long"),
-        (("rank", "--session", "n" * 300), 1, "cannot be read: File name too long"),
-        (("replay", "n" * 300), 1, "cannot be read: File name too long"),
+        (("rank", "--session", "n" * 300), 2, "File name too long"),
+        (("rank", "--session", "~nobodyhere/x.json"), 2, "~nobodyhere/x.json: Could not determine home directory"),
+        (("replay", "n" * 300), 2, "File name too long"),
+        (("export", "~nobodyhere/x.json"), 2, "Could not determine home directory"),
         (("rank", "--model", "n" * 300, "--sae", "x"), 2, "File name too long"),
         (("rank", "--reference", "n" * 300), 2, "File name too long"),
         (("rank", "--threads", "100000"), 2, "--threads must be between 1 and 1,024"),
@@ -516,3 +523,21 @@ def test_a_prompt_longer_than_the_context_is_bad_usage(cli):
     code, _, err = cli("generate", "x" * 1000, "--raw", "--max-tokens", 100)
     assert code == 2
     assert "1,024" in err
+
+
+@pytest.mark.parametrize("argv", [("presets",), ("presets", "--json"), ("generate", "--help")])
+def test_an_output_that_is_not_utf_8_stops_nothing(argv):
+    environment = os.environ | {"PYTHONIOENCODING": "ascii"}
+    code = "import sys, saescope; sys.exit(saescope.main())"
+    done = subprocess.run([sys.executable, "-c", code, *argv], env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.isascii() and (argv[-1] != "--json" or json.loads(done.stdout))
+
+
+def test_json_has_escapes_where_the_output_lacks_the_characters(monkeypatch):
+    out = io.TextIOWrapper(io.BytesIO(), encoding="latin-1")
+    monkeypatch.setattr("sys.stdout", out)
+    write_json('{"x": "\u00e9 \u2028 \U0001f600"}')
+    out.flush()
+    printed = out.buffer.getvalue().decode("ascii")
+    assert json.loads(printed) == {"x": "\u00e9 \u2028 \U0001f600"}

@@ -265,7 +265,7 @@ def test_the_app_starts_with_its_own_keys_where_keys_toml_nests_too_deep(tmp_pat
 
     async def start():
         async with opened(tmp_path, small_study()) as b:
-            assert f"{path} cannot be read" in b.errors()[0] and "Those keys are as they come." in b.errors()[0]
+            assert f"{path} cannot be read" in b.errors()[0] and "Those keys keep their defaults." in b.errors()[0]
 
     asyncio.run(start())
 

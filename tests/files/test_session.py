@@ -72,6 +72,15 @@ def test_missing_folders_are_made_and_nothing_is_left_beside_the_file(full, tmp_
     assert [p.name for p in path.parent.iterdir()] == [path.name]
 
 
+def test_a_link_stays_one_and_what_it_leads_to_is_written(full, tmp_path):
+    (tmp_path / "elsewhere").mkdir()
+    link = tmp_path / "run.saescope.json"
+    link.symlink_to(tmp_path / "elsewhere" / "real.json")
+    for written in (session.new(samples.LOAD), full):
+        session.write(written, link)
+        assert link.is_symlink() and session.read(tmp_path / "elsewhere" / "real.json") == written
+
+
 @pytest.mark.parametrize("broken", ["os.replace", "os.fdopen"])
 def test_a_failing_write_leaves_the_old_file_and_no_litter(full, path, monkeypatch, broken):
     before = path.read_bytes()

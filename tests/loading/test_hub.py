@@ -2,6 +2,7 @@
 
 import errno
 import os
+import shutil
 import subprocess
 import sys
 from types import SimpleNamespace
@@ -303,3 +304,45 @@ def test_a_broken_header_counts_nothing(tmp_path, header):
     path = tmp_path / "model.safetensors"
     path.write_bytes(len(header).to_bytes(8, "little") + header)
     assert memory.parameters_of([path]) == {}
+
+
+# ---- caches that no download of the hub's library left
+
+
+def cached_model(cache, files, *commits):
+    """A cached model with a snapshot a commit and no refs; each has what `files` has for it."""
+    folder = hub.cache_folder("me/tiny")
+    for age, commit in enumerate(commits):
+        snapshot = folder / "snapshots" / commit
+        shutil.copytree(files.model, snapshot)
+        os.utime(snapshot, (1_000_000 - age, 1_000_000 - age))
+    return folder
+
+
+def test_a_cache_without_refs_is_used(cache, files):
+    cached_model(cache, files, "a" * 40)
+    source = finish(find_model("me/tiny"))
+    assert source.revision == "a" * 40 and not source.repo.missing(source.files)
+    model = load_model(source.source, source.name, torch.device("cpu"), torch.float32, source.revision)
+    assert model.tokens.tokenizer("a")["input_ids"]
+
+
+def test_a_snapshot_without_weights_is_passed_over(cache, files):
+    folder = cached_model(cache, files, "a" * 40, "b" * 40, "c" * 40)
+    for commit in "ac":
+        (folder / "snapshots" / (commit * 40) / "model.safetensors").unlink()
+    (folder / "refs").mkdir()
+    (folder / "refs" / "main").write_text("c" * 40)
+    assert finish(find_model("me/tiny")).revision == "b" * 40
+
+
+def test_main_is_preferred_to_what_is_newer(cache, files):
+    folder = cached_model(cache, files, "a" * 40, "b" * 40)
+    (folder / "refs").mkdir()
+    (folder / "refs" / "main").write_text("b" * 40 + "\n")
+    assert finish(find_model("me/tiny")).revision == "b" * 40
+
+
+def test_the_caches_own_folder_can_be_given(cache, files):
+    folder = cached_model(cache, files, "a" * 40)
+    assert finish(find_model(str(folder))).source == str(folder / "snapshots" / ("a" * 40))

@@ -2,6 +2,7 @@
 
 import os
 import random
+import unicodedata
 
 import pytest
 
@@ -64,6 +65,15 @@ def test_packaged_sets_load_equal_and_come_out_as_they_were_written_by_hand(name
     defaults = {'format = "chat"'} if load(name).format == "raw" else set()
     wanted = [line for line in bare if line and line not in defaults]
     assert [line for line in path.read_text("utf-8").splitlines() if line] == wanted
+
+
+def test_no_control_character_is_in_the_file(tmp_path):
+    text = "".join(map(chr, (*range(32), *range(0x7F, 0xA0))))
+    path = tmp_path / "x.toml"
+    found = PromptSetFile("x", text, positive=(Entry("a" + text),), negative=(Entry("b"),))
+    write(found, path)
+    assert not [c for c in path.read_text("utf-8") if unicodedata.category(c) == "Cc" and c not in "\n\t"]
+    assert load(str(path)) == found
 
 
 def test_it_reads_well(tmp_path):

@@ -1,1 +1,1 @@
-"""What keys do, a file a subject."""
+"""The commands that keys run, one module per subject."""

@@ -1,4 +1,4 @@
-"""Which features influence an answer, and the smallest set that carries it: asks, runs, shows."""
+"""Commands of attribution: which features influence an answer, and the smallest set of features that carries it."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ from tui.widgets.forms import Field, Sheet, Values
 
 
 def ask_measure(context: Context) -> None:
-    """Proposes a measure; enter runs the attribution."""
+    """Open the form of a measure, filled in with a proposal; enter runs the attribution."""
     study = context.study
     probes = study.work.prompts.probes
     if not probes:
@@ -80,7 +80,10 @@ def _fits(choice: Choice, names: tuple[str, ...]) -> bool:
 
 
 def attribute(context: Context, measure: Measure, listed: bool) -> None:
-    """Runs it; the rows the leaderboard shows get one in any case."""
+    """Run an attribution, only among the leaderboard's features if `listed`.
+
+    Otherwise the leaderboard's and the edited features get a row in any case.
+    """
     work = context.tasks
     if not work.may_ask():
         return
@@ -92,10 +95,10 @@ def attribute(context: Context, measure: Measure, listed: bool) -> None:
     )
 
     async def task() -> None:
-        found = await work.ask(request, Attribution)
-        context.autosave.keep_result(found)
+        attribution = await work.ask(request, Attribution)
+        context.autosave.keep_result(attribution)
         if context.desk.is_undisturbed:
-            _show(context, found)
+            _show(context, attribution)
         else:
             context.desk.notify("The attribution is done: C shows it.")
 
@@ -103,15 +106,15 @@ def attribute(context: Context, measure: Measure, listed: bool) -> None:
 
 
 def show_last(context: Context) -> None:
-    """The last attribution again."""
-    found = context.study.attribution()
-    if found is None:
+    """Show the last attribution again."""
+    attribution = context.study.attribution()
+    if attribution is None:
         context.desk.notify("No attribution yet: A finds which features influence an answer.")
     else:
-        _show(context, found)
+        _show(context, attribution)
 
 
-def _show(context: Context, found: Attribution) -> None:
+def _show(context: Context, attribution: Attribution) -> None:
     pair = context.study.results.loaded
 
     def read(feature: int) -> None:
@@ -119,26 +122,26 @@ def _show(context: Context, found: Attribution) -> None:
         context.desk.action_pane("tokens")
 
     page = CausesScreen(
-        found,
+        attribution,
         pair,
         context,
-        warning=stale(context, found.request.measure, pair),
+        warning=stale(context, attribution.request.measure, pair),
         read=read,
         describe=lambda feature, order: features.describe(context, feature, order),
-        find_set=lambda: ask_set(context, found, page),
+        find_set=lambda: ask_set(context, attribution, page),
         last_set=lambda: show_last_set(context),
     )
     context.desk.open(page)
 
 
 def of_another(context: Context, pair: Loaded | None) -> str:
-    """Why effects that this pair has are none of the loaded one; "" where they are."""
+    """Say why effects measured with `pair` do not hold for the loaded pair; "" if they do."""
     other = context.study.other_than(pair)
     return f"These effects are of another {other}: A attributes again" if other else ""
 
 
 def stale(context: Context, measure: Measure, pair: Loaded | None) -> str:
-    """Why what was measured with this pair no longer holds; "" where it does."""
+    """Say why effects on `measure`, measured with `pair`, are out of date; "" if they are not."""
     current = is_current(measure, context.study.work.prompts.probes)
     return of_another(context, pair) or ("" if current else "probes changed: A measures again")
 
@@ -146,19 +149,19 @@ def stale(context: Context, measure: Measure, pair: Loaded | None) -> str:
 # ---- the smallest set
 
 
-def ask_set(context: Context, found: Attribution, leave: CausesScreen) -> None:
-    """How much it should carry, and at what cost; enter runs the search."""
+def ask_set(context: Context, attribution: Attribution, leave: CausesScreen) -> None:
+    """Open the form of a search for the smallest set; enter leaves the page `leave` and runs the search."""
     if _refuses(context, leave.pair):
         return
-    exact, estimated = candidates(found, False), candidates(found, True)
+    exact, estimated = candidates(attribution, False), candidates(attribution, True)
     if not estimated:
         context.desk.report("No feature here takes any of the measure away.", "A with another measure, or probes.")
         return
     probes = context.study.work.prompts.probes
     facts = measures.facts(probes)
     choices = tuple(words for words, some in ((EXACT, exact), (ESTIMATED, len(estimated) > len(exact))) if some)
-    # those that were ablated come first, unless even all of them together are too little
-    among = choices[0 if share_of(found, exact) >= SHARE else -1]
+    # propose exact effects, unless all of these together are too little
+    among = choices[0 if share_of(attribution, exact) >= SHARE else -1]
     fields = (
         Field("share", "share wanted, %", f"{SHARE:.0%}".rstrip("%")),
         Field("most", "most features", "32"),
@@ -167,9 +170,9 @@ def ask_set(context: Context, found: Attribution, leave: CausesScreen) -> None:
         Field("neutral", "neutral text", UNMEASURED, choices=(UNMEASURED, MEASURED)),
     )
 
-    def wanted(values: Values) -> FindMinimalSet:
+    def request_of(values: Values) -> FindMinimalSet:
         return FindMinimalSet(
-            found.request.measure,
+            attribution.request.measure,
             estimated if values["among"] == ESTIMATED else exact,
             float(values["share"]) / 100,
             int(values["most"]),
@@ -179,7 +182,7 @@ def ask_set(context: Context, found: Attribution, leave: CausesScreen) -> None:
         )
 
     def summary(values: Values) -> str:
-        request = wanted(values)
+        request = request_of(values)
         kept = f"{count_in_words(len(facts), 'question')} of fact to be kept" if facts else "no questions of fact"
         count = count_in_words(len(request.candidates), "candidate")
         lines = [measure_in_short(request.measure), f"{count}: those that take some of it away", kept]
@@ -190,13 +193,13 @@ def ask_set(context: Context, found: Attribution, leave: CausesScreen) -> None:
     def run(values: Values | None) -> None:
         if values is not None:
             leave.action_leave()  # the main screen's header shows how far the search is
-            find_set(context, wanted(values), leave.pair)
+            find_set(context, request_of(values), leave.pair)
 
     context.desk.open(Sheet("The smallest set that carries it", fields, summary, check_set), run)
 
 
 def _refuses(context: Context, pair: Loaded | None) -> bool:
-    """Says why these features' set cannot be searched for, if it cannot."""
+    """Return whether a search among features of `pair` is refused, because another pair is loaded; report why."""
     why = of_another(context, pair)
     if why:
         context.desk.report(f"{why}.", "Then m searches among the loaded one's.")
@@ -204,19 +207,19 @@ def _refuses(context: Context, pair: Loaded | None) -> bool:
 
 
 def find_set(context: Context, request: FindMinimalSet, pair: Loaded | None) -> None:
-    """Runs the search among features of this pair."""
+    """Run a search for the smallest set among features of `pair`."""
     work = context.tasks
     if not work.may_ask():
         return
 
     async def task() -> None:
-        await work.no_load_runs()  # it may end with another pair
+        await work.no_load_runs()  # a running load may end with another pair
         if _refuses(context, pair):
             return
-        found = await work.ask(request, MinimalSet)
-        context.autosave.keep_result(found)
+        minimal_set = await work.ask(request, MinimalSet)
+        context.autosave.keep_result(minimal_set)
         if context.desk.is_undisturbed:
-            _show_set(context, found)
+            _show_set(context, minimal_set)
         else:
             context.desk.notify("The search is done: C, then M shows it.")
 
@@ -224,7 +227,7 @@ def find_set(context: Context, request: FindMinimalSet, pair: Loaded | None) -> 
 
 
 def show_last_set(context: Context) -> None:
-    """The last set again."""
+    """Show the last smallest set again."""
     sets = context.study.results.of(MinimalSet)
     if sets:
         _show_set(context, sets[-1])
@@ -232,9 +235,9 @@ def show_last_set(context: Context) -> None:
         context.desk.notify("No set was searched for yet: m does, where the effects are (C).")
 
 
-def _show_set(context: Context, found: MinimalSet) -> None:
+def _show_set(context: Context, minimal_set: MinimalSet) -> None:
     page = MinimalSetScreen(
-        found,
+        minimal_set,
         context.name_of,
         describe=lambda feature, order: features.describe(context, feature, order),
         ablate=lambda members: ablate(context, members),
@@ -243,7 +246,7 @@ def _show_set(context: Context, found: MinimalSet) -> None:
 
 
 def ablate(context: Context, features: list[int]) -> None:
-    """Puts features into the list of edits, as ablations."""
+    """Put ablations of these features into the list of edits."""
     context.study.edits.ablate(features)
     count = count_in_words(len(features), "feature")
     context.desk.notify(f"{count} ablated: now g generates with it, v answers every probe; u takes it back.")

@@ -1,4 +1,4 @@
-"""Edits: on and off, stronger and weaker, as published, several strengths side by side."""
+"""Commands of edits: on and off, stronger and weaker, as published, several strengths side by side."""
 
 from __future__ import annotations
 
@@ -27,17 +27,17 @@ from tui.widgets.forms import Field, Sheet, Values
 
 
 def toggle(context: Context, feature: int) -> None:
-    """Ablates the feature, or switches its edit."""
+    """Ablate the feature, or switch its edit on or off."""
     context.study.edits.toggle(feature)
 
 
 def stronger(context: Context, feature: int) -> None:
-    """A step stronger."""
+    """Make the feature's edit a step stronger."""
     _step(context, feature, 1)
 
 
 def weaker(context: Context, feature: int) -> None:
-    """A step weaker."""
+    """Make the feature's edit a step weaker."""
     _step(context, feature, -1)
 
 
@@ -49,16 +49,16 @@ def _step(context: Context, feature: int, steps: int) -> None:
 
 
 def ablate_list(context: Context) -> None:
-    """Ablates the demo SAE's packaged list."""
+    """Ablate the demo SAE's packaged list of gender features."""
     context.study.edits.ablate(feature_lists.read("gender"))
     if context.study.ranking() is not None and not context.study.ranking_is_stale():
-        features.rank(context)  # so that the list says what they fire on
+        features.rank(context)  # so that the list of edits shows what they fire on
 
 
 def ask_edit(context: Context, feature: int) -> None:
-    """Kind, strength and place; of the reconstruction, which has only one kind, the place."""
+    """Open the form of an edit: kind, strength and positions; only the positions for the reconstruction."""
     slot = context.study.edits.slot(feature) or EditSlot(feature)
-    whole = feature == NO_FEATURE
+    is_reconstruction = feature == NO_FEATURE
     names = tuple(kinds())
     kind = EDIT_KINDS[slot.kind].choice or names[0]
     of_a_feature = (
@@ -70,22 +70,22 @@ def ask_edit(context: Context, feature: int) -> None:
     def summary(values: Values) -> str:
         edit = edit_of(feature, values)
         lines = [edit_in_short(edit), meaning_of(edit)]
-        lines += [LOSSY] * whole + [FIRST_STEP] * (edit.at == "first-step")
+        lines += [LOSSY] * is_reconstruction + [FIRST_STEP] * (edit.at == "first-step")
         return "\n".join(lines)
 
     def keep(values: Values | None) -> None:
         if values is not None:
             edit = edit_of(feature, values)
-            same = (edit.kind, edit.strength) == (slot.kind, slot.strength)
-            context.study.edits.put((msgspec.structs.replace(edit, absolute=slot.absolute if same else None),))
+            unchanged = (edit.kind, edit.strength) == (slot.kind, slot.strength)
+            context.study.edits.put((msgspec.structs.replace(edit, absolute=slot.absolute if unchanged else None),))
 
-    title = "Reconstruct, and drop the SAE's error" if whole else f"Edit feature {feature}"
-    fields = (where,) if whole else (*of_a_feature, where)
+    title = "Reconstruct, and drop the SAE's error" if is_reconstruction else f"Edit feature {feature}"
+    fields = (where,) if is_reconstruction else (*of_a_feature, where)
     context.desk.open(Sheet(title, fields, summary, check_edit, "keep"), keep)
 
 
 def publish(context: Context, feature: int) -> None:
-    """Puts a feature under the edit that the prompt set's study made."""
+    """Put the edit of the prompt set's published study on a feature."""
     prompts = context.study.work.prompts
     try:
         edits = prompt_sets.as_published(prompts.settings, feature)
@@ -97,7 +97,7 @@ def publish(context: Context, feature: int) -> None:
 
 
 def ask_strengths(context: Context, feature: int) -> None:
-    """Generates with the edits that are on and, beside them, with one feature's edit at other strengths."""
+    """Ask for strengths; generate under the edits that are on and, beside that, with the feature's edit at each."""
     study = context.study
     slot = study.edits.slot(feature)
     if feature == NO_FEATURE:

@@ -1,4 +1,4 @@
-"""Features: ranked, read, jumped to, pinned, named, and their pages."""
+"""Commands of features: rank, show on the prompts, jump, pin, label, note, and a feature's page."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from tui.widgets.dialogs import AskNote, AskText
 from tui.widgets.fields import is_whole
 
 ROWS = 200
-"""How many features the leaderboard holds; any other one is found by its number."""
+"""How many features the leaderboard holds; any other feature is reached by its number."""
 
 LAST_FEATURE = 2**31
-"""No SAE has so many; asked for before one is loaded."""
+"""The largest number that is accepted while no SAE is loaded; no SAE has so many features."""
 
 
 # ---- ranking
 
 
 def rank(context: Context, by: str | None = None, weight: bool | None = None) -> None:
-    """Ranks all features; `by` sorts the ranking there is by another column.
+    """Rank all features, sorted by the column `by`; None keeps the last ranking's column.
 
-    `weight` says whether rare features count more; None leaves it as it was.
+    `weight` says whether rare features count more; None keeps the last ranking's choice.
     """
     if not context.tasks.may_ask():
         return
@@ -44,7 +44,7 @@ def rank(context: Context, by: str | None = None, weight: bool | None = None) ->
 
 
 def _rows_wanted(context: Context) -> tuple[int, ...]:
-    """Features that have a row whatever their place."""
+    """Return the features that get a row whatever their rank: pinned, edited and chosen ones."""
     work = context.study.work
     edited = [slot.feature for slot in work.edits if slot.feature != NO_FEATURE]
     chosen = [] if work.feature is None else [work.feature]
@@ -52,7 +52,7 @@ def _rows_wanted(context: Context) -> tuple[int, ...]:
 
 
 def rank_prompts(context: Context) -> None:
-    """Ranks the features by the prompts, what is being typed over one included."""
+    """Rank the features on the current prompts, including what is still being typed over one."""
     context.desk.commit_typing()
     prompts = context.study.work.prompts
     if not prompts.positive or not prompts.negative:
@@ -69,13 +69,13 @@ def rank_prompts(context: Context) -> None:
 
 
 def read(context: Context, feature: int) -> None:
-    """Chooses a feature, and shows it on the prompts."""
+    """Choose a feature and show it on the prompts."""
     context.study.choose_feature(feature)
     show_chosen(context)
 
 
 def show_chosen(context: Context) -> None:
-    """Shows the activations of the chosen feature on the prompts as they are now."""
+    """Show the activations of the chosen feature on the prompts as they are now."""
     study = context.study
     feature = study.work.feature
     prompts = (*study.work.prompts.positive, *study.work.prompts.negative)
@@ -90,7 +90,7 @@ def show_chosen(context: Context) -> None:
 
 
 def features_at(context: Context, prompt: Prompt, token: int) -> None:
-    """Lists the features of one token."""
+    """List the features of one token."""
     if not context.tasks.may_ask():
         return
 
@@ -101,10 +101,10 @@ def features_at(context: Context, prompt: Prompt, token: int) -> None:
 
 
 def jump_to(context: Context, feature: int) -> None:
-    """Reads any feature; one without a row gets one with the next ranking."""
+    """Choose any feature and show it; one without a row gets one by ranking again, unless the prompts have changed."""
     read(context, feature)
     if context.desk.pane_at_hand() == "prompts":
-        context.desk.action_pane("tokens")  # where keys act on it
+        context.desk.action_pane("tokens")  # where keys act on the feature
     study = context.study
     if not context.desk.go_to_feature(feature) and study.ranking() is not None and not study.ranking_is_stale():
         context.wanted = feature
@@ -112,7 +112,7 @@ def jump_to(context: Context, feature: int) -> None:
 
 
 def ask_feature(context: Context) -> None:
-    """Jumps to a feature by its number."""
+    """Ask for a feature's number and jump to it."""
     loaded = context.study.loaded
     last = loaded.d_sae - 1 if loaded else LAST_FEATURE
 
@@ -132,12 +132,12 @@ def ask_feature(context: Context) -> None:
 
 
 def describe(context: Context, feature: int, order: list[int] | None = None) -> None:
-    """A feature's page; `order` are the features that ←→ go through, the leaderboard's unless given."""
-    known = order or context.desk.ranked_features()
+    """Open a feature's page; `order` holds the features that ← and → go through, by default the leaderboard's."""
+    features = order or context.desk.ranked_features()
     page = FeaturePage(
         context,
         feature,
-        known if feature in known else [feature, *known],
+        features if feature in features else [feature, *features],
         label=lambda shown, then: ask_label(context, shown, then),
         note=lambda shown, then: ask_note(context, shown, then),
         copy=lambda shown: copy_address(context, shown),
@@ -146,7 +146,7 @@ def describe(context: Context, feature: int, order: list[int] | None = None) -> 
 
 
 def pin(context: Context, feature: int) -> None:
-    """Pins a feature to the leaderboard, or unpins it."""
+    """Pin a feature to the leaderboard, or unpin it."""
     context.study.toggle_pin(feature)
 
 
@@ -154,7 +154,7 @@ def pin(context: Context, feature: int) -> None:
 
 
 def ask_label(context: Context, feature: int, then: Callable[[], object] = lambda: None) -> None:
-    """A name of the user's own."""
+    """Ask for a feature's label; `then` is called once it is kept."""
 
     def keep(text: str | None) -> None:
         if text is not None:
@@ -168,7 +168,7 @@ def ask_label(context: Context, feature: int, then: Callable[[], object] = lambd
 
 
 def ask_note(context: Context, feature: int, then: Callable[[], object]) -> None:
-    """What the user thinks of it."""
+    """Ask for a note on a feature; `then` is called once it is kept."""
 
     def keep(text: str | None) -> None:
         if text is not None:
@@ -179,22 +179,22 @@ def ask_note(context: Context, feature: int, then: Callable[[], object]) -> None
 
 
 def import_explanations(context: Context) -> None:
-    """What others say about this SAE's features, out of an export of Neuronpedia."""
+    """Ask for an export of Neuronpedia, and import its explanations of this SAE's features."""
 
     def read(path: str | None) -> None:
         if path is not None:
             context.notebook.import_explanations(paths.typed(path))
 
     def check(path: str) -> str:
-        there = path.strip() and not paths.problem(path) and paths.typed(path).exists()
-        return "" if there else paths.problem(path) or "There is no such file or folder."
+        exists = path.strip() and not paths.problem(path) and paths.typed(path).exists()
+        return "" if exists else paths.problem(path) or "There is no such file or folder."
 
     hint = "a .jsonl or .jsonl.gz file, or the folder of them, with lines of index and description"
     context.desk.open(AskText("Import explanations", "", "path", hint, check), read)
 
 
 def copy_address(context: Context, feature: int) -> None:
-    """Copies its address where it has one, else its number."""
+    """Copy a feature's address where it has one, else its number."""
     text = address_of(context.study.loaded, feature) or str(feature)
     context.desk.copy(text)
     context.desk.notify(f"Copied: {text}")

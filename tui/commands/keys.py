@@ -1,7 +1,6 @@
-"""The commands of the main screen, a row each. A pane's own keys stand with the pane; ids are what users remap.
+"""The main screen's commands, one per row; users remap keys by their ids. A pane's own keys are defined with the pane.
 
-A row names the function that it runs as MODULE.FUNCTION of this package: the modules are imported once the first paint
-is done.
+A row names its function as MODULE.FUNCTION of this package, so that the modules are imported after the first paint.
 """
 
 from __future__ import annotations
@@ -14,30 +13,31 @@ from typing import Any
 from textual.binding import Binding
 
 FEATURE, EDIT = "a feature", "an edit"
-"""What a command is about, and gets beside the context: the feature at hand, or also the line of all features."""
+"""What a command acts on and gets beside the context: the feature at hand; for EDIT also the reconstruction's line."""
 
 
 @dataclass(frozen=True)
 class Command:
-    """What a key does."""
+    """A command, its key and how it is shown."""
 
     id: str
     key: str
     label: str
     tooltip: str = ""
-    """For help and palette; a row without one is in neither."""
+    """The text in help and palette; a row without one is in neither."""
     run: str = ""
+    """The function, as MODULE.FUNCTION of tui.commands."""
     needs: str = ""
-    """What it needs to be at hand: it is hidden in panes that have none."""
+    """FEATURE or EDIT if the command acts on one; such a command is disabled in the prompts pane."""
     action: str = ""
-    """An action of the screen or the app, in place of a function."""
+    """An action of the screen or the app, in place of `run`."""
     footer: bool = False
     shown_as: str | None = None
     priority: bool = False
-    """Whether it acts while somebody types, too."""
+    """Whether the key acts while the user is typing, too."""
 
     def binding(self) -> Binding:
-        """The key, bound to the action `do` of the main screen."""
+        """Return the binding of the key to `action`, else to the main screen's action `do`."""
         action = self.action or f"do('{self.id}')"
         return Binding(
             self.key,
@@ -52,10 +52,10 @@ class Command:
 
     @property
     def function(self) -> Callable[..., Any]:
-        """What it runs: a function of a Context, and of a feature where it needs one."""
+        """The function it runs: of a Context, and of a feature where it needs one."""
         module, _, name = self.run.partition(".")
-        found: Callable[..., Any] = getattr(import_module(f"tui.commands.{module}"), name)
-        return found
+        function: Callable[..., Any] = getattr(import_module(f"tui.commands.{module}"), name)
+        return function
 
 
 COMMANDS = [
@@ -119,6 +119,6 @@ MAIN = [command.binding() for command in COMMANDS]
 
 
 def import_commands() -> None:
-    """Imports what the rows name, before the first is asked for; in a thread, since it takes a tenth of a second."""
+    """Import the modules that the rows name. It takes a tenth of a second, so it runs early, and in a thread."""
     for module in sorted({command.run.partition(".")[0] for command in COMMANDS if command.run}):
         import_module(f"tui.commands.{module}")

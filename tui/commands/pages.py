@@ -1,4 +1,4 @@
-"""Pages that are read: help and messages."""
+"""Commands that open a page to read: help and messages."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ PAGES: tuple[tuple[str, type[Screen[None]]], ...] = (
 
 
 def show_help(context: Context) -> None:
-    """Every key."""
+    """Open a page that lists every key."""
     sections = [section(name, owner) for name, owner in (*context.desk.pane_types(), *PAGES)]
     context.desk.open(Report("Help", help_text(MAIN, sections)))
 
 
 def show_messages(context: Context) -> None:
-    """What was said, and where the engine's log is."""
+    """Open a page of all notifications, with the path of the engine's log."""
     lines = context.desk.messages or ["No errors so far."]
     log = f"\n\nThe engine's log: {context.bridge.log_path}"
     context.desk.open(Report("Messages", Text("\n".join(lines) + log)))

@@ -1,4 +1,4 @@
-"""The pair of model and SAE: choosing and loading it, what a preset brings along, the doctor."""
+"""Commands of the pair of model and SAE: choose it, load it, take over its preset, run the doctor."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from tui.widgets.forms import Field
 from tui.widgets.page import Report
 
 LOCAL = ("/", "~", ".")
-"""What a path begins with, and no name on the hub."""
+"""What a path may begin with, but no name on the hub."""
 
 DTYPES = ("automatic", "float32", "bfloat16", "float16")
 
 
 def choose(context: Context) -> None:
-    """Model, SAE, hook point, device and dtype; what is loaded already is used again."""
+    """Open the form of model, SAE, hook point, device and dtype, and load what the user chooses."""
     before = context.load_tried or context.study.load
     fields = (
         Field("model", "model", before.model or "", "folder or hub name; empty: the packaged demo"),
@@ -36,8 +36,8 @@ def choose(context: Context) -> None:
         if values is None:
             return
         dtype = None if values["dtype"] == DTYPES[0] else values["dtype"]
-        given = {name: values[name].strip() or None for name in ("model", "sae", "hook", "device")}
-        wanted = Load(**given, dtype=dtype, threads=before.threads, reference=before.reference)
+        texts = {name: values[name].strip() or None for name in ("model", "sae", "hook", "device")}
+        wanted = Load(**texts, dtype=dtype, threads=before.threads, reference=before.reference)
         context.load_tried = wanted
         load(context, wanted, chosen=True)
 
@@ -55,24 +55,24 @@ def choose(context: Context) -> None:
 
 
 def _take_over(context: Context, before: Load, sae_before: Loaded | None, loaded: Loaded) -> bool:
-    """Another SAE was chosen: if it is a preset's, its prompts and labelled features come along, if it has any."""
+    """If a preset's SAE was loaded in place of another, take over its prompts and pins; return whether it had any."""
     if sae_before is not None and sae_before.sae_fingerprint == loaded.sae_fingerprint:
         return False
     study = context.study
     preset = presets.of_sae(study.load.sae)
-    said = take_over(study, preset, presets.of_sae(before.sae)) if preset else ""
-    if said:
-        context.desk.notify(said)
-    return bool(said)
+    taken = take_over(study, preset, presets.of_sae(before.sae)) if preset else ""
+    if taken:
+        context.desk.notify(taken)
+    return bool(taken)
 
 
 # ---- loading
 
 
 def load(context: Context, wanted: Load, chosen: bool = False) -> None:
-    """Starts the engine if it is not running, and loads model and SAE; `chosen` where the user asked for others."""
+    """Start the engine if it is not running, and load model and SAE; `chosen` says that the user chose them."""
     if context.tasks.loads:
-        context.desk.forget_notes()  # what was said of the load before
+        context.desk.forget_notes()  # notifications of the load before
 
     async def task() -> None:
         try:
@@ -80,7 +80,7 @@ def load(context: Context, wanted: Load, chosen: bool = False) -> None:
                 context.desk.show_engine("starting the engine")
                 await context.bridge.start()
             loaded = await context.bridge.run(wanted, Loaded)
-            context.autosave.keep_now()  # before it may become another session
+            context.autosave.keep_now()  # before the study may begin another session
             take_loaded(context, wanted, loaded, chosen)
         except (SaescopeError, RequestCancelled):
             context.desk.show_no_load()
@@ -90,18 +90,18 @@ def load(context: Context, wanted: Load, chosen: bool = False) -> None:
 
 
 def take_loaded(context: Context, wanted: Load, loaded: Loaded, chosen: bool) -> None:
-    """Shows what was loaded; results of another pair are pointed out."""
+    """Take over and show the loaded pair; report if the results are from another pair."""
     study = context.study
     before, sae_before = study.load, study.results.loaded
-    others = study.now_loaded(wanted, loaded, chosen)
+    differences = study.now_loaded(wanted, loaded, chosen)
     taken = chosen and _take_over(context, before, sae_before, loaded)
-    if taken or (chosen and others):
+    if taken or (chosen and differences):
         study.tell(Topic.ALL)
     context.desk.show_loaded()
     if study.attribution() is not None:
-        study.tell(Topic.RANKING)  # its effects may be another SAE's, or hold again
+        study.tell(Topic.RANKING)  # the effects may be of another SAE now, or hold again
     if study.foreign:
-        what = ", ".join(others)
+        what = ", ".join(differences)
         context.desk.report(
             f"These results were recorded with another {what} than is loaded now.",
             "They stay as they are; R runs them again here, and the next new result begins a new session.",
@@ -109,7 +109,7 @@ def take_loaded(context: Context, wanted: Load, loaded: Loaded, chosen: bool) ->
 
 
 def restart_engine(context: Context) -> None:
-    """A new engine, with what was loaded."""
+    """Restart a lost engine with the model and SAE that were loaded."""
     if context.bridge.alive:
         context.desk.notify("The engine is running; x stops what it does.")
         return
@@ -120,7 +120,7 @@ def restart_engine(context: Context) -> None:
 
 
 def doctor(context: Context) -> None:
-    """The doctor's report; it has not changed as long as the same pair is loaded."""
+    """Show the doctor's report; it is made once per loaded pair."""
     diagnosis = context.desk.diagnosis
     if diagnosis is not None:
         _show_diagnosis(context, diagnosis)
@@ -134,7 +134,7 @@ def _examine(context: Context) -> None:
     async def task() -> None:
         loads = tasks.loads
         diagnosis = await tasks.ask(Doctor(), Diagnosis)
-        if loads != tasks.loads:  # another pair is being loaded
+        if loads != tasks.loads:  # another pair has been or is being loaded
             return
         context.desk.show_diagnosis(diagnosis)
         if context.desk.is_undisturbed:
@@ -150,7 +150,7 @@ def _show_diagnosis(context: Context, diagnosis: Diagnosis) -> None:
 
 
 def check_load(values: dict[str, str]) -> str:
-    """What is wrong with the chooser's fields, as far as can be seen without loading; "" if nothing is."""
+    """Say what is wrong with the form's fields, as far as can be seen without loading; "" if nothing is."""
     model, sae = values["model"].strip(), values["sae"].strip()
     if model and not sae:
         return "Which SAE? It belongs to one model and one layer: give its folder, or its place on the hub."

@@ -1,4 +1,4 @@
-"""Prompts and probes: typed, imported, exchanged, saved as a set."""
+"""Commands of prompts and probes: edit, import, replace, save as a set, undo."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tui.widgets.forms import Field, Form
 
 
 def edit_probe(context: Context, index: int | None) -> None:
-    """A probe's form; index None makes a new one."""
+    """Open the form of a probe; index None makes a new one."""
     study = context.study
     probe = Probe("") if index is None else study.work.prompts.probes[index]
     covariate = "" if probe.covariate is None else f"{probe.covariate!r}"
@@ -37,8 +37,8 @@ def edit_probe(context: Context, index: int | None) -> None:
         if values is None:
             return
         format: Format = "raw" if values["format"] == "raw" else "chat"
-        same = values["answers"] == answers_to_text(probe.answers)
-        answers = probe.answers if same else answers_from_text(values["answers"])
+        unchanged = values["answers"] == answers_to_text(probe.answers)
+        answers = probe.answers if unchanged else answers_from_text(values["answers"])
         number = float(values["covariate"]) if values["covariate"].strip() else None
         right = values["right"].strip()
         changed = Probe(values["text"].strip(), format, values["prefill"], answers, number, right)
@@ -51,20 +51,23 @@ def edit_probe(context: Context, index: int | None) -> None:
 
 
 def import_prompts(context: Context, group: str) -> None:
-    """A file's prompts; those it assigns to no set go to this one."""
+    """Ask for a file and import its prompts.
+
+    Prompts that the file assigns to no set go to `group`, or to the positive ones if that is the probes.
+    """
     default = "negative" if group == "negative" else "positive"
 
     def read(path: str | None) -> None:
         if path is None:
             return
-        found = prompts.importer.read_prompts(paths.typed(path))
+        imported = prompts.importer.read_prompts(paths.typed(path))
         study = context.study
-        format: Format = found.whole.format if found.whole else study.prompts.format()
-        loose = [Prompt(e.text, format, e.breaks) for e in found.entries]
-        positive = [Prompt(e.text, format, e.breaks) for e in found.positive]
-        negative = [Prompt(e.text, format, e.breaks) for e in found.negative]
+        format: Format = imported.whole.format if imported.whole else study.prompts.format()
+        loose = [Prompt(e.text, format, e.breaks) for e in imported.entries]
+        positive = [Prompt(e.text, format, e.breaks) for e in imported.positive]
+        negative = [Prompt(e.text, format, e.breaks) for e in imported.negative]
         (positive if default == "positive" else negative).extend(loose)
-        count = study.prompts.add(positive, negative, [prompt_sets.from_entry(p) for p in found.probes])
+        count = study.prompts.add(positive, negative, [prompt_sets.from_entry(p) for p in imported.probes])
         where = f", those of no set into {default}" if loose else ""
         what = f"{count} added{where}; u takes them back." if count else "Nothing new in it."
         context.desk.notify(f"{Path(path).name}: {what}")
@@ -81,7 +84,7 @@ def import_prompts(context: Context, group: str) -> None:
 
 
 def open_set(context: Context) -> None:
-    """Replaces the prompts with a packaged set, or one from a file."""
+    """Replace the prompts with a packaged set that the user chooses."""
     names = [Choice(name, name, prompts.load(name).description) for name in prompts.packaged()]
 
     def read(name: str | None) -> None:
@@ -92,19 +95,21 @@ def open_set(context: Context) -> None:
         if study.work.prompts.probes:
             study.ask_probe(study.work.prompts.probes[0])
         else:
-            study.tell(Topic.QUESTION)  # it may have been a probe until now
+            study.tell(Topic.QUESTION)  # the question may have been a probe of the old set
         context.desk.notify("Prompts replaced; u brings the old ones back.")
 
     context.desk.open(Choose("Packaged prompt sets", names), read)
 
 
 def write_set(context: Context) -> None:
-    """Saves the prompts as a set of their own."""
+    """Ask for a file and save the prompts in it as a prompt set."""
     now = context.study.work.prompts
 
     def written(path: str | None) -> None:
         if path is not None:
             context.desk.notify(f"Prompts saved to {path}: --prompts {path} uses them.")
+
+    asked: list[Path] = []
 
     def write(path: str) -> str:
         try:
@@ -112,6 +117,9 @@ def write_set(context: Context) -> None:
             if not place.name:
                 return "A file needs a name."
             place = place if place.suffix == ".toml" else paths.typed(f"{place}.toml")
+            if place.exists() and place not in asked:
+                asked.append(place)
+                return f"{place.name} is there already: enter again replaces it."
             prompts.writer.write(prompt_sets.to_file(now), place)
         except (prompts.PromptSetError, SaescopeError) as error:
             return f"{error.message} {error.remedy}"
@@ -125,5 +133,5 @@ def write_set(context: Context) -> None:
 
 
 def undo(context: Context) -> None:
-    """Takes back the last change of prompts, or of which edits are in the list."""
+    """Undo the last change of the prompts, or of which edits are in the list."""
     context.desk.notify("Undone." if context.study.history.undo() else "Nothing to undo.")

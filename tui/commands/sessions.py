@@ -1,4 +1,4 @@
-"""Sessions: autosave, save, open, replay, a new engine."""
+"""Commands of sessions: save, open, begin a new one, replay."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ FILE = "file"
 
 
 def save(context: Context) -> None:
-    """Saves to the session's file, or asks for one."""
+    """Save to the session's file, or ask for one."""
     file = context.study.file
     if file is None:
         save_as(context)
@@ -35,18 +35,18 @@ def save(context: Context) -> None:
 
 
 def save_as(context: Context) -> None:
-    """Asks for a file, and saves."""
+    """Ask for a file and save the session in it."""
     study = context.study
     name = str(study.file or study.name + sessions.SUFFIX)
 
-    asked: list[Path] = []
+    warned_of: list[Path] = []
 
     def write(text: str) -> str:
         path, problem = session_path(text, study.name)
         if problem:
             return problem
-        if path.exists() and path != study.file and path not in asked:
-            asked.append(path)
+        if path.exists() and path != study.file and path not in warned_of:
+            warned_of.append(path)
             return f"{path.name} is there already: enter again replaces that session."
         return _write(context, path)
 
@@ -55,7 +55,7 @@ def save_as(context: Context) -> None:
 
 
 def _write(context: Context, path: Path) -> str:
-    """Writes the session; returns what went wrong, "" if nothing did."""
+    """Write the session to `path`; return what went wrong, "" if nothing did."""
     study = context.study
     try:
         sessions.write(study.session(), path)
@@ -71,7 +71,7 @@ def _write(context: Context, path: Path) -> str:
 
 
 def offer_last(context: Context) -> None:
-    """Offers the last session at the start, and works with its model, which M exchanges."""
+    """Offer the last session at the start; its model and SAE are loaded even if the user begins a new session."""
     stored = context.autosave.store.latest()
     context.autosave.tell_notice()
     if stored is None:
@@ -94,7 +94,7 @@ def offer_last(context: Context) -> None:
 
 
 def open_session(context: Context) -> None:
-    """A stored session, or a file."""
+    """Open a stored session or a session file, as the user chooses."""
     context.autosave.keep_now()
     stored = context.autosave.store.all()
     context.autosave.tell_notice()
@@ -107,37 +107,37 @@ def open_session(context: Context) -> None:
         elif choice is not None:
             info = stored[int(choice)]
             try:
-                found = context.autosave.store.load(info.id)
+                session = context.autosave.store.load(info.id)
             except SessionError as error:
                 context.autosave.tell_notice()
                 context.desk.report(error.message, error.remedy)
                 return
-            exchange(context, stored_study(info, found))
+            exchange(context, stored_study(info, session))
 
     context.desk.open(Choose("Open a session", choices), chosen)
 
 
 def open_file(context: Context) -> None:
-    """A session file."""
-    found: list[Study] = []
+    """Ask for a session file and open it."""
+    studies: list[Study] = []
 
     def check(text: str) -> str:
         try:
             path = paths.typed(text)
-            found.append(Study.from_session(sessions.read(path), file=path))
+            studies.append(Study.from_session(sessions.read(path), file=path))
         except (SessionError, UsageError) as error:
             return f"{error.message} {error.remedy}"
         return ""
 
     def take(text: str | None) -> None:
         if text is not None:
-            exchange(context, found[-1])
+            exchange(context, studies[-1])
 
     context.desk.open(AskText("Open a session file", "", f"…{sessions.SUFFIX}", check=check), take)
 
 
 def new_session(context: Context) -> None:
-    """An empty session on the same model."""
+    """Begin a new session with the same prompts, model and SAE."""
     study = context.study
     fresh = Study(study.load, start_workspace(study.work.prompts))
     fresh.loaded = study.loaded
@@ -145,7 +145,7 @@ def new_session(context: Context) -> None:
 
 
 def exchange(context: Context, study: Study) -> None:
-    """Works on another study from now on; the one so far is in the store."""
+    """Work on another study from now on; store the one so far."""
     context.autosave.keep_now()
     before = context.study
     context.desk.work_on(study)
@@ -157,11 +157,11 @@ def exchange(context: Context, study: Study) -> None:
         pair.load(context, study.load)
 
 
-# ---- running again
+# ---- replay
 
 
 def replay(context: Context) -> None:
-    """Runs every result again, on a page that fills as they come."""
+    """Run every result again, and open a page that lists the outcomes as they arrive."""
     if not context.study.has_results:
         context.desk.notify("The session holds no results yet: r ranks, g generates.")
         return
@@ -180,7 +180,7 @@ def replay(context: Context) -> None:
 
 
 def _run_again(context: Context, tell: Callable[[str, bool | None], None]) -> None:
-    """Runs every result again; `tell` hears a line each, and whether it came out the same."""
+    """Run every result again; `tell` gets a line per result and whether it is the same, at last a line and None."""
     results = sessions.replayable(context.study.results)
 
     async def task() -> None:
@@ -196,7 +196,7 @@ def _run_again(context: Context, tell: Callable[[str, bool | None], None]) -> No
 
 
 def stored_study(info: StoredInfo, session: sessions.Session) -> Study:
-    """A stored session to work on; its file may hold an older state of it, or be gone."""
+    """Return the study of a stored session; its file may hold an older state of it, or be gone."""
     path = Path(info.file) if info.file else None
     try:
         saved = path is not None and sessions.read(path) == session
@@ -206,9 +206,9 @@ def stored_study(info: StoredInfo, session: sessions.Session) -> Study:
 
 
 def session_path(text: str, name: str) -> tuple[Path, str]:
-    """Where a session is to be saved, and what is wrong with that; "" if nothing is.
+    """Return the path that the user's text stands for, and what is wrong with it; "" if nothing is.
 
-    A folder takes a file of the session's name. A file that holds anything but a session is never replaced.
+    In a folder, the file gets the session's name. A file that holds anything but a session is never replaced.
     """
     if not text.strip():
         return Path(), "A file needs a name."
@@ -226,7 +226,7 @@ def session_path(text: str, name: str) -> tuple[Path, str]:
 
 
 def not_replaced(path: Path) -> str:
-    """Why a file is not written over: it holds something else than a session, or a damaged one; "" if it may be."""
+    """Say why a file is not overwritten: it holds no session, or a damaged one; "" if it may be overwritten."""
     try:
         sessions.read_if_there(path)
     except SessionError as error:
@@ -235,12 +235,12 @@ def not_replaced(path: Path) -> str:
 
 
 def in_words(info: StoredInfo) -> str:
-    """What a list says of a stored session."""
+    """Describe a stored session in the list of sessions."""
     when = info.updated[:16].replace("T", " ")
     return f"{when} UTC · {counts_in_words(info.rankings, info.generations, info.edits)}"
 
 
 def counts_in_words(rankings: int, texts: int, edits: int) -> str:
-    """What a session holds."""
+    """Say how many rankings, texts and edits a session holds."""
     counts = ((rankings, "ranking"), (texts, "text"), (edits, "edit"))
     return ", ".join(count_in_words(count, noun) for count, noun in counts)

@@ -1,4 +1,4 @@
-"""Texts: generated, stopped, kept, as a table of probes; and what goes to the clipboard."""
+"""Commands of texts: generate, stop, answer the probes, change settings, show kept texts, copy."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ replace = msgspec.structs.replace
 
 
 def generate(context: Context) -> None:
-    """Generates; on a probe in the prompts pane, that probe is asked."""
+    """Generate; with the prompts pane's cursor on a probe, make that probe the question first."""
     probe = context.desk.probe_at_hand()
     if probe is not None:
         context.study.ask_probe(context.study.work.prompts.probes[probe])
@@ -39,7 +39,7 @@ def generate(context: Context) -> None:
 
 
 def stop(context: Context) -> None:
-    """Stops what runs; a text of which there is something is kept as far as it has come."""
+    """Stop all that runs; a running text that has tokens is kept as far as it has come."""
     if not context.text.stop_text() and not context.bridge.cancel_all():
         context.desk.notify("Nothing is running.")
 
@@ -48,7 +48,7 @@ def stop(context: Context) -> None:
 
 
 def run_probes(context: Context) -> None:
-    """Answers every probe and opens the table."""
+    """Answer every probe and open the table."""
     if not context.tasks.may_ask():
         return
     study = context.study
@@ -68,7 +68,7 @@ def run_probes(context: Context) -> None:
 
 
 def last_probes(context: Context) -> None:
-    """The last table of probes again."""
+    """Show the last table of probes again."""
     tables = context.study.results.of(ProbeTable)
     if tables:
         show_probes(context, tables[-1])
@@ -77,7 +77,7 @@ def last_probes(context: Context) -> None:
 
 
 def show_probes(context: Context, table: ProbeTable) -> None:
-    """All probes as one table."""
+    """Open the table of all probes."""
     sampling = table.rows[0].generated.sampling if table.rows else Sampling()
     note = Text(
         f"Greedy, {sampling.max_tokens} tokens at most. base, edit: probability of the tracked answer after the "
@@ -91,7 +91,7 @@ def show_probes(context: Context, table: ProbeTable) -> None:
 
 
 def change_settings(context: Context) -> None:
-    """How the question is fed, how tokens are chosen, how many, and what a toggle does."""
+    """Open the form of settings: how the question is fed, how tokens are sampled, and what a toggled edit does."""
     study = context.study
     work, now = study.work, study.work.sampling
     fields = (
@@ -113,7 +113,7 @@ def change_settings(context: Context) -> None:
 
 
 def show_branches(context: Context) -> None:
-    """The kept texts of the question."""
+    """Open the list of the question's kept texts."""
     study, desk = context.study, context.desk
     texts = siblings(study.results.of(Generated), study.question())
     if not texts:
@@ -135,10 +135,10 @@ def show_branches(context: Context) -> None:
 
 
 def ask_copy(context: Context, feature: int) -> None:
-    """Puts a feature's number, a command line or a snippet on the clipboard."""
+    """Copy a feature's number, a command line or an nnsight script to the clipboard, as the user chooses."""
     study = context.study
     work = study.work
-    # without an edit of its own, the feature's ablation is what there is to reproduce
+    # where no edit is on, the feature's ablation is reproduced
     edits = settled(study.edits.on() or (Edit(feature),), study.recorded_edits())
     request = replace(context.text.request(), edits=edits)
     if not work.question:

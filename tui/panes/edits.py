@@ -1,4 +1,4 @@
-"""The edits: what is done to which features, and where, each with a switch of its own."""
+"""The edits pane: the list of edits, each with a switch."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ FIRST_STEP = "stays in keys and values"
 
 
 class EditsPane(Vertical):
-    """What is done to which features."""
+    """The list of edits."""
 
     DEFAULT_CSS = """
     EditsPane {
@@ -57,16 +57,14 @@ change its strength, * its kind, strength and place, a switches all."""
         self._slots: dict[int, EditSlot] = {}
 
     def compose(self) -> ComposeResult:
-        """The list."""
         yield OptionList(id="edit-list", markup=False)
 
     @property
     def rows(self) -> OptionList:
-        """The list, which has the focus."""
         return self.query_one(OptionList)
 
     def look(self) -> None:
-        """Shows the study's edits; the cursor stays where it was."""
+        """Show the study's edits; the cursor stays on its line."""
         slots, name_of = self.context.study.work.edits, self.context.name_of
         at = self.rows.highlighted
         self._slots = {slot.feature: slot for slot in slots}
@@ -83,7 +81,7 @@ change its strength, * its kind, strength and place, a switches all."""
 
     @on(OptionList.OptionHighlighted)
     def show_note(self) -> None:
-        """What has to be known of the edit under the cursor."""
+        """Show a caution about the edit under the cursor, if there is one."""
         line = self.line()
         slot = None if line is None else self._slots.get(line)
         notes = []
@@ -94,50 +92,48 @@ change its strength, * its kind, strength and place, a switches all."""
         self.border_subtitle = " · ".join(reversed(notes))
 
     def line(self) -> int | None:
-        """Whose line the cursor is on: a feature's, or NO_FEATURE for the reconstruction."""
+        """Return the feature of the line under the cursor, NO_FEATURE on the reconstruction; None on no line."""
         at = self.rows.highlighted
         option = None if at is None else self.rows.get_option_at_index(at)
         return int(option.id) if option is not None and option.id else None
 
     def feature(self) -> int | None:
-        """The feature under the cursor."""
+        """Return the feature under the cursor; None on the reconstruction, or if there is no line."""
         line = self.line()
         return None if line == NO_FEATURE else line
 
     @on(OptionList.OptionSelected)
     def toggle(self, event: OptionList.OptionSelected) -> None:
-        """Enter or a click switches."""
+        """Switch an edit on enter or a click."""
         event.stop()
         if event.option.id:
             self.context.study.edits.toggle(int(event.option.id))
 
     def action_remove(self) -> None:
-        """Removes the edit under the cursor."""
         line = self.line()
         if line is not None:
             self.context.study.edits.remove(line)
 
     def action_move(self) -> None:
-        """Moves the edit under the cursor."""
+        """Let the edit under the cursor act at the next choice of positions."""
         line = self.line()
         if line is not None:
             self.context.study.edits.move(line)
 
     def action_reconstruct(self) -> None:
-        """Switches the reconstruction."""
+        """Switch the reconstruction on or off."""
         self.context.study.edits.toggle_reconstruction()
 
     def action_clear(self) -> None:
-        """Empties the list."""
         self.context.study.edits.clear()
 
     def action_all(self) -> None:
-        """Switches all."""
+        """Switch all edits off, or on."""
         self.context.study.edits.switch_all()
 
 
 def line_of(slot: EditSlot, width: int, name: str) -> Text:
-    """Switch, feature, what is done to it, its words; a reconstruction is about no feature."""
+    """Format a line: switch, feature, effect and name; "all" and "lossy" for the reconstruction."""
     number = "  all" if slot.kind == "reconstruct" else f"{slot.feature:>5}"
     return Text.assemble(
         f"{'▣' if slot.on else '▢'} ",

@@ -1,4 +1,4 @@
-"""Generation: baseline and edited text side by side as they stream, and what the edit did to them."""
+"""The generation pane: the question, baseline and edited text side by side as they stream, and figures on them."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from tui.widgets.fields import LineField, from_a_field, in_a_field
 
 
 class GenerationPane(Vertical):
-    """A question, two arms, a line of figures. Tokens come through `add`, the finished result through `show`."""
+    """Pane 4: the question, two arms and a line of figures. `add` appends tokens, `show` shows a finished result."""
 
     DEFAULT_CSS = """
     GenerationPane {
@@ -72,10 +72,9 @@ probes)."""
         self._running = False
         self._note = self._stale = ""
         self._was_beside: Generated | None = None
-        """The kept text that was last put beside."""
+        """The kept text that was last shown in the baseline's place."""
 
     def compose(self) -> ComposeResult:
-        """Question, arms, figures."""
         with Horizontal(id="question-row"):
             yield Static("›", id="question-mark")
             yield LineField(id="question", placeholder="Ask the model something; enter generates")
@@ -83,27 +82,25 @@ probes)."""
         yield Static(id="figures", markup=False)
 
     def on_mount(self) -> None:
-        """The title."""
         self.border_title = "4 Generate"
 
     @property
     def question(self) -> Input:
-        """Where the question is typed."""
         return self.query_one("#question", Input)
 
     @property
     def arms(self) -> Arms:
-        """The texts."""
+        """The columns of text."""
         return self.query_one(Arms)
 
     def take_focus(self) -> None:
-        """Focuses the edited text: letters stay keys until enter opens the question."""
+        """Focus the edited text: letters act as keys until enter opens the question."""
         self.screen.set_focus(self.arms.views[1].text)
 
     # ---- settings and question
 
     def look(self) -> None:
-        """Shows the study's question, and how it is asked."""
+        """Show the study's question and its settings."""
         work = self.context.study.work
         question = in_a_field(work.question)
         if self.question.value != question:
@@ -119,7 +116,7 @@ probes)."""
         return self._running
 
     def start(self, request: Generate, kept: Generated | None = None) -> None:
-        """A new text begins; a branch with what it keeps of another."""
+        """Start to show a new text; a branch starts with the tokens that it keeps of `kept`."""
         self._kl, self._speed = kl_kept(kept, request, self.arms.pair), 0.0
         self._started, self._running, self._note, self._stale = time.monotonic(), True, "", ""
         self.arms.start(request, kept)
@@ -127,12 +124,12 @@ probes)."""
         self._show_figures()
 
     def change_edits(self, edits: tuple[Edit, ...]) -> None:
-        """Other edits rule from the next token on."""
+        """Show that other edits apply from the next token on."""
         self.arms.change_edits(edits)
         self._show_figures()
 
     def add(self, steps: Sequence[TokenStep]) -> None:
-        """Tokens that have come."""
+        """Append tokens that have arrived."""
         if not steps:
             return
         self.arms.add(steps)
@@ -142,19 +139,19 @@ probes)."""
         self._show_figures()
 
     def show(self, result: Generated, note: str = "", pair: Pair | None = None) -> None:
-        """A finished text."""
+        """Show a finished text."""
         self._running, self._note = False, note
         self._kl, self._speed = list(result.kl), result.tokens_per_second
         self.arms.show(result, pair)
         self._show_figures()
 
     def stop(self, note: str) -> None:
-        """The text ends where it is."""
+        """End the running text where it is, and show why in `note`."""
         self._running, self._note = False, note
         self._show_figures()
 
     def clear(self) -> None:
-        """Back to the empty state."""
+        """Return to the empty state."""
         self._kl, self._speed = [], 0.0
         self._running, self._note, self._stale = False, "", ""
         self.arms.clear()
@@ -162,16 +159,16 @@ probes)."""
         self._show_figures()
 
     def show_staleness(self) -> None:
-        """Says so where the text was generated under other edits or settings than there are now."""
+        """Show whether edits, question or settings have changed since the text was generated."""
         shown = self.arms.result
         if not self._running and shown is not None:
             self._stale = staleness(shown, self.context.text.request())
             self._show_figures()
 
-    def put_beside(self, found: Generated | None) -> None:
-        """A kept text in the baseline's place; None brings the baseline back."""
-        self._was_beside = found or self._was_beside
-        self.arms.put_beside(found)
+    def put_beside(self, text: Generated | None) -> None:
+        """Show a kept text in the baseline's place; None shows the baseline again."""
+        self._was_beside = text or self._was_beside
+        self.arms.put_beside(text)
         self._show_figures()
 
     def _show_figures(self) -> None:
@@ -194,7 +191,7 @@ probes)."""
         self.query_one("#figures", Static).update(Text(" · ".join(parts)), layout=False)
 
     def _ending(self) -> list[str]:
-        """How a text ended, and where its edits did nothing."""
+        """Say how a text ended, and at how many positions its edits did nothing."""
         result, pair = self.arms.result, self.arms.pair
         if result is None:
             return [self._note] if self._note else []
@@ -202,9 +199,9 @@ probes)."""
         positions, silent = positions_of(result, pair.edited)
         edited = [edit for change in schedule_of(result, pair) for edit in change.edits]
         if edited and positions and silent == positions:
-            alone = all(edit.kind == "scale" for edit in edited)
-            silence = "the edited features were silent everywhere: nothing was changed"
-            parts.append(silence if alone else "the edits changed nothing")
+            only_scaled = all(edit.kind == "scale" for edit in edited)
+            silent_everywhere = "the edited features were silent everywhere: nothing was changed"
+            parts.append(silent_everywhere if only_scaled else "the edits changed nothing")
         elif edited and not self._note:
             parts.append(f"edit silent at {silent} of {positions} positions")
         return parts + [self._note] * bool(self._note) + [f"⚠ {warning}" for warning in result.warnings]
@@ -213,46 +210,42 @@ probes)."""
 
     @on(Input.Changed, "#question")
     def tell_question(self, event: Input.Changed) -> None:
-        """The question was typed over."""
+        """Keep the question that is being typed, and score its answers."""
         event.stop()
         self.context.study.set_question(from_a_field(event.value))
         self.context.text.score_answers()
 
     @on(Input.Submitted, "#question")
     def tell_asked(self, event: Input.Submitted) -> None:
-        """Generate; letters are keys again, so that edits can be toggled while text streams."""
+        """Generate, and leave the field, so that keys can toggle edits while text streams."""
         event.stop()
         self.take_focus()
         self.context.study.set_question(from_a_field(event.value))
         self.context.text.generate()
 
     def key_escape(self) -> None:
-        """Leaves the question."""
+        """Leave the question's field."""
         if self.question.has_focus:
             self.take_focus()
 
     def action_ask(self) -> None:
-        """Opens the question."""
         self.screen.set_focus(self.question)
 
     def action_settings(self) -> None:
-        """Opens the settings."""
         from tui.commands import texts
 
         texts.change_settings(self.context)
 
     def action_rewind(self) -> None:
-        """Goes on from the cursor."""
         self.context.text.rewind()
 
     def action_branches(self) -> None:
-        """Lists the kept texts."""
         from tui.commands import texts
 
         texts.show_branches(self.context)
 
     def action_beside(self) -> None:
-        """The baseline for the kept text beside, or the other way round."""
+        """Switch between the baseline and the kept text in its place."""
         study, kept = self.context.study, self._was_beside
         if self.arms.beside is not None:
             self.put_beside(None)
@@ -262,7 +255,7 @@ probes)."""
             self.notify("b lists the kept texts of this question; there space puts one beside.")
 
     def action_turn(self, step: int) -> None:
-        """Another sample or variant."""
+        """Show the next or previous sample or variant."""
         if self.arms.num_pairs > 1:
             self.arms.turn(step)
             self._show_figures()
@@ -270,12 +263,11 @@ probes)."""
             self.notify("Only one text: , asks for several samples, T tries other strengths.")
 
     def action_mode(self) -> None:
-        """Changes what a toggle does."""
         self.context.study.switch_restart()
 
 
 def settings_in_words(work: Workspace) -> str:
-    """How the question is asked: what is always to be known, and whatever else is not as by default."""
+    """Describe how the question is asked: the main settings, and others that differ from their defaults."""
     now = work.sampling
     parts = [f"sampled at {now.temperature:g}, seed {now.seed}" if now.temperature else "greedy"]
     parts += limits_in_words(now) if now.temperature else []

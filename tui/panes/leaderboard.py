@@ -1,4 +1,4 @@
-"""The leaderboard: features by how well they tell positive from negative prompts, and what ablating them does."""
+"""The leaderboard: features ranked by contrast of positive and negative prompts, with the effects of ablating them."""
 
 from __future__ import annotations
 
@@ -35,57 +35,57 @@ Cell = Callable[[FeatureRow, Effects | None], str]
 
 @dataclass(frozen=True)
 class Column:
-    """A column: its heading, what it is sorted by (None: not at all), and a row's cell."""
+    """A column: its heading, the sort key (None: not sortable), and the function that makes a row's cell."""
 
     heading: str
     by: str | None
     cell: Cell
     width: int
     of_effects: bool = False
-    """It is there once there is an attribution."""
+    """Whether the column is shown only once there is an attribution."""
 
 
 TOKENS_WIDTH = 16
-"""At least."""
+"""The least width of the column of tokens."""
 
 FIXED_WIDTH = 11
-"""Of the marks and the number."""
+"""The width of the columns of marks and of feature numbers."""
 
 FALLBACK_WIDTH = 48
 
 HERE = ("effect", "loo")
-"""What the rows there are get sorted by here, without ranking again."""
+"""Sort keys by which the pane sorts its rows itself, without ranking again."""
 
 
 def shown(column: RankColumn) -> Column:
-    """A column of the ranking."""
+    """Return the pane's column for a column of the ranking."""
     by = column.name if column.ranks or column.name in HERE else None
     heading = column.app_heading or column.name
     return Column(heading, by, lambda row, effects: column.cell(row, column.app_form), column.width)
 
 
 def of_effects(say: Callable[[Effects, int], str]) -> Cell:
-    """A cell that says something of a feature's effect."""
+    """Return a cell function that calls `say` on the effects and the row's feature."""
     return lambda row, effects: say(effects, row.feature) if effects else NO_NUMBER
 
 
 def columns(ranked: Sequence[RankColumn]) -> tuple[Column, ...]:
-    """These columns of the ranking in their places, and behind the first those of an attribution."""
-    first, *others = map(shown, sorted(ranked, key=lambda column: column.place))
+    """Return the columns of the ranking in their order, and after the first one those of an attribution."""
+    first, *rest = map(shown, sorted(ranked, key=lambda column: column.place))
     return (
         first,
         Column("effect", "effect", of_effects(Effects.words), 8, True),
         Column("evidence", None, of_effects(Effects.evidence), 11, True),
-        *others,
+        *rest,
     )
 
 
 COLUMNS = columns(RANK_COLUMNS)
-"""In the order in which they are shown as far as they fit; one without any number goes last."""
+"""All columns, in the order in which as many are shown as fit; columns without any number go last."""
 
 
 def meanings(ranked: Sequence[RankColumn]) -> str:
-    """What these columns are, in the order of their places."""
+    """Explain these columns for the help, in their order."""
     in_place = sorted(ranked, key=lambda column: column.place)
     return " · ".join(f"{column.app_heading or column.name}: {column.meaning}" for column in in_place)
 
@@ -94,7 +94,7 @@ FEW_LABELINGS = 1000
 
 
 class FeatureTable(DataTable[Text]):
-    """The rows. Home and end go to the first and last one: there is no cursor for columns."""
+    """The table of features. Home and end go to the first and last row: there is no column cursor."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("home", "scroll_top", "First", show=False),
@@ -102,23 +102,23 @@ class FeatureTable(DataTable[Text]):
     ]
 
     class Resized(Message):
-        """There is more or less room than before."""
+        """The table's width has changed."""
 
     _width_before = 0
 
     def on_resize(self) -> None:
-        """Tells of another width."""
+        """Post Resized if the width has changed."""
         if self.size.width != self._width_before:
             self._width_before = self.size.width
             self.post_message(self.Resized())
 
 
 class Nothing(Static, can_focus=True):
-    """Stands in for the rows, and takes the focus, while nothing is ranked."""
+    """The text in place of the table while nothing is ranked; it takes the focus."""
 
 
 class LeaderboardPane(Vertical):
-    """The ranking, and what is pinned, labelled and edited."""
+    """Pane 3: the ranking, with marks of pinned, labelled and edited features."""
 
     DEFAULT_CSS = """
     LeaderboardPane {
@@ -145,7 +145,7 @@ feature by its number."""
 
     @dataclass
     class FeatureMoved(Message):
-        """The cursor is on another feature."""
+        """The cursor has moved to another feature."""
 
         feature: int
 
@@ -155,13 +155,12 @@ feature by its number."""
         self._ranking: Ranking | None = None
         self._effects: Effects | None = None
         self._here = ""
-        """Which of HERE the rows are sorted by; "" for the ranking's own order."""
+        """The key of HERE that the rows are sorted by; "" for the ranking's own order."""
         self._marks: dict[int, str] = {}
         self._pinned: tuple[int, ...] = ()
         self._labels: dict[int, str] = {}
 
     def compose(self) -> ComposeResult:
-        """The table, a search line, and a note on the ranking."""
         yield Nothing(NOTHING, id="features-empty", markup=False)
         table = FeatureTable(id="feature-table", cursor_type="row", fixed_columns=2, cell_padding=0)
         table.display = False
@@ -170,33 +169,32 @@ feature by its number."""
         yield Static(id="features-note", markup=False)
 
     def on_mount(self) -> None:
-        """The title."""
         self.border_title = "3 Features"
 
     @property
     def table(self) -> FeatureTable:
-        """The rows, which have the focus."""
+        """The table, which takes the focus once there is a ranking."""
         return self.query_one(FeatureTable)
 
     def take_focus(self) -> None:
-        """Focuses the rows."""
+        """Focus the table, or the text in its place."""
         self.screen.set_focus(self.query_one(Nothing) if self._ranking is None else self.table)
 
     def feature(self) -> int | None:
-        """The feature under the cursor."""
+        """Return the feature under the cursor; None if there is none."""
         table = self.table
         if not table.display or not table.is_valid_row_index(table.cursor_row):
             return None
         return int(table.ordered_rows[table.cursor_row].key.value or 0)
 
     def shown(self) -> list[int]:
-        """The features there are rows of, top down."""
+        """Return the features of the table's rows, top down."""
         return [int(row.key.value or 0) for row in self.table.ordered_rows] if self.table.display else []
 
     # ---- showing
 
     def look(self) -> None:
-        """Shows the study's ranking, and what is pinned, labelled and edited. The cursor stays on its feature."""
+        """Show the study's ranking with pins, labels and edits. The cursor stays on its feature."""
         study = self.context.study
         ranking, self._effects = study.ranking(), study.effects()
         self._pinned, self._labels = study.work.pinned, self.context.labels
@@ -217,14 +215,14 @@ feature by its number."""
             self.context.wanted = None
 
     def look_at_prompts(self) -> None:
-        """Says what no longer holds of the prompts; effects of other probes go."""
+        """Show whether the ranking is out of date; remove effects of other probes."""
         self._show_staleness()
         effects = self.context.study.effects()
         if self._ranking is not None and (effects is None) != (self._effects is None):
             self.look()
 
     def look_at_edits(self) -> None:
-        """Shows which features are edited, changed in place."""
+        """Update the marks of edited features in place."""
         self._mark_edits()
         for row in self.table.ordered_rows:
             feature = int(row.key.value or 0)
@@ -274,18 +272,18 @@ feature by its number."""
         self._note(ranking)
 
     def _style(self, row: FeatureRow, column: Column) -> str:
-        """Influence is bold, also where there is no room for the column that says so."""
+        """Return bold for the effects of a feature shown to influence: the column of evidence may not fit."""
         effects = self._effects if column.of_effects else None
         return "bold" if effects is not None and effects.evidence(row.feature) == "influences" else ""
 
     def _columns(self, ranking: Ranking) -> list[Column]:
-        """The columns there is something to say in, then those that have no number in any row."""
-        found = [c for c in COLUMNS if self._effects is not None or not c.of_effects]
-        empty = {c for c in found if all(c.cell(row, self._effects) == NO_NUMBER for row in ranking.features)}
-        return sorted(found, key=lambda c: c in empty)
+        """Return the columns to show, those without a number in any row last."""
+        columns = [c for c in COLUMNS if self._effects is not None or not c.of_effects]
+        empty = {c for c in columns if all(c.cell(row, self._effects) == NO_NUMBER for row in ranking.features)}
+        return sorted(columns, key=lambda c: c in empty)
 
     def _tokens_width(self, columns: list[Column]) -> int:
-        """What is left for the tokens when as many whole columns are shown as fit."""
+        """Return the width left for the tokens when as many whole columns are shown as fit."""
         left = (self.table.size.width or FALLBACK_WIDTH) - FIXED_WIDTH - 2
         for column in columns:
             if left - column.width < TOKENS_WIDTH:
@@ -295,19 +293,18 @@ feature by its number."""
 
     @on(FeatureTable.Resized)
     def fit_columns(self) -> None:
-        """Other columns fit."""
         if self._ranking is not None:
             self._fill(self._ranking)
 
     def _rows(self, ranking: Ranking) -> list[FeatureRow]:
-        """The rows that the search lets through, each feature once."""
+        """Return the rows that match the search, sorted, each feature once."""
         wanted = self.query_one("#features-search", Input).value.strip().lower()
         rows = sorted(ranking.features, key=self._place)
-        found = {row.feature: row for row in rows}
-        return [row for row in found.values() if not wanted or wanted in self._searched(row)]
+        by_feature = {row.feature: row for row in rows}
+        return [row for row in by_feature.values() if not wanted or wanted in self._searched(row)]
 
     def _place(self, row: FeatureRow) -> tuple[bool, float]:
-        """Pinned ones first; equal places stay in the ranking's order."""
+        """Return a row's sort key: pinned features first; equal keys keep the ranking's order."""
         place = 0.0
         if self._here == "effect" and self._effects is not None:
             place = -self._effects.size(row.feature)
@@ -319,19 +316,19 @@ feature by its number."""
         return " ".join((str(row.feature), tokens_in_words(row.tokens), self._labels.get(row.feature, ""))).lower()
 
     def _note(self, ranking: Ranking) -> None:
-        said = "associated, no more"
+        verdict = "associated, no more"
         if self._effects is not None:
             influence = self._effects.influence([row.feature for row in ranking.features])
-            said = f"{influence} of {len(ranking.features)} shown to influence the answer"
-        found = [said, chance_in_words(ranking), f"{ranking.n_active_features:,} features fire"]
+            verdict = f"{influence} of {len(ranking.features)} shown to influence the answer"
+        parts = [verdict, chance_in_words(ranking), f"{ranking.n_active_features:,} features fire"]
         if not ranking.density_weight:
-            found.append("density weight off: w")
-        # how few labelings there are is said already
-        found += [f"⚠ {words}" for words in ranking.warnings if "labelings" not in words]
-        self.query_one("#features-note", Static).update(Text(" · ".join(filter(None, found))))
+            parts.append("density weight off: w")
+        # chance_in_words says already how few labelings there are
+        parts += [f"⚠ {words}" for words in ranking.warnings if "labelings" not in words]
+        self.query_one("#features-note", Static).update(Text(" · ".join(filter(None, parts))))
 
     def go_to(self, feature: int) -> bool:
-        """Puts the cursor on a feature; False where it has no row."""
+        """Move the cursor to a feature; return False if it has no row."""
         table = self.table
         if str(feature) not in table.rows:
             return False
@@ -342,7 +339,6 @@ feature by its number."""
 
     @on(DataTable.RowHighlighted)
     def tell_feature(self, event: DataTable.RowHighlighted) -> None:
-        """The cursor moved."""
         event.stop()
         feature = self.feature()
         if feature is not None:
@@ -350,7 +346,7 @@ feature by its number."""
 
     @on(DataTable.RowSelected)
     def action_read(self) -> None:
-        """The tokens get the focus."""
+        """Show the feature under the cursor on the prompts, and focus the tokens pane."""
         feature = self.feature()
         if feature is not None:
             from tui.commands import features
@@ -360,13 +356,13 @@ feature by its number."""
 
     @on(DataTable.HeaderSelected)
     def sort_by_heading(self, event: DataTable.HeaderSelected) -> None:
-        """A click on a heading sorts by it."""
+        """Sort by the column whose heading was clicked."""
         by = next((c.by for c in COLUMNS if c.heading == event.column_key.value), None)
         if by is not None:
             self._sort_by(by)
 
     def action_sort(self, step: int) -> None:
-        """Sorts by the next column."""
+        """Sort by the next sortable column, or the previous one if `step` is -1."""
         if self._ranking is None:
             self.notify("Nothing is ranked yet: r")
             return
@@ -392,7 +388,7 @@ feature by its number."""
             features.rank(self.context, by=by)
 
     def action_weight(self) -> None:
-        """Ranks with the weight, or without it."""
+        """Rank again with the weight towards rare features switched."""
         if self._ranking is None:
             self.notify("Nothing is ranked yet: r")
         else:
@@ -401,21 +397,19 @@ feature by its number."""
             features.rank(self.context, weight=not self._ranking.density_weight)
 
     def action_search(self) -> None:
-        """Opens the search line."""
         search = self.query_one("#features-search", Input)
         search.display = True
         search.focus()
 
     @on(Input.Changed, "#features-search")
     def search(self, event: Input.Changed) -> None:
-        """Filters as it is typed."""
         event.stop()
         if self._ranking is not None:
             self._fill(self._ranking)
 
     @on(Input.Submitted, "#features-search")
     def keep_search(self, event: Input.Submitted) -> None:
-        """Enter goes back to the rows, the search stays."""
+        """On enter, focus the table and keep the search."""
         event.stop()
         if not event.value:
             event.input.display = False
@@ -423,7 +417,7 @@ feature by its number."""
 
     @on(events.Key)
     def leave_search(self, event: events.Key) -> None:
-        """Escape ends the search."""
+        """On escape, end the search."""
         search = self.query_one("#features-search", Input)
         if event.key == "escape" and search.display:
             event.stop()
@@ -433,7 +427,7 @@ feature by its number."""
 
 
 def chance_in_words(ranking: Ranking) -> str:
-    """What p was counted over, or why there is none."""
+    """Say how many labelings p was counted over, or why there is no p."""
     if ranking.permutations:
         every = "all " if ranking.permutations == ranking.labelings else ""
         return f"p: {every}{ranking.permutations:,} labelings, {1 / ranking.permutations:.1g} at least"
@@ -443,7 +437,7 @@ def chance_in_words(ranking: Ranking) -> str:
 
 
 def staleness(study: Study) -> str:
-    """What of the leaderboard no longer holds, and which key mends it; "" if all does."""
+    """Say what of the leaderboard is out of date and which key renews it; "" if nothing is."""
     if study.ranking_is_stale():
         return "prompts changed: r ranks again"
     if study.attribution() is not None and study.other_than(study.results.loaded):

@@ -1,4 +1,4 @@
-"""The prompts: positive and negative sets and the probes, edited in place."""
+"""The prompts pane: positive and negative prompts and probes, edited in place."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ EMPTY = {
 }
 
 NEW = "new"
-"""The id of the line that a prompt being added takes."""
+"""The option id of the line made for a prompt that is being added."""
 
 FEW_LABELINGS = 1000
 
@@ -50,20 +50,20 @@ class Place:
 
     @property
     def id(self) -> str:
-        """As an option's id."""
+        """The line's option id."""
         return f"{self.group}:{'' if self.index is None else self.index}"
 
     @classmethod
     def of(cls, option_id: str) -> Place:
-        """The place an option's id names."""
+        """Return the line that an option id stands for."""
         group, _, index = option_id.partition(":")
-        found = next(g for g in GROUPS if g == group)
-        return cls(found, int(index) if index else None)
+        known_group = next(g for g in GROUPS if g == group)
+        return cls(known_group, int(index) if index else None)
 
 
 @dataclass(frozen=True)
 class Typed:
-    """A prompt as it was typed: index None is a new one."""
+    """A prompt as it was typed; index None for a new one."""
 
     group: Group
     index: int | None
@@ -71,7 +71,7 @@ class Typed:
 
 
 class PromptEditor(TextField):
-    """A prompt being typed, over the line it belongs to. Enter keeps it, escape drops it, ctrl+j breaks the line."""
+    """The editor of a prompt, over its line of the list. Enter keeps the text, escape drops it, ctrl+j adds a line."""
 
     DEFAULT_CSS = """
     PromptEditor {
@@ -83,7 +83,7 @@ class PromptEditor(TextField):
 
     @dataclass
     class Done(Message):
-        """The text was kept (None: dropped)."""
+        """The user has finished typing: the text, None if it is dropped."""
 
         text: str | None
 
@@ -108,7 +108,7 @@ class PromptEditor(TextField):
 
 
 class PromptsPane(Vertical):
-    """Three lists in one."""
+    """Pane 1: positive prompts, negative prompts and probes in one list."""
 
     DEFAULT_CSS = """
     PromptsPane {
@@ -134,7 +134,7 @@ whose answers are tracked. Enter edits in place (ctrl+j: line break); on a probe
 
     @dataclass
     class PlaceChosen(Message):
-        """The cursor is on another line."""
+        """The cursor has moved to another line."""
 
         group: Group
         index: int | None
@@ -145,20 +145,19 @@ whose answers are tracked. Enter edits in place (ctrl+j: line break); on a probe
         self._prompts = PromptSet("new")
         self._editing: Place | None = None
         self._line = 0
-        """The line of the list that the editor lies over."""
+        """The index of the list's line that the editor covers."""
 
     def compose(self) -> ComposeResult:
-        """The list, and the editor that lies over one of its lines."""
         yield OptionList(id="prompt-list", markup=False)
         yield Lazy(PromptEditor(id="prompt-editor", soft_wrap=True, highlight_cursor_line=False))
 
     @property
     def rows(self) -> OptionList:
-        """The list of prompts, which has the focus."""
+        """The list of prompts, which takes the focus."""
         return self.query_one("#prompt-list", OptionList)
 
     def look(self) -> None:
-        """Shows the study's prompts; the cursor stays where it was."""
+        """Show the study's prompts; the cursor stays on its line."""
         self._prompts = prompts = self.context.study.work.prompts
         at = self.rows.highlighted
         self.rows.set_options([option for group in GROUPS for option in self._options(group)])
@@ -171,15 +170,15 @@ whose answers are tracked. Enter edits in place (ctrl+j: line break); on a probe
     def _options(self, group: Group) -> list[Option]:
         entries: Sequence[object] = getattr(self._prompts, group)
         heading = Text.assemble((f"{MARKS[group]} {group}", "bold"), (f"  {len(entries)}", "dim"))
-        found = [Option(heading, id=Place(group, None).id)]
+        options = [Option(heading, id=Place(group, None).id)]
         texts = [getattr(entry, "text", "") for entry in entries]
-        found += [Option(Text("  " + visible(text)), id=Place(group, i).id) for i, text in enumerate(texts)]
+        options += [Option(Text("  " + visible(text)), id=Place(group, i).id) for i, text in enumerate(texts)]
         if not entries:
-            found[0] = Option(Text.assemble(heading, (f"  {EMPTY[group]}", "italic dim")), id=Place(group, None).id)
-        return found
+            options[0] = Option(Text.assemble(heading, (f"  {EMPTY[group]}", "italic dim")), id=Place(group, None).id)
+        return options
 
     def place(self) -> Place:
-        """Where the cursor is."""
+        """Return the line under the cursor."""
         at = self.rows.highlighted
         option = self.rows.get_option_at_index(at) if at is not None else None
         if option is None or option.id is None or option.id == NEW:
@@ -187,14 +186,14 @@ whose answers are tracked. Enter edits in place (ctrl+j: line break); on a probe
         return Place.of(option.id)
 
     def go_to(self, group: Group, index: int) -> None:
-        """Puts the cursor on an entry."""
+        """Move the cursor to an entry."""
         self.rows.highlighted = self.rows.get_option_index(Place(group, index).id)
 
     # ---- editing in place
 
     @on(OptionList.OptionSelected)
     def edit_or_add(self, event: OptionList.OptionSelected) -> None:
-        """Enter or a click: edit the entry, or add to the group whose heading it is."""
+        """On enter or a click, edit the entry, or add one to the group of the heading."""
         event.stop()
         place = self.place()
         if place.index is None:
@@ -208,7 +207,7 @@ whose answers are tracked. Enter edits in place (ctrl+j: line break); on a probe
         return self._prompts.positive if group == "positive" else self._prompts.negative
 
     def _edit(self, place: Place, text: str) -> None:
-        if not self.query(PromptEditor):  # it is mounted behind the first paint
+        if not self.query(PromptEditor):  # the editor is mounted only after the first paint
             self.call_after_refresh(self._edit, place, text)
             return
         line = self.rows.highlighted or 0
@@ -222,44 +221,44 @@ whose answers are tracked. Enter edits in place (ctrl+j: line break); on a probe
         editor.text = text
         editor.move_cursor(editor.document.end)
         editor.display = True
-        self.screen.set_focus(editor)  # now: keys that are typed already belong into it
+        self.screen.set_focus(editor)  # at once: keys typed already belong in the editor
         self.call_after_refresh(self._place_editor)
 
     @on(TextArea.Changed, "#prompt-editor")
     def _place_editor(self) -> None:
-        """Over its line, or higher where the text would not fit below."""
+        """Put the editor over its line, or higher where the text would not fit."""
         editor = self.query_one(PromptEditor)
         top = self._line - round(self.rows.scroll_offset.y)
         room = self.rows.size.height - max(1, editor.outer_size.height)
         editor.styles.offset = (0, max(0, min(top, room)))
 
     def on_resize(self) -> None:
-        """The editor stays with its line."""
+        """Keep the editor over its line."""
         if self._editing is not None:
             self.call_after_refresh(self._place_editor)
 
     @on(PromptEditor.Done)
     def keep(self, event: PromptEditor.Done) -> None:
-        """The editor closes; what was typed is told, unless it was dropped or left empty."""
+        """Close the editor and put its text into the prompts, unless it was dropped or is empty."""
         typed = self.close_editor()
         if typed is not None and event.text is not None:
             self.go_to(typed.group, self.context.study.prompts.put(typed.group, typed.index, typed.text))
 
     def commit(self) -> None:
-        """What is being typed counts as typed."""
+        """Close the editor and keep what the user is still typing."""
         typed = self.close_editor()
         if typed is not None:
             self.context.study.prompts.put(typed.group, typed.index, typed.text)
 
     def close_editor(self) -> Typed | None:
-        """Closes the editor if it is open; returns what was typed, None if it is empty."""
+        """Close the editor if it is open; return what was typed, None if that is empty."""
         place, self._editing = self._editing, None
         if place is None:
             return None
         editor = self.query_one(PromptEditor)
         had_focus, text = editor.has_focus, editor.text.strip()
         editor.display = False
-        if place.index is None:  # the line made for it goes
+        if place.index is None:  # remove the line made for the new prompt
             self.rows.highlighted = max(0, self._line - 1)
             self.look()
         if had_focus:
@@ -268,14 +267,13 @@ whose answers are tracked. Enter edits in place (ctrl+j: line break); on a probe
 
     @on(events.DescendantBlur)
     def keep_what_was_typed(self, event: events.DescendantBlur) -> None:
-        """Leaving the editor by mouse or tab keeps the text: nothing typed is lost."""
+        """Keep the text when the editor loses the focus by mouse or tab, so that nothing typed is lost."""
         editor = event.widget
         if isinstance(editor, PromptEditor) and self._editing is not None:
             editor.post_message(PromptEditor.Done(editor.text))
 
     @on(OptionList.OptionHighlighted)
     def tell_place(self, event: OptionList.OptionHighlighted) -> None:
-        """The cursor moved."""
         event.stop()
         place = self.place()
         self.post_message(self.PlaceChosen(place.group, place.index))
@@ -283,7 +281,7 @@ whose answers are tracked. Enter edits in place (ctrl+j: line break); on a probe
     # ---- keys
 
     def action_add(self) -> None:
-        """Adds below the cursor."""
+        """Add an entry to the group under the cursor."""
         place = self.place()
         if place.group == "probes":
             self._edit_probe(None)
@@ -291,14 +289,12 @@ whose answers are tracked. Enter edits in place (ctrl+j: line break); on a probe
         self._edit(Place(place.group, None), "")
 
     def action_delete(self) -> None:
-        """Deletes the entry under the cursor."""
         place = self.place()
         if place.index is not None:
             self.context.study.prompts.delete(place.group, place.index)
             self.notify("Deleted; u brings it back.")
 
     def action_move(self) -> None:
-        """Moves a prompt to the other set."""
         place = self.place()
         if place.index is None:
             return
@@ -308,18 +304,16 @@ whose answers are tracked. Enter edits in place (ctrl+j: line break); on a probe
         self.context.study.prompts.move(place.group, place.index)
 
     def action_import(self) -> None:
-        """Imports a file."""
         from tui.commands import prompts
 
         prompts.import_prompts(self.context, self.place().group)
 
     def action_format(self) -> None:
-        """Chat or raw."""
+        """Switch the prompts between chat and raw."""
         format = self.context.study.prompts.switch_format()
         self.notify(f"Prompts are fed {'through the chat template' if format == 'chat' else 'raw'}.")
 
     def action_write(self) -> None:
-        """Saves the set."""
         from tui.commands import prompts
 
         prompts.write_set(self.context)
@@ -331,7 +325,7 @@ whose answers are tracked. Enter edits in place (ctrl+j: line break); on a probe
 
 
 def caution(prompts: PromptSet) -> str:
-    """What weakens a contrast of these prompts, in a few words; "" if nothing is seen."""
+    """Say in a few words what weakens a contrast of these prompts; "" if nothing does."""
     m, n = len(prompts.positive), len(prompts.negative)
     if not m or not n:
         return "a contrast needs both sets"
@@ -344,5 +338,5 @@ def caution(prompts: PromptSet) -> str:
 
 
 def mean_words(prompts: tuple[Prompt, ...]) -> float:
-    """Average length; words, since tokens are the engine's."""
+    """Return the mean length of the prompts in words; only the engine can count tokens."""
     return sum(len(p.text.split()) for p in prompts) / len(prompts)

@@ -1,4 +1,4 @@
-"""Two texts side by side: a baseline, or a kept text, and the edited one; of several samples or variants one pair."""
+"""Two texts side by side: the baseline or a kept text, and the edited text; one pair of all samples and variants."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ LEFT, RIGHT = 0, 1
 
 
 class Arms(Horizontal):
-    """`start` begins a text, `add` brings its tokens, `show` the finished one."""
+    """The two columns of text: `start` begins a text, `add` appends tokens, `show` shows a finished text."""
 
     DEFAULT_CSS = """
     Arms { height: 1fr; & #arm-baseline { border-right: solid $panel; } }
@@ -36,46 +36,45 @@ class Arms(Horizontal):
         self._scored: AnswersScored | None = None
         self._dimmed = False
         self.beside: Generated | None = None
-        """The kept text in the baseline's place."""
+        """The kept text that is shown in the baseline's place, if any."""
         self.changes: list[EditsFrom] = []
-        """Which edits the edited arm is under, and from which token on."""
+        """The edits of the edited arm, and from which token on each applies."""
         self.steps = 0
-        """Tokens so far."""
+        """The count of generated tokens so far."""
         self.apart: int | None = None
-        """The first token in which the two texts differ."""
+        """The index of the first token in which the two texts differ."""
 
     def compose(self) -> ComposeResult:
-        """Both texts."""
         yield ArmView("baseline", "g generates: the model as it is …", cursor=False, id="arm-baseline")
         yield ArmView("edited", "… and with the edits that are switched on.", cursor=True, id="arm-edited")
 
     @property
     def views(self) -> tuple[ArmView, ArmView]:
-        """Left and right."""
+        """The left and the right column."""
         return self.query_one("#arm-baseline", ArmView), self.query_one("#arm-edited", ArmView)
 
     @property
     def pair(self) -> Pair:
-        """Which rows are looked at."""
+        """The rows that are shown."""
         return self._rows.pairs[self._at]
 
     @property
     def num_pairs(self) -> int:
-        """How many pages there are."""
+        """The count of pairs, one page each."""
         return len(self._rows.pairs)
 
     @property
     def page(self) -> int:
-        """Which one is open, counted from 0."""
+        """The index of the pair that is shown, from 0."""
         return self._at
 
     @property
     def result(self) -> Generated | None:
-        """The finished text that is shown; None while one streams, or where there is none."""
+        """The finished text that is shown; None while a text streams, or if there is none."""
         return self._result
 
     def cursor(self) -> int | None:
-        """The generated token under the cursor of the edited text; None where there is no text."""
+        """Return the index of the generated token under the edited text's cursor; None if there is no text."""
         place = self.views[RIGHT].text.cursor
         if place is None or not self._texts()[RIGHT]:
             return None
@@ -84,7 +83,7 @@ class Arms(Horizontal):
     # ---- what is shown
 
     def clear(self) -> None:
-        """No text at all."""
+        """Show no text at all."""
         self._rows, self._at, self._result, self.beside = Rows(), 0, None, None
         self.changes, self.steps, self._head = [], 0, ()
         self._draw()
@@ -92,7 +91,7 @@ class Arms(Horizontal):
             view.show_title(title)
 
     def start(self, request: Generate, kept: Generated | None) -> None:
-        """A new text begins; a branch with what it keeps of a text, in the pair that is looked at."""
+        """Start to show a new text; a branch starts with the tokens it keeps of `kept`, of the pair that is shown."""
         pair = self.pair if kept is not None else FIRST
         self._rows = Rows.asked(request, kept, pair)
         self._edits, self._variants = request.edits, request.variants
@@ -108,7 +107,7 @@ class Arms(Horizontal):
             self._go(self.steps)
 
     def change_edits(self, edits: tuple[Edit, ...]) -> None:
-        """Other edits rule from the next token on."""
+        """Show that other edits apply from the next token on."""
         before = [change for change in self.changes if change.token_index < self.steps]
         if not before or asked(before[-1].edits) != asked(edits):
             before.append(EditsFrom(self.steps, edits))
@@ -116,7 +115,7 @@ class Arms(Horizontal):
         self._show_titles()
 
     def add(self, steps: Sequence[TokenStep]) -> None:
-        """Tokens that have come."""
+        """Append tokens that have arrived."""
         before = [len(text) for text in self._texts()]
         for step in steps:
             self._rows.add(step)
@@ -128,39 +127,42 @@ class Arms(Horizontal):
             if new:
                 view.text.append(new, self._shades(side, differs, before[side]))
         if texts[RIGHT] and not before[RIGHT]:
-            self._go(len(texts[RIGHT]))  # at the end, where it stays while tokens come
+            self._go(len(texts[RIGHT]))  # to the end, where the cursor stays while tokens arrive
         if self.apart is None:
             self.apart = first_unlike(*texts, min(before))
 
-    def show(self, found: Generated, pair: Pair | None = None) -> None:
-        """A finished text, differing tokens aligned and marked; the cursor stays where it was, or where it parts."""
-        at, was = self.cursor(), self._result
-        streamed = was is None and at is not None
-        self._rows, self._result = Rows.of(found), found
-        self._edits, self._variants = found.edits, found.variants
+    def show(self, result: Generated, pair: Pair | None = None) -> None:
+        """Show a finished text, aligned, with differing tokens marked.
+
+        The cursor of a text that streamed stays where it was; else it goes to where the text branches off.
+        """
+        at, result_before = self.cursor(), self._result
+        streamed = result_before is None and at is not None
+        self._rows, self._result = Rows.of(result), result
+        self._edits, self._variants = result.edits, result.variants
         self._open(self.pair if pair is None else pair)
-        self._head = (found.prompt.prefill,) if found.prompt.prefill else ()
-        self.changes = list(schedule_of(found))
-        self.steps = max(len(found.baseline.token_ids), len(found.edited.token_ids))
+        self._head = (result.prompt.prefill,) if result.prompt.prefill else ()
+        self.changes = list(schedule_of(result))
+        self.steps = max(len(result.baseline.token_ids), len(result.edited.token_ids))
         self._draw()
-        self._go(at if streamed and at is not None else found.branched_at or 0)
+        self._go(at if streamed and at is not None else result.branched_at or 0)
 
     def turn(self, step: int) -> None:
-        """The next sample or variant, or the one before."""
+        """Show the next sample or variant, or the previous one if `step` is -1."""
         at = self.cursor()
         self._at = (self._at + step) % self.num_pairs
         self._draw()
         self._go(at or 0)
 
-    def put_beside(self, found: Generated | None) -> None:
-        """A kept text in the baseline's place; None brings the baseline back."""
+    def put_beside(self, text: Generated | None) -> None:
+        """Show a kept text in the baseline's place; None shows the baseline again."""
         at = self.cursor()
-        self.beside = found
+        self.beside = text
         self._draw()
         self._go(at or 0)
 
     def show_answers(self, scored: AnswersScored | None, dimmed: bool = False) -> None:
-        """The tracked answers' bars, where they belong to the text above; `dimmed` where other edits are in force."""
+        """Show the tracked answers' bars under the texts they belong to; `dimmed` if the edits have changed since."""
         self._scored, self._dimmed = scored, dimmed
         left = scored is not None and self.beside is None
         right = scored is not None and self.pair.variant is None
@@ -169,30 +171,30 @@ class Arms(Horizontal):
         self.views[RIGHT].show_answers([(a.name, a.edited) for a in rows] if right else (), stale=dimmed)
 
     def dim_answers(self) -> None:
-        """The edited arm's bars belong to edits that are no longer in force."""
+        """Dim the edited arm's bars: its edits have changed since."""
         self.show_answers(self._scored, dimmed=True)
 
-    # ---- how
+    # ---- drawing
 
     def _open(self, pair: Pair) -> None:
-        """Looks at a pair, or at the first where it is not there."""
+        """Select a pair, or the first one if it does not exist."""
         self._at = self._rows.pairs.index(pair) if pair in self._rows.pairs else 0
 
     def _texts(self) -> tuple[list[str], list[str]]:
-        """The tokens on the left and on the right."""
+        """Return the tokens of the left and of the right column."""
         left = self._rows.tokens[self.pair.baseline]
         if self.beside is not None:
             left = list(without_end(self.beside.edited))
         return left, self._rows.tokens[self.pair.edited]
 
     def _go(self, at: int) -> None:
-        """The cursor to a generated token, or the last."""
+        """Move the cursor to a generated token, at most to the last."""
         last = len(self._texts()[RIGHT]) - 1
         if last >= 0:
             self.views[RIGHT].text.move_to(0, max(0, min(at, last)) + len(self._head))
 
     def _draw(self) -> None:
-        """Both texts anew, and their headings."""
+        """Redraw both texts and their headings."""
         texts = self._texts()
         marks = differing(*texts) if self._result is not None else unlike(*texts)
         self.apart = first_unlike(*texts)
@@ -206,7 +208,10 @@ class Arms(Horizontal):
         self.show_answers(self._scored, self._dimmed)
 
     def _shades(self, side: int, differs: Sequence[bool], start: int) -> list[int]:
-        """Per token from `start` on: whether it differs, and whether it came under other edits than those before."""
+        """Return the shade of each token from `start` on: whether it differs, and whether the edits had changed then.
+
+        The edits' changes alternate between two shades.
+        """
         changes: Sequence[EditsFrom] = ()
         if side == RIGHT and self.pair.variant is None:
             changes = self.changes
@@ -234,4 +239,4 @@ class Arms(Horizontal):
 
 
 SHADES = {(False, False): 0, (True, False): DIFFERS, (False, True): TURNED, (True, True): TURNED_DIFFERS}
-"""By whether a token differs, and whether other edits were in force."""
+"""The shade of a token, by whether it differs and whether it is after an odd number of changes of edits."""

@@ -18,10 +18,10 @@ EIGHTHS = " ▏▎▍▌▋▊▉"
 
 
 class ArmText(TokenText):
-    """Leaves enter to the pane around it."""
+    """The text of an arm, which leaves enter to the pane around it."""
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
-        """There is nothing to choose a token for."""
+        """Disable choosing a token, which would do nothing here."""
         return action != "choose" and super().check_action(action, parameters)
 
 
@@ -44,29 +44,27 @@ class ArmView(Vertical):
         self._empty, self._cursor = empty_text, cursor
 
     def compose(self) -> ComposeResult:
-        """Heading, text, bars."""
         yield Static(self._titles[0], classes="arm-title", markup=False)
         yield ArmText(show_cursor=self._cursor, empty_text=self._empty)
         yield Static(classes="arm-answers", markup=False)
 
     @property
     def text(self) -> ArmText:
-        """The text."""
         return self.query_one(ArmText)
 
     def show_title(self, *titles: str) -> None:
-        """Another heading: the first of these that there is room for, else the last."""
+        """Show the first of these headings that fits, else the last."""
         self._titles = titles
         self.on_resize()
 
     def on_resize(self) -> None:
-        """The heading that fits."""
+        """Show the heading that fits the new width."""
         line = self.query_one(".arm-title", Static)
         fitting = (title for title in self._titles if cell_len(title) <= line.size.width)
         line.update(Text(next(fitting, self._titles[-1])))
 
     def show_answers(self, answers: Sequence[tuple[str, float]], stale: bool = False) -> None:
-        """A bar per tracked answer and its probability; dimmed while it belongs to other edits."""
+        """Show a bar per tracked answer with its probability; dimmed if `stale`, under other edits than now."""
         width = max((len(name) for name, _ in answers), default=0)
         text = Text(no_wrap=True, overflow="ellipsis")
         for index, (name, probability) in enumerate(answers):
@@ -78,7 +76,7 @@ class ArmView(Vertical):
 
 
 def bar(share: float) -> Text:
-    """A bar for a share of 1, in eighths of a cell."""
+    """Return a bar for a share of 1, drawn in eighths of a cell."""
     eighths = round(max(0.0, min(1.0, share)) * BAR_WIDTH * 8)
     full, rest = divmod(eighths, 8)
     drawn = "█" * full + (EIGHTHS[rest] if rest else "")

@@ -24,7 +24,7 @@ r ranks the features by how well they tell your prompts apart, # looks one up by
 
 
 class TokensPane(Vertical):
-    """`show` it one feature's activations."""
+    """Pane 2: the prompts' tokens, shaded by the activation of the feature that `show` was given."""
 
     DEFAULT_CSS = """
     TokensPane {
@@ -57,24 +57,22 @@ features of the token under the cursor: enter shows one, p pins it, space ablate
         self._jump = 0
 
     def compose(self) -> ComposeResult:
-        """Tokens, the legend with the number under the cursor, and the list that `t` opens."""
         yield TokenText(id="token-text", empty_text=NOTHING)
         yield Static(id="token-legend", markup=False)
         yield Static(id="token-features-title", markup=False)
         yield OptionList(id="token-features", markup=False)
 
     def on_mount(self) -> None:
-        """The title; the legend's colours follow the theme."""
+        """Set the title; redraw the legend when the theme changes."""
         self.border_title = "2 Tokens"
         self.app.theme_changed_signal.subscribe(self, lambda _: self._show_legend())
 
     @property
     def text(self) -> TokenText:
-        """The tokens, which have the focus."""
         return self.query_one(TokenText)
 
     def show(self, shown: Shown) -> None:
-        """Shows one feature on the prompts, positives first."""
+        """Show a feature's activations on the prompts, positive ones first."""
         n_positive = len(self.context.study.work.prompts.positive)
         label, tokens = self.context.labels.get(shown.feature, ""), self.context.tokens_of(shown.feature)
         if self._shown is None or self._shown.feature != shown.feature:
@@ -105,14 +103,14 @@ features of the token under the cursor: enter shows one, p pins it, space ablate
         return self._shown is not None and not self._shown.prompts[passage].rank_mask[token]
 
     def _to_first_counted(self) -> None:
-        """The cursor starts on a token that counts, not on the leading one."""
+        """Move the cursor to its prompt's first token that counts for ranking."""
         passage = self.text.cursor[0] if self.text.cursor else 0
         mask = self._shown.prompts[passage].rank_mask if self._shown else ()
         if any(mask):
             self.text.move_to(passage, mask.index(True))
 
     def clear(self) -> None:
-        """Back to the empty state."""
+        """Return to the empty state."""
         self._shown = None
         self.text.clear()
         self.border_title, self.border_subtitle = "2 Tokens", ""
@@ -120,7 +118,7 @@ features of the token under the cursor: enter shows one, p pins it, space ablate
         self.query_one("#token-legend", Static).update("")
 
     def _at_cursor(self) -> tuple[str, float, bool] | None:
-        """Token, activation and whether it counts, under the cursor."""
+        """Return token, activation and whether it counts for ranking, under the cursor."""
         if self._shown is None or self.text.cursor is None:
             return None
         passage, token = self.text.cursor
@@ -140,7 +138,7 @@ features of the token under the cursor: enter shows one, p pins it, space ablate
         )
 
     def go_to_prompt(self, index: int) -> None:
-        """Puts the cursor on a prompt's first counted token, unless it is in that prompt already."""
+        """Move the cursor to a prompt's first counted token, unless it is in that prompt already."""
         if self._shown is None or not 0 <= index < len(self._shown.prompts):
             return
         if self.text.cursor is None or self.text.cursor[0] != index:
@@ -150,37 +148,36 @@ features of the token under the cursor: enter shows one, p pins it, space ablate
     # ---- the strongest tokens
 
     def action_strongest(self, step: int) -> None:
-        """To the strongest token, then to the next strongest; a step of -1 goes back."""
-        found = self._by_strength()
-        if not found:
+        """Go to the strongest token, then to the next strongest; a step of -1 goes back."""
+        places = self._by_strength()
+        if not places:
             self.notify("This feature fires on none of these prompts' counted tokens.")
             return
-        _, passage, token = found[self._jump % len(found)] if step > 0 else found[(self._jump - 2) % len(found)]
+        _, passage, token = places[self._jump % len(places)] if step > 0 else places[(self._jump - 2) % len(places)]
         self._jump += step
         self.text.focus()
         self.text.move_to(passage, token)
 
     def _by_strength(self) -> list[tuple[float, int, int]]:
-        """(activation, passage, token) of every counted token on which the feature fires, strongest first."""
+        """Return (activation, passage, token) of every counted token on which the feature fires, strongest first."""
         if self._shown is None:
             return []
-        found = [
+        places = [
             (value, passage, token)
             for passage, (fed, row) in enumerate(zip(self._shown.prompts, self._shown.activations, strict=True))
             for token, (value, counts) in enumerate(zip(row, fed.rank_mask, strict=True))
             if value > 0 and counts
         ]
-        return sorted(found, key=lambda item: (-item[0], item[1:]))
+        return sorted(places, key=lambda place: (-place[0], place[1:]))
 
     def action_whitespace(self) -> None:
-        """Shows or hides white space."""
         self.text.visible_whitespace = not self.text.visible_whitespace
 
     # ---- the features of a token
 
     @on(TokenText.TokenChosen)
     def action_top(self) -> None:
-        """Lists the features of the token under the cursor."""
+        """Ask for the features of the token under the cursor."""
         if self._shown is None or self.text.cursor is None:
             self.notify("Rank the features first: r")
             return
@@ -190,8 +187,8 @@ features of the token under the cursor: enter shows one, p pins it, space ablate
 
         features.features_at(self.context, Prompt(fed.text, fed.format), token)
 
-    def show_features(self, found: TokenFeatures) -> None:
-        """The list that `t` asked for."""
+    def show_features(self, features: TokenFeatures) -> None:
+        """Show the list of a token's features."""
         options = self.query_one("#token-features", OptionList)
         options.set_options(
             Option(
@@ -202,38 +199,37 @@ features of the token under the cursor: enter shows one, p pins it, space ablate
                 ),
                 id=str(at.feature),
             )
-            for at in found.features
+            for at in features.features
         )  # fmt: skip
-        if not found.features:
-            self.notify(f"No feature fires on “{visible(found.token)}”.")
+        if not features.features:
+            self.notify(f"No feature fires on “{visible(features.token)}”.")
             return
-        title = f"{found.n_active} features fire on “{visible(found.token)}” · escape closes"
+        title = f"{features.n_active} features fire on “{visible(features.token)}” · escape closes"
         self.query_one("#token-features-title", Static).update(Text(title))
         self.add_class("-listing")
         options.highlighted = 0
         options.focus()
 
     def close_list(self) -> None:
-        """Closes the list of a token's features."""
+        """Close the list of a token's features."""
         had_focus = self.query_one("#token-features", OptionList).has_focus
         self.remove_class("-listing")
         if had_focus:
             self.text.focus()
 
     def listed_feature(self) -> int | None:
-        """The feature under the list's cursor, while the list has the focus."""
+        """Return the feature under the list's cursor; None if the list lacks the focus."""
         options = self.query_one("#token-features", OptionList)
         if not options.has_focus or options.highlighted is None:
             return None
         return int(options.get_option_at_index(options.highlighted).id or 0)
 
     def key_escape(self) -> None:
-        """Closes the list."""
         self.close_list()
 
     @on(OptionList.OptionSelected, "#token-features")
     def choose(self, event: OptionList.OptionSelected) -> None:
-        """A feature of the list is shown."""
+        """Jump to the feature chosen in the list, and close it."""
         event.stop()
         from tui.commands import features
 

@@ -1,1 +1,1 @@
-"""What opens over the main screen."""
+"""Pages and forms that open over the main screen."""

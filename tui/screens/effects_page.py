@@ -1,4 +1,4 @@
-"""An attribution as a page: what was measured, how far the estimates can be trusted, and every feature's effect."""
+"""The page of an attribution: the measure, how far to trust the estimates, and every feature's effect."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ COLUMNS = (
 )
 
 ALWAYS = 5
-"""So many of them are seen without scrolling."""
+"""How many of COLUMNS must fit without scrolling."""
 
 HINT = "enter read it · space ablate · f its page · m smallest set · M the last set · p probes · ←→ columns · esc"
 
@@ -43,7 +43,7 @@ LEGEND = "effect: −12% takes 12% of the measure away · beats: share of the co
 
 
 class CausesScreen(TablePage):
-    """Rows by size of effect, the exact ones first, the controls last."""
+    """The effects by size, the exact ones first, the controls last."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("space", "ablate", "Ablate", id="causes.ablate", tooltip="Ablate the feature; again: off, on"),
@@ -55,7 +55,7 @@ class CausesScreen(TablePage):
 
     def __init__(
         self,
-        found: Attribution,
+        attribution: Attribution,
         pair: Loaded | None,
         context: Context,
         *,
@@ -65,14 +65,13 @@ class CausesScreen(TablePage):
         find_set: Callable[[], None],
         last_set: Callable[[], None],
     ) -> None:
-        self.found, self.context = found, context
+        self.found, self.context = attribution, context
         self.pair = pair
-        """What the effects were found with; another one may be loaded while they are read."""
+        """The pair that the effects were measured with; another one may be loaded in the meantime."""
         self._read, self._describe, self._find_set, self._last_set = read, describe, find_set, last_set
-        super().__init__("Which features influence the answer?", about(found, warning), HINT, LEGEND)
+        super().__init__("Which features influence the answer?", about(attribution, warning), HINT, LEGEND)
 
     def on_mount(self) -> None:
-        """Fills the table."""
         effects = Effects(self.found)
         self._name_width = self.name_width((*BEFORE, *COLUMNS), (*BEFORE, *COLUMNS[:ALWAYS]))
         self.add_columns((*BEFORE, ("name", " fires most on", -self._name_width), *COLUMNS))
@@ -106,85 +105,82 @@ class CausesScreen(TablePage):
 
     @on(DataTable.RowSelected)
     def read(self) -> None:
-        """Enter: the feature is read token by token."""
+        """On enter, close the page and show the feature on the prompts."""
         feature = self.feature()
         if feature is not None and self.is_current:
             self.action_leave()
             self._read(feature)
 
     def action_ablate(self) -> None:
-        """Ablates the feature, or switches its edit."""
+        """Ablate the feature, or switch its edit on or off."""
         feature = self.feature()
         if feature is not None:
             self.context.study.edits.toggle(feature)
             self.table.update_cell(str(feature), "mark", self._mark(feature))
 
     def action_describe(self) -> None:
-        """The feature's page; from there to the next one of these."""
+        """Open the feature's page, whose ← and → go through this page's features."""
         feature = self.feature()
         if feature is not None:
             self._describe(feature, self.features())
 
     def on_screen_resume(self) -> None:
-        """Edits may have changed on a page that lay over this one."""
+        """Update the marks: edits may have changed on a page that covered this one."""
         for feature in self.features():
             self.table.update_cell(str(feature), "mark", self._mark(feature))
 
     def action_find_set(self) -> None:
-        """The smallest set."""
         self._find_set()
 
     def action_last_set(self) -> None:
-        """The last one again."""
         self._last_set()
 
     def action_probes(self) -> None:
-        """The measure on every probe."""
         self.app.push_screen(Report("The measure on every probe", probes_page(self.found)))
 
 
-def about(found: Attribution, stale: str) -> Text:
-    """What was measured, and how far to trust it."""
-    measure = found.request.measure
+def about(attribution: Attribution, stale: str) -> Text:
+    """Return the lines above the table: what was measured, and how far to trust it."""
+    measure = attribution.request.measure
     text = Text()
     text.append(measure_in_short(measure), "bold")
-    text.append(f"\nBaseline {number(found.baseline, 3)} {measures.unit_of(found.slope)}")
-    if found.probes:
-        values, masses = [p.value for p in found.probes], [p.mass for p in found.probes]
+    text.append(f"\nBaseline {number(attribution.baseline, 3)} {measures.unit_of(attribution.slope)}")
+    if attribution.probes:
+        values, masses = [p.value for p in attribution.probes], [p.mass for p in attribution.probes]
         text.append(f" · probes {span(values, number)} · mass of both answers {span(masses, plain)}\n")
-    exact = sum(row.exact is not None for row in found.features)
-    text.append(f"{exact} ablated for certain, {count_in_words(found.n_controls, 'control')} among them")
-    text.append(f" · Spearman with the exact effect: estimate {correlation(found.spearman)}")
-    text.append(f", activation {correlation(found.spearman_activation)} · {found.dtype}")
-    for warning in (*found.warnings, *filter(None, [stale])):
+    exact = sum(row.exact is not None for row in attribution.features)
+    text.append(f"{exact} ablated for certain, {count_in_words(attribution.n_controls, 'control')} among them")
+    text.append(f" · Spearman with the exact effect: estimate {correlation(attribution.spearman)}")
+    text.append(f", activation {correlation(attribution.spearman_activation)} · {attribution.dtype}")
+    for warning in (*attribution.warnings, *filter(None, [stale])):
         text.append(f"\n⚠ {warning}", "bold")
     return text
 
 
 def correlation(value: float | None) -> str:
-    """Two decimals; "–" where there is none."""
+    """Format a correlation with two decimals; "–" if it is None."""
     return "–" if value is None else number(value)
 
 
 def plain(value: float) -> str:
-    """A probability."""
+    """Format a probability with two decimals."""
     return f"{value:.2f}"
 
 
 def span(values: list[float], words: object) -> str:
-    """The smallest and the largest; one where they are the same."""
+    """Format the range of values by `words`, a function of a number; one number if both ends read the same."""
     assert callable(words)
     low, high = words(min(values)), words(max(values))
     return str(low) if low == high else f"{low} to {high}"
 
 
-def probes_page(found: Attribution) -> Table:
-    """A row a probe: the measure there, how likely both answers are, and the covariate."""
+def probes_page(attribution: Attribution) -> Table:
+    """Return a table with a row per probe: the measure, the probability mass of both answers, the covariate."""
     table = Table(box=None, header_style="bold", padding=(0, 2, 0, 0))
     for name in ("measure", "mass", "covariate"):
         table.add_column(name, justify="right")
     table.add_column("probe, with what is put into the model's mouth", overflow="fold")
-    for probe in found.probes:
+    for probe in attribution.probes:
         mass = f"{probe.mass:.3f}" + (" ⚠" if probe.mass < measures.LOW_MASS else "")
         covariate = "–" if probe.covariate is None else number(probe.covariate)
         table.add_row(number(probe.value, 3), mass, covariate, Text(visible(probe.fed.text)))

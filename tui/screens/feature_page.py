@@ -1,4 +1,4 @@
-"""A feature's page: what is known at once, then what the engine finds out; ←→ go on to the next feature."""
+"""A feature's page: first what the app knows, then the engine's description; ←→ go to other features."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ from tui.services.context import Context
 from tui.state.edits import effect_in_words
 
 WIDE = 150
-"""Columns from which the parts stand side by side."""
+"""Terminal columns from which the parts are shown side by side."""
 
 HINT = "←→ other features · ↑↓ scroll · space ablate · l label · n note · e effect · y copy · escape closes"
 
 
 class FeaturePage(ModalScreen[None]):
-    """Shows one of `order` at a time."""
+    """The page of one feature at a time; ← and → go through `order`."""
 
     DEFAULT_CSS = """
     FeaturePage {
@@ -73,18 +73,16 @@ class FeaturePage(ModalScreen[None]):
         self._label, self._note, self._copy = label, note, copy
 
     def compose(self) -> ComposeResult:
-        """The page."""
         with Vertical(classes="frame"):
             with VerticalScroll(can_focus=False):
                 yield Static(id="card")
             yield Static(HINT, classes="hint", markup=False)
 
     def on_mount(self) -> None:
-        """Shows the feature."""
         self._show_feature()
 
     def on_resize(self, event: events.Resize) -> None:
-        """Side by side, or not any more."""
+        """Redraw the parts, side by side if they fit."""
         self.draw()
 
     def _show_feature(self) -> None:
@@ -92,7 +90,7 @@ class FeaturePage(ModalScreen[None]):
         self.context.known.want(self.feature, self.draw)
 
     def draw(self) -> None:
-        """What is known of the feature by now."""
+        """Draw what is known of the feature by now."""
         if not self.is_mounted:
             return
         feature = self.feature
@@ -111,37 +109,37 @@ class FeaturePage(ModalScreen[None]):
             head.append(f"{'▣' if slot.on else '▢'} {effect_in_words(slot)}\n", "bold")
         if context.labels.get(feature):
             head.append(f"Fires most on {tokens_in_words(context.tokens_of(feature))}\n")
-        for what, words in (("Note", notebook.note(feature)), ("Explanation", notebook.explanation(feature))):
+        for heading, words in (("Note", notebook.note(feature)), ("Explanation", notebook.explanation(feature))):
             if words:
-                head.append(f"{what}: ", "bold").append(words + "\n", "not bold")
+                head.append(f"{heading}: ", "bold").append(words + "\n", "not bold")
         address = address_of(study.loaded, feature)
         if address:
             head.append(f"{address}\n", "dim")
-        found = known.described(feature)
+        described = known.described(feature)
         head.append_text(card.ranked(*row_of(study.ranking(), feature)))
         head.append_text(card.effect(feature, study.effects(), known.effect(feature)))
-        if found is None:
+        if described is None:
             return [head, Text(known.state(feature), "dim")]
-        head.append_text(card.fires(found))
+        head.append_text(card.fires(described))
         names = context.labels
         if self.size.width < WIDE:
-            parts = [card.histogram(found.histogram), card.strongest(found), card.lens(found), Text()]
-            return [head, *parts, card.related(found, names)]
+            parts = [card.histogram(described.histogram), card.strongest(described), card.lens(described), Text()]
+            return [head, *parts, card.related(described, names)]
         beside = Table.grid(padding=(0, 3), expand=True)
         beside.add_column(ratio=1)
         beside.add_column()
-        beside.add_row(card.strongest(found), Group(card.histogram(found.histogram), card.lens(found)))
-        return [head, beside, Text(), card.related(found, names)]
+        beside.add_row(card.strongest(described), Group(card.histogram(described.histogram), card.lens(described)))
+        return [head, beside, Text(), card.related(described, names)]
 
     # ---- keys
 
     def action_leave(self) -> None:
-        """Closes the page; a second key that comes before it is gone does nothing."""
+        """Close the page; a second key before it is closed does nothing."""
         if self.is_current:
             self.dismiss(None)
 
     def action_move(self, step: int) -> None:
-        """Another feature, without closing."""
+        """Show the next feature of `order`, or the previous one if `step` is -1."""
         at = self._order.index(self.feature) + step
         if 0 <= at < len(self._order):
             self.feature = self._order[at]
@@ -149,38 +147,35 @@ class FeaturePage(ModalScreen[None]):
             self._show_feature()
 
     def action_scroll(self, where: str) -> None:
-        """Further down, or up."""
         getattr(self.query_one(VerticalScroll), f"scroll_{where}")(animate=False)
 
     def action_ablate(self) -> None:
-        """Ablates the feature, or switches its edit."""
+        """Ablate the feature, or switch its edit on or off."""
         self.context.study.edits.toggle(self.feature)
         self.draw()
 
     def action_label(self) -> None:
-        """A name of the user's own."""
         self._label(self.feature, self.draw)
 
     def action_note(self) -> None:
-        """What the user thinks of it."""
         self._note(self.feature, self.draw)
 
     def action_effect(self) -> None:
-        """Ablates it for certain: seconds."""
+        """Measure the effect of ablating the feature exactly, which takes seconds."""
         self.context.known.want_effect(self.feature, self.draw)
 
     def action_copy(self) -> None:
-        """Its address, else its number."""
+        """Copy the feature's address, else its number."""
         self._copy(self.feature)
 
 
 def address_of(loaded: Loaded | None, feature: int) -> str:
-    """A feature's page on Neuronpedia; "" where the SAE has none that is known."""
+    """Return the address of a feature's page on Neuronpedia; "" if none is known for the SAE."""
     return (address(loaded, feature) or "") if loaded else ""
 
 
 def row_of(ranking: Ranking | None, feature: int) -> tuple[FeatureRow | None, int, int]:
-    """(a feature's row in the leaderboard, its place there, how many rows there are)."""
+    """Return a feature's row in the ranking or None, its place from 1 or 0, and the number of rows."""
     rows = ranking.features if ranking is not None else ()
-    found = next(((row, at) for at, row in enumerate(rows, 1) if row.feature == feature), (None, 0))
-    return (*found, len(rows))
+    row_and_place = next(((row, at) for at, row in enumerate(rows, 1) if row.feature == feature), (None, 0))
+    return (*row_and_place, len(rows))

@@ -1,4 +1,4 @@
-"""What a feature's page says, part by part. Plain functions: records in, text out."""
+"""The parts of a feature's page: plain functions from records to text."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ RELATED = 8
 
 
 def ranked(row: FeatureRow | None, place: int, rows: int) -> Text:
-    """Where it stands in the leaderboard."""
+    """Return the line on a feature's place in the leaderboard."""
     if row is None:
         return Text("Not in the leaderboard.\n", "dim")
     words = f"Score {row.score:.2f}, place {place} of the {rows} shown · t {row.t:.2f} · auroc {row.auroc:.2f}"
@@ -37,8 +37,11 @@ def ranked(row: FeatureRow | None, place: int, rows: int) -> Text:
     return Text(words + "\n")
 
 
-def effect(feature: int, effects: Effects | None, asked: Effect | None) -> Text:
-    """What ablating it does to the chosen answers, and the words this has earned."""
+def effect(feature: int, effects: Effects | None, single: Effect | None) -> Text:
+    """Return the line on what ablating the feature does to the chosen answers, in words no stronger than the evidence.
+
+    `effects` are those of the last attribution; `single` is the exact effect that the user asked for on this page.
+    """
     row = effects.row(feature) if effects is not None else None
     text = Text()
     if effects is not None and row is not None:
@@ -52,30 +55,30 @@ def effect(feature: int, effects: Effects | None, asked: Effect | None) -> Text:
             beaten = "" if row.percentile is None else f" · more than {row.percentile:.0%} of features about as active"
             return text.append(f"{change}{beaten} · {effects.evidence(feature)}\n", "bold")
         text.append(f"{change}, estimated", "bold")
-    if asked is not None:
-        share = -1.0 if not asked.baseline else asked.ablated / asked.baseline - 1
-        change = f"{number(asked.baseline, 3)} → {number(asked.ablated, 3)} {measures.unit_of(asked.slope)}"
+    if single is not None:
+        share = -1.0 if not single.baseline else single.ablated / single.baseline - 1
+        change = f"{number(single.baseline, 3)} → {number(single.ablated, 3)} {measures.unit_of(single.slope)}"
         also = " · exact: " if text else "Ablated: "
-        by = f"{percent(share)} of " if asked.baseline else ""
-        return text.append(f"{also}{by}{asked.toward} against {asked.against}, {change}; nothing compared\n", "bold")
+        by = f"{percent(share)} of " if single.baseline else ""
+        return text.append(f"{also}{by}{single.toward} against {single.against}, {change}; nothing compared\n", "bold")
     text.append(" · " if text else "")
     return text.append("e: ablates it for certain, to see what that does to the answer\n", "dim")
 
 
-def fires(found: Described) -> Text:
-    """How often it fires."""
+def fires(described: Described) -> Text:
+    """Return the lines on how often the feature fires."""
     text = Text(
-        f"Fires on {found.reference_count:,} of {found.reference_tokens:,} tokens of neutral text "
-        f"({found.density:.3%}), maximum there {found.reference_maximum:.2f}; "
-        f"on {found.prompt_count:,} tokens of your prompts.\n"
+        f"Fires on {described.reference_count:,} of {described.reference_tokens:,} tokens of neutral text "
+        f"({described.density:.3%}), maximum there {described.reference_maximum:.2f}; "
+        f"on {described.prompt_count:,} tokens of your prompts.\n"
     )
-    if not found.strongest:
+    if not described.strongest:
         text.append("It fires nowhere in your prompts or the neutral text: a dead feature, or a very rare one.\n")
     return text
 
 
 def histogram(bins: Sequence[Bin]) -> Text:
-    """Activations above zero: bars of the counts' logarithms, for neutral text and for the prompts."""
+    """Return histograms of the activations above zero, on neutral text and on the prompts; bars show log counts."""
     if not bins:
         return Text()
     text = Text("How strongly (bars: logarithm of the count)\n", "bold", no_wrap=True)
@@ -92,7 +95,7 @@ def histogram(bins: Sequence[Bin]) -> Text:
 
 
 def bars(counts: Sequence[int]) -> list[str]:
-    """Two columns a count, BAR_LINES lines high; whatever is above zero is seen."""
+    """Return the lines of a bar chart: two columns per count, BAR_LINES lines high; counts above zero are visible."""
     top = max(log1p(max(counts)), 1e-9)
     eighths = [ceil(8 * BAR_LINES * log1p(count) / top) for count in counts]
     return [
@@ -101,10 +104,10 @@ def bars(counts: Sequence[int]) -> list[str]:
     ]
 
 
-def strongest(found: Described) -> Text:
-    """Where it fires most, in context."""
-    text = Text("Strongest tokens\n" if found.strongest else "", "bold", no_wrap=True, overflow="ellipsis")
-    for strong in found.strongest:
+def strongest(described: Described) -> Text:
+    """Return the tokens on which the feature fires most, in context."""
+    text = Text("Strongest tokens\n" if described.strongest else "", "bold", no_wrap=True, overflow="ellipsis")
+    for strong in described.strongest:
         text.append(f"{strong.activation:6.2f} {strong.source:9} ", "not bold dim")
         text.append(visible(strong.before)[-AROUND:].rjust(AROUND), "not bold dim")
         text.append(visible(strong.token), "bold reverse")
@@ -112,13 +115,13 @@ def strongest(found: Described) -> Text:
     return text
 
 
-def lens(found: Described) -> RenderableType:
-    """What its direction does to the next token."""
+def lens(described: Described) -> RenderableType:
+    """Return the table of the logit lens: the tokens that the feature's direction promotes and suppresses."""
     table = Table(box=None, pad_edge=False, header_style="bold", title_justify="left", title_style="bold")
     table.title = "Logit lens: what its direction does to the next token"
     for name in ("promotes", "", "suppresses", ""):
         table.add_column(name, justify="left" if name else "right", min_width=18 if name else 8)
-    for up, down in zip(found.promoted, found.suppressed, strict=True):
+    for up, down in zip(described.promoted, described.suppressed, strict=True):
         table.add_row(
             Text(f"“{visible(up.token)}”"), number(up.logit),
             Text(f"“{visible(down.token)}”"), number(down.logit),
@@ -126,12 +129,12 @@ def lens(found: Described) -> RenderableType:
     return table
 
 
-def related(found: Described, name_of: dict[int, str]) -> RenderableType:
-    """Features that point the same way, or the other, and those that fire on the same tokens of the prompts."""
+def related(described: Described, name_of: dict[int, str]) -> RenderableType:
+    """Return a table of features in the same or opposite direction, and of those firing on the same prompt tokens."""
     lists = (
-        ("closest (cosine)", [neighbour(n, name_of) for n in found.neighbours]),
-        ("opposite", [neighbour(n, name_of) for n in found.antipodes]),
-        ("fires with it (tokens)", [companion(c, name_of) for c in found.co_active]),
+        ("closest (cosine)", [neighbour(n, name_of) for n in described.neighbours]),
+        ("opposite", [neighbour(n, name_of) for n in described.antipodes]),
+        ("fires with it (tokens)", [companion(c, name_of) for c in described.co_active]),
     )
     shown = [(heading, lines[:RELATED]) for heading, lines in lists if lines]
     if not shown:
@@ -144,13 +147,13 @@ def related(found: Described, name_of: dict[int, str]) -> RenderableType:
     return table
 
 
-def neighbour(found: Neighbour, name_of: dict[int, str]) -> Text:
-    """One line."""
-    words = name_of.get(found.feature) or tokens_in_words(found.tokens)
-    return Text(f"{number(found.cosine)}  #{found.feature} {words}")
+def neighbour(other: Neighbour, name_of: dict[int, str]) -> Text:
+    """Return the line of a neighbour or antipode: its cosine, number and name."""
+    words = name_of.get(other.feature) or tokens_in_words(other.tokens)
+    return Text(f"{number(other.cosine)}  #{other.feature} {words}")
 
 
-def companion(found: CoActive, name_of: dict[int, str]) -> Text:
-    """One line: share of the tokens on which any of the two fires, and on how many both do."""
-    words = name_of.get(found.feature) or tokens_in_words(found.tokens)
-    return Text(f"{found.jaccard:4.0%} ({found.both})  #{found.feature} {words}")
+def companion(other: CoActive, name_of: dict[int, str]) -> Text:
+    """Return the line of a co-active feature: Jaccard index and number of the tokens where both fire, number, name."""
+    words = name_of.get(other.feature) or tokens_in_words(other.tokens)
+    return Text(f"{other.jaccard:4.0%} ({other.both})  #{other.feature} {words}")

@@ -1,4 +1,4 @@
-"""The help page, made from the bindings themselves, so that it never lags behind them."""
+"""The help page, made from the bindings themselves, so that it is always up to date."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ runs again. Everything is kept as you go: q asks nothing.
 
 
 class Section(NamedTuple):
-    """A pane or page, and its keys."""
+    """The help's section on a pane or page."""
 
     name: str
     about: str | None
@@ -28,7 +28,7 @@ class Section(NamedTuple):
 
 
 def help_text(everywhere: Sequence[Binding], sections: Sequence[Section]) -> Text:
-    """Every key of every pane, and what the panes mean."""
+    """Return the text of the help: first steps, every key, and what each pane shows."""
     text = Text(flowing(FIRST_STEPS))
     heading(text, "Everywhere")
     keys(text, everywhere)
@@ -44,27 +44,27 @@ def help_text(everywhere: Sequence[Binding], sections: Sequence[Section]) -> Tex
 
 
 def section(name: str, owner: type[DOMNode]) -> Section:
-    """What a pane or page says of itself."""
+    """Return the section of a pane or page, from its HELP and its BINDINGS."""
     return Section(name, getattr(owner, "HELP", None), [b for b in owner.BINDINGS if isinstance(b, Binding)])
 
 
 def flowing(text: str) -> str:
-    """A paragraph as one line, to be wrapped where it is shown."""
+    """Return a paragraph as one line, which is wrapped where it is shown."""
     return " ".join(text.split()) + "\n"
 
 
 def heading(text: Text, name: str) -> None:
-    """A section's name."""
+    """Append a section's heading."""
     text.append(f"\n{name}\n", "bold underline")
 
 
 def keys(text: Text, bindings: Sequence[Binding]) -> None:
-    """A line a binding."""
+    """Append a line per binding that has a tooltip."""
     for binding in bindings:
         if binding.tooltip:
             key(text, binding.key_display or binding.key.split(",")[0], binding.tooltip)
 
 
 def key(text: Text, name: str, what: str) -> None:
-    """One line."""
+    """Append the line of a key."""
     text.append(f"  {name:10}", "bold").append(f" {what}\n")

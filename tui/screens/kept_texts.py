@@ -1,4 +1,4 @@
-"""The kept texts of a question: one of them is shown, or put beside the one that is."""
+"""The list of a question's kept texts, to show one or put it beside the text that is shown."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from tui.widgets.dialogs import Dialog
 
 
 class Chosen(NamedTuple):
-    """What is to be done with one of the texts."""
+    """The user's choice of a text, by its place in the list."""
 
     place: int
     beside: bool
-    """Put beside the text that is shown, instead of shown."""
+    """Whether to put it beside the text that is shown, instead of showing it."""
 
 
 class Branches(Dialog[Chosen]):
-    """The newest first; two lines each."""
+    """The kept texts, newest first, two lines each."""
 
     DEFAULT_CSS = """
     Branches {
@@ -43,11 +43,10 @@ class Branches(Dialog[Chosen]):
         self._texts, self._shown, self._beside = texts, shown, beside
 
     def compose_content(self) -> ComposeResult:
-        """The list."""
         yield OptionList(*map(self._line, self._texts), markup=False)
 
     def on_mount(self) -> None:
-        """The cursor on the text that is shown."""
+        """Put the cursor on the text that is shown."""
         at = next((i for i, text in enumerate(self._texts) if text is self._shown), 0)
         self.query_one(OptionList).highlighted = at
 
@@ -58,11 +57,11 @@ class Branches(Dialog[Chosen]):
 
     @on(OptionList.OptionSelected)
     def show(self, event: OptionList.OptionSelected) -> None:
-        """Shows the text under the cursor."""
+        """Choose the text under the cursor to be shown."""
         self.end(Chosen(event.option_index, False))
 
     def action_beside(self) -> None:
-        """Puts it beside."""
+        """Choose the text under the cursor to be put beside."""
         at = self.query_one(OptionList).highlighted
         if at is not None:
             self.end(Chosen(at, True))

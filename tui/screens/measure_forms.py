@@ -1,4 +1,4 @@
-"""What is typed about probes, measures and sets."""
+"""The forms of probes, measures and smallest sets: reading and checking what was typed."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ ANSWERS_EXAMPLE = "female: female, woman; male: male (a space goes before each)"
 
 
 def check_probe(values: dict[str, str]) -> str:
-    """What is wrong with a probe's form; "" if nothing is."""
+    """Say what is wrong with a probe's form; "" if nothing is."""
     if not values["text"].strip():
         return "A probe needs a question."
     try:
@@ -37,22 +37,22 @@ def check_probe(values: dict[str, str]) -> str:
 
 
 def answers_from_text(text: str) -> tuple[Answer, ...]:
-    """Tracked answers as typed: "female: female, woman; male: male". Each string gets the space before a word.
+    """Return tracked answers as typed: "female: female, woman; male: male". Each string gets a leading space.
 
     Raises ValueError saying what is wrong.
     """
-    found = []
+    answers = []
     for part in filter(None, (p.strip() for p in text.split(";"))):
         name, colon, strings = part.partition(":")
         forms = tuple(" " + s.strip() for s in strings.split(",") if s.strip())
         if not colon or not name.strip() or not forms:
             raise ValueError(f"{part!r} is not NAME: WORD, WORD")
-        found.append(Answer(name.strip(), forms))
-    return tuple(found)
+        answers.append(Answer(name.strip(), forms))
+    return tuple(answers)
 
 
 def answers_to_text(answers: tuple[Answer, ...]) -> str:
-    """The reverse of `answers_from_text`."""
+    """Return tracked answers as the user types them; the inverse of `answers_from_text`."""
     return "; ".join(f"{a.name}: {', '.join(s.strip() for s in a.strings)}" for a in answers)
 
 
@@ -65,29 +65,29 @@ UNMEASURED, MEASURED = "not measured", "1,000 tokens"
 NEUTRAL_TOKENS = 1000
 
 SHARE = 0.5
-"""Proposed; a share is of 1."""
+"""The proposed share of the measure that the set should carry, of 1."""
 
 
 TYPED_EXAMPLE = "strings that count, | between; spaces count too"
 
 
 def answers_to_compare(probes: tuple[Probe, ...]) -> tuple[str, ...]:
-    """The names of answers a measure may be about."""
+    """Return the names of answers that a measure may compare: those of probes that are no questions of fact."""
     return measures.answer_names([p for p in probes if not p.right])
 
 
 def first_choice(names: tuple[str, ...]) -> Choice:
-    """The first tracked answer against the second."""
+    """Return the choice of the first tracked answer against the second; empty if there are fewer than two."""
     return Choice(names[0], names[1]) if len(names) > 1 else Choice("", "")
 
 
 def typed_strings(text: str) -> tuple[str, ...]:
-    """As typed: a space in front is part of the string."""
+    """Return the strings of a field, separated by |; spaces around them are part of them."""
     return tuple(s for s in text.split("|") if s.strip())
 
 
 def measure_of(values: Values, probes: tuple[Probe, ...]) -> Measure:
-    """The measure the fields name. Raises UsageError where an answer is missing."""
+    """Return the measure that the fields name. Raises UsageError if an answer is missing."""
     names = list(measures.answer_names(probes))
     sides, typed = [], []
     for side in ("toward", "against"):
@@ -107,7 +107,7 @@ def measure_of(values: Values, probes: tuple[Probe, ...]) -> Measure:
 
 
 def summary_of(measure: Measure) -> str:
-    """What is measured, on what, and what is left out."""
+    """Return the summary of a measure: what is measured on which probes, and which are left out. Raises UsageError."""
     probes = measures.check_measure(measure)
     answers = {answer.name: answer.strings for answer in probes[0].answers}
     lines = [
@@ -116,21 +116,21 @@ def summary_of(measure: Measure) -> str:
         measure_in_short(measure),
     ]
     facts = len(measures.facts(measure.probes))
-    others = len(measure.probes) - facts - len(probes)
-    if others:
-        lines.append(f"{count_in_words(others, 'probe')} left out: not both answers")
+    incomplete = len(measure.probes) - facts - len(probes)
+    if incomplete:
+        lines.append(f"{count_in_words(incomplete, 'probe')} left out: not both answers")
     if facts:
         lines.append(f"{count_in_words(facts, 'question')} of fact left out")
     return "\n".join(lines)
 
 
-def share_of(found: Attribution, features: tuple[int, ...]) -> float:
-    """What these features take away if each one's share counts by itself."""
-    return sum(measures.share_of_baseline(found, row) or 0 for row in found.features if row.feature in features)
+def share_of(effects: Attribution, features: tuple[int, ...]) -> float:
+    """Return the sum of the shares of the measure that ablating each of these features takes away."""
+    return sum(measures.share_of_baseline(effects, row) or 0 for row in effects.features if row.feature in features)
 
 
 def check_set(values: Values) -> str:
-    """What is wrong with the search's fields; "" if nothing is."""
+    """Say what is wrong with the fields of a search for a set; "" if nothing is."""
     try:
         share, penalty = float(values["share"]), float(values["penalty"])
     except ValueError:

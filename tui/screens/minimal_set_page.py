@@ -1,4 +1,4 @@
-"""The smallest set as a page: who carries the answer, at what cost, and whether random sets do as much."""
+"""The page of a smallest set: which features carry the answer, at what cost, and whether random sets do as much."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tui.state.effects import number
 from tui.widgets.table_page import TablePage, name_cell, right
 
 FACTS_KEPT = 0.9
-"""Of the right answers' log-odds; below that an edit does not only what it should."""
+"""The kept share of the right answers' log-odds below which the page warns that facts suffer."""
 
 BEFORE = (("place", "", 3), ("feature", "feature", 8))
 
@@ -31,7 +31,7 @@ LEGEND = "with: share taken away up to this feature · without: by the whole set
 
 
 class MinimalSetScreen(TablePage):
-    """Features in the order in which they were chosen."""
+    """The set's features in the order in which they were chosen."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("space", "take", "Ablate all", id="set.ablate", tooltip="Ablate the whole set"),
@@ -40,17 +40,16 @@ class MinimalSetScreen(TablePage):
 
     def __init__(
         self,
-        found: MinimalSet,
+        minimal_set: MinimalSet,
         name_of: Callable[[int], str],
         *,
         describe: Callable[[int, list[int]], None],
         ablate: Callable[[list[int]], None],
     ) -> None:
-        self.found, self._name_of, self._describe, self._ablate = found, name_of, describe, ablate
-        super().__init__("The smallest set that carries the answer", about(found), HINT, LEGEND)
+        self.found, self._name_of, self._describe, self._ablate = minimal_set, name_of, describe, ablate
+        super().__init__("The smallest set that carries the answer", about(minimal_set), HINT, LEGEND)
 
     def on_mount(self) -> None:
-        """Fills the table."""
         width = self.name_width((*BEFORE, *COLUMNS))
         self.add_columns((*BEFORE, ("name", " fires most on", -width), *COLUMNS))
         before = 0.0
@@ -71,51 +70,53 @@ class MinimalSetScreen(TablePage):
 
     @on(DataTable.RowSelected)
     def action_take(self) -> None:
-        """The whole set goes into the list of edits."""
+        """Close the page and ablate the whole set."""
         if self.is_current and self.found.members:
             self.action_leave()
             self._ablate([member.feature for member in self.found.members])
 
     def action_describe(self) -> None:
-        """The feature's page; from there to the next one of these."""
+        """Open the feature's page, whose ← and → go through this page's features."""
         feature = self.feature()
         if feature is not None:
             self._describe(feature, self.features())
 
 
-def about(found: MinimalSet) -> Text:
-    """What the set does, what else it does, and what random ones do."""
-    request = found.request
+def about(result: MinimalSet) -> Text:
+    """Return the lines above the table: what the set does, its harm, and what random sets do."""
+    request = result.request
     text = Text()
-    count = count_in_words(len(found.members), "feature")
-    reached = "reached" if found.reached else "not reached"
-    change = f"{number(found.baseline, 3)} → {number(found.ablated, 3)} {measures.unit_of(found.slope)}"
-    text.append(f"{count}: {found.share:.0%} of the measure taken away ({request.share:.0%} wanted: {reached})", "bold")
+    count = count_in_words(len(result.members), "feature")
+    reached = "reached" if result.reached else "not reached"
+    change = f"{number(result.baseline, 3)} → {number(result.ablated, 3)} {measures.unit_of(result.slope)}"
+    text.append(
+        f"{count}: {result.share:.0%} of the measure taken away ({request.share:.0%} wanted: {reached})", "bold"
+    )
     text.append(f"\n{measure_in_short(request.measure)} · {change}")
-    text.append(f"\n{harm(found)} · {found.n_tried:,} sets tried, each by running the layers above the hook")
-    text.append(f" in {found.dtype}\n")
-    text.append(controls(found))
+    text.append(f"\n{harm(result)} · {result.n_tried:,} sets tried, each by running the layers above the hook")
+    text.append(f" in {result.dtype}\n")
+    text.append(controls(result))
     text.append("\nChosen on these very probes: whether it holds on others is not shown.", "dim")
-    warnings = list(found.warnings)
-    if found.facts_kept is not None and found.facts_kept < FACTS_KEPT:
+    warnings = list(result.warnings)
+    if result.facts_kept is not None and result.facts_kept < FACTS_KEPT:
         warnings.append("Facts suffer: a penalty for harm (m again) looks for another set.")
     for warning in warnings:
         text.append(f"\n⚠ {warning}", "bold")
     return text
 
 
-def harm(found: MinimalSet) -> str:
-    """What happens to the questions of fact and to neutral text."""
-    kept = "no questions of fact" if found.facts_kept is None else f"facts kept {found.facts_kept:.0%}"
-    return kept + (" · KL not measured" if found.kl is None else f" · KL {found.kl:.3g} nats a token of neutral text")
+def harm(result: MinimalSet) -> str:
+    """Say what the set does to the questions of fact and to neutral text."""
+    kept = "no questions of fact" if result.facts_kept is None else f"facts kept {result.facts_kept:.0%}"
+    return kept + (" · KL not measured" if result.kl is None else f" · KL {result.kl:.3g} nats a token of neutral text")
 
 
-def controls(found: MinimalSet) -> str:
-    """How the set compares with random ones, and what that lets one say."""
-    shares = found.control_shares
+def controls(result: MinimalSet) -> str:
+    """Say how the set compares with random ones, and what evidence that is."""
+    shares = result.control_shares
     if not shares:
         return "No random sets to compare with: associated, no more."
     return (
         f"{len(shares)} random sets of its size, about as active: {min(shares):.0%} to {max(shares):.0%}; it does more "
-        f"than {beaten(found)} of them: {set_evidence(found)}"
+        f"than {beaten(result)} of them: {set_evidence(result)}"
     )

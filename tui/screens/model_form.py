@@ -1,4 +1,4 @@
-"""The model chooser: presets to take, above the fields they fill in, which any model and SAE can be typed into."""
+"""The model chooser: a list of presets, and fields that they fill in or that the user types any model and SAE into."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ NAME_WIDTH = 22
 
 
 class ModelForm(Form):
-    """The chooser. `memory` is that of the device models are loaded on, None where nothing is loaded yet."""
+    """The model chooser. `memory` is that of the device that models are loaded on; None while nothing is loaded."""
 
     DEFAULT_CSS = """
     ModelForm {
@@ -44,18 +44,18 @@ class ModelForm(Form):
         self._presets, self._current, self._memory, self._device = presets, current, memory, device
 
     def compose_content(self) -> ComposeResult:
-        """The presets, what is known about the one under the cursor, the fields."""
+        """Compose the presets, the details of the one under the cursor, and the fields."""
         yield OptionList(*(Option(self._line(p), id=p.name) for p in self._presets), markup=False)
         yield Static(id="detail", markup=False)
         yield from super().compose_content()
 
     def on_mount(self) -> None:
-        """The cursor on what is loaded."""
+        """Put the cursor on the preset that is loaded."""
         if self._current is not None:
             self.query_one(OptionList).highlighted = self._presets.index(self._current)
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
-        """The list has the arrows for itself, but for the one that leaves it at its end."""
+        """Leave the arrow keys to the list of presets, except for down on its last line."""
         chooser = self.query_one(OptionList) if self.is_mounted else None
         if action == "field" and chooser is not None and chooser.has_focus:
             at_end = chooser.highlighted == len(self._presets) - 1
@@ -72,7 +72,7 @@ class ModelForm(Form):
 
     @on(OptionList.OptionHighlighted)
     def show_detail(self, event: OptionList.OptionHighlighted) -> None:
-        """What the preset under the cursor consists of, and whether it fits."""
+        """Show the SAE of the preset under the cursor, and whether its weights fit in memory."""
         preset = self._presets[event.option_index]
         needs = f"weights of {size_in_words(preset.bytes_needed())}"
         if self._memory is not None:
@@ -83,7 +83,7 @@ class ModelForm(Form):
 
     @on(OptionList.OptionSelected)
     def take(self, event: OptionList.OptionSelected) -> None:
-        """Fills the fields; enter in one of them loads."""
+        """Fill in the fields; enter in one of them loads."""
         preset = self._presets[event.option_index]
         taken = {"model": preset.model, "sae": preset.sae, "hook": preset.hook if preset.sae else ""}
         for name, value in taken.items():

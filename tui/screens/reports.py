@@ -1,4 +1,4 @@
-"""Pages that are read: the doctor's report, all probes."""
+"""The contents of report pages: the doctor's report and the table of probes."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tui.widgets.health import in_doubt, red
 
 
 def checks_page(diagnosis: Diagnosis) -> RenderableType:
-    """What failed first, then everything in the doctor's order."""
+    """Return the doctor's report: the verdict, then the checks, failed ones first, else in the doctor's order."""
     names = red(diagnosis)
     if names:
         verdict = Text(f"{count_in_words(len(names), 'check')} failed: {', '.join(names)}.\n", "bold")
@@ -33,14 +33,14 @@ def checks_page(diagnosis: Diagnosis) -> RenderableType:
 
 
 def mark(check: Check) -> Text:
-    """✓, ✗, ? or ·."""
+    """Return a check's mark: ✓, ✗, ? or ·."""
     if check.ok is None:
         return Text("?", "bold yellow") if in_doubt(check) else Text("·", "dim")
     return Text("✓", "green") if check.ok else Text("✗", "bold red")
 
 
 def probe_table(result: ProbeTable) -> Table:
-    """The table."""
+    """Return the table of probes: both texts and the probabilities of the tracked answers."""
     table = Table(show_lines=True, expand=True, header_style="bold", padding=(0, 1, 0, 0))
     for name, ratio in (("probe", 3), ("baseline", 4), ("edited", 4)):
         table.add_column(name, ratio=ratio)
@@ -60,12 +60,12 @@ def probe_table(result: ProbeTable) -> Table:
 
 
 def arms(row: ProbeRow) -> tuple[Text, Text]:
-    """Both texts, differing tokens marked."""
+    """Return the baseline and the edited text, with differing tokens marked."""
     texts = (without_end(row.generated.baseline), without_end(row.generated.edited))
-    found = []
+    marked_texts = []
     for tokens, differs in zip(texts, differing(*texts), strict=True):
         text = Text()
         for token, marked in zip(tokens, differs, strict=True):
             text.append(token, "bold underline" if marked else "")
-        found.append(text)
-    return found[0], found[1]
+        marked_texts.append(text)
+    return marked_texts[0], marked_texts[1]

@@ -1,4 +1,4 @@
-"""What is typed about texts and edits: how they are generated, under which edits."""
+"""The forms of edits and of generation settings: reading and checking what was typed."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from tui.widgets.fields import is_whole
 from tui.widgets.forms import Field, Values
 
 MOST_TRIED = 15
-"""Strengths side by side: each is a row of the batch."""
+"""The most strengths side by side: each is a row of the batch."""
 
 
 def kinds() -> dict[str, EditKind]:
-    """The kinds of a feature's edit, by what the form calls them."""
+    """Return the kinds of a feature's edit, by their names in the form."""
     return {row.choice: kind for kind, row in EDIT_KINDS.items() if row.choice}
 
 
 def edit_of(feature: int, values: Values) -> Edit:
-    """The edit that a form says."""
+    """Return the edit that a form describes."""
     at: Positions = next(at for at, words in PLACES.items() if words == values["at"])
     if feature == NO_FEATURE:
         return Edit(kind="reconstruct", at=at)
@@ -30,7 +30,7 @@ def edit_of(feature: int, values: Values) -> Edit:
 
 
 def check_edit(values: Values) -> str:
-    """What is wrong with an edit's form; "" if nothing is."""
+    """Say what is wrong with an edit's form; "" if nothing is."""
     if "strength" not in values:
         return ""
     try:
@@ -40,21 +40,21 @@ def check_edit(values: Values) -> str:
 
 
 def numbers(text: str) -> tuple[float, ...]:
-    """Numbers as typed, each once. Raises ValueError."""
+    """Return the numbers that were typed, each once. Raises ValueError."""
     return tuple(dict.fromkeys(float(part) for part in text.replace(",", " ").split()))
 
 
 def check_tried(values: Values) -> str:
-    """What is wrong with a list of strengths; "" if nothing is."""
+    """Say what is wrong with a list of strengths; "" if nothing is."""
     try:
-        found = numbers(values["strengths"])
+        strengths = numbers(values["strengths"])
     except ValueError:
         return "strengths: numbers with commas between them, such as 0, 0.5, 2."
-    if not found:
+    if not strengths:
         return "strengths: at least one."
-    if not all(map(isfinite, found)):
+    if not all(map(isfinite, strengths)):
         return "strengths: finite numbers."
-    return "" if len(found) <= MOST_TRIED else f"strengths: at most {MOST_TRIED}, for each is a row of the batch."
+    return "" if len(strengths) <= MOST_TRIED else f"strengths: at most {MOST_TRIED}, for each is a row of the batch."
 
 
 ACTS, RESTARTS = "acts on the next token", "restarts the text"
@@ -65,43 +65,43 @@ MOST_SAMPLES = 16
 
 
 def in_a_line(text: str) -> str:
-    """A text as it can be typed: line breaks and tabs as \\n and \\t, a backslash doubled."""
+    """Return a text as it can be typed in one line: line breaks and tabs as \\n and \\t, backslashes doubled."""
     return text.replace("\\", "\\\\").replace("\n", "\\n").replace("\t", "\\t")
 
 
 def from_a_line(text: str) -> str:
-    """The reverse of `in_a_line`."""
+    """Return the text that was typed in one line; the inverse of `in_a_line`."""
     return "\\".join(part.replace("\\n", "\n").replace("\\t", "\t") for part in text.split("\\\\"))
 
 
 def stops_of(text: str) -> tuple[str, ...]:
-    """Stop strings as typed, | with its spaces between them."""
+    """Return the stop strings that were typed, separated by | with a space on either side."""
     return tuple(from_a_line(part) for part in text.split(" | ") if part)
 
 
 def sampling_fields(sampling: Sampling) -> list[Field]:
-    """The form's fields that say how tokens are chosen."""
+    """Return the form's fields of sampling."""
     return [Field(row.field, row.label, as_typed(row, getattr(sampling, row.field)), row.hint) for row in SAMPLING]
 
 
 def as_typed(setting: Setting, value: Any) -> str:
-    """The value of a setting as the form shows it."""
+    """Return a setting's value as the form shows it."""
     if setting.repeats:
         return " | ".join(map(in_a_line, value))
     return str(value) if setting.read_as is int else f"{value:g}"
 
 
 def sampling_of(values: dict[str, str]) -> Sampling:
-    """The sampling that a form says."""
-    read: dict[str, Any] = {}
+    """Return the sampling that a form describes."""
+    settings: dict[str, Any] = {}
     for row in SAMPLING:
         text = values[row.field]
-        read[row.field] = stops_of(text) if row.repeats else row.read(text)
-    return Sampling(**read)
+        settings[row.field] = stops_of(text) if row.repeats else row.read(text)
+    return Sampling(**settings)
 
 
 def problem_with(setting: Setting, text: str) -> str:
-    """What is wrong with a setting as typed; "" if nothing is."""
+    """Say what is wrong with the text typed for a setting; "" if nothing is."""
     most = setting.most_in_form
     try:
         value = setting.read(text)
@@ -113,7 +113,7 @@ def problem_with(setting: Setting, text: str) -> str:
 
 
 def check_settings(values: dict[str, str]) -> str:
-    """What is wrong with the generation settings; "" if nothing is."""
+    """Say what is wrong with the form of generation settings; "" if nothing is."""
     for setting in SAMPLING:
         problem = "" if setting.repeats else problem_with(setting, values[setting.field])
         if problem:

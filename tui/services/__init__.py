@@ -1,1 +1,1 @@
-"""What works behind the screen: the engine's answers, tasks, what is kept."""
+"""Services behind the screen: requests to the engine, background tasks, autosave, notes, preferences."""

@@ -1,6 +1,6 @@
-"""Between the app and the engine: one awaitable per request, its events coalesced to some 30 updates a second.
+"""The bridge from the app to the engine: one awaitable per request, its events bundled into some 30 updates a second.
 
-Progress may replace the progress before it, tokens are never dropped. The only user of the LiveEngine.
+Only the newest progress of a bundle is kept; tokens are never dropped. No other module of the app uses the LiveEngine.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ T = TypeVar("T")
 OnEvents = Callable[[Sequence[Event]], None]
 
 UPDATES_PER_SECOND = 33
-"""A tenth more than the 30 that the screen is to keep: a collection of garbage may cost one."""
+"""A tenth more than the goal of 30: a garbage collection may cost an update."""
 
 
 def progress_of(events: Sequence[Event]) -> Progress:
-    """What the engine is at by the last of these events."""
+    """Return the progress that the last Progress or TokenStep of these events stands for."""
     last = next((event for event in reversed(events) if isinstance(event, Progress | TokenStep)), None)
     if isinstance(last, Progress):
         return last
@@ -36,7 +36,7 @@ def progress_of(events: Sequence[Event]) -> Progress:
 
 @dataclass
 class _Running:
-    """A request that has not ended."""
+    """A request that has not ended, and its events that are not handed out yet."""
 
     result: asyncio.Future[object]
     on_events: OnEvents | None
@@ -44,11 +44,11 @@ class _Running:
 
 
 class Bridge:
-    """Sends requests and hands out their results. Messages go to `target`."""
+    """Sends requests to the engine and returns their results; posts messages to `target`."""
 
     @dataclass
     class Working(Message):
-        """What the engine is doing, in its own words; None when it does nothing."""
+        """What the engine is doing, in its own words; None when it is idle."""
 
         progress: Progress | None
 
@@ -60,7 +60,7 @@ class Bridge:
 
     @dataclass
     class Lost(Message):
-        """The engine is gone. Whatever was running has raised the same error."""
+        """The engine is gone. All running requests have raised the same error."""
 
         error: EngineFault
 
@@ -70,12 +70,12 @@ class Bridge:
         self._running: dict[int, _Running] = {}
         self._flush_at: asyncio.TimerHandle | None = None
         self._due = 0.0
-        """When the last update was due, on the loop's clock."""
+        """When the last update was due, in seconds on the loop's clock."""
         self._told_of: int | None = None
-        """The request whose progress was the last to be told."""
+        """The id of the request whose progress was posted last."""
         self.alive = False
         self.lost: EngineFault | None = None
-        """How the engine was lost, which has been told once for all requests."""
+        """How the engine was lost: reported once, by Lost, for all requests."""
 
     @property
     def _engine(self) -> LiveEngine:
@@ -84,12 +84,12 @@ class Bridge:
         return self._made
 
     async def start(self) -> None:
-        """Starts the engine, again after a loss. Raises EngineFault."""
+        """Start the engine, also again after a loss. Raises EngineFault."""
         await self._engine.start(self)
         self.alive = True
 
     async def close(self) -> None:
-        """Ends the engine."""
+        """End the engine."""
         self.alive = False
         if self._made is not None:
             await self._made.close()
@@ -101,7 +101,7 @@ class Bridge:
         on_events: OnEvents | None = None,
         on_sent: Callable[[int], None] | None = None,
     ) -> T:
-        """Runs a request to its end. `on_events` hears of its progress and tokens, `on_sent` its id.
+        """Run a request to its end. `on_events` gets its progress and tokens, `on_sent` its id.
 
         Raises the SaescopeError the engine reported, RequestCancelled, or EngineFault when the engine is lost.
         A cancelled task cancels its request.
@@ -128,27 +128,27 @@ class Bridge:
 
     @property
     def log_path(self) -> Path:
-        """Where the engine writes what it has to say beyond its events."""
+        """The engine's log file."""
         return self._engine.log_path
 
     def cancel_all(self) -> bool:
-        """Stops whatever runs; False where nothing does."""
+        """Cancel all running requests; return False if none runs."""
         for request_id in self._running:
             self._engine.cancel(request_id)
         return bool(self._running)
 
     def set_edits(self, request_id: int, edits: tuple[Edit, ...]) -> None:
-        """Puts a running generation under these edits from its next token on."""
+        """Apply these edits to a running generation from its next token on."""
         self._engine.set_edits(request_id, edits)
 
     def stop(self, request_id: int) -> None:
-        """Ends a running generation at its next token; what there is of it becomes its result."""
+        """End a running generation at its next token; the text so far becomes its result."""
         self._engine.stop(request_id)
 
-    # ---- what the engine says (Listener)
+    # ---- called by the engine (Listener)
 
     def on_event(self, request_id: int, event: Event) -> None:
-        """One event; ends are handed out at once, everything else with the next update."""
+        """Take an event: hand out the end of a request at once, everything else with the next update."""
         if isinstance(event, MemoryLeft):
             self._target.post_message(self.Memory(event))
             return
@@ -171,7 +171,7 @@ class Bridge:
             running.result.set_exception(RequestCancelled())
 
     def on_lost(self, error: EngineFault) -> None:
-        """The engine is gone, and every request with it."""
+        """End every request with `error`, and post Lost."""
         self.alive, self.lost = False, error
         for request_id, running in self._running.items():
             self._hand_out(request_id, running)
@@ -180,7 +180,7 @@ class Bridge:
         self._target.post_message(self.Lost(error))
 
     def _plan_flush(self) -> None:
-        """The next update, counted from when the last one was due: late ones do not add up to fewer a second."""
+        """Plan the next update from when the last one was due, so that late updates do not lower their rate."""
         now, period = asyncio.get_running_loop().time(), 1 / UPDATES_PER_SECOND
         self._due = self._due + period if self._due + period > now else now + period
         self._flush_at = asyncio.get_running_loop().call_at(self._due, self._flush)

@@ -1,4 +1,4 @@
-"""What a command works with: the study, the engine, what is kept, and the main screen as a desk."""
+"""The context that a command works in: the study, the services and the main screen as a Desk."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 class Context:
-    """The services, and what is asked of several of them together."""
+    """The services, and questions that several of them answer together."""
 
     def __init__(self, desk: Desk, bridge: Bridge, make_store: Callable[[], AutosaveStore]) -> None:
         self.desk, self.bridge = desk, bridge
@@ -32,30 +32,30 @@ class Context:
         self.text = LiveText(desk, self.tasks, self.autosave)
         self.known = KnownFeatures(desk, self.tasks)
         self.load_tried: Load | None = None
-        """What the chooser of models was last filled in with, to be corrected if it did not load."""
+        """The last entries of the model chooser, which proposes them again, so that a wrong one can be corrected."""
         self.choice: Choice | None = None
-        """What was last measured: offered again."""
+        """The last choice of a measure, which is offered again."""
         self.wanted: int | None = None
-        """A feature that the leaderboard goes to once it has a row."""
+        """A feature whose row the leaderboard's cursor goes to once there is one."""
         self._tokens: dict[int, tuple[str, ...]] = {}
-        """What features fire on most."""
+        """The tokens that features fire on most."""
         self._tokens_from: tuple[Ranking | None, Attribution | None] = (None, None)
-        """Of which ranking and attribution."""
+        """The ranking and attribution that `_tokens` is from."""
 
     @property
     def study(self) -> Study:
-        """What the user works on."""
+        """The study that the user works on."""
         return self.desk.study
 
-    # ---- what features are called
+    # ---- names of features
 
     @property
     def labels(self) -> dict[int, str]:
-        """The user's own names of features: this session's, and those of other sessions with the same SAE."""
+        """The user's own labels of features: this session's, and those of other sessions with the same SAE."""
         return self.notebook.labels | self.study.work.labels
 
     def tokens_of(self, feature: int) -> tuple[str, ...]:
-        """What a feature fires on most, where the ranking or the attribution knows it."""
+        """Return the tokens a feature fires on most; () where neither ranking nor attribution has it."""
         ranking, attribution = self.study.ranking(), self.study.attribution()
         if self._tokens_from[0] is not ranking or self._tokens_from[1] is not attribution:
             self._tokens_from = ranking, attribution
@@ -64,6 +64,6 @@ class Context:
         return self._tokens.get(feature, ())
 
     def name_of(self, feature: int) -> str:
-        """A feature's own label, else what it fires on."""
+        """Return a feature's label, else the tokens it fires on most."""
         label = self.study.work.labels.get(feature) or self.notebook.labels.get(feature)
         return label or tokens_in_words(self.tokens_of(feature))

@@ -1,4 +1,4 @@
-"""Where the details of a defect go, so that the user reads words and never a traceback."""
+"""The log file of defects, so that the user reads a sentence and never a traceback."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ CRASH_FILE = "crash.log"
 
 
 def keep_details() -> str:
-    """Writes the traceback of the exception being handled to the state folder; says in words where it is."""
+    """Append the traceback of the exception being handled to the crash log; return a sentence on where that is."""
     log = Path(platformdirs.user_state_dir("saescope")) / CRASH_FILE
     try:
         log.parent.mkdir(mode=0o700, parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""What services and commands ask of the main screen, so that they need not know it."""
+"""Protocols of the main screen and its text pane, as services and commands use them without importing them."""
 
 from __future__ import annotations
 
@@ -27,32 +27,32 @@ T = TypeVar("T")
 
 
 class TextColumns(Protocol):
-    """The texts of pane 4."""
+    """The columns of text in pane 4."""
 
     @property
     def result(self) -> Generated | None:
-        """The finished text that is shown."""
+        """The finished text that is shown, if any."""
 
     @property
     def beside(self) -> Generated | None:
-        """The kept text in the baseline's place."""
+        """The kept text that is shown in the baseline's place, if any."""
 
     @property
     def pair(self) -> Pair:
         """The baseline and the edited text that are shown."""
 
     def cursor(self) -> int | None:
-        """The generated token under the cursor."""
+        """Return the index of the generated token under the cursor; None if there is none."""
 
     def show_answers(self, scored: AnswersScored | None) -> None:
-        """The tracked answers' bars; None takes them away."""
+        """Show the bars of the tracked answers; None removes them."""
 
     def dim_answers(self) -> None:
-        """Marks the bars as out of date."""
+        """Mark the bars as out of date."""
 
 
 class TextPane(Protocol):
-    """Pane 4, as far as a running text needs it."""
+    """Pane 4, as LiveText uses it."""
 
     @property
     def running(self) -> bool:
@@ -60,130 +60,130 @@ class TextPane(Protocol):
 
     @property
     def arms(self) -> TextColumns:
-        """The texts."""
+        """The columns of text."""
 
     def start(self, request: Generate, kept: Generated | None = None) -> None:
-        """A new text begins; a branch with what it keeps of another."""
+        """Start to show a new text; a branch starts with the tokens that it keeps of `kept`."""
 
     def change_edits(self, edits: tuple[Edit, ...]) -> None:
-        """Other edits rule from the next token on."""
+        """Show that other edits apply from the next token on."""
 
     def add(self, steps: Sequence[TokenStep]) -> None:
-        """Shows tokens that have come."""
+        """Append tokens that have arrived."""
 
     def stop(self, note: str) -> None:
-        """The text ends where it is."""
+        """End the running text where it is, and show why in `note`."""
 
 
 class Desk(Protocol):
-    """The main screen: what the user is at, and where things are shown."""
+    """The main screen: what the user is working on, and where things are shown."""
 
     study: Study
 
     def work_on(self, study: Study) -> None:
-        """Hears from now on what another study tells."""
+        """Work on another study: show its changes from now on."""
 
-    # ---- saying, opening, working behind the screen
+    # ---- notifications, pages, background tasks
 
     def notify(self, message: str) -> None:
-        """Says something in passing."""
+        """Show a notification."""
 
     def report(self, message: str, remedy: str) -> None:
-        """Says what went wrong and what to do."""
+        """Notify of an error: what went wrong and what to do."""
 
     def forget_notes(self) -> None:
-        """Takes what was said off the screen."""
+        """Remove all notifications from the screen."""
 
     @property
     def messages(self) -> list[str]:
-        """What was said, oldest first."""
+        """All notifications so far, oldest first."""
 
     def open(self, page: Screen[T], then: Callable[[T | None], None] | None = None) -> None:
-        """Opens a page or a dialog; `then` gets what it comes to."""
+        """Open a page or a dialog; `then` gets its result."""
 
     def copy(self, text: str) -> None:
-        """Puts a text on the clipboard."""
+        """Copy `text` to the clipboard."""
 
     def run_behind(self, task: Callable[[], Awaitable[None]], group: str, exclusive: bool = False) -> None:
-        """Runs a task in the app's loop; an exclusive one takes the place of the one of its group."""
+        """Run a task in the app's loop; an exclusive one replaces the running task of its group."""
 
     @property
     def is_running(self) -> bool:
-        """Whether the app has not ended."""
+        """Whether the app is still running."""
 
     @property
     def is_undisturbed(self) -> bool:
-        """Nobody types and no page lies over the main screen: a page may open."""
+        """Whether a page may open: the user is not typing, and no page covers the main screen."""
 
     # ---- panes
 
     @property
     def generation(self) -> TextPane:
-        """Pane 4."""
+        """The generation pane, pane 4."""
 
     def pane_at_hand(self) -> str:
-        """The pane that has the focus; "" where none has."""
+        """Return the id of the pane that has the focus; "" if none has."""
 
     def action_pane(self, name: str) -> None:
-        """Focuses a pane, and shows it where only one is shown."""
+        """Focus a pane; where only one pane is shown, show this one."""
 
     def bring(self, name: str) -> None:
-        """Focuses a pane where only one is shown."""
+        """Show and focus a pane where only one is shown."""
 
     def ask_for_question(self) -> None:
-        """Opens the question."""
+        """Focus the question's field."""
 
     def commit_typing(self) -> None:
-        """What is being typed over a prompt counts as typed."""
+        """Keep what the user is still typing over a prompt."""
 
     def probe_at_hand(self) -> int | None:
-        """The probe under the cursor of the prompts pane, where that has the focus."""
+        """Return the index of the probe under the focused prompts pane's cursor; None if there is none."""
 
     def go_to_prompt(self, group: Group, index: int) -> None:
-        """Moves the cursor of the prompts pane."""
+        """Move the prompts pane's cursor to a prompt."""
 
     def go_to_feature(self, feature: int) -> bool:
-        """Moves the leaderboard's cursor; False where the feature has no row."""
+        """Move the leaderboard's cursor to a feature; return False if it has no row."""
 
     def ranked_features(self) -> list[int]:
-        """The leaderboard's features, top down."""
+        """Return the leaderboard's features, top down."""
 
-    # ---- showing what the engine found
+    # ---- showing results and the state of the engine
 
     def show_tokens(self, shown: Shown) -> None:
-        """A feature's activations."""
+        """Show a feature's activations on the prompts."""
 
-    def show_token_features(self, found: TokenFeatures) -> None:
-        """The features of the token under the cursor."""
+    def show_token_features(self, features: TokenFeatures) -> None:
+        """Show the features of the token under the cursor."""
 
     def show_generated(self, result: Generated) -> None:
-        """A finished generation."""
+        """Show a finished generation."""
 
-    def show_kept(self, found: Generated) -> None:
-        """One of the kept texts."""
+    def show_kept(self, text: Generated) -> None:
+        """Show a kept text that the user has chosen."""
 
-    def put_beside(self, found: Generated) -> None:
-        """A kept text in the baseline's place."""
+    def put_beside(self, text: Generated) -> None:
+        """Show a kept text in the baseline's place."""
 
     def show_engine(self, words: str) -> None:
-        """What the engine is at; "" is ready."""
+        """Show in the header what the engine is doing; "" means ready."""
 
     def show_no_load(self) -> None:
-        """A load failed or was stopped: what was loaded before still is."""
+        """Show that a load failed or was stopped: the pair of before, if any, is still loaded."""
 
     def show_loaded(self) -> None:
-        """A model was loaded."""
+        """Show the pair that was loaded, and all that depends on it."""
 
     @property
     def memory(self) -> MemoryLeft | None:
-        """Memory of the model's device, as last heard."""
+        """Memory left on the model's device, as last reported."""
 
     @property
     def diagnosis(self) -> Diagnosis | None:
-        """What the doctor said of the pair that is loaded."""
+        """The doctor's diagnosis of the loaded pair; None until there is one."""
 
     def show_diagnosis(self, diagnosis: Diagnosis) -> None:
-        """Whether the SAE is wired right, in the header."""
+        """Show in the second line whether the SAE is wired right."""
 
     def pane_types(self) -> tuple[tuple[str, type[Widget]], ...]:
-        """(name, class) of each pane, as help lists them."""
+        """Return (name, class) of each pane, as help lists them."""

@@ -1,4 +1,4 @@
-"""Texts: generated, branched off, under other edits while they run, stopped; and the tracked answers' bars."""
+"""Generating texts: start, change of edits while a text runs, stop, branch; and scoring of the tracked answers."""
 
 from __future__ import annotations
 
@@ -17,36 +17,36 @@ TOO_EARLY = "The text has no new token yet: w acts once there is one."
 
 
 class Rewind(NamedTuple):
-    """Where a text is to be generated anew from."""
+    """Where to generate a text again from."""
 
     at: int
-    """The generated token."""
+    """The index of the first generated token that is replaced."""
     pair: Pair
 
 
 class LiveText:
-    """The text that runs, if any: one at a time."""
+    """The running text; at most one runs at a time."""
 
     def __init__(self, desk: Desk, tasks: Tasks, autosave: Autosave) -> None:
         self.desk, self.tasks, self.autosave = desk, tasks, autosave
         self._generation: int | None = None
-        """The id of the running generation."""
+        """The id of the running request, once it is sent."""
         self._text = 0
-        """Numbers the texts: tokens of one that was started anew are not shown."""
+        """The number of the running text: tokens of an earlier one that still arrive are not shown."""
         self._arrived = False
-        """Whether the running text has a token of its own."""
+        """Whether the running text has a generated token yet."""
         self._stopping = False
         self._next: Callable[[Generated], None] | None = None
-        """What begins once the running text has ended and is kept."""
+        """Starts the next text once the running one has ended and is kept."""
 
     def request(self, variants: tuple[tuple[Edit, ...], ...] = ()) -> Generate:
-        """What the question, the edits that are on and the settings ask for."""
+        """Return the request for the question under the edits that are on, with the study's settings."""
         study = self.desk.study
         work = study.work
         return Generate(study.question(), study.edits.on(), work.sampling, work.prefill, work.samples, variants)
 
     def generate(self, variants: tuple[tuple[Edit, ...], ...] = ()) -> None:
-        """Generates anew from the question, with the edits that are on, and with other ones beside them.
+        """Generate from the question under the edits that are on and, in the same batch, under each of `variants`.
 
         A running text is stopped and kept first.
         """
@@ -56,21 +56,21 @@ class LiveText:
             self.desk.notify("Type a question first.")
             self.desk.ask_for_question()
             return
-        if not self._after_this(lambda found: self._start(self.request(variants))):
+        if not self._after_this(lambda ended: self._start(self.request(variants))):
             self._start(self.request(variants))
 
     def _start(self, request: Generate, kept: Generated | None = None) -> None:
-        """Runs it in place of the text that runs; a branch goes on from a kept text."""
+        """Run a request in place of the running text; a branch continues the text `kept`."""
         study, pane = self.desk.study, self.desk.generation
         self._text += 1
         number, self._generation = self._text, None
         self._arrived, self._stopping, self._next = False, False, None
-        wanted = study.edits.on()
+        edits = study.edits.on()
         pane.start(request, kept)
 
         def on_sent(request_id: int) -> None:
             self._generation = request_id
-            if study.edits.on() != wanted:  # toggled while the model was still being loaded
+            if study.edits.on() != edits:  # toggled while the model was still being loaded
                 self.tasks.bridge.set_edits(request_id, study.edits.on())
 
         def on_events(events: Sequence[Event]) -> None:
@@ -105,9 +105,10 @@ class LiveText:
     # ---- while it runs
 
     def stop_text(self) -> bool:
-        """Ends the running text at its next token, so that it is kept; False where it has none yet, or was told to.
+        """End the running text at its next token, so that it is kept; return whether that had an effect.
 
-        Where another text was to begin then, that is called off.
+        A text without a token cannot be ended so. One that is ending already is not stopped twice, but a text that
+        was to start after it is called off.
         """
         if not self.desk.generation.running or self._generation is None or not self._arrived:
             return False
@@ -119,14 +120,14 @@ class LiveText:
         return True
 
     def _after_this(self, begin: Callable[[Generated], None]) -> bool:
-        """Stops the running text, and begins another once it is kept; False where nothing is there to be kept."""
+        """Stop the running text and call `begin` once it is kept; return False if there is nothing to keep."""
         if not self.stop_text() and not (self.desk.generation.running and self._stopping):
-            return False  # a text that stops already is kept too
+            return False  # a text that is stopping already is kept too
         self._next = begin
         return True
 
     def edits_changed(self) -> None:
-        """Applies a toggled edit to the running text, or starts it anew; else the text is marked as out of date."""
+        """Apply changed edits to the running text, or restart it if the user chose that; score the answers again."""
         study, pane = self.desk.study, self.desk.generation
         if pane.running and study.work.restart:
             self.generate()
@@ -139,7 +140,7 @@ class LiveText:
     # ---- branches
 
     def rewind(self) -> None:
-        """Keeps the text before the cursor, and generates the rest anew under the edits that are on."""
+        """Keep the text before the cursor and generate the rest again under the edits that are on."""
         arms = self.desk.generation.arms
         at, running = arms.cursor(), self.desk.generation.running
         if at is None:
@@ -147,22 +148,22 @@ class LiveText:
             return
         rewind = Rewind(at, arms.pair)
         if running:
-            if not self._after_this(lambda found: self._branch(found, rewind)):
+            if not self._after_this(lambda ended: self._branch(ended, rewind)):
                 self.desk.notify(TOO_EARLY)
         elif arms.result is None:
             self.desk.notify("This text was not kept: g generates it again.")
         elif self.tasks.may_ask():
             self._branch(arms.result, rewind)
 
-    def _branch(self, found: Generated, rewind: Rewind) -> None:
+    def _branch(self, text: Generated, rewind: Rewind) -> None:
         study = self.desk.study
         max_tokens = study.work.sampling.max_tokens
-        self._start(rewound(found, rewind.at, study.edits.on(), max_tokens, rewind.pair), found)
+        self._start(rewound(text, rewind.at, study.edits.on(), max_tokens, rewind.pair), text)
 
     # ---- answers
 
     def score_answers(self) -> None:
-        """The tracked answers' bars, where the question is a probe that tracks some.
+        """Score the tracked answers if the question is a probe with answers, and show their bars.
 
         A running text goes first: until it ends the bars are marked as out of date.
         """

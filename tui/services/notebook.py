@@ -1,6 +1,7 @@
-"""Labels, notes and explanations of features that outlast a session, as the app uses them.
+"""Labels, notes and explanations of features, which outlast a session, as the app uses them.
 
-The files are read and written in threads: another app may hold their lock for seconds. What is put is there at once.
+Their files are read and written in threads: another process may lock them for seconds. A label or note that is set can
+be read back at once.
 """
 
 from __future__ import annotations
@@ -25,47 +26,47 @@ T = TypeVar("T")
 
 
 class Notebook:
-    """What is known of the loaded SAE's features from other sessions, and from others."""
+    """Labels and notes of the loaded SAE's features from all sessions, and imported explanations."""
 
     def __init__(self, desk: Desk) -> None:
         self.desk = desk
         self._sae = ""
-        """Whose labels and notes these are: a SAE's fingerprint."""
+        """The fingerprint of the SAE that the labels, notes and explanations are about."""
         self.labels: dict[int, str] = {}
         self._notes: dict[int, str] = {}
         self._explanations: dict[int, str] = {}
         self._puts: Counter[tuple[str, int]] = Counter()
-        """How often a feature's label or note was put: what was read before is older."""
+        """How often each ("label" or "note", feature) was set: text read from the file before that is older."""
         self._files = asyncio.Lock()
-        """One reads or writes at a time, in the order in which that was wanted."""
+        """Held by the one task that reads or writes the files; tasks get it in the order in which they start."""
 
     def note(self, feature: int) -> str:
-        """The user's own text about a feature; "" where there is none."""
+        """Return the user's note about a feature; "" if there is none."""
         return self._notes.get(feature, "")
 
     def explanation(self, feature: int) -> str:
-        """What others say it stands for; "" where nothing is known."""
+        """Return the imported explanation of a feature; "" if there is none."""
         return self._explanations.get(feature, "")
 
     def read(self, loaded: Loaded) -> None:
-        """Reads what is known of this SAE; another SAE's labels go at once."""
+        """Read labels, notes and explanations of the loaded SAE; forget those of another SAE at once."""
         sae = loaded.sae_fingerprint
         if sae != self._sae:
             self._sae, self.labels, self._notes, self._explanations = sae, {}, {}, {}
 
         puts = self._puts.copy()
 
-        def merged(kind: str, found: dict[int, str], here: dict[int, str]) -> dict[int, str]:
-            later = {feature for (what, feature), n in self._puts.items() if what == kind and n != puts[what, feature]}
-            read = {feature: text for feature, text in found.items() if text and feature not in later}
-            return read | {feature: text for feature, text in here.items() if feature in later}
+        def merged(kind: str, stored: dict[int, str], here: dict[int, str]) -> dict[int, str]:
+            newer = {feature for (what, feature), n in self._puts.items() if what == kind and n != puts[what, feature]}
+            read = {feature: text for feature, text in stored.items() if text and feature not in newer}
+            return read | {feature: text for feature, text in here.items() if feature in newer}
 
         def read_notes() -> tuple[dict[int, Note], tuple[str, ...]]:
             notes = open_notes()
             return notes.of(sae), notes.problems
 
-        def take_notes(found: tuple[dict[int, Note], tuple[str, ...]]) -> None:
-            notes, problems = found
+        def take_notes(read: tuple[dict[int, Note], tuple[str, ...]]) -> None:
+            notes, problems = read
             if self._sae == sae:
                 before = self.labels, self._notes
                 self.labels = merged("label", {f: note.label for f, note in notes.items()}, self.labels)
@@ -75,15 +76,15 @@ class Notebook:
             if problems:
                 self.desk.report(f"Some notes cannot be read: {problems[0]}", "Mend the line in the file.")
 
-        def take_explanations(found: dict[int, str]) -> None:
+        def take_explanations(explanations: dict[int, str]) -> None:
             if self._sae == sae:
-                self._explanations = found
+                self._explanations = explanations
 
         self._work(read_notes, take_notes)
         self._work(lambda: open_explanations().of(sae), take_explanations)
 
     def set_label(self, feature: int, label: str) -> None:
-        """Keeps a label; "" takes it away."""
+        """Keep a feature's label; "" removes it."""
         if label:
             self.labels[feature] = label
         else:
@@ -92,19 +93,19 @@ class Notebook:
         self._put(feature, label=label)
 
     def set_note(self, feature: int, note: str) -> None:
-        """Keeps a note; "" takes it away."""
+        """Keep a feature's note; "" removes it."""
         self._notes[feature] = note
         self._puts["note", feature] += 1
         self._put(feature, notes=note)
 
     def _put(self, feature: int, label: str | None = None, notes: str | None = None) -> None:
         loaded = self.desk.study.loaded
-        if loaded is not None:  # else whose feature is it?
+        if loaded is not None:  # else there is no SAE to keep it for
             sae, name = loaded.sae_fingerprint, loaded.sae
             self._work(lambda: open_notes().put(sae, name, feature, label, notes), lambda nothing: None)
 
     def import_explanations(self, path: Path) -> None:
-        """Takes in an export of Neuronpedia, and says how many features it explains."""
+        """Import an export of Neuronpedia, and notify of how many features it explains."""
         loaded = self.desk.study.loaded
         if loaded is None:
             self.desk.report("No model is loaded.", "Explanations belong to a SAE: M chooses model and SAE.")
@@ -116,21 +117,21 @@ class Notebook:
             left_out = f", {added.skipped:,} lines left out" if added.skipped else ""
             return f"{added.count:,} features explained{left_out}: f shows it.", explanations.of(loaded.sae_fingerprint)
 
-        def take(found: tuple[str, dict[int, str]]) -> None:
+        def take(imported: tuple[str, dict[int, str]]) -> None:
             if self._sae == loaded.sae_fingerprint:
-                self._explanations = found[1]
-            self.desk.notify(found[0])
+                self._explanations = imported[1]
+            self.desk.notify(imported[0])
 
         self._work(add, take)
 
     def _work(self, task: Callable[[], T], then: Callable[[T], None]) -> None:
-        """Does something with the files in a thread, and goes on with what came of it; errors are reported."""
+        """Run `task`, which uses the files, in a thread, then `then` with its result; report errors."""
 
         async def work() -> None:
             try:
                 async with self._files:
-                    found = await asyncio.to_thread(task)
-                then(found)
+                    result = await asyncio.to_thread(task)
+                then(result)
             except SaescopeError as error:
                 self.desk.report(error.message, error.remedy)
             except Exception as error:  # a defect of ours is no reason to end the app
@@ -139,21 +140,21 @@ class Notebook:
         self.desk.run_behind(work, "notes")
 
     async def finish(self) -> None:
-        """Waits for what is still to be written."""
-        await asyncio.sleep(0)  # what was just wanted begins
+        """Wait until everything is written."""
+        await asyncio.sleep(0)  # lets tasks that were just started take the lock
         async with self._files:
             pass
 
 
 def open_notes() -> Notes:
-    """The user's file of notes; imported behind the first paint."""
+    """Return the user's notes; imports their module only here, after the first paint."""
     from engine.files.notes import Notes
 
     return Notes()
 
 
 def open_explanations() -> Explanations:
-    """The explanations that were imported."""
+    """Return the imported explanations."""
     from engine.files.explanations import Explanations
 
     return Explanations()

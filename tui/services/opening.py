@@ -1,4 +1,4 @@
-"""What the app is opened with."""
+"""What the app starts with."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Opening:
-    """The engine and the store are made, and imported, only once there is something to see."""
+    """The first study, and functions that import and make the engine and the store, called after the first paint."""
 
     study: Study
     make_engine: Callable[[], LiveEngine]
     make_store: Callable[[], AutosaveStore]
     offer_last: bool = False
-    """Whether the last session is offered, because nothing was asked for."""
+    """Whether to offer the last session, since the command line names nothing to open."""

@@ -1,4 +1,4 @@
-"""What the app remembers between sessions, apart from work: the theme."""
+"""The user's preferences, kept between sessions: the theme."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ def _file() -> Path:
 
 
 def theme() -> tuple[str | None, str]:
-    """The theme chosen last, None where none is known; and what is wrong with the file, "" if nothing is.
+    """Return the theme chosen last, None if none is known, and what is wrong with the file, "" if nothing is.
 
-    A damaged file is set aside: the next theme that is chosen would be written over it.
+    Set a damaged file aside, for the next choice of a theme would overwrite it.
     """
     path = _file()
     try:
-        found = json.loads(contents(path))
-        name = found.get("theme") if isinstance(found, dict) else found
+        data = json.loads(contents(path))
+        name = data.get("theme") if isinstance(data, dict) else data
         if not isinstance(name, str | None):
             raise ValueError("it names no theme")
         return name, ""
@@ -35,7 +35,7 @@ def theme() -> tuple[str | None, str]:
 
 
 def remember_theme(name: str) -> None:
-    """Keeps the theme. A folder that cannot be written costs the memory, no more."""
+    """Keep the theme; where the folder cannot be written, do nothing."""
     try:
         _file().parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         _file().write_text(json.dumps({"theme": name}) + "\n", "utf-8")

@@ -1,4 +1,4 @@
-"""What holds whatever the app draws: a line that reaches the terminal has nothing in it that could steer it."""
+"""A filter of every line on its way to the terminal, so that no text that is shown can steer the terminal."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from engine.records.words.tokens import visible
 
 
 class SafeLines(LineFilter):
-    """Applied to every line of every widget.
+    """Makes every line of every widget safe.
 
-    Texts of ours are safe before they are measured, and pass as they are. What was measured with an unsafe character
-    in it has no room for the stand-in, and is cut at its end.
+    The app's own texts are safe before their width is measured, and pass unchanged. A text that was measured with an
+    unsafe character in it has no room for the character's stand-in, and is cut at its end.
     """
 
     def apply(self, segments: list[Segment], background: Color) -> list[Segment]:
-        """The segments, each as wide as before."""
+        """Return the segments with safe texts, each as wide as before."""
         return [segment if visible(segment.text) == segment.text else refitted(segment) for segment in segments]
 
 
 def refitted(segment: Segment) -> Segment:
-    """A segment of safe text in the room of the unsafe one."""
+    """Return the segment with its text made safe and cut or padded to its old width."""
     return segment._replace(text=set_cell_size(visible(segment.text), max(0, cell_len(segment.text))))

@@ -1,4 +1,4 @@
-"""Tasks: each awaits a result of the engine. Those of a kind replace each other, so none overwrites a newer one."""
+"""Tasks: each awaits a result of the engine. A new task replaces the one of its kind, so the newest result stays."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ T = TypeVar("T")
 
 
 class Tasks:
-    """Runs tasks for a screen; none of them blocks."""
+    """Runs tasks in the app's loop, and reports their errors."""
 
     def __init__(self, desk: Desk, bridge: Bridge) -> None:
         self.desk, self.bridge = desk, bridge
         self.loads = 0
-        """How many loads were begun."""
+        """How many loads have been started."""
         self._no_load_runs = asyncio.Event()
         self._no_load_runs.set()
 
@@ -32,7 +32,7 @@ class Tasks:
         return self.bridge.alive and self.desk.study.loaded is not None
 
     def run(self, kind: str, task: Callable[[], Awaitable[None]]) -> None:
-        """Runs a task in place of the one of its kind; what goes wrong is reported."""
+        """Run a task in place of the running one of its kind; report its errors."""
 
         async def guarded() -> None:
             try:
@@ -45,11 +45,11 @@ class Tasks:
             except Exception as error:  # a defect of ours in one task is no reason to end the app
                 self.desk.report(f"A defect of saescope: {error!r}", f"Your work is kept. {keep_details()}")
 
-        # not yet called: a task replaced before it starts is no coroutine that nobody awaits
+        # the function, not its coroutine, which would stay unawaited if another task replaced this one early
         self.desk.run_behind(guarded, kind, exclusive=True)
 
     def run_load(self, task: Callable[[], Awaitable[None]]) -> None:
-        """Runs a load in place of the one before; requests wait for it."""
+        """Run a load in place of a running one; requests wait until no load runs."""
         self.loads += 1
         number = self.loads
         self._no_load_runs.clear()
@@ -64,7 +64,7 @@ class Tasks:
         self.run("load", load)
 
     def may_ask(self) -> bool:
-        """Whether a model is there or on its way; says what to do if not."""
+        """Return whether a model is loaded or being loaded; notify of what to do if not."""
         if not self._no_load_runs.is_set():
             self.desk.notify("As soon as the model is loaded.")
             return True
@@ -75,7 +75,7 @@ class Tasks:
         return self.ready
 
     async def no_load_runs(self) -> None:
-        """Waits until no load runs."""
+        """Wait until no load runs."""
         await self._no_load_runs.wait()
 
     async def ask(
@@ -85,12 +85,16 @@ class Tasks:
         on_events: OnEvents | None = None,
         on_sent: Callable[[int], None] | None = None,
     ) -> T:
-        """Runs a request once no load runs. A load that failed has been reported: then this just ends."""
+        """Run a request once no load runs, and return its result.
+
+        Raises RequestCancelled without a word if no model is loaded then, for the failed load has been reported, or if
+        another session is opened in the meantime; else what Bridge.run raises.
+        """
         study = self.desk.study
         await self._no_load_runs.wait()
         if not self.ready or self.desk.study is not study:
             raise RequestCancelled
         result = await self.bridge.run(request, kind, on_events, on_sent)
-        if self.desk.study is not study:  # another session was opened meanwhile
+        if self.desk.study is not study:  # another session was opened in the meantime
             raise RequestCancelled
         return result

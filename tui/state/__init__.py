@@ -1,1 +1,1 @@
-"""What the user has, without widgets or engine."""
+"""The state of the user's work, without widgets or engine."""

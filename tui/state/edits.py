@@ -1,4 +1,4 @@
-"""Edits as the list holds them: how they move through strengths and places, and their lines. No widgets."""
+"""Edits as lines of the list: changed in strength and positions, and in words. No widgets."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ replace = msgspec.structs.replace
 
 
 def stepped(slot: EditSlot, steps: int) -> EditSlot:
-    """So many steps stronger, from the nearest of the known strengths; switched on."""
+    """Return the edit `steps` steps stronger, counted from the nearest strength of its kind's scale; switched on."""
     known = EDIT_KINDS[slot.kind].steps
     at = min(range(len(known)), key=lambda i: abs(known[i] - slot.strength))
     strength = known[max(0, min(len(known) - 1, at + steps))]
@@ -23,28 +23,28 @@ def stepped(slot: EditSlot, steps: int) -> EditSlot:
 
 
 def with_strength(slot: EditSlot, strength: float) -> EditSlot:
-    """Of another strength, which forgets what the old one came to; switched on."""
+    """Return the edit at another strength, switched on; a new strength drops the absolute value of the old one."""
     absolute = slot.absolute if strength == slot.strength else None
     return replace(slot, strength=strength, absolute=absolute, on=True)
 
 
 def moved(slot: EditSlot) -> EditSlot:
-    """Acting at the next choice of positions."""
+    """Return the edit acting at the next choice of positions."""
     return replace(slot, at=POSITIONS[(POSITIONS.index(slot.at) + 1) % len(POSITIONS)])
 
 
 def slot_of(edit: Edit, on: bool = True) -> EditSlot:
-    """An edit as a line of the list."""
+    """Return an edit as a line of the list."""
     return EditSlot(**msgspec.structs.asdict(edit), on=on)
 
 
 def reconstruction(at: Positions = "all") -> EditSlot:
-    """The line that drops the SAE's error."""
+    """Return the line of the reconstruction, which drops the SAE's error."""
     return EditSlot(NO_FEATURE, kind="reconstruct", at=at)
 
 
 def variants(edits: tuple[Edit, ...], edit: Edit, strengths: tuple[float, ...]) -> tuple[tuple[Edit, ...], ...]:
-    """These edits with one of them at each of several strengths; it is added where it is not among them."""
+    """Return these edits once per strength, with `edit` at that strength; it is appended where it is not among them."""
     others = tuple(e for e in edits if e.feature != edit.feature)
     at = next((i for i, e in enumerate(edits) if e.feature == edit.feature), len(others))
     tried = (replace(edit, strength=s, absolute=edit.absolute if s == edit.strength else None) for s in strengths)
@@ -52,17 +52,17 @@ def variants(edits: tuple[Edit, ...], edit: Edit, strengths: tuple[float, ...]) 
 
 
 def schedule_in_words(schedule: Sequence[EditsFrom]) -> str:
-    """Such as "no edits → from token 12: 4133 ablate"."""
+    """Return a schedule in words, such as "no edits → from token 12: 4133 ablate"."""
     return " → ".join(map(change_in_words, schedule))
 
 
 def change_in_words(change: EditsFrom) -> str:
-    """Such as "from token 12: 4133 ablate"; the edits alone where they are those from the start."""
+    """Return a change in words, such as "from token 12: 4133 ablate"; only the edits if they act from the start."""
     start = f"from token {change.token_index + 1}: " if change.token_index else ""
     return start + edits_in_short(change.edits)
 
 
 def effect_in_words(slot: EditSlot) -> str:
-    """What an edit does and, unless that is everywhere, where."""
+    """Return in words what an edit does and, unless that is everywhere, where."""
     place = "" if slot.at == "all" else f" {PLACES[slot.at]}"
     return change_in_short(slot) + place

@@ -1,4 +1,4 @@
-"""What an attribution says of single features, in the words that it has earned. No widgets: records in, words out."""
+"""Effects of single features from an attribution, in words no stronger than the evidence. No widgets."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ ALL, LISTED = "all features", "the leaderboard's"
 
 @dataclass(frozen=True)
 class Choice:
-    """What the user wants measured: two tracked answers, or strings typed in their place; among which features."""
+    """The user's choice of a measure, by tracked answers or by typed strings, and of the features to attribute to."""
 
     toward: str
     against: str
@@ -24,53 +24,56 @@ class Choice:
 
 
 class Effects:
-    """An attribution, by feature."""
+    """The effects of an attribution, by feature."""
 
-    def __init__(self, found: Attribution) -> None:
-        self.found = found
-        self._rows = {row.feature: row for row in found.features}
+    def __init__(self, attribution: Attribution) -> None:
+        self.found = attribution
+        self._rows = {row.feature: row for row in attribution.features}
 
     def row(self, feature: int) -> AttributedFeature | None:
-        """What it says of a feature; None where it has no row."""
+        """Return a feature's row; None if it has none."""
         return self._rows.get(feature)
 
     def evidence(self, feature: int) -> measures.Evidence:
-        """What may be said of a feature."""
+        """Return what the evidence allows to say of a feature."""
         return measures.evidence(self.row(feature), self.found.n_controls)
 
     def size(self, feature: int) -> float:
-        """How much it changes the measure, either way; -1 for a feature without a row, so that it sorts last."""
+        """Return the size of a feature's effect; -1 for a feature without a row, so that it sorts last."""
         row = self.row(feature)
         return -1.0 if row is None else abs(measures.signed_effect(row))
 
     def words(self, feature: int) -> str:
-        """The effect, "≈" before an estimate; "–" for a feature without a row."""
+        """Return a feature's effect in words, "≈" before an estimate; "–" for a feature without a row."""
         row = self.row(feature)
         return "–" if row is None else ("≈" if row.exact is None else "") + effect_in_words(self.found, row)
 
     def influence(self, features: Sequence[int]) -> int:
-        """How many of them are shown to influence the answer."""
+        """Return how many of these features are shown to influence the answer."""
         return sum(self.evidence(feature) == "influences" for feature in features)
 
 
-def effect_in_words(found: Attribution, row: AttributedFeature) -> str:
-    """Such as "−12%": ablating it takes 12 % of the measure away. In the measure's unit where that is 0."""
-    share = measures.share_of_baseline(found, row)
+def effect_in_words(attribution: Attribution, row: AttributedFeature) -> str:
+    """Return a row's effect in words: "−12%" if ablating takes 12 % of the measure away.
+
+    In the measure's unit where its baseline is 0.
+    """
+    share = measures.share_of_baseline(attribution, row)
     return number(measures.signed_effect(row), 3) if share is None else percent(-share)
 
 
 def percent(share: float) -> str:
-    """With a sign, and a decimal where it is small; "0%" where that shows nothing."""
+    """Format a share as percent with a sign, with a decimal where it is small; "0%" where that shows none."""
     if abs(share) < 0.0005:
         return "0%"
     return f"{share:+.{0 if abs(share) >= 0.0995 else 1}%}".replace("-", "−")
 
 
 def number(value: float, digits: int = 2) -> str:
-    """With a sign."""
+    """Format a number with a sign."""
     return f"{value:+.{digits}f}".replace("-", "−")
 
 
 def strings_in_words(strings: Sequence[str]) -> str:
-    """In quotation marks, so that a space in front is seen."""
+    """Put strings in quotation marks, so that leading spaces are seen."""
     return " ".join(f"“{visible(s)}”" for s in strings)

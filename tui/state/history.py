@@ -1,6 +1,6 @@
-"""A workspace as it is now, how often it was changed, and what undo brings back.
+"""The current workspace, the count of its changes, and the steps of undo.
 
-Every change raises `version`, which is how the autosave knows that there is something to save, and is told.
+Every change raises `version`, from which the autosave knows that there is something to save.
 """
 
 from __future__ import annotations
@@ -16,27 +16,27 @@ UNDO_STEPS = 100
 
 
 class History:
-    """The workspace, changed one field at a time."""
+    """The workspace, its version and its undo steps."""
 
     def __init__(self, workspace: Workspace) -> None:
         self.now = workspace
         self.version = 0
         self.tell: Callable[[Topic], None] = lambda topic: None
-        """Hears of every change: the screen."""
+        """Called with the part that has changed; the main screen shows it."""
         self._undo: list[dict[str, object]] = []
-        """What each change replaced: the prompts, or the list of edits."""
+        """The fields that each change replaced: the prompts, or the list of edits."""
 
     def set(self, **changes: object) -> None:
-        """Changes fields of the workspace."""
+        """Change fields of the workspace."""
         self.now = msgspec.structs.replace(self.now, **changes)
         self.version += 1
 
     def remember(self, field: str) -> None:
-        """Makes the change of a field that comes next a step of undo."""
+        """Store the field's value, so that its next change can be undone."""
         self._undo = [*self._undo[-UNDO_STEPS:], {field: getattr(self.now, field)}]
 
     def undo(self) -> bool:
-        """Takes back the last change of prompts, or of which edits are in the list; False where there is none."""
+        """Undo the last change of the prompts or of which edits are in the list; return False if there is none."""
         if not self._undo:
             return False
         self.set(**self._undo.pop())

@@ -1,4 +1,4 @@
-"""Presets in the app: whose prompts and labelled features a study takes over. No widgets."""
+"""Presets in the app: their prompts and labelled features, taken over into a study. No widgets."""
 
 from __future__ import annotations
 
@@ -15,12 +15,15 @@ DEFAULT_SET = "gender_bias"
 
 
 def packaged_set(name: str) -> PromptSet:
-    """A prompt set by its name, or from a file. Raises PromptSetError."""
+    """Return a prompt set by its name, or from a file. Raises PromptSetError."""
     return prompt_sets.from_file(prompts.load(name))
 
 
 def with_pins(work: Workspace, preset: Preset) -> Workspace:
-    """The workspace with the preset's features pinned, labelled where the user has not, and the first one read."""
+    """Return the workspace with the preset's features pinned, and labelled where the user has not labelled them.
+
+    The first one is chosen if no feature is.
+    """
     features = [pin.feature for pin in preset.pinned]
     pinned = (*work.pinned, *(f for f in features if f not in work.pinned))
     labels = {**{pin.feature: pin.label for pin in preset.pinned}, **work.labels}
@@ -29,20 +32,20 @@ def with_pins(work: Workspace, preset: Preset) -> Workspace:
 
 
 def take_over(study: Study, preset: Preset, before: Preset | None) -> str:
-    """Gives a study what belongs to a preset that was loaded; says what that was, "" if it was nothing.
+    """Give a study the prompts and pins of the preset that was loaded; return a sentence on them, "" if there are none.
 
-    Its prompts only replace a packaged set that came by itself and is untouched, never anything of the user's.
+    The prompts replace only an untouched packaged set that the user did not choose, never the user's own prompts.
     """
-    said = []
-    came_by_itself = {DEFAULT_SET, *([before.prompts] if before else [])}
-    now = next((s for s in map(packaged_set, sorted(came_by_itself)) if s == study.work.prompts), None)
-    if now is not None and now.name != preset.prompts:
-        asked = now.probes[0].text if now.probes else ""
+    changes = []
+    default_sets = {DEFAULT_SET, *([before.prompts] if before else [])}
+    untouched = next((s for s in map(packaged_set, sorted(default_sets)) if s == study.work.prompts), None)
+    if untouched is not None and untouched.name != preset.prompts:
+        probe_text = untouched.probes[0].text if untouched.probes else ""
         study.prompts.set(packaged_set(preset.prompts))
-        if study.work.question in ("", asked) and study.work.prompts.probes:
+        if study.work.question in ("", probe_text) and study.work.prompts.probes:
             study.ask_probe(study.work.prompts.probes[0])
-        said.append(f"its prompts {preset.prompts}")
+        changes.append(f"its prompts {preset.prompts}")
     if preset.pinned:
         study.take_pins(with_pins(study.work, preset))
-        said.append("its labelled features pinned")
-    return f"Preset {preset.name}: {', '.join(said)}." if said else ""
+        changes.append("its labelled features pinned")
+    return f"Preset {preset.name}: {', '.join(changes)}." if changes else ""

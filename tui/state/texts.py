@@ -1,4 +1,4 @@
-"""Texts: pairs of columns, kept texts and what branches off from them. No widgets."""
+"""Generated texts: the pairs of columns that are shown, kept texts and branches of them. No widgets."""
 
 from __future__ import annotations
 
@@ -17,39 +17,39 @@ from tui.state.edits import schedule_in_words
 
 
 class Row(NamedTuple):
-    """One row of the batch."""
+    """One row of a generated batch."""
 
     sample: int
     edited: bool
     variant: int | None
-    """None: a baseline, or what goes under the edits that may change while it runs."""
+    """The variant's index; None for a baseline, and for the row whose edits may change while it runs."""
 
 
 class Pair(NamedTuple):
-    """A baseline and what is beside it."""
+    """A baseline and the edited row beside it."""
 
     sample: int = 0
     variant: int | None = None
 
     @property
     def baseline(self) -> Row:
-        """The left one."""
+        """The row of the left column."""
         return Row(self.sample, False, None)
 
     @property
     def edited(self) -> Row:
-        """The right one."""
+        """The row of the right column."""
         return Row(self.sample, True, self.variant)
 
 
 FIRST = Pair()
 
 LONG = 500
-"""Tokens of a text that counts as long where two are aligned."""
+"""In texts of more tokens than this, the commonest ones are left out of the alignment."""
 
 
 def rows_of(samples: int, n_variants: int) -> list[Row]:
-    """All rows, in the order of TokenStep: baseline, edited, then `more`."""
+    """Return all rows in the order of TokenStep: baseline, edited, then `more`."""
     return [
         row
         for sample in range(samples)
@@ -61,36 +61,36 @@ def rows_of(samples: int, n_variants: int) -> list[Row]:
     ]
 
 
-def samples_of(found: Generated) -> int:
-    """How often both arms were sampled."""
-    return 1 + max((other.sample for other in found.more), default=0)
+def samples_of(text: Generated) -> int:
+    """Return how many samples of each arm a result holds."""
+    return 1 + max((other.sample for other in text.more), default=0)
 
 
-def arm_of(found: Generated, row: Row) -> Arm:
-    """A row's arm as recorded; the first baseline's or edited one where it has none."""
-    for other in found.more:
+def arm_of(text: Generated, row: Row) -> Arm:
+    """Return a row's recorded arm; the first baseline or edited arm if the row has none."""
+    for other in text.more:
         if (other.sample, other.edited, other.variant) == row:
             return other.arm
-    return found.edited if row.edited else found.baseline
+    return text.edited if row.edited else text.baseline
 
 
-def positions_of(found: Generated, row: Row) -> tuple[int, int]:
-    """At how many positions a row's edits might act, and at how many of these they were silent."""
-    for other in found.more:
+def positions_of(text: Generated, row: Row) -> tuple[int, int]:
+    """Return the count of positions where a row's edits could act, and of those where they were inactive."""
+    for other in text.more:
         if (other.sample, other.edited, other.variant) == row:
             return other.positions, other.inactive_positions
-    return found.positions, found.inactive_positions
+    return text.positions, text.inactive_positions
 
 
 def kl_kept(kept: Generated | None, request: Generate, pair: Pair) -> list[float]:
-    """The KL of the tokens that a branch keeps, in nats; none is known of a variant's."""
+    """Return the KL per token that a branch keeps, in nats; [] for a variant, whose KL is not recorded."""
     if kept is None or pair.variant is not None:
         return []
     return list(kept.kl[: request.branched_at or 0])
 
 
 def without_end(arm: Arm) -> tuple[str, ...]:
-    """An arm's tokens, a closing end token left out: it is no part of the text."""
+    """Return an arm's tokens without the end token, which is no part of the text."""
     tokens = arm.tokens
     if tokens and tokens[-1].strip() and tokens[-1] not in arm.text:
         return tokens[:-1]
@@ -98,18 +98,18 @@ def without_end(arm: Arm) -> tuple[str, ...]:
 
 
 class Rows:
-    """The tokens of all rows so far."""
+    """The tokens so far of all rows of a batch."""
 
     def __init__(self, samples: int = 1, n_variants: int = 0) -> None:
         self.samples, self.n_variants = samples, n_variants
         self._order = rows_of(samples, n_variants)
         self.tokens: dict[Row, list[str]] = {row: [] for row in self._order}
         self.pairs = [Pair(s, v) for s in range(samples) for v in (None, *range(n_variants))]
-        """What can be looked at, in the order of the keys that turn the page."""
+        """All pairs that can be shown, in the order of the keys [ and ]."""
 
     @classmethod
     def asked(cls, request: Generate, kept: Generated | None, pair: Pair) -> Rows:
-        """Before the first token: nothing, or what a branch keeps of the pair it parts from."""
+        """Return the rows before the first new token: empty, or what a branch keeps of `pair` of the text `kept`."""
         rows = cls(request.samples, len(request.variants))
         if kept is not None and request.branched_at:
             for row in rows._order:
@@ -119,31 +119,31 @@ class Rows:
         return rows
 
     @classmethod
-    def of(cls, found: Generated) -> Rows:
-        """As recorded, without end tokens."""
-        rows = cls(samples_of(found), len(found.variants))
+    def of(cls, text: Generated) -> Rows:
+        """Return the rows of a recorded result, without end tokens."""
+        rows = cls(samples_of(text), len(text.variants))
         for row in rows._order:
-            rows.tokens[row] += without_end(arm_of(found, row))
+            rows.tokens[row] += without_end(arm_of(text, row))
         return rows
 
     def add(self, step: TokenStep) -> None:
-        """One more token in each row that has not ended."""
+        """Append a token to each row that has not ended."""
         for row, token in zip(self._order, (step.baseline, step.edited, *step.more), strict=False):
             if token is not None:
                 self.tokens[row].append(token)
 
 
 def unlike(one: Sequence[str], other: Sequence[str]) -> tuple[list[bool], list[bool]]:
-    """Per token of each text that still streams: whether the other has another one, or none, in its place."""
+    """Return per token of two streaming texts: whether the other has no such token at the same place."""
     a = [at >= len(other) or other[at] != token for at, token in enumerate(one)]
     b = [at >= len(one) or one[at] != token for at, token in enumerate(other)]
     return a, b
 
 
 def differing(one: Sequence[str], other: Sequence[str]) -> tuple[list[bool], list[bool]]:
-    """Per token of each text: whether it has no counterpart in the other, both aligned."""
+    """Return per token of two texts, after alignment: whether it has no counterpart in the other."""
     marks = [True] * len(one), [True] * len(other)
-    # aligning long texts by their commonest tokens too takes seconds, in which no key is answered
+    # aligning long texts by their commonest tokens too, which autojunk leaves out, would block the app for seconds
     matcher = difflib.SequenceMatcher(None, list(one), list(other), autojunk=len(other) > LONG)
     for a, b, size in matcher.get_matching_blocks():
         for offset in range(size):
@@ -154,67 +154,67 @@ def differing(one: Sequence[str], other: Sequence[str]) -> tuple[list[bool], lis
 replace = msgspec.structs.replace
 
 WORDS = 160
-"""Letters that are shown of a text."""
+"""Characters of a text that `difference_in_words` shows."""
 
 
-def schedule_of(found: Generated, pair: Pair = FIRST) -> tuple[EditsFrom, ...]:
-    """Which edits the edited row of a pair was under; a variant's never change."""
+def schedule_of(text: Generated, pair: Pair = FIRST) -> tuple[EditsFrom, ...]:
+    """Return the edits of a pair's edited row, and from which token each applies; a variant's never change."""
     if pair.variant is not None:
-        return (EditsFrom(0, found.variants[pair.variant]),)
-    return found.schedule or (EditsFrom(0, found.edits),)
+        return (EditsFrom(0, text.variants[pair.variant]),)
+    return text.schedule or (EditsFrom(0, text.edits),)
 
 
-def rewound(found: Generated, at: int, edits: tuple[Edit, ...], max_tokens: int, pair: Pair = FIRST) -> Generate:
-    """The request that keeps a text up to its token `at`, and goes on from there under these edits.
+def rewound(text: Generated, at: int, edits: tuple[Edit, ...], max_tokens: int, pair: Pair = FIRST) -> Generate:
+    """Return the request that keeps a text before its token `at` and continues it from there under `edits`.
 
-    `max_tokens` counts what is kept too; there is at least one token more. All else is as recorded.
+    `max_tokens` counts the kept tokens too; at least one new token is generated. All else is as recorded.
     """
-    kept = [change for change in schedule_of(found, pair) if change.token_index < at]
+    kept = [change for change in schedule_of(text, pair) if change.token_index < at]
     if not kept:
         kept = [EditsFrom(0, edits)]
     elif asked(kept[-1].edits) != asked(edits):
         kept.append(EditsFrom(at, edits))
     return Generate(
-        prompt_of(found),
+        prompt_of(text),
         kept[0].edits,
-        replace(found.sampling, max_tokens=max(max_tokens, at + 1)),
-        prefill=found.prompt.prefill,
-        samples=samples_of(found),
-        variants=() if pair.variant is not None else found.variants,
+        replace(text.sampling, max_tokens=max(max_tokens, at + 1)),
+        prefill=text.prompt.prefill,
+        samples=samples_of(text),
+        variants=() if pair.variant is not None else text.variants,
         schedule=tuple(kept[1:]),
         branched_at=at or None,
     )
 
 
-def prompt_of(found: Generated) -> Prompt:
-    """The question a text answers."""
-    return Prompt(found.prompt.text, found.prompt.format)
+def prompt_of(text: Generated) -> Prompt:
+    """Return the question that a text answers."""
+    return Prompt(text.prompt.text, text.prompt.format)
 
 
 def siblings(texts: Sequence[Generated], prompt: Prompt) -> list[Generated]:
-    """The texts that answer a question, newest first."""
+    """Return the texts that answer a question, newest first."""
     return [text for text in reversed(texts) if prompt_of(text) == prompt]
 
 
-def origin_in_words(found: Generated) -> str:
-    """Such as "from token 12"; "whole text" for one that parts from none."""
-    return "whole text" if found.branched_at is None else f"from token {found.branched_at + 1}"
+def origin_in_words(text: Generated) -> str:
+    """Say where a text branches off, such as "from token 12"; "whole text" if it is no branch."""
+    return "whole text" if text.branched_at is None else f"from token {text.branched_at + 1}"
 
 
-def name_of(found: Generated) -> str:
-    """Such as "from token 12 · stopped · no edits → from token 12: 4133 ablate"."""
-    parts = [origin_in_words(found), *["stopped"] * found.stopped, schedule_in_words(schedule_of(found))]
-    samples = samples_of(found)
+def name_of(text: Generated) -> str:
+    """Return a text's name, such as "from token 12 · stopped · no edits → from token 12: 4133 ablate"."""
+    parts = [origin_in_words(text), *["stopped"] * text.stopped, schedule_in_words(schedule_of(text))]
+    samples = samples_of(text)
     parts += [count_in_words(samples, "sample")] * (samples > 1)
-    parts += [count_in_words(len(found.variants), "variant")] * bool(found.variants)
+    parts += [count_in_words(len(text.variants), "variant")] * bool(text.variants)
     return " · ".join(parts)
 
 
-def difference_in_words(found: Generated, shown: Generated | None) -> str:
-    """The first words in which a text differs from the one that is shown; its beginning where it does not."""
-    tokens = without_end(found.edited)
+def difference_in_words(text: Generated, shown: Generated | None) -> str:
+    """Return a text from its first difference to the text that is shown; from its beginning if there is none."""
+    tokens = without_end(text.edited)
     at = None
-    if shown is not None and shown is not found:
+    if shown is not None and shown is not text:
         other = without_end(shown.edited)
         at = first_unlike(tokens, other)
         if at is None and len(other) < len(tokens):
@@ -223,10 +223,10 @@ def difference_in_words(found: Generated, shown: Generated | None) -> str:
     return f"… {words}" if at else words or "(no text)"
 
 
-def staleness(found: Generated, request: Generate) -> str:
-    """What has changed since a text was generated, against what would be asked now; "" if nothing has."""
-    if asked(schedule_of(found)[-1].edits) != asked(request.edits):
+def staleness(text: Generated, request: Generate) -> str:
+    """Say what has changed since a text was generated, compared with the current request; "" if nothing has."""
+    if asked(schedule_of(text)[-1].edits) != asked(request.edits):
         return "edits changed since: g generates again"
     now = (request.prompt, request.prefill, request.sampling, request.samples)
-    then = (prompt_of(found), found.prompt.prefill, found.sampling, samples_of(found))
+    then = (prompt_of(text), text.prompt.prefill, text.sampling, samples_of(text))
     return "" if now == then else "question or settings changed since: g generates again"

@@ -1,4 +1,4 @@
-"""What of a study has changed: the study tells it, whoever shows that part looks again."""
+"""The parts of a study: a study names the part that has changed, and the main screen shows it again."""
 
 from __future__ import annotations
 
@@ -6,17 +6,17 @@ from enum import Enum, auto
 
 
 class Topic(Enum):
-    """A part of a study."""
+    """A part of a study that has changed."""
 
     ALL = auto()
-    """It is another study."""
+    """All parts, also when another study is opened."""
     PROMPTS = auto()
     QUESTION = auto()
-    """The question, and how it is asked. What is typed into it is not told: the field shows it already."""
+    """The question and its settings; not told while the user types, for the field shows that already."""
     EDITS = auto()
     RANKING = auto()
     """The ranking or the attribution, or which features are pinned."""
     NAMES = auto()
-    """What features are called."""
+    """The names of features."""
     SESSION = auto()
-    """Which file holds it, and how much of it."""
+    """The session's file, and whether it is up to date."""

@@ -1,1 +1,1 @@
-"""Widgets of no subject."""
+"""Widgets that several screens or panes use."""

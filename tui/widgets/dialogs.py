@@ -1,4 +1,4 @@
-"""Small dialogs: a text, a choice, a note."""
+"""Small dialogs that ask for a line of text, a choice or a note."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ T = TypeVar("T")
 
 
 class Dialog(ModalScreen[T | None], Generic[T]):
-    """A frame in the middle of the screen with a title and a line of keys."""
+    """A dialog: a frame in the middle of the screen with a title and a line of keys."""
 
     DEFAULT_CSS = """
     Dialog {
@@ -42,7 +42,7 @@ class Dialog(ModalScreen[T | None], Generic[T]):
         self._ended = False
 
     def compose(self) -> ComposeResult:
-        """The frame around the dialog's own widgets."""
+        """Compose the frame around the dialog's own widgets."""
         with Vertical(classes="frame") as frame:
             frame.border_title = Text(self._title)
             yield from self.compose_content()
@@ -51,28 +51,28 @@ class Dialog(ModalScreen[T | None], Generic[T]):
                 yield Static(Text(self._hint), classes="hint", markup=False)
 
     def compose_content(self) -> ComposeResult:
-        """The dialog's own widgets."""
+        """Compose the dialog's own widgets, which a subclass defines."""
         yield from ()
 
     def end(self, value: T | None) -> None:
-        """Closes the dialog with its result; a second enter that comes before it is gone does nothing."""
+        """Close the dialog with its result; a second enter before it is closed does nothing."""
         if self.is_current and not self._ended:
             self._ended = True
             self.dismiss(value)
 
     def show_problem(self, problem: str) -> None:
-        """Says what is wrong; the dialog stays."""
+        """Show what is wrong; the dialog stays open."""
         line = self.query_one(".problem", Static)
         line.update(Text(problem))
         line.display = bool(problem)
 
     def action_leave(self) -> None:
-        """Leaves without a change."""
+        """Close the dialog with None."""
         self.end(None)
 
 
 class AskText(Dialog[str]):
-    """One line of text. `check` returns what is wrong with it, "" if nothing is."""
+    """Ask for a line of text. `check` returns what is wrong with it, "" if nothing is."""
 
     def __init__(
         self,
@@ -87,12 +87,11 @@ class AskText(Dialog[str]):
         self._early = ""
 
     def compose_content(self) -> ComposeResult:
-        """The line."""
         yield LineField(self._value, placeholder=self._placeholder)
 
     @on(Input.Submitted)
     def go_on(self, event: Input.Submitted) -> None:
-        """Checks and returns the text."""
+        """Close with the text if `check` passes."""
         problem = self._check(event.value)
         if problem:
             self.show_problem(problem)
@@ -101,16 +100,16 @@ class AskText(Dialog[str]):
 
     @on(Input.Changed)
     def forget_problem(self) -> None:
-        """What was wrong may no longer be."""
+        """Remove the last problem once the text changes."""
         self.show_problem("")
 
     def on_key(self, event: events.Key) -> None:
-        """Keeps what is typed before the line is there to take it."""
+        """Keep what is typed before the field has the focus."""
         if self.focused is None and event.is_printable and event.character:
             self._early += event.character
 
     def on_mount(self) -> None:
-        """Puts it in."""
+        """Focus the field and insert what was typed early."""
         line = self.query_one(Input)
         line.focus()
         self.call_after_refresh(lambda: line.insert_text_at_cursor(self._early) if self._early else None)
@@ -118,7 +117,7 @@ class AskText(Dialog[str]):
 
 @dataclass(frozen=True)
 class Choice:
-    """One line of a Choose dialog."""
+    """A line of a Choose dialog."""
 
     id: str
     text: str
@@ -126,7 +125,7 @@ class Choice:
 
 
 class Choose(Dialog[str]):
-    """One of a list; returns its id."""
+    """Ask for one of several choices; the result is its id."""
 
     DEFAULT_CSS = """
     Choose OptionList { height: auto; max-height: 18; border: none; padding: 0; background: $surface; }
@@ -137,7 +136,6 @@ class Choose(Dialog[str]):
         self._choices = choices
 
     def compose_content(self) -> ComposeResult:
-        """The list."""
         yield OptionList(
             *(
                 Option(Text.assemble(c.text, ("  " + c.detail if c.detail else "", "dim")), id=c.id)
@@ -148,12 +146,11 @@ class Choose(Dialog[str]):
 
     @on(OptionList.OptionSelected)
     def choose(self, event: OptionList.OptionSelected) -> None:
-        """Returns the choice."""
         self.end(event.option.id)
 
 
 class AskNote(Dialog[str]):
-    """Enter breaks the line, ctrl+s keeps the text."""
+    """Ask for a note of several lines. Enter breaks the line, ctrl+s keeps the text."""
 
     DEFAULT_CSS = """
     AskNote TextArea { height: 8; border: none; padding: 0 1; background: $boost; &:focus { border: none; } }
@@ -165,15 +162,13 @@ class AskNote(Dialog[str]):
         self._text = text
 
     def compose_content(self) -> ComposeResult:
-        """The text."""
         yield TextField(self._text, soft_wrap=True, highlight_cursor_line=False, tab_behavior="focus")
 
     def on_mount(self) -> None:
-        """Behind what is there."""
+        """Focus the text with the cursor at its end."""
         area = self.query_one(TextArea)
         area.move_cursor(area.document.end)
         area.focus()
 
     def action_keep(self) -> None:
-        """Keeps it."""
         self.end(self.query_one(TextArea).text)

@@ -1,6 +1,6 @@
-"""Fields that a text is typed into, and how what is typed is read.
+"""Fields to type text into, and functions that read what was typed.
 
-They keep the text as it is, and show a stand-in for what cannot be shown.
+The fields keep the text unchanged, and draw a stand-in for each character that cannot be shown.
 """
 
 from __future__ import annotations
@@ -12,27 +12,27 @@ from engine.records.words.tokens import UNKNOWN, safe
 
 
 def drawn(text: str) -> Text:
-    """The text with a stand-in for each character that cannot be shown: the cursor counts characters."""
+    """Return the text with one stand-in per character that cannot be shown, since the cursor counts characters."""
     return Text(safe(text, joiner=UNKNOWN), no_wrap=True, overflow="ignore", end="")
 
 
 class LineField(Input):
-    """A line of text."""
+    """A field for a line of text."""
 
     def __init__(self, value: str = "", placeholder: str = "", *, id: str | None = None) -> None:
         super().__init__(value, placeholder, id=id)
 
     @property
     def _value(self) -> Text:
-        """The line as it is drawn, line breaks and tabs visible."""
+        """The line as it is drawn, with line breaks and tabs visible."""
         return drawn(self.value.replace("\n", "⏎").replace("\t", "⇥"))
 
 
 class TextField(TextArea):
-    """Several lines of text."""
+    """A field for several lines of text."""
 
     def get_line(self, line_index: int) -> Text:
-        """A line as it is drawn."""
+        """Return a line as it is drawn."""
         return drawn(self.document.get_line(line_index))
 
 
@@ -40,16 +40,16 @@ MOST_DIGITS = 20
 
 
 def in_a_field(text: str) -> str:
-    """A text for a field of one line, its line breaks visible."""
+    """Return a text for a field of one line, with its line breaks as ⏎."""
     return text.replace("\n", "⏎")
 
 
 def from_a_field(text: str) -> str:
-    """The reverse of `in_a_field`."""
+    """Return the text of a field; the inverse of `in_a_field`."""
     return text.replace("⏎", "\n")
 
 
 def is_whole(text: str, least: int, most: int) -> bool:
-    """Whether a field holds a whole number in this range; Python reads no number of thousands of digits."""
+    """Return whether a field holds a whole number from `least` to `most`; int() fails on thousands of digits."""
     digits = text.strip()
     return digits.isdecimal() and len(digits) <= MOST_DIGITS and least <= int(digits) <= most

@@ -1,4 +1,4 @@
-"""Forms: several fields at once, with what is wrong or what comes of it below them."""
+"""Forms of several fields, with a line below that shows errors or a summary."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tui.widgets.fields import LineField, from_a_field, in_a_field
 
 @dataclass(frozen=True)
 class Field:
-    """A line of a form; one with `choices` is chosen, not typed."""
+    """A field of a form; one with `choices` is chosen, not typed."""
 
     name: str
     label: str
@@ -30,7 +30,7 @@ class Field:
 
 
 class Form(Dialog[dict[str, str]]):
-    """Several fields; returns their values by name. `check` returns what is wrong, "" if nothing is."""
+    """A form; its result is the values by field name. `check` returns what is wrong with them, "" if nothing is."""
 
     DEFAULT_CSS = """
     Form {
@@ -60,7 +60,6 @@ class Form(Dialog[dict[str, str]]):
         self._fields, self._check = fields, check
 
     def compose_content(self) -> ComposeResult:
-        """A row a field."""
         with VerticalScroll(can_focus=False):
             for field in self._fields:
                 with Horizontal(classes="row"):
@@ -73,11 +72,11 @@ class Form(Dialog[dict[str, str]]):
                         yield LineField(in_a_field(field.value), placeholder=field.placeholder, id=f"f-{field.name}")
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
-        """An open list of choices has the arrows for itself."""
+        """Leave the arrow keys to an open list of choices."""
         return action != "field" or not any(choice.expanded for choice in self.query(Select))
 
     def action_field(self, step: int) -> None:
-        """To the next field, or the one before."""
+        """Focus the next field, or the previous one if `step` is -1."""
         if step > 0:
             self.focus_next()
         else:
@@ -90,7 +89,7 @@ class Form(Dialog[dict[str, str]]):
 
     @on(Input.Submitted)
     def action_keep(self) -> None:
-        """Checks and returns the values."""
+        """Close with the values if `check` passes."""
         values = {field.name: self._value(field) for field in self._fields}
         problem = self._check(values)
         if problem:
@@ -103,7 +102,7 @@ Values = dict[str, str]
 
 
 class Turn(Static, can_focus=True):
-    """One of a few values, turned by ←→ or space: unlike a list that opens, it leaves enter to the dialog."""
+    """A field for one of a few values, turned by ←→ or space; unlike a Select it leaves enter to the dialog."""
 
     DEFAULT_CSS = """
     Turn { width: 1fr; height: 1; padding: 0 1; background: $boost; text-wrap: nowrap; text-overflow: ellipsis; }
@@ -116,7 +115,7 @@ class Turn(Static, can_focus=True):
 
     @dataclass
     class Turned(Message):
-        """Another value."""
+        """Another value was chosen."""
 
         value: str
 
@@ -125,7 +124,6 @@ class Turn(Static, can_focus=True):
         self._values, self.value = values, value
 
     def on_mount(self) -> None:
-        """Draws it."""
         self._draw()
 
     def _draw(self) -> None:
@@ -133,19 +131,19 @@ class Turn(Static, can_focus=True):
         self.update(Text(self.value if only else f"‹ {self.value} ›"))
 
     def action_turn(self, step: int) -> None:
-        """The next value, or the one before."""
+        """Choose the next value, or the previous one if `step` is -1."""
         self.value = self._values[(self._values.index(self.value) + step) % len(self._values)]
         self._draw()
         self.post_message(self.Turned(self.value))
 
     def on_click(self, event: events.Click) -> None:
-        """A click turns it too."""
+        """Focus the field and choose the next value."""
         self.focus()
         self.action_turn(1)
 
 
 class Sheet(Dialog[Values]):
-    """Fields by name. `summary` says what they come to, `check` what is wrong with them ("": nothing)."""
+    """A form with a summary of its values. `check` returns what is wrong with them, "" if nothing is."""
 
     DEFAULT_CSS = """
     Sheet {
@@ -174,7 +172,6 @@ class Sheet(Dialog[Values]):
         self._fields, self._summary, self._check = fields, summary, check
 
     def compose_content(self) -> ComposeResult:
-        """A row a field, and what they come to."""
         with Vertical(classes="fields"):
             for field in self._fields:
                 with Horizontal(classes="row"):
@@ -186,21 +183,20 @@ class Sheet(Dialog[Values]):
         yield Static(classes="summary", markup=False)
 
     def on_mount(self) -> None:
-        """What the fields come to as they are."""
         self.show_summary()
 
     def values(self) -> Values:
-        """The fields as they are."""
-        found = {}
+        """Return the current values by field name."""
+        values = {}
         for field in self._fields:
             kind: type[Turn | Input] = Turn if field.choices else Input
-            found[field.name] = self.query_one(f"#f-{field.name}", kind).value
-        return found
+            values[field.name] = self.query_one(f"#f-{field.name}", kind).value
+        return values
 
     @on(Turn.Turned)
     @on(Input.Changed)
     def show_summary(self) -> None:
-        """Says what the fields come to, or what is wrong."""
+        """Show the summary of the values, or what is wrong with them."""
         values = self.values()
         problem = self._check(values)
         self.show_problem(problem)
@@ -210,7 +206,7 @@ class Sheet(Dialog[Values]):
             line.update(Text(self._summary(values)))
 
     def action_field(self, step: int) -> None:
-        """To the next field, or the one before."""
+        """Focus the next field, or the previous one if `step` is -1."""
         if step > 0:
             self.focus_next()
         else:
@@ -218,7 +214,7 @@ class Sheet(Dialog[Values]):
 
     @on(Input.Submitted)
     def action_run(self) -> None:
-        """Takes the fields as they are."""
+        """Close with the values if `check` passes."""
         values = self.values()
         if not self._check(values):
             self.end(values)

@@ -1,4 +1,4 @@
-"""The first line: what is loaded, what the engine does, how the session stands."""
+"""The first line: the loaded pair, what the engine is doing, and whether the session is saved."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ BAR_WIDTH = 10
 
 
 class Header(Static):
-    """One line; every part has a setter and the whole is drawn anew."""
+    """The header line. Each part has a setter, which redraws the line."""
 
     DEFAULT_CSS = """
     Header { dock: top; height: 1; background: $panel; color: $foreground; padding: 0 1; text-wrap: nowrap; }
@@ -29,41 +29,39 @@ class Header(Static):
         self._session = ""
 
     def on_mount(self) -> None:
-        """Draws it."""
         self._draw()
 
     def on_resize(self) -> None:
-        """What fits changes."""
         self._draw()
 
     def show_loaded(self, loaded: Loaded | None) -> None:
-        """What is loaded."""
+        """Show the loaded pair."""
         self._loaded = loaded
         self._draw()
 
     @property
     def memory(self) -> MemoryLeft | None:
-        """Of the model's device, as last heard."""
+        """Memory left on the model's device, as last reported."""
         return self._memory
 
     def show_memory(self, left: MemoryLeft) -> None:
-        """Memory of the model's device."""
+        """Show the memory left on the model's device, if there is room."""
         self._memory = left
         self._draw()
 
     def show_progress(self, progress: Progress | None) -> None:
-        """What the engine is doing."""
-        if progress != self._progress:  # told at every update while text streams
+        """Show what the engine is doing; None if it is idle."""
+        if progress != self._progress:  # the same progress is posted at every update while a text streams
             self._progress = progress
             self._draw()
 
     def show_engine(self, words: str, broken: bool = False) -> None:
-        """The engine's state: "" is ready."""
+        """Show the engine's state in words; "" means ready."""
         self._engine, self._broken = words, broken
         self._draw()
 
     def show_session(self, words: str) -> None:
-        """The session's name, and whether it is saved."""
+        """Show the session's name and whether it is saved."""
         self._session = words
         self._draw()
 
@@ -80,7 +78,7 @@ class Header(Static):
         self.update(grid, layout=False)
 
     def _lefts(self) -> list[Text]:
-        """What is loaded, from all that there is to say to the least."""
+        """Return the descriptions of the loaded pair, longest first."""
         name = Text("saescope", style="bold", no_wrap=True, overflow="ellipsis")
         if self._loaded is None:
             return [name]
@@ -105,7 +103,7 @@ class Header(Static):
 
 
 def progress_in_words(progress: Progress) -> Text:
-    """Such as "encoding ━━━━╸     3/12 · x stops"."""
+    """Return the progress in words, such as "encoding ━━━━╸     3/12 · x stops"."""
     text = Text(f" ● {progress.stage}", style="bold")
     if progress.total:
         filled = round(BAR_WIDTH * min(1.0, progress.done / progress.total))

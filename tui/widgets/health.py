@@ -1,4 +1,4 @@
-"""One line that says at a glance whether the SAE is wired right: from what loading knows, then from the doctor."""
+"""A line that says whether the SAE is wired right, first from loading, then from the doctor's diagnosis."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from engine.records.words.rich_text import Text
 
 
 class HealthLine(Static):
-    """As many words as there is room for; a click asks for the doctor's report."""
+    """The line of health, in the longest wording that fits; a click asks for the doctor's report."""
 
     DEFAULT_CSS = """
     HealthLine { width: 1fr; height: 1; padding: 0 1; background: $boost; color: $text-muted; text-wrap: nowrap; }
@@ -26,15 +26,15 @@ class HealthLine(Static):
         super().__init__(id=id)
         self._wordings: list[str] = []
         self.diagnosis: Diagnosis | None = None
-        """What the doctor found about the pair that is loaded."""
+        """The doctor's diagnosis of the loaded pair; None until there is one."""
 
     def show_loaded(self, loaded: Loaded | None) -> None:
-        """What loading knows; the doctor has not looked at this pair yet."""
+        """Show what loading measured, and forget the diagnosis of another pair."""
         self.diagnosis = None
         self._show([] if loaded is None else wordings_of_loaded(loaded), bool(loaded and loaded.doubts))
 
     def show_diagnosis(self, diagnosis: Diagnosis) -> None:
-        """What the doctor found."""
+        """Show the doctor's diagnosis."""
         self.diagnosis = diagnosis
         self._show(wordings_of_diagnosis(diagnosis), bool(red(diagnosis)))
 
@@ -44,11 +44,9 @@ class HealthLine(Static):
         self._draw()
 
     def on_resize(self) -> None:
-        """What fits changes."""
         self._draw()
 
     def on_click(self, event: events.Click) -> None:
-        """As its key."""
         self.post_message(self.Clicked())
 
     def _draw(self) -> None:
@@ -58,7 +56,7 @@ class HealthLine(Static):
 
 
 def wordings_of_loaded(loaded: Loaded) -> list[str]:
-    """From all that there is to say to the least."""
+    """Return wordings of what loading measured, longest first."""
     if loaded.doubts:
         every = " · ".join(loaded.doubts)
         return [
@@ -80,15 +78,15 @@ def wordings_of_loaded(loaded: Loaded) -> list[str]:
         f"wired ✓  variance explained {ve}{published[0]} · L0 {l0}{published[1]} "
         f"on {loaded.reference_tokens:,} tokens of {loaded.reference}"
     )
-    found = [f"{long} · H: doctor", f"wired ✓ VE {ve}{published[0]} · L0 {l0}{published[1]} · H: doctor"]
+    wordings = [f"{long} · H: doctor", f"wired ✓ VE {ve}{published[0]} · L0 {l0}{published[1]} · H: doctor"]
     if loaded.notes:
         note = f"note: {loaded.notes[0]}" if len(loaded.notes) == 1 else f"{len(loaded.notes)} notes"
-        found.insert(0, f"{long} · {note} · H: doctor")
-    return [*found, f"wired ✓ VE {ve} · L0 {l0} · H: doctor", f"wired ✓ VE {ve} · L0 {l0}", f"✓ VE {ve}"]
+        wordings.insert(0, f"{long} · {note} · H: doctor")
+    return [*wordings, f"wired ✓ VE {ve} · L0 {l0} · H: doctor", f"wired ✓ VE {ve} · L0 {l0}", f"✓ VE {ve}"]
 
 
 def wordings_of_diagnosis(diagnosis: Diagnosis) -> list[str]:
-    """From all that there is to say to the least."""
+    """Return wordings of the doctor's diagnosis, longest first."""
     numbers = f"VE {diagnosis.variance_explained:.2f} · L0 {diagnosis.l0:.0f}"
     if names := red(diagnosis):
         return [
@@ -107,10 +105,10 @@ def wordings_of_diagnosis(diagnosis: Diagnosis) -> list[str]:
 
 
 def red(diagnosis: Diagnosis) -> list[str]:
-    """The names of the checks that failed."""
+    """Return the names of the checks that failed."""
     return [check.name for check in diagnosis.checks if check.ok is False]
 
 
 def in_doubt(check: Check) -> bool:
-    """Whether a check could neither be passed nor failed, and something is to be done."""
+    """Return whether a check has neither passed nor failed, but has a remedy."""
     return check.ok is None and bool(check.remedy)

@@ -1,4 +1,4 @@
-"""A page of text to scroll through: help, messages, what a replay found."""
+"""A page of text to scroll through, such as help, messages or a replay's outcome."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from engine.records.words.rich_text import Text
 
 
 class Report(ModalScreen[None]):
-    """`show` replaces the text while the page is open."""
+    """A page of text; `show` replaces the text while the page is open."""
 
     DEFAULT_CSS = """
     Report {
@@ -36,7 +36,6 @@ class Report(ModalScreen[None]):
         self._title, self._text = title, text
 
     def compose(self) -> ComposeResult:
-        """The page."""
         with Vertical(classes="frame") as frame:
             frame.border_title = Text(self._title)
             with VerticalScroll():
@@ -44,12 +43,12 @@ class Report(ModalScreen[None]):
             yield Static("↑↓ scroll · escape closes", classes="hint", markup=False)
 
     def show(self, text: RenderableType) -> None:
-        """Another text."""
+        """Show another text."""
         self._text = text
         if self.is_mounted:
             self.query_one("#report-text", Static).update(text)
 
     def action_leave(self) -> None:
-        """Closes the page; a second key that comes before it is gone does nothing."""
+        """Close the page; a second key before it is closed does nothing."""
         if self.is_current:
             self.dismiss(None)

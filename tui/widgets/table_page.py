@@ -1,4 +1,4 @@
-"""A page over the main screen: lines about a result, and a table of features to act on."""
+"""A page over the main screen: lines about a result, and a table of features with commands."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from engine.records.words.rich_text import Text
 from engine.records.words.tokens import visible
 
 FRAME, BORDERS = 130, 5
-"""Columns that a page takes at most; of them for border, padding and scrollbar."""
+"""The page's width at most, and the part of it that border, padding and scrollbar take, in terminal columns."""
 
 NAMES = (15, 36)
-"""Columns for a feature's words, at least and at most."""
+"""The width of a feature's name at least and at most, in terminal columns."""
 
 LOW = 30
-"""Lines below which there is no room for a legend."""
+"""Terminal lines below which the legend is hidden."""
 
 
 class TablePage(ModalScreen[None]):
-    """Rows have features as their keys."""
+    """A page with a table whose row keys are features."""
 
     DEFAULT_CSS = """
     TablePage {
@@ -46,7 +46,6 @@ class TablePage(ModalScreen[None]):
         self._title, self._about, self._hint, self._legend = title, about, hint, legend
 
     def compose(self) -> ComposeResult:
-        """What it is about, the table, the keys."""
         with Vertical(classes="frame") as frame:
             frame.border_title = Text(self._title)
             yield Static(self._about, classes="about")
@@ -55,49 +54,48 @@ class TablePage(ModalScreen[None]):
             yield Static(self._legend, classes="hint legend", markup=False)
 
     def on_resize(self, event: events.Resize) -> None:
-        """On a low screen the rows need the legend's room."""
+        """Hide the legend on a low screen, where the rows need its room."""
         self.query_one(".legend").display = event.size.height >= LOW
 
     @property
     def table(self) -> DataTable[Text]:
-        """The rows."""
         return self.query_one(DataTable)
 
     def name_width(self, *columns: Sequence[tuple[str, str, int]]) -> int:
-        """What is left for a feature's words beside the first of these lists of columns that leaves enough."""
+        """Return the width left for a feature's name beside the first of these lists of columns that leaves enough."""
         frame = min(FRAME, int(self.app.size.width * 0.96)) - BORDERS
-        left = [frame - sum(abs(width) for _, _, width in some) for some in columns]
+        left = [frame - sum(abs(width) for _, _, width in column_list) for column_list in columns]
         return min(NAMES[1], next((room for room in left if room >= NAMES[0]), NAMES[0]))
 
     def add_columns(self, columns: Sequence[tuple[str, str, int]]) -> None:
-        """(key, heading, width) each; a negative width is that of words, which stand to the left."""
+        """Add columns, each (key, heading, width); a negative width stands for a column of words, aligned left."""
         for key, heading, width in columns:
             self.table.add_column(Text(heading if width < 0 else heading.rjust(width)), width=abs(width), key=key)
 
     def feature(self) -> int | None:
-        """The feature under the cursor."""
+        """Return the feature under the cursor; None if there is none."""
         table = self.table
         if not table.is_valid_row_index(table.cursor_row):
             return None
         return int(table.ordered_rows[table.cursor_row].key.value or 0)
 
     def features(self) -> list[int]:
-        """All features, top down."""
+        """Return all features, top down."""
         return [int(row.key.value or 0) for row in self.table.ordered_rows]
 
     def action_leave(self) -> None:
-        """Closes the page; a second key that comes before it is gone does nothing."""
+        """Close the page; a second key before it is closed does nothing."""
         if self.is_current:
             self.dismiss(None)
 
 
 def right(words: str) -> Text:
-    """A number's cell."""
+    """Return a cell that is aligned right, as numbers are."""
     return Text(words, justify="right")
 
 
 def name_cell(name: str, width: int) -> Text:
-    """A feature's words, cut where they are too long."""
+    """Return the cell of a feature's name, cut to the width."""
     text = Text(" " + visible(name))
     text.truncate(width - 1, overflow="ellipsis")
     return text

@@ -1,4 +1,4 @@
-"""The line of tabs, where only one pane is shown at a time."""
+"""The line of tabs, shown while only one pane is."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from engine.records.words.rich_text import Text
 
 
 class TabLine(Static):
-    """Names with their number keys; a click chooses one."""
+    """The panes' names with their number keys; a click chooses one."""
 
     DEFAULT_CSS = """
     TabLine { height: 1; padding: 0 1; background: $boost; text-wrap: nowrap; }
@@ -30,7 +30,7 @@ class TabLine(Static):
         self._names = names
 
     def show(self, current: str) -> None:
-        """Marks the current tab."""
+        """Mark the current tab."""
         text = Text(no_wrap=True)
         for number, name in enumerate(self._names, 1):
             text.append(f" {number} {name.capitalize()} ", "bold reverse" if name == current else "")
@@ -38,7 +38,7 @@ class TabLine(Static):
         self.update(text)
 
     def on_click(self, event: events.Click) -> None:
-        """Which tab lies under the pointer."""
+        """Post TabChosen for the tab under the pointer."""
         start = 1
         for number, name in enumerate(self._names, 1):
             width = len(f" {number} {name} ")

@@ -1,7 +1,7 @@
-"""Where every token stands on a screen of a given width. Knows nothing of Textual, colours, models or scrolling.
+"""The positions of tokens on lines of a given width. Knows nothing about Textual, colours, models or scrolling.
 
-Positions and lengths are in cells, as rich.cells measures them. The layout is one pass that changes no line but the
-last, so a text that streams in comes out exactly like the same text laid out at once.
+Positions and widths are in cells, as rich.cells measures them. The layout is one pass that changes only the last line,
+so a text that streams in gets exactly the layout of the same text placed at once.
 """
 
 from __future__ import annotations
@@ -33,10 +33,10 @@ class Passage:
 
     tokens: tuple[str, ...]
     shades: tuple[int, ...]
-    """Per token: DIFFERS from the other arm, TURNED where other edits were in force, both, MASKED, 0 where it is plain,
-    or an activation in 1 to STEPS."""
+    """Per token: an activation in 1 to STEPS, 0 for a plain token, MASKED, DIFFERS from the other arm, TURNED where
+    other edits applied, or TURNED_DIFFERS for both."""
     prefix: str = ""
-    """Bold before the first line, such as "+ "; later lines are indented by its width."""
+    """Drawn in bold before the first line, such as "+ "; later lines are indented by its width."""
     prefix_style: str = ""
     """"positive", "negative" or "" for no colour."""
 
@@ -48,8 +48,8 @@ class Passage:
 
 
 def step_of(value: float, maximum: float) -> int:
-    """An activation as a step: 0 where the feature is silent, else 1 to STEPS, the maximum being STEPS."""
-    if not (value > 0 and maximum > 0):  # so put, NaN is silent
+    """Return an activation as a step: 0 if the feature is silent, else 1 to STEPS, the maximum being STEPS."""
+    if not (value > 0 and maximum > 0):  # written so that NaN counts as silent
         return 0
     return max(1, round(min(1.0, value / maximum) * STEPS))
 
@@ -60,20 +60,20 @@ ATOM = re.compile(r"\n|[ \t]*[^ \t\n]+|[ \t]+")
 
 
 class Atom(NamedTuple):
-    """The part of a token that is placed at once: whitespace with what follows it, or a line break."""
+    """The part of a token that is placed as a unit: whitespace with what follows it, or a line break."""
 
     text: str
     width: int
     opens: bool
-    """Whether a line may be broken before it."""
+    """Whether a line may break before it."""
     closes: bool
-    """Whether a line may be broken after it."""
+    """Whether a line may break after it."""
     newline: bool
 
 
 @lru_cache(16384)
 def atoms_of(token: str, whitespace: bool) -> tuple[Atom, ...]:
-    """What a token looks like. Wide characters, of scripts that write no spaces, may be broken on either side."""
+    """Return a token's atoms as drawn. Lines may break on either side of wide characters: their scripts lack spaces."""
     atoms = []
     for part in ATOM.findall(safe(token)):
         drawn = "".join(map(WHITESPACE[whitespace].get, part, part))
@@ -86,7 +86,7 @@ def atoms_of(token: str, whitespace: bool) -> tuple[Atom, ...]:
 
 
 class Piece(NamedTuple):
-    """The part of a token that stands on one line."""
+    """The part of a token that is on one line."""
 
     token: int
     x: int
@@ -96,27 +96,27 @@ class Piece(NamedTuple):
 
 @dataclass(slots=True)
 class Line:
-    """A line of the screen."""
+    """A line of the layout."""
 
     passage: int
     """-1 for the blank line between two passages."""
     first: bool
-    """Whether the passage begins here, so that its prefix is drawn."""
+    """Whether the passage starts on this line, so that its prefix is drawn."""
     indent: int = 0
     pieces: list[Piece] = field(default_factory=list)
 
     @property
     def end(self) -> int:
-        """Where it ends."""
+        """The cell after the last piece."""
         return self.pieces[-1].x + self.pieces[-1].width if self.pieces else self.indent
 
 
 class Layout:
-    """Passages broken into lines of a width: at word boundaries, words longer than a line by cell.
+    """Passages broken into lines of a given width at word boundaries; words longer than a line are broken anywhere.
 
-    A word is a token and the tokens after it that don't start with whitespace. A word that moves to a new line leaves
-    one leading space behind. A line break takes a cell at the end of its line, so that its activation can be seen; none
-    where the line is full.
+    A word is a token and the tokens after it that do not start with whitespace. A word that moves to a new line loses
+    one leading space. A line break takes a cell at the end of its line, so that its activation can be seen, unless the
+    line is full.
     """
 
     def __init__(self, width: int, whitespace: bool = False, spaced: bool = False) -> None:
@@ -126,13 +126,13 @@ class Layout:
         self.lines: list[Line] = []
         self._rows: list[list[int]] = []  # per passage and token the line it starts on, -1 where nothing is drawn
         self._indent = 0
-        self._x = 0  # where the last line ends
-        self._word = 0  # the piece of the last line that begins its last word
-        self._closed = False  # whether a line may be broken at _x, whatever follows
-        self._ended = False  # whether a line break came last; its line is opened by what follows
+        self._x = 0  # the cell where the last line ends
+        self._word = 0  # the index of the piece that begins the last line's last word
+        self._closed = False  # whether the line may break at _x, whatever follows
+        self._ended = False  # whether a line break came last; the next token opens the new line
 
     def add(self, tokens: Iterable[str], indent: int = 0) -> None:
-        """A further passage, its lines indented."""
+        """Add a passage, with its lines indented."""
         if self.spaced and self.lines:
             self.lines.append(Line(-1, False))
         self._indent = min(indent, self.width - 2)
@@ -142,7 +142,7 @@ class Layout:
         self.extend(tokens)
 
     def extend(self, tokens: Iterable[str]) -> int:
-        """Further tokens of the last passage. Returns the first line that changed."""
+        """Append tokens to the last passage. Return the index of the first line that changed."""
         changed, rows = len(self.lines) - 1, self._rows[-1]
         for token in tokens:
             rows.append(-1)
@@ -160,7 +160,7 @@ class Layout:
             self._put(token, atom.text if free else "", int(free))
             self._closed, self._ended = False, True
             return
-        if atom.width == 0:  # combines with what stands before it
+        if atom.width == 0:  # combines with the character before it
             self._put(token, atom.text, 0)
             return
         if atom.opens or self._closed:
@@ -184,7 +184,7 @@ class Layout:
             rows[token] = len(self.lines) - 1
 
     def _carry(self) -> None:
-        """Moves the last word to a new line."""
+        """Move the last word to a new line."""
         pieces, rows = self.lines[-1].pieces, self._rows[-1]
         word = pieces[self._word :]
         del pieces[self._word :]
@@ -199,7 +199,7 @@ class Layout:
             self._put(piece.token, piece.text, piece.width)
 
     def _chop(self) -> None:
-        """Breaks the last piece, which reaches beyond the line, at the cells where lines end."""
+        """Break the last piece, which is longer than the line, where lines end."""
         piece = self.lines[-1].pieces.pop()
         rows = self._rows[-1]
         before = self.lines[-1].pieces[-1:]
@@ -216,19 +216,19 @@ class Layout:
             width += cells
         self._put(piece.token, piece.text[begin:], width)
 
-    # ---- questions
+    # ---- positions of tokens
 
     def row(self, passage: int, token: int) -> int:
-        """The line a token starts on; -1 where nothing of it is drawn."""
+        """Return the line that a token starts on; -1 if nothing of it is drawn."""
         return self._rows[passage][token]
 
     def x(self, passage: int, token: int) -> int:
-        """Where on its first line a token starts; 0 where nothing of it is drawn."""
+        """Return the cell at which a token starts on its first line; 0 if nothing of it is drawn."""
         pieces = self.lines[self.row(passage, token)].pieces
         return next((piece.x for piece in pieces if piece.token == token), 0)
 
     def rows(self, passage: int, token: int) -> range:
-        """The lines a token stands on."""
+        """Return the lines that a token is on."""
         first = last = self.row(passage, token)
         while last + 1 < len(self.lines):
             below = self.lines[last + 1]
@@ -238,20 +238,20 @@ class Layout:
         return range(first, last + 1) if first >= 0 else range(0)
 
     def nearest(self, row: int, x: int) -> tuple[int, int] | None:
-        """The passage and token at a position, else the one before it, else the line's first; None on a blank line."""
+        """Return passage and token at a cell, else the one before it, else the line's first; None on a blank line."""
         line = self.lines[row]
         if not line.pieces:
             return None
-        found = line.pieces[0]
+        closest = line.pieces[0]
         for piece in line.pieces:
             if piece.x > x:
                 break
-            if piece.width or not found.width:
-                found = piece
-        return line.passage, found.token
+            if piece.width or not closest.width:
+                closest = piece
+        return line.passage, closest.token
 
     def neighbour(self, passage: int, token: int, step: int) -> tuple[int, int] | None:
-        """The next drawn token forwards (1) or backwards (-1), across passages."""
+        """Return the next drawn token forwards (`step` 1) or backwards (-1), across passages."""
         token += step
         while 0 <= passage < len(self._rows):
             rows = self._rows[passage]
@@ -264,24 +264,27 @@ class Layout:
         return None
 
     def close_to(self, passage: int, token: int) -> tuple[int, int] | None:
-        """The token itself if it is drawn, else the next that is, else the last."""
+        """Return the token itself if it is drawn, else the next drawn one, else the last."""
         return self.neighbour(passage, token - 1, 1) or self.last
 
     def from_row(self, row: int, step: int, x: int, other_than: tuple[int, int] | None) -> tuple[int, int] | None:
-        """The token nearest to x on the first line that holds another one, from a line on, downwards or upwards."""
+        """Return the nearest token to x, other than `other_than`, on the first line with one, from `row` on.
+
+        `step` is 1 downwards, -1 upwards.
+        """
         while 0 <= row < len(self.lines):
-            found = self.nearest(row, x)
-            if found not in (None, other_than):
-                return found
+            place = self.nearest(row, x)
+            if place not in (None, other_than):
+                return place
             row += step
         return None
 
     @property
     def first(self) -> tuple[int, int] | None:
-        """The first drawn token."""
+        """The first drawn token, as (passage, token)."""
         return self.neighbour(0, -1, 1)
 
     @property
     def last(self) -> tuple[int, int] | None:
-        """The last drawn token."""
+        """The last drawn token, as (passage, token)."""
         return self.neighbour(len(self._rows) - 1, len(self._rows[-1]), -1) if self._rows else None

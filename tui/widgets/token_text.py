@@ -1,6 +1,6 @@
 """Passages of tokens coloured by activation, painted line by line, so that thousands of tokens scroll and stream.
 
-The colour is one hue from the background towards the theme's accent, lightness carrying the value.
+The colours go from the background to the theme's accent; lightness shows the value.
 """
 
 from __future__ import annotations
@@ -29,20 +29,20 @@ from tui.widgets.token_layout import DIFFERS, MASKED, STEPS, TURNED, TURNED_DIFF
 __all__ = ["DIFFERS", "MASKED", "STEPS", "TURNED", "TURNED_DIFFERS", "Passage", "TokenText", "gradient", "step_of"]
 
 FAINTEST = 0.12
-"""How far from the background the first step lies, as a share of the whole way: it must be seen."""
+"""How far the first step's colour is from the background, as a share of the way to the accent: it must be visible."""
 
 TURNED_TINT = 0.16
-"""How far from the background that of tokens under other edits lies, as a share of the way to white or black."""
+"""How far the background of tokens under other edits is from the plain one, as a share of the way to white or black."""
 
 LIGHTNESS_RANGE = 55
-"""How far at least the last step lies from the background, of 100: an accent may be as light as a light theme."""
+"""The least difference in lightness, of 100, of last step and background: the accent may be as light as the latter."""
 
 ADORNMENTS = ("outline_top", "outline_right", "outline_bottom", "outline_left", "hatch", "tint")
-"""What Textual draws over the lines of a widget."""
+"""Style rules by which Textual draws over the lines of a widget."""
 
 
 def gradient(background: Color, accent: Color) -> list[Color]:
-    """The colours of the steps 1 to STEPS."""
+    """Return the colours of the steps 1 to STEPS."""
     low, high = rgb_to_lab(background), rgb_to_lab(accent)
     away = LIGHTNESS_RANGE if low.L < 50 else -LIGHTNESS_RANGE
     top = max(high.L, low.L + away) if away > 0 else min(high.L, low.L + away)
@@ -55,7 +55,7 @@ def gradient(background: Color, accent: Color) -> list[Color]:
 
 
 class TokenText(ScrollView, can_focus=True):
-    """Shows passages token by token. With a cursor, tokens can be looked at and chosen; without, the keys scroll."""
+    """Passages of tokens. With a cursor, the keys move from token to token and choose one; without, they scroll."""
 
     DEFAULT_CSS = """
     TokenText {
@@ -96,16 +96,16 @@ class TokenText(ScrollView, can_focus=True):
             ("enter", "choose", "Choose", "choose", "What this token is about"),
         )
     ]
-    ALLOW_SELECT = False  # a double click chooses a token
+    ALLOW_SELECT = False  # a double click chooses a token instead
 
     visible_whitespace = reactive(False)
     """Whether spaces, tabs and line breaks are drawn."""
     empty_text = reactive("")
-    """Shown where there are no passages."""
+    """The text that is shown while there are no passages."""
 
     @dataclass
     class CursorMoved(Message):
-        """The cursor was moved to another token, by the user or move_to; show and clear don't tell."""
+        """The user or `move_to` moved the cursor to another token; `show` and `clear` do not post this."""
 
         widget: TokenText
         passage: int
@@ -113,12 +113,12 @@ class TokenText(ScrollView, can_focus=True):
 
         @property
         def control(self) -> TokenText:
-            """The widget, for the on decorator."""
+            """The widget, which Textual's `on` decorator matches."""
             return self.widget
 
     @dataclass
     class TokenChosen(Message):
-        """Enter or a double click on a token."""
+        """The user pressed enter on a token or double-clicked it."""
 
         widget: TokenText
         passage: int
@@ -126,7 +126,7 @@ class TokenText(ScrollView, can_focus=True):
 
         @property
         def control(self) -> TokenText:
-            """The widget, for the on decorator."""
+            """The widget, which Textual's `on` decorator matches."""
             return self.widget
 
     def __init__(
@@ -146,17 +146,17 @@ class TokenText(ScrollView, can_focus=True):
         self.set_reactive(TokenText.empty_text, empty_text)
         self._passages: list[Passage] = []
         self._placed = Layout(0)
-        self._text_width = 0  # what the passages are placed for; 0 before the first resize
+        self._text_width = 0  # the width that the lines are broken for; 0 before the first resize
         self._cursor: tuple[int, int] | None = None
-        self._column = 0  # where up and down aim at
-        self._following = True  # whether the end is in view, and kept there when tokens come
+        self._column = 0  # the column that up and down aim at
+        self._following = True  # whether the end is in view, and is kept there when tokens arrive
         self._strips: dict[int, Strip] = {}
         self._palette: dict[int, Style] = {}
 
     # ---- what is shown
 
     def show(self, passages: Sequence[Passage]) -> None:
-        """Replaces everything. With the same tokens as before the lines, the scroll position and the cursor stay."""
+        """Replace all passages. If the tokens are the same as before, lines, scroll position and cursor stay."""
         before, self._passages = self._passages, list(passages)
         if [(p.tokens, p.prefix) for p in before] == [(p.tokens, p.prefix) for p in passages]:
             self._strips.clear()
@@ -172,7 +172,7 @@ class TokenText(ScrollView, can_focus=True):
         self._keep_cursor_in_view()
 
     def append(self, tokens: Sequence[str], shades: Sequence[int]) -> None:
-        """Adds tokens to the last passage. The end stays in view if it was, and a cursor there stays at the end."""
+        """Append tokens to the last passage. The end stays in view if it was, and a cursor there stays at the end."""
         if not self._passages:
             self.show([Passage(tuple(tokens), tuple(shades))])
             return
@@ -181,12 +181,12 @@ class TokenText(ScrollView, can_focus=True):
         if not self._text_width:
             return
         follow = self._following and self.scroll_target_y >= self.scroll_y  # not while the user scrolls up
-        rider = self._cursor if follow and self._cursor == self._placed.last else None
+        cursor_at_end = self._cursor if follow and self._cursor == self._placed.last else None
         changed = self._placed.extend(tokens)
         if self.show_cursor and self._cursor is None:
             self._cursor = self._placed.first
-        elif rider is not None:
-            changed = min(changed, self._placed.row(*rider))  # it leaves that line
+        elif cursor_at_end is not None:
+            changed = min(changed, self._placed.row(*cursor_at_end))  # the cursor leaves that line
             self._cursor = self._placed.last
         self._grow()
         self._repaint(range(changed, len(self._placed.lines)))
@@ -195,9 +195,9 @@ class TokenText(ScrollView, can_focus=True):
         self._following = follow
 
     def _grow(self) -> None:
-        """Takes note of how many lines there are now.
+        """Update the virtual size to the current number of lines.
 
-        Unless the height follows from them, nothing moves: setting virtual_size would lay out and paint all the screen.
+        Unless the widget's height depends on it, bypass the reactive: it would lay out and paint the whole screen.
         """
         size = Size(self._text_width, len(self._placed.lines))
         if size == self.virtual_size:
@@ -209,11 +209,11 @@ class TokenText(ScrollView, can_focus=True):
             self._scroll_update(size)
 
     def clear(self) -> None:
-        """Removes everything."""
+        """Remove all passages."""
         self.show(())
 
     def legend(self, maximum: float) -> Text:
-        """The colours from 0 to the maximum, in one line. They change with the theme: ask again when it does."""
+        """Return the colours from 0 to `maximum` in a line; ask again when the theme changes, for they depend on it."""
         text = Text("0 ", no_wrap=True, end="")
         for step in range(1, STEPS + 1):
             text.append("█", Style(color=self._style(step).bgcolor))
@@ -223,11 +223,11 @@ class TokenText(ScrollView, can_focus=True):
 
     @property
     def cursor(self) -> tuple[int, int] | None:
-        """Passage and token under the cursor."""
+        """The (passage, token) under the cursor; None if there is no cursor."""
         return self._cursor
 
     def move_to(self, passage: int, token: int) -> None:
-        """Moves the cursor and brings it into view. A token that isn't drawn gives way to the next one that is."""
+        """Move the cursor and scroll it into view. If nothing of the token is drawn, go to the next drawn one."""
         if self._text_width:
             self._go(self._placed.close_to(passage, token))
         elif self.show_cursor:
@@ -265,12 +265,12 @@ class TokenText(ScrollView, can_focus=True):
     # ---- keys and mouse
 
     def action_step(self, step: int) -> None:
-        """To the token before or after."""
+        """Go to the previous or next token."""
         if self._cursor is not None:
             self._go(self._placed.neighbour(*self._cursor, step))
 
     def action_lines(self, step: int) -> None:
-        """To the nearest token of the next line that holds another one."""
+        """Go to the nearest token of the next line that holds another token, up or down."""
         if not self.show_cursor:
             self._scroll(self.scroll_target_y + step)
         elif self._cursor is not None:
@@ -278,7 +278,7 @@ class TokenText(ScrollView, can_focus=True):
             self._go(self._placed.from_row(row, step, self._column, self._cursor), keep_column=True)
 
     def action_edge(self, step: int) -> None:
-        """To the first or last token of the line."""
+        """Go to the first or last token of the line."""
         if not self.show_cursor:
             self.action_whole(step)
         elif self._cursor is not None:
@@ -286,7 +286,7 @@ class TokenText(ScrollView, can_focus=True):
             self._go(self._placed.nearest(row, -1 if step < 0 else self._text_width))
 
     def action_pages(self, step: int) -> None:
-        """By a screenful."""
+        """Go up or down by a screenful."""
         page = max(1, self.scrollable_content_region.height - 1)
         if not self.show_cursor:
             self._scroll(self.scroll_target_y + step * page)
@@ -295,34 +295,34 @@ class TokenText(ScrollView, can_focus=True):
             self._go(self._placed.from_row(row, step, self._column, None), keep_column=True)
 
     def action_whole(self, step: int) -> None:
-        """To the first or last token of all."""
+        """Go to the first or last token of all."""
         if self.show_cursor:
             self._go(self._placed.first if step < 0 else self._placed.last)
         else:
             self._scroll(0 if step < 0 else self.max_scroll_y)
 
     def action_choose(self) -> None:
-        """Says that the token under the cursor was chosen."""
+        """Post TokenChosen for the token under the cursor."""
         if self._cursor is None:
             raise SkipAction
         self.post_message(self.TokenChosen(self, *self._cursor))
 
     def on_click(self, event: events.Click) -> None:
-        """Moves the cursor; the second click of a double click chooses."""
+        """Move the cursor; the second click of a double click chooses the token."""
         offset = event.get_content_offset(self)
         if offset is None or not (self.show_cursor and self._passages):
             return
         row = offset.y + self.scroll_offset.y
-        found = self._placed.nearest(row, offset.x) if row < len(self._placed.lines) else None
-        if found is not None:
-            self._go(found)
+        place = self._placed.nearest(row, offset.x) if row < len(self._placed.lines) else None
+        if place is not None:
+            self._go(place)
             if event.chain == 2:
                 self.action_choose()
 
     # ---- places
 
     def on_resize(self) -> None:
-        """Breaks the lines anew where the width changed."""
+        """Break the lines again if the width has changed."""
         width = self.scrollable_content_region.width
         if width and not self._text_width:
             self._place()
@@ -335,21 +335,21 @@ class TokenText(ScrollView, can_focus=True):
         self._keep_cursor_in_view()
 
     def watch_scroll_y(self, old_value: float, new_value: float) -> None:
-        """Notes whether the end is in view."""
+        """Remember whether the end is in view."""
         super().watch_scroll_y(old_value, new_value)
         self._following = round(new_value) >= self.max_scroll_y
 
     def watch_visible_whitespace(self) -> None:
-        """Breaks the lines anew: line breaks take room."""
+        """Break the lines again, since visible line breaks take room."""
         self._place_again()
 
     def watch_empty_text(self) -> None:
-        """Shows it where there is nothing else."""
+        """Show the new text if there are no passages."""
         if not self._passages:
             self._place()
 
     def get_content_height(self, container: Size, viewport: Size, width: int) -> int:
-        """The lines that the passages take, for a height of auto."""
+        """Return the number of lines, for a height of auto."""
         width -= self.scrollbar_size_vertical
         return max(1, len(self._placed.lines if width == self._text_width else self._broken_into(width).lines))
 
@@ -364,7 +364,7 @@ class TokenText(ScrollView, can_focus=True):
         return placed
 
     def _place(self) -> None:
-        # while hidden there is no width: the last one will do until it is resized
+        # a hidden widget has no width: keep the last one until it is resized
         self._text_width = self.scrollable_content_region.width or self._text_width
         if not self._text_width:
             return
@@ -377,7 +377,7 @@ class TokenText(ScrollView, can_focus=True):
         self.refresh()
 
     def _place_again(self) -> None:
-        """The same tokens in other lines: the end stays in view if it was, else what stood at the top."""
+        """Break the same tokens into lines again; keep the end in view if it was, else the token at the top."""
         top = self._placed.from_row(round(self.scroll_y), 1, -1, None)
         following = self._following and not self.show_cursor
         self._place()
@@ -390,15 +390,16 @@ class TokenText(ScrollView, can_focus=True):
     # ---- painting
 
     def notify_style_update(self) -> None:
-        """Forgets the colours: the theme or the focus changed."""
+        """Forget the painted lines and colours, since the theme or the focus has changed."""
         super().notify_style_update()
         self._strips.clear()
         self._palette.clear()
 
     def render_lines(self, crop: Region) -> list[Strip]:
-        """The lines of a region. In a bare box they pass by the styles cache, which copies every line in every frame.
+        """Return the lines of a region.
 
-        A strip remembers how it was filtered, cut and written, so painting it again costs next to nothing.
+        Without borders and the like, bypass Textual's styles cache, which copies every line in every frame. A strip
+        caches how it was filtered, cropped and rendered, so that painting it again is cheap.
         """
         styles = self.styles
         if styles.gutter or styles.has_any_rules(*ADORNMENTS) or self.opacity < 1:
@@ -410,7 +411,7 @@ class TokenText(ScrollView, can_focus=True):
         return [strip.crop_extend(*crop.column_span, self._style(0)) for strip in strips]
 
     def render_line(self, y: int) -> Strip:
-        """A line of the screen."""
+        """Return a line of the widget, `y` counted from its top."""
         row = y + self.scroll_offset.y
         strip = self._strips.get(row)
         if strip is None:
@@ -423,7 +424,7 @@ class TokenText(ScrollView, can_focus=True):
         if not self._palette:
             plain = self.rich_style
             background, accent = self.background_colors[1], Color.parse(self.app.theme_variables["accent"])
-            if background.ansi is not None:  # the terminal's own, which nobody knows
+            if background.ansi is not None:  # the terminal's own background, which is unknown
                 background = BLACK if self.app.current_theme.dark else WHITE
             self._palette = {0: plain}
             for name, key in (("masked", MASKED), ("differs", DIFFERS)):
@@ -437,7 +438,7 @@ class TokenText(ScrollView, can_focus=True):
         return self._palette[shade]
 
     def _under_cursor(self, line: Line) -> set[int]:
-        """The pieces of a line that the cursor covers; one without width is shown on the piece before it."""
+        """Return the indices of the pieces under the cursor; a piece without width is shown on the one before it."""
         if self._cursor is None or line.passage != self._cursor[0]:
             return set()
         pieces = [index for index, piece in enumerate(line.pieces) if piece.token == self._cursor[1]]

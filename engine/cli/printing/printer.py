@@ -5,6 +5,7 @@ The modules beside this one know what results look like, one subject each.
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
@@ -39,6 +40,15 @@ from engine.records.words.rich_text import Terminal, Text
 from engine.records.words.tokens import to_json
 
 
+def write_json(text: str) -> None:
+    """Write a line of JSON to standard output; in escapes where its encoding, such as ASCII's, lacks the characters."""
+    try:
+        text.encode(sys.stdout.encoding or "utf-8")
+    except UnicodeEncodeError:
+        text = json.dumps(json.loads(text))
+    sys.stdout.write(text + "\n")
+
+
 class Printer:
     """Prints results to standard output as text or JSON, everything else to standard error."""
 
@@ -55,7 +65,7 @@ class Printer:
         return self.json
 
     def _json(self, value: Any) -> None:
-        sys.stdout.write(to_json(value) + "\n")
+        write_json(to_json(value))
 
     def note(self, text: str) -> None:
         """Print a remark beside the result."""

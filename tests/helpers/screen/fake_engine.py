@@ -18,6 +18,7 @@ import msgspec
 import samples
 from textual import events
 from textual._compositor import Compositor
+from textual._context import visible_screen_stack
 from textual.keys import _character_to_key
 from textual.pilot import Pilot
 from textual.widgets import Static
@@ -702,6 +703,7 @@ class Bench:
     def screen_text(self):
         """What the terminal shows, a line a line, as plain text."""
         with self.app._context():
+            visible_screen_stack.set(self.app._background_screens)  # else those of whatever was painted last
             lines = self.top._compositor.render_strips()
         return "\n".join(strip.text.rstrip() for strip in lines)
 

@@ -400,6 +400,22 @@ async def test_save_the_prompts_as_a_set(b):
 
 
 @on_app()
+async def test_a_set_that_is_there_is_replaced_after_a_second_enter_only(b):
+    place = b.store.path.parent / "mine.toml"
+    place.write_text("mine")
+    await b.press("w")
+    await b.until(lambda: isinstance(b.top, AskText))
+    await b.settle()
+    b.top.query_one(Input).value = str(place)
+    await b.press("enter")
+    assert "mine.toml is there already: enter again replaces it" in b.words(".problem")
+    assert place.read_text() == "mine"
+    await b.press("enter")
+    await b.until(lambda: not isinstance(b.top, AskText))
+    assert "[[positive]]" in place.read_text()
+
+
+@on_app()
 async def test_a_set_of_mixed_formats_cannot_be_saved_and_says_so(b):
     b.study.prompts.set(type(SMALL)("mixed", (Prompt("a"),), (Prompt("b", "chat"),)))
     await b.press("w")
