@@ -8,7 +8,7 @@ from engine.models.pair import Pair
 from engine.models.reference import PASSAGE_TOKENS
 from engine.models.tokens import TokenIds
 from engine.records import Check, Prompt
-from engine.records.errors import ModelError
+from engine.records.errors import ModelError, UsageError
 
 SENTENCE = "The sky is blue."
 
@@ -121,6 +121,8 @@ def chat_prompt(pair: Pair) -> Check:
         fed = tokens.feed(Prompt(SENTENCE, "chat"))
     except ModelError as error:
         return Check("chat prompt", None, f"{error.message} Prompts are fed raw.")
+    except UsageError as error:  # the template has a token that the model lacks
+        return Check("chat prompt", False, error.message, error.remedy)
     before, behind = template_around(fed)
     words = (
         f"the template puts {len(before)} tokens before a prompt, {one_line(tokens.strings(before))}, and "

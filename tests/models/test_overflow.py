@@ -148,6 +148,15 @@ def test_float32_layers_above_the_hook_hide_no_overflow_from_an_attribution(load
         ask(client, Attribute(Measure((Probe(GOOD.text, "raw", answers=LONG),), "she", "he")), Attribution)
 
 
+def test_an_attribution_is_refused_where_the_layers_above_the_hook_overflow(load, tmp_path, monkeypatch):
+    broken = changed(tmp_path, {("model.norm.weight", None): float("nan")})
+    with monkeypatch.context() as patch:
+        patch.setattr(LanguageModel, "check_logits", lambda *_: None)
+        client, _ = opened(load, model=broken)
+    with pytest.raises(ModelError, match=r"numbers above the hook overflow on the probes.*float32"):
+        ask(client, Attribute(Measure((Probe(GOOD.text, "raw", answers=SIDES),), "she", "he")), Attribution)
+
+
 def test_a_nan_in_the_weights_is_no_matter_of_dtype(load, tmp_path):
     broken = changed(tmp_path, {("model.norm.weight", None): float("nan")})
     with pytest.raises(ModelError, match="infinite in float32") as caught:
@@ -171,6 +180,10 @@ def test_a_reference_text_that_overflows_here_and_there_is_doubted_and_the_rest_
     assert doubt.startswith(f"{reference.unfinite:,} vectors are NaN or infinite") and "--dtype bfloat16" in doubt
     assert reference.n_tokens >= references.LEAST_TOKENS and reference.median_norm > 0
     assert torch.isfinite(reference.strongest_FS).all() and reference.density_F().max() <= 1
+    calm = Measure((Probe(GOOD.text, "raw", answers=SIDES),), "she", "he")
+    assert ask(client, FindMinimalSet(calm, (3, 4)), MinimalSet).kl is None
+    with pytest.raises(ModelError, match="overflow"):  # its KL would be measured on this text
+        ask(client, FindMinimalSet(calm, (3, 4), neutral_tokens=2000), MinimalSet)
     pair = ["--model", one_token, "--sae", load.sae, "--reference", load.reference, "--device", "cpu"]
     assert main(["generate", "A cab", "--raw", "--max-tokens", "1", *pair, "--dtype", "float16"]) == 0
     assert doubt in capsys.readouterr().err

@@ -1,5 +1,7 @@
 """A tokenizer with more tokens than the embeddings have rows: refused where such a token is fed, in words."""
 
+import shutil
+
 import msgspec
 import pytest
 from tiny import SPECIAL, make_tokenizer, write_model, write_reference
@@ -95,6 +97,18 @@ def test_a_reference_text_with_it_is_refused_too(longer, load, tmp_path):
 def test_the_doctor_names_it(opened):
     checks = {check.name: check for check in ask(opened, Doctor(300), Diagnosis).checks}
     assert checks["vocabulary"].ok is None and f"'<new>' ({ROWS})" in checks["vocabulary"].detail
+
+
+def test_the_doctor_goes_on_where_the_chat_template_has_it(longer, load, tmp_path):
+    folder = shutil.copytree(longer, tmp_path / "model")
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    tokenizer.chat_template = "<new>" + tokenizer.chat_template
+    tokenizer.save_pretrained(folder)
+    client = LocalClient()
+    ask(client, msgspec.structs.replace(load, model=str(folder)), Loaded)
+    checks = {check.name: check for check in ask(client, Doctor(300), Diagnosis).checks}
+    assert checks["chat prompt"].ok is False and "'<new>'" in checks["chat prompt"].detail
+    assert "fed raw" not in checks["chat prompt"].detail and "no-op edit exact" in checks
 
 
 def test_the_doctor_is_red_where_ordinary_tokens_have_no_row(pair, monkeypatch):
