@@ -86,9 +86,9 @@ class Tokens:
 
     def _check_rows(self, ids: Sequence[int]) -> None:
         """Raises UsageError for a token that the model's embeddings have no row for."""
-        if self.rows is None or max(ids) < self.rows:
+        token = None if self.rows is None else next((i for i in ids if i >= self.rows), None)
+        if token is None:
             return
-        token = next(i for i in ids if i >= self.rows)
         raise UsageError(
             f"The model has no embedding for the token {self.string(token)!r} (id {token}): it has {self.rows} rows.",
             "Leave it out of the text. If it comes from the chat template or stands before every text, the tokenizer "
