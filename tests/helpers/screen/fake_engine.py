@@ -591,7 +591,7 @@ PAINT = Compositor.render_update
 
 @contextmanager
 def painted_when_looked_at():
-    """What changes on the screen is painted once the keys of a Bench are handled, and where it looks.
+    """What changes on the screen is painted where a Bench looks at it, where it settles, and at the end of its test.
 
     A headless app paints every frame, though nobody sees it: more than half of what a test of the app would cost.
     """
@@ -638,14 +638,12 @@ class Bench:
                 letter = None
             self._send(_character_to_key(key) if len(key) == 1 else key, letter)
             await self.handled()
-        self.paint()
 
     async def type(self, text):
         """Types into whatever has the focus."""
         for letter in text:
             self._send(_character_to_key(letter), letter)
         await self.handled()
-        self.paint()
 
     def _send(self, key, letter):
         event = events.Key(key, letter)
@@ -763,6 +761,7 @@ async def opened(folder, study=None, *, size=(130, 40), engine=None, store=None,
             if app.is_running and app._exception is None:
                 await bench.until(app.main.furnished.is_set)
                 await bench.handled()
+                bench.paint()
                 await bench.until(lambda: not app.main.context.autosave._keeping)
                 await app.action_quit()
 
