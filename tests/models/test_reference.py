@@ -100,7 +100,9 @@ def test_norms_and_variance_explained_equal_brute_force(pair, brute, weights):
     assert reference.variance_explained == pytest.approx(1 - residue / total, rel=1e-4)
 
 
-@pytest.mark.parametrize(("text", "counted"), [("Hi", 2), ("<s></s>" * 200, 0), ("ab " * 99 + "c", 199)])
+@pytest.mark.parametrize(
+    ("text", "counted"), [("Hi", 2), ("<s></s>" * 200, 0), ("ab " * 99 + "c", 199)], ids=["short", "special", "just"]
+)
 def test_a_text_too_short_to_say_anything_is_refused(load, tmp_path, text, counted):
     (tmp_path / "text.txt").write_text(text, "utf-8")
     said = rf"text.txt is too short: {counted} of its tokens count.*at least 200"
