@@ -131,6 +131,7 @@ def warnings(pair: Pair, found: Measured, measure: Measure) -> list[str]:
             f"On {small} of {len(found.items)} probes both answers together have a probability below "
             f"{measures.LOW_MASS}: the model would say something else."
         )
+    said += pair.beyond_context([len(item.fed.token_ids) for item in found.items], "probes")
     unclean = {string for item in found.items for string in item.unclean}
     if unclean:
         said.append(f"Tokens of {', '.join(map(repr, sorted(unclean)))} run into the end of the prompt.")

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 
 from engine.attribution.read_probes import Item
+from engine.models.language_model import not_finite
 from engine.models.sae import SparseAutoencoder
 from engine.models.upper_layers import UpperLayers
 from engine.records import Progress
@@ -108,13 +109,15 @@ def batches(units: Iterable[Unit], device: torch.device, tokens: dict[str, int] 
 def run_units(
     sae: SparseAutoencoder, upper: UpperLayers, units: Sequence[Unit], stage: str
 ) -> Generator[Progress, Any, list[Scored]]:
-    """Each unit's m, in the order given; yields progress once a batch."""
+    """Each unit's m, in the order given; yields progress once a batch. Raises ModelError where one is not finite."""
     found: dict[Unit, Scored] = {}
     for batch in batches(units, upper.device):
         yield Progress(stage, len(found), len(units))
         with torch.inference_mode():
             deltas = [d for u in batch for d in ablation(sae, u.item.h, u.item.editable, u.features)]
             scored = score(upper, [unit.item for unit in batch], deltas, batch[0].start)
+        if not bool(torch.isfinite(torch.stack([s.value for s in scored])).all()):
+            raise not_finite(upper.dtype, "The numbers above the hook overflow on the probes")
         found |= dict(zip(batch, scored, strict=True))
     return [found[unit] for unit in units]
 

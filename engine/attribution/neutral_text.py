@@ -38,6 +38,8 @@ class NeutralText:
         sequences = passages(pair, num_tokens)
         entry = yield from pair.model.capture(pair.upper.entry, sequences, "reading neutral text")
         entry = [row.to(pair.upper.dtype).clone() for row in entry]
+        for ids, entry_TD in zip(sequences, entry, strict=True):
+            pair.model.check_vectors(ids, entry_TD)
         h = [pair.upper.hooked([row])[0] for row in entry]
         bos, sink = pair.model.tokens.bos, pair.site.reference.sink_norm
         editable = [

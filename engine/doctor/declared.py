@@ -5,9 +5,10 @@ from __future__ import annotations
 from engine.doctor import limits as health
 from engine.models.hooks import same_place
 from engine.models.pair import Pair
+from engine.models.reference import PASSAGE_TOKENS
 from engine.models.tokens import TokenIds
 from engine.records import Check, Prompt
-from engine.records.errors import ModelError
+from engine.records.errors import ModelError, UsageError
 
 SENTENCE = "The sky is blue."
 
@@ -31,6 +32,8 @@ def records_say(pair: Pair) -> list[Check]:
         Check("SAE", None, how),
         *(Check("note", None, note) for note in (*config.notes, *pair.model.notes)),
         fed_ids(pair),
+        *vocabulary(pair),
+        *context(pair),
         chat_prompt(pair),
     ]
 
@@ -84,6 +87,33 @@ def fed_ids(pair: Pair) -> Check:
     return Check("fed token ids", True, words)
 
 
+def vocabulary(pair: Pair) -> list[Check]:
+    """Tokens that the model's embeddings have no row for, if there are any: a text that holds one is refused."""
+    tokens = pair.model.tokens
+    without = tokens.without_row()
+    if not without:
+        return []
+    more = f" and {len(without) - 3:,} more" if len(without) > 3 else ""
+    named = ", ".join(f"{token!r} ({i:,})" for token, i in list(without.items())[:3])
+    words = (
+        f"the embeddings have {tokens.rows:,} rows, none for {named}{more}: texts that hold such a token are refused"
+    )
+    if set(without) <= set(tokens.tokenizer.get_added_vocab()):
+        return [Check("vocabulary", None, words)]  # Gemma 3's tokenizer has a token for images, its text models do not
+    return [Check("vocabulary", False, words, "The tokenizer is another model's: use the model's own files.")]
+
+
+def context(pair: Pair) -> list[Check]:
+    """How long the texts were that the SAE was trained on, where its files tell."""
+    trained = pair.site.sae.config.context
+    if trained is None:
+        return []
+    words = f"trained on texts of up to {trained:,} tokens; rankings and texts say where they are longer"
+    if trained < PASSAGE_TOKENS:
+        words += f"; passages measured here have up to {PASSAGE_TOKENS}"
+    return [Check("context", None, words)]
+
+
 def chat_prompt(pair: Pair) -> Check:
     """The chat template's own tokens, and not two leading special tokens."""
     tokens = pair.model.tokens
@@ -91,6 +121,8 @@ def chat_prompt(pair: Pair) -> Check:
         fed = tokens.feed(Prompt(SENTENCE, "chat"))
     except ModelError as error:
         return Check("chat prompt", None, f"{error.message} Prompts are fed raw.")
+    except UsageError as error:  # the template has a token that the model lacks
+        return Check("chat prompt", False, error.message, error.remedy)
     before, behind = template_around(fed)
     words = (
         f"the template puts {len(before)} tokens before a prompt, {one_line(tokens.strings(before))}, and "

@@ -15,6 +15,8 @@ from engine.doctor.declared import records_say
 from engine.doctor.wirings import Fit, Found
 from engine.generation.answers import paired_logprobs
 from engine.generation.edits import make_editor
+from engine.models.language_model import finite as vectors_finite
+from engine.models.language_model import if_not_finite
 from engine.models.pair import Events, Pair
 from engine.models.reference import passages_of, read_text
 from engine.records import Check, Diagnosis, Doctor, Edit, Progress, Prompt
@@ -80,14 +82,13 @@ def width(pair: Pair, hooked: int) -> Check:
 
 def finite(pair: Pair, h_TD: torch.Tensor) -> Check:
     """No NaN and no infinity in the vectors and in the SAE's weights."""
-    bad_T = ~torch.isfinite(h_TD.float()).all(-1)
+    bad_T = ~vectors_finite(h_TD)
     sae = pair.site.sae
     weights = {"W_enc": sae.w_enc_DF, "W_dec": sae.w_dec_FD, "b_enc": sae.b_enc_F, "b_dec": sae.b_dec_D}
     broken = [name for name, weight in weights.items() if not all_finite(weight)]
     if bad_T.any():
         words = f"{int(bad_T.sum()):,} of {len(h_TD):,} hooked vectors hold NaN or infinity"
-        remedy = "float16 overflows in some models: give --dtype bfloat16 or float32."
-        return Check("finite numbers", False, words, remedy)
+        return Check("finite numbers", False, words, if_not_finite(pair.model.dtype))
     if broken:
         return Check("finite numbers", False, f"{', '.join(broken)} hold NaN or infinity", "Download the SAE again.")
     return Check("finite numbers", True, "no NaN, no infinity in vectors and weights")
@@ -108,7 +109,9 @@ def healthy(pair: Pair, fit: Fit) -> bool:
 
 def norms(h_TD: torch.Tensor, kept: int) -> Check:
     """The spread of ||h||, and how many tokens were left out as special or sinks."""
-    norm_T = h_TD.float().norm(dim=-1)
+    norm_T = h_TD[vectors_finite(h_TD)].float().norm(dim=-1)
+    if len(norm_T) == 0:
+        return Check("norms", None, "no vector is finite")
     low, middle, high = (float(norm_T.quantile(q)) for q in (0.05, 0.5, 0.95))
     words = f"||h|| 5 % {low:.1f}, median {middle:.1f}, 95 % {high:.1f}"
     return Check("norms", None, f"{words}; {len(norm_T) - kept} special or sink tokens left out")
@@ -231,6 +234,8 @@ def no_op(pair: Pair) -> Check:
     editor = make_editor(pair, [(), [Edit(f, 1.0) for f in features]])
     base_TV, edited_TV = paired_logprobs(pair.model, editor, ids, len(ids) - 1)
     words = f"{len(features)} frequent features at scale 1, {base_TV.numel():,} logits"
+    if not bool(torch.isfinite(base_TV).all()):
+        return Check("no-op edit exact", False, "the logits hold NaN or infinity", if_not_finite(pair.model.dtype))
     if torch.equal(base_TV, edited_TV):
         return Check("no-op edit exact", True, words)
     far = float((base_TV - edited_TV).abs().max())

@@ -22,13 +22,16 @@ Floats = npt.NDArray[np.float64]
 MANY_LABELINGS = 10**18
 """More than anybody could try; hundreds of prompts have too many for a 64-bit integer."""
 
+ROUNDING = 1e-6
+"""A spread below this share of the largest value is none: the same float32 activation, read in another batch."""
+
 GROWS: dict[Pool, str] = {"max": "maximum", "sum": "sum"}
 """Ways of pooling whose result grows with a prompt's length."""
 
 
 @dataclass(frozen=True)
 class Contrast:
-    """One value per feature in each column; `g` is None below four prompts a set."""
+    """One value per feature in each column; `g` is None below four prompts a set, infinite without any spread."""
 
     score: Floats
     diff: Floats
@@ -54,21 +57,27 @@ def contrast(
     positive, negative = positive_MF.astype(np.float64), negative_NF.astype(np.float64)
     diff = positive.mean(0) - negative.mean(0)
     pooled_sd = pooled_deviation(positive, negative)
+    largest = np.maximum(positive.max(0), negative.max(0))
     root = np.sqrt(1 / m + 1 / n)
     s0 = stabiliser(np.concatenate([positive, negative]), m) if s0 is None else s0
     t = np.divide(diff, pooled_sd * root + s0, out=np.zeros_like(diff), where=pooled_sd * root + s0 > 0)
-    g = None
-    if min(m, n) >= 4:
-        g = np.divide(diff, pooled_sd, out=np.zeros_like(diff), where=pooled_sd > 0) * (1 - 3 / (4 * (m + n) - 9))
     return Contrast(
         score=t if weight_F is None else t * weight_F,
         diff=diff,
         auroc=auroc(positive, negative),
         t=t,
-        g=g,
+        g=hedges_g(diff, pooled_sd, largest, m + n) if min(m, n) >= 4 else None,
         coverage_positive=(positive > 0).mean(0),
         coverage_negative=(negative > 0).mean(0),
     )
+
+
+def hedges_g(diff_F: Floats, pooled_sd_F: Floats, largest_F: Floats, prompts: int) -> Floats:
+    """Hedges' g; infinite with the difference's sign where neither set has any spread and they differ."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        g_F = diff_F / pooled_sd_F * (1 - 3 / (4 * prompts - 9))
+    apart_F = np.where(np.abs(diff_F) > ROUNDING * largest_F, np.copysign(np.inf, diff_F), 0.0)
+    return np.where(pooled_sd_F > ROUNDING * largest_F, g_F, apart_F)
 
 
 def pooled_deviation(positive_MF: Floats, negative_NF: Floats) -> Floats:
@@ -84,7 +93,21 @@ def stabiliser(all_PF: npt.NDArray[np.floating], m: int) -> float:
     if not active.any():
         return 0.0
     deviation = all_PF[:, active].std(0, ddof=1, dtype=np.float64)
-    return float(np.median(deviation * np.sqrt(1 / m + 1 / (len(all_PF) - m))))
+    return median_error(deviation * np.sqrt(1 / m + 1 / (len(all_PF) - m)))
+
+
+def median_error(error_F: Floats) -> float:
+    """The median of standard errors; where it is 0, that of the others: 0 only where no feature varies at all.
+
+    Prompts that begin alike have one maximum of most features. With s0 = 0, a feature that separates the sets without
+    spread would have no t.
+    """
+    least = ROUNDING * error_F.max(initial=0.0)
+    varies_F = error_F > least
+    if not varies_F.any():
+        return 0.0
+    median = np.median(error_F)
+    return float(median if median > least else np.median(error_F[varies_F]))
 
 
 def auroc(positive_MF: Floats, negative_NF: Floats) -> Floats:

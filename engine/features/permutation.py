@@ -225,7 +225,7 @@ class Sums:
         root = np.sqrt(1 / m + 1 / n)
         fires_A = self.fires_A > (self.z_PF[p, self.active_A] > 0)
         deviation_A = np.sqrt(np.maximum(total_A[fires_A], 0) / (left - 1))
-        s0 = float(np.median(deviation_A)) * root if len(deviation_A) else 0.0
+        s0 = contrast.median_error(deviation_A) * root
         error_A = np.sqrt(np.maximum(within_A, 0) / (left - 2)) * root + s0
         t_A = np.divide(positive_A / m - negative_A / n, error_A, out=np.zeros(len(x_A)), where=error_A > 0)
         return np.where(fires_A, t_A, 0)

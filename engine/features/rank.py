@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass
+from math import isinf
 from typing import Any
 
 import numpy as np
@@ -73,7 +74,10 @@ def rank(pair: Pair, request: Rank) -> Events:
         n_active_features=int(table.active_F.sum()),
         labelings=count,
         p_floor=1 / count,
-        warnings=tuple(statistics.warnings(lengths[: len(positive)], lengths[len(positive) :], request.pool)),
+        warnings=(
+            *statistics.warnings(lengths[: len(positive)], lengths[len(positive) :], request.pool),
+            *pair.beyond_context([len(r.fed.token_ids) for r in table.reads], "prompts"),
+        ),
         prompts=tuple(r.fed for r in table.reads),
         permutations=table.permutations,
     )
@@ -154,9 +158,9 @@ def weight(reference: Reference, request: Rank, features_K: np.ndarray[Any, Any]
 
 def best(sae: SparseAutoencoder, reference: Reference, table: RankTable, request: Rank) -> list[FeatureRow]:
     """The rows to be shown, best first, then those asked for by number; their tokens are left empty."""
-    sortable = np.where(table.active_F, table.columns[request.by], -np.inf)
-    order = np.argsort(-sortable, kind="stable")[: request.top + SPARE]
-    candidates = [int(i) for i in order if table.active_F[i]]
+    active = np.flatnonzero(table.active_F)
+    order = np.argsort(-table.columns[request.by][active], kind="stable")[: request.top + SPARE]
+    candidates = [int(i) for i in active[order]]
     wanted = [*candidates, *(i for i in request.also if i not in candidates)]
     if not wanted:
         return []
@@ -176,4 +180,6 @@ def best(sae: SparseAutoencoder, reference: Reference, table: RankTable, request
 def feature_row(feature: int, at: int, columns: dict[str, Any]) -> FeatureRow:
     """One row out of the columns; those that so few prompts do not have are None."""
     found: dict[str, Any] = {name: None if c is None else c[at].item() for name, c in columns.items()}
+    if found["g"] is not None and isinf(found["g"]):
+        found |= {"g": None, "g_infinite": True}
     return FeatureRow(feature, (), **found)

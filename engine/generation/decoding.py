@@ -19,9 +19,9 @@ import torch
 
 from engine.generation.sampling import Chooser, stops
 from engine.generation.steps import Steps
-from engine.models.language_model import LanguageModel
+from engine.models.language_model import LanguageModel, not_finite
 from engine.records import Edit, EditsFrom, Generate, Progress, Reply, TokenStep
-from engine.records.errors import EditError
+from engine.records.errors import EditError, ModelError, SaescopeError
 
 BASELINE, EDITED, FORCED = 0, 1, 2
 
@@ -152,7 +152,8 @@ class Text:
         """Goes on until all arms have ended or max_tokens is reached; tokens before a branch are not told again.
 
         A tuple of edits sent in answer to a TokenStep is in force from the next token on: keys and values of earlier
-        positions stay as they were computed. Raises EditError for edits that cannot be applied.
+        positions stay as they were computed. Raises EditError for edits that cannot be applied, ModelError where the
+        model's own numbers overflow.
         """
         request, told_from = self.request, self.request.branched_at or 0
         changes = {0: request.edits} | {change.token_index: change.edits for change in request.schedule}
@@ -167,7 +168,7 @@ class Text:
                 if edits is not None:
                     self._put(edits, index)
                 chosen = self._choose(chooser, index)
-            except EditError as error:
+            except (EditError, ModelError) as error:
                 if not self._passes:
                     raise
                 fault = f"{error.message} {error.remedy}"  # what there is of the text is kept
@@ -214,10 +215,14 @@ class Text:
         numbers = torch.stack([number_B.double() for number_B in told]).tolist()
         tokens, logprobs, margins, kl, allowed, active = numbers
         if any(map(isnan, logprobs)):
-            raise EditError(
-                f"The edits make the model's numbers overflow at token {index + 1}.", "Use smaller strengths."
-            )
+            raise self._overflow(logprobs, index)
         return Chosen(list(map(int, tokens)), logprobs, margins, kl[0], list(map(int, allowed)), list(map(int, active)))
+
+    def _overflow(self, logprobs: list[float], index: int) -> SaescopeError:
+        """Whose doing it is that numbers are NaN: the model's own where an unedited row has them, else the edits'."""
+        if any(isnan(logprob) for row, logprob in zip(self.rows, logprobs, strict=True) if not row.edited):
+            return not_finite(self.model.dtype, f"The model's logits overflow at token {index + 1}")
+        return EditError(f"The edits make the model's numbers overflow at token {index + 1}.", "Use smaller strengths.")
 
     def _note(self, arms: list[DecodedArm], chosen: Chosen, index: int) -> TokenStep:
         """Adds a token to each arm that has not ended."""

@@ -89,6 +89,7 @@ def to_record(pair: Pair, request: Generate, fed: FedPrompt, decoded: Decoded) -
         branched_at=request.branched_at,
         stopped=decoded.stopped,
         fault=decoded.fault,
+        warnings=pair.beyond_context([len(fed.token_ids) + max(len(arm.ids) for arm in decoded.arms)]),
     )
 
 

@@ -89,7 +89,7 @@ def load_model(
         name=display_name,
         fingerprint=fingerprint(source, module),
         module=module,
-        tokens=Tokens(tokenizer),
+        tokens=Tokens(tokenizer, len(module.get_input_embeddings().weight)),
         envoy=NNsight(module),
         loaded_as=loaded_as(source, device, dtype),
         notes=notes,

@@ -6,6 +6,7 @@ import logging
 import platform
 from collections.abc import Generator
 from importlib.metadata import version
+from math import isfinite
 from pathlib import Path
 
 import platformdirs
@@ -23,11 +24,11 @@ from engine.loading.formats import load_sae
 from engine.loading.load_model import choose_device, choose_dtype, ends_of_file, load_model, loaded_as
 from engine.models import reference as references
 from engine.models.hooks import HookPoint, resolve_hook, same_place
-from engine.models.language_model import LanguageModel
+from engine.models.language_model import LanguageModel, if_not_finite, short_name
 from engine.models.pair import Pair, Site
 from engine.models.reference import Reference
 from engine.models.sae import SparseAutoencoder
-from engine.records import Load, Loaded, Progress
+from engine.records import Load, Loaded, Progress, Prompt
 from engine.records.errors import HookError, MismatchError, SaeError, UsageError
 
 log = logging.getLogger("saescope")
@@ -40,6 +41,9 @@ SAE_FILES = (".json", ".safetensors", ".npz", ".pt", ".pth")
 
 MOST_THREADS = 1024
 """The system may end a process that asks for more."""
+
+SENTENCE = "The sky is blue."
+"""What a model is run on as soon as it is loaded: one that overflows even there cannot be used."""
 
 LIBRARIES = ("torch", "transformers", "tokenizers", "nnsight", "safetensors")
 
@@ -67,6 +71,8 @@ def open_pair(request: Load, current: Pair | None = None) -> Generator[Progress,
         yield from fetch_model(source)
         yield Progress(f"loading {source.name}")
         model = load_model(source.source, source.name, device, dtype, source.revision)
+        ids = model.tokens.feed(Prompt(SENTENCE)).ids
+        model.check_logits(ids, len(ids))
     hook = match(model, sae, request.hook)
     reference = yield from find_reference(request, model, sae, hook, located.place)
     loaded = describe(request, model, sae, hook, reference, located.place)
@@ -229,7 +235,8 @@ def describe(
         rescaled=sae.config.rescale_acts_by_decoder_norm,
         notes=(*sae.config.notes, *model.notes),
         l0=reference.l0,
-        variance_explained=reference.variance_explained,
+        # NaN where all vectors are the same; JSON, and so a session, has none
+        variance_explained=reference.variance_explained if isfinite(reference.variance_explained) else None,
         doubts=doubts(model, sae, hook, reference),
     )
 
@@ -238,6 +245,9 @@ def doubts(model: LanguageModel, sae: SparseAutoencoder, hook: HookPoint, refere
     """What is known against the wiring once the reference text was read; the doctor looks further."""
     config = sae.config
     found = []
+    if reference.unfinite:
+        dtype = short_name(model.dtype)
+        found.append(f"{reference.unfinite:,} vectors are NaN or infinite in {dtype}: {if_not_finite(model.dtype)}")
     if config.model and health.same_model(config.model, model.name) is False and not health.is_any_folder(model.name):
         found.append(f"the SAE's model is {config.model}")
     if config.hook and not same_place(model.module, config.hook, hook.name):

@@ -20,7 +20,7 @@ from engine.models.fast_layers import fuse, pack
 from engine.models.hooks import HookPoint
 from engine.models.tokens import Tokens
 from engine.records import Progress
-from engine.records.errors import HookError, UsageError
+from engine.records.errors import HookError, ModelError, UsageError
 
 CAPTURE_TOKENS = 4096
 """Padded tokens of one capture batch: bounds memory, and is how often a capture can be cancelled."""
@@ -78,6 +78,24 @@ class LanguageModel:
                 "Shorten the prompt or lower --max-tokens.",
             )
 
+    def check_vectors(self, ids: Sequence[int], h_TD: torch.Tensor) -> None:
+        """Raises ModelError where the vectors of these tokens are not all finite."""
+        if not bool(finite(h_TD).all()):
+            # not at which token: behind a mask, one that overflows makes NaN of those before it too
+            raise not_finite(self.dtype, f"The model's vectors overflow on {self._text(ids)}")
+
+    @torch.inference_mode()
+    def check_logits(self, ids: Sequence[int], keep: int) -> None:
+        """Runs the whole model. Raises ModelError where its logits are not finite at the last `keep` tokens."""
+        out = self.module(input_ids=torch.tensor([list(ids)], device=self.device), use_cache=False)
+        if not bool(torch.isfinite(out.logits[:, -keep:]).all()):
+            raise not_finite(self.dtype, f"The model's logits overflow on {self._text(ids)}")
+
+    def _text(self, ids: Sequence[int]) -> str:
+        """The beginning of a text, for a message."""
+        text = self.tokens.decode(ids)
+        return repr(text if len(text) <= 60 else f"{text[:60]}…")
+
     def end_ids(self) -> set[int]:
         """Token ids that end a generation."""
         found: set[int] = set()
@@ -133,3 +151,27 @@ class LanguageModel:
         """The module at the hook point."""
         module: nn.Module = self.module.get_submodule(hook.path)
         return module
+
+
+def finite(h_TD: torch.Tensor) -> torch.Tensor:
+    """Which vectors_T hold neither NaN nor infinity, and are not so long that their norm is infinite."""
+    return torch.isfinite(h_TD.float().norm(dim=-1))
+
+
+def not_finite(dtype: torch.dtype, what: str) -> ModelError:
+    """The error for numbers of the model's own, without any edit, that are NaN or infinite."""
+    return ModelError(
+        f"{what}: without any edit they are NaN or infinite in {short_name(dtype)}.", if_not_finite(dtype)
+    )
+
+
+def if_not_finite(dtype: torch.dtype) -> str:
+    """What to do about a model whose own numbers are not finite."""
+    if dtype == torch.float16:
+        return "float16 ends at 65,504: give --dtype bfloat16 or float32."
+    return "No sound model's numbers are too large for this dtype: its files may be damaged, download them again."
+
+
+def short_name(dtype: torch.dtype) -> str:
+    """A dtype's name without torch's."""
+    return str(dtype).removeprefix("torch.")

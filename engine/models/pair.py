@@ -119,6 +119,18 @@ class Pair:
         self._remember(known)
         return [known[key] for key in keys]
 
+    def beyond_context(self, lengths: Sequence[int], what: str = "texts") -> tuple[str, ...]:
+        """A warning where texts of so many tokens are longer than those the SAE was trained on; else ()."""
+        context = self.site.sae.config.context
+        longer = sum(length > context for length in lengths) if context else 0
+        if not longer:
+            return ()
+        which = f"{longer} of {len(lengths)} {what} have more (up to {max(lengths):,})"
+        if len(lengths) == 1:
+            which = f"this one has {max(lengths):,}"
+        said = f"The SAE was trained on texts of up to {context:,} tokens, {which}"
+        return (f"{said}: behind token {context:,} its features are less sure.",)
+
     def _remember(self, reads: dict[Key, Read]) -> None:
         for key, read in reads.items():
             self._reads[key] = read
@@ -129,7 +141,8 @@ class Pair:
     def fed(
         self, prompt: Prompt, ids: list[int], template: list[bool], h_TD: torch.Tensor, prefill: str = ""
     ) -> FedPrompt:
-        """The record of a prompt as it was fed, with its two masks."""
+        """The record of a prompt as it was fed, with its two masks. Raises ModelError for vectors that overflow."""
+        self.model.check_vectors(ids, h_TD)
         sink = (h_TD.float().norm(dim=-1) > self.site.reference.sink_norm).tolist()
         return FedPrompt(
             text=prompt.text,

@@ -21,7 +21,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from engine.models.hooks import HookPoint
-from engine.models.language_model import LanguageModel
+from engine.models.language_model import LanguageModel, finite, not_finite
 from engine.models.sae import Active, SparseAutoencoder
 from engine.models.tokens import Tokens
 from engine.records import Progress, Prompt, StrongToken
@@ -37,6 +37,10 @@ SINK_FACTOR = 10
 
 MIN_COUNT = 10
 """Fewer firings than this say nothing about a feature's density: counts are floored here."""
+
+LEAST_TOKENS = 200
+"""Of a text with fewer tokens that count nothing is used. MIN_COUNT firings are 5 % of so many: on less text a feature
+that never fires would pass for a common one, and maxima and medians would be those of a sentence or two."""
 
 EDGES = tuple(2.0 ** (k / 2) for k in range(-24, 41))
 """Upper ends of the histogram's bins; the first begins at 0, the last has no end. Geometric, because activations of
@@ -68,6 +72,8 @@ class Reference:
     """Median of the scale u that the SAE's input normalisation takes away."""
     l0: float
     variance_explained: float
+    unfinite: int = 0
+    """How many of the text's vectors are NaN or infinite; they are left out of everything else."""
 
     @property
     def sink_norm(self) -> float:
@@ -75,8 +81,8 @@ class Reference:
         return SINK_FACTOR * self.median_norm
 
     def density_F(self) -> torch.Tensor:
-        """Share of tokens on which each feature fires, smoothed: (max(k, 10) + 1/2) / (n + 1)."""
-        return (self.count_F.clamp(min=MIN_COUNT) + 0.5) / (self.n_tokens + 1)
+        """Share of tokens on which each feature fires, smoothed: (max(k, 10) + 1/2) / (n + 1), at most 1."""
+        return ((self.count_F.clamp(min=MIN_COUNT) + 0.5) / (self.n_tokens + 1)).clamp(max=1)
 
     def fingerprint(self) -> str:
         """sha256 over the text's tokens and the counts."""
@@ -115,18 +121,35 @@ def passages_of(model: LanguageModel, texts: list[str], limit: int | None = None
 def compute(
     model: LanguageModel, sae: SparseAutoencoder, hook: HookPoint, texts: list[str], name: str
 ) -> Generator[Progress, None, Reference]:
-    """Runs the text through model and SAE. Yields progress once a batch; memory stays flat."""
+    """Runs the text through model and SAE. Yields progress once a batch; memory stays flat.
+
+    Raises UsageError for a text too short to say anything, ModelError where nearly all of its vectors overflow.
+    """
     sequences = passages_of(model, texts)
     yield Progress(STAGE, 0, len(sequences))
     # the first passages are enough for a median, and sinks cannot move it
-    some_TD = torch.cat(model.capture_batch(hook, sequences[:16]))
-    norms = float(some_TD.float().norm(dim=-1).median())
+    norm_T = torch.cat(model.capture_batch(hook, sequences[:16])).float().norm(dim=-1)
+    norms = float(norm_T[torch.isfinite(norm_T)].median())  # NaN where no vector is finite: then no token counts
     gathered = _Gatherer(sae, SINK_FACTOR * norms, model.tokens.special)
     for at in range(0, len(sequences), 16):
         yield Progress(STAGE, at, len(sequences))
         batch = sequences[at : at + 16]
         gathered.add([i for ids in batch for i in ids], torch.cat(model.capture_batch(hook, batch)))
+    check_counted(gathered.n_tokens, len(gathered.ids), gathered.unfinite, name, model)
     return gathered.finish(name, norms)
+
+
+def check_counted(counted: int, fed: int, unfinite: int, name: str, model: LanguageModel) -> None:
+    """Raises ModelError or UsageError where fewer tokens of a text count than its statistics need."""
+    if counted >= LEAST_TOKENS:
+        return
+    if unfinite:
+        raise not_finite(model.dtype, f"The model's vectors overflow at {unfinite:,} of {fed:,} tokens of {name}")
+    raise UsageError(
+        f"The reference text {name} is too short: {counted:,} of its tokens count (special ones and attention sinks do "
+        f"not), at least {LEAST_TOKENS} are needed to say how often a feature fires.",
+        "Give --reference a longer text, or leave it out for the packaged one.",
+    )
 
 
 def bins_of(value_N: torch.Tensor) -> torch.Tensor:
@@ -141,7 +164,7 @@ class _Gatherer:
     def __init__(self, sae: SparseAutoencoder, sink_norm: float, special: set[int]) -> None:
         self.sae, self.sink_norm, self.special = sae, sink_norm, special
         self.ids: list[int] = []
-        self.n_tokens = 0
+        self.n_tokens = self.unfinite = 0
         shape = (sae.d_sae, STRONGEST)
         self.count_F = torch.zeros(sae.d_sae, dtype=torch.int32)
         self.strongest_FS = torch.zeros(shape)
@@ -158,6 +181,7 @@ class _Gatherer:
         keep_T = allowed & (h_TD.float().norm(dim=-1) <= self.sink_norm)
         positions_T = keep_T.nonzero()[:, 0] + len(self.ids)
         self.ids += ids
+        self.unfinite += int((~finite(h_TD)).sum())
         h_TD = h_TD[keep_T]
         if len(h_TD) == 0:
             return
@@ -218,6 +242,7 @@ class _Gatherer:
             median_u=float(torch.cat(self.scales).median()) if self.scales else 1.0,
             l0=float(self.count_F.sum()) / max(1, self.n_tokens),
             variance_explained=float(1 - self.residue / total),
+            unfinite=self.unfinite,
         )
 
 
@@ -229,12 +254,12 @@ def cache_key(parts: list[str]) -> str:
     return digest.hexdigest()
 
 
-VERSION = "2"
-"""Of what is gathered and how it is stored: part of the cache's key. 2 brought the histogram."""
+VERSION = "3"
+"""Of what is gathered and how it is stored: part of the cache's key. 2 brought the histogram, 3 `unfinite`."""
 
 TENSORS = ("token_ids_T", "count_F", "maximum_F", "strongest_FS", "position_FS", "histogram_FB")
 
-WHOLE = ("n_tokens", "first_bin")
+WHOLE = ("n_tokens", "first_bin", "unfinite")
 
 NUMBERS = (*WHOLE, "median_norm", "median_u", "l0", "variance_explained")
 
@@ -267,6 +292,7 @@ def load(path: Path) -> Reference:
         text = metadata["text"]
         if "histogram_FB" not in tensors:
             raise OutdatedError(f"The reference statistics {path} are of an older version.", "Delete the file.")
+        metadata = {"unfinite": "0", **metadata}  # the packaged demo's are older
         numbers = {name: int(metadata[name]) if name in WHOLE else float(metadata[name]) for name in NUMBERS}
         fields: dict[str, Any] = {**{name: tensors[name] for name in TENSORS}, **numbers}
     except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:

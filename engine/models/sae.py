@@ -62,6 +62,8 @@ class SaeConfig:
     """Which loader read it."""
     prepend_bos: bool | None = None
     """Whether training put a leading special token before the text; None where nothing says."""
+    context: int | None = None
+    """How many tokens the texts had that it was trained on; None where nothing says."""
     k: int | None = None
     """Of a topk encoder: how many features fire per token at most."""
     groups: bool = False

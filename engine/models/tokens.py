@@ -27,10 +27,13 @@ class TokenIds:
 
 
 class Tokens:
-    """A tokenizer with its leading special token settled."""
+    """A tokenizer with its leading special token settled.
 
-    def __init__(self, tokenizer: Any) -> None:
-        self.tokenizer = tokenizer
+    `rows`: how many rows the model's embeddings have, perhaps fewer than the tokenizer has tokens; None if unknown.
+    """
+
+    def __init__(self, tokenizer: Any, rows: int | None = None) -> None:
+        self.tokenizer, self.rows = tokenizer, rows
         self.bos = tokenizer.bos_token_id
         named = (tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id)
         self.special: set[int] = {i for i in named if i is not None}
@@ -39,8 +42,8 @@ class Tokens:
     def feed(self, prompt: Prompt, prefill: str = "", answer: str = "") -> TokenIds:
         """Token ids of a prompt, with text put in the model's mouth behind it, tokenised jointly.
 
-        Raises UsageError for an empty prompt or one that is not in UTF-8, ModelError where a chat prompt meets a model
-        without a template.
+        Raises UsageError for an empty prompt, one that is not in UTF-8, or one with a token that the model's embeddings
+        have no row for; ModelError where a chat prompt meets a model without a template.
         """
         check_encoding(prompt.text, prefill, answer)
         if not prompt.text.strip():
@@ -77,8 +80,25 @@ class Tokens:
                 for special, (a, b) in zip(template, encoded["offset_mapping"], strict=True)
             ]
         if self.bos is not None and (not ids or ids[0] != self.bos):
-            return TokenIds([self.bos, *ids], [True, *template])
+            ids, template = [self.bos, *ids], [True, *template]
+        self._check_rows(ids)
         return TokenIds(ids, template)
+
+    def _check_rows(self, ids: Sequence[int]) -> None:
+        """Raises UsageError for a token that the model's embeddings have no row for."""
+        token = None if self.rows is None else next((i for i in ids if i >= self.rows), None)
+        if token is None:
+            return
+        raise UsageError(
+            f"The model has no embedding for the token {self.string(token)!r} (id {token}): it has {self.rows} rows.",
+            "Leave it out of the text. If it comes from the chat template or stands before every text, the tokenizer "
+            "belongs to another model.",
+        )
+
+    def without_row(self) -> dict[str, int]:
+        """The tokenizer's tokens that the model's embeddings have no row for, with their ids in order."""
+        known = sorted(self.tokenizer.get_vocab().items(), key=lambda item: item[1])
+        return {token: i for token, i in known if self.rows is not None and i >= self.rows}
 
     def string(self, token_id: int) -> str:
         """One token as text."""

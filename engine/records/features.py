@@ -73,7 +73,7 @@ class FeatureRow(Record, frozen=True):
     auroc: float
     t: float
     g: float | None
-    """Hedges' g; None if a set has fewer than four prompts."""
+    """Hedges' g; None if a set has fewer than four prompts, or if it is infinite."""
     coverage_positive: float
     coverage_negative: float
     density: float
@@ -82,6 +82,10 @@ class FeatureRow(Record, frozen=True):
     """Max-T permutation p of the score, corrected for the number of features; None if there are too few labelings."""
     loo: int | None = None
     """Worst rank by score when each prompt is left out in turn; None if a set would be empty."""
+    g_infinite: bool = False
+    """Whether Hedges' g is infinite, with the sign of diff: the sets differ, and neither has any spread.
+
+    A field of its own, because JSON has no infinity."""
 
 
 NO_NUMBER = "–"
@@ -114,8 +118,15 @@ class RankColumn:
 
     def cell(self, row: FeatureRow, form: str = "") -> str:
         """Return the row's number as text."""
+        if self.name == "g" and row.g_infinite:
+            return infinity(row.diff)
         value = getattr(row, self.name)
         return NO_NUMBER if value is None else format(value, form or self.form)
+
+
+def infinity(sign: float) -> str:
+    """Return infinity as text, with the sign of a number."""
+    return "∞" if sign > 0 else "-∞"
 
 
 RANK_COLUMNS = (
@@ -123,7 +134,7 @@ RANK_COLUMNS = (
     RankColumn("diff", "difference of means", 4, 6, ".3f", ".2f", drop=7),
     RankColumn("auroc", "share of (positive, negative) pairs in which the positive is higher", 3, 7),
     RankColumn("t", "difference of means over its standard error", 2, 6, drop=1),
-    RankColumn("g", "Hedges' g", 9, 6, drop=6),
+    RankColumn("g", "Hedges' g; ∞ where neither set has any spread", 9, 6, drop=6),
     RankColumn(
         "p", "how often shuffled sets have any feature with such a score; – where too few shuffles are possible", 1, 8,
         ".3f", ".2g", drop=4, ranks=False,

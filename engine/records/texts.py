@@ -212,6 +212,8 @@ class Generated(Record, frozen=True, tag=True):
     """Whether the user stopped it."""
     fault: str = ""
     """What ended it early, in words: edits sent on the way that cannot be applied, or numbers that overflowed."""
+    warnings: tuple[str, ...] = ()
+    """What a reader must know before believing what edits did."""
 
 
 class AnswerRow(Record, frozen=True):

@@ -91,8 +91,37 @@ def test_g_is_hedges_with_the_small_sample_correction(shape):
     expected = []
     for p, n in columns_of(positive, negative):
         sd = pooled_sd(p, n)
-        expected.append((mean(p) - mean(n)) / sd * correction if sd > 0 else 0.0)
+        diff = mean(p) - mean(n)
+        expected.append(diff / sd * correction if sd > 0 else math.copysign(math.inf, diff) if diff else 0.0)
     np.testing.assert_allclose(contrast.contrast(positive, negative, None).g, expected, rtol=1e-12)
+
+
+APART = ([0.1, 0.1, 0.1, 0.1, 0.1], [0.7, 0.7, 0.7, 0.7])
+"""Two sets without any spread: a mean of five 0.1 is not quite 0.1."""
+
+
+def test_g_of_sets_that_differ_without_any_spread_is_infinite_and_has_a_sign():
+    """By hand: (0.7 - 0.1) / 0. Rounding is no spread: a third of an eps here, a float32's last digit there."""
+    low, high = APART
+    noisy = [0.7, 0.7 * (1 + 2e-7), 0.7, 0.7 * (1 - 1e-7)]
+    same = [0.1] * 4
+    positive = np.array([[*low], [*low], [*low], [*low]]).T.astype(np.float32)
+    negative = np.array([high, noisy, same, [0.5, 0.7, 0.7, 0.7]]).T.astype(np.float32)
+    found, other = contrast.contrast(positive, negative, None).g, contrast.contrast(negative, positive, None).g
+    assert found[:3].tolist() == [-math.inf, -math.inf, 0.0]
+    assert other[:3].tolist() == [math.inf, math.inf, 0.0]
+    sd = pooled_sd(*map(list, (positive[:, 3].astype(float), negative[:, 3].astype(float))))
+    by_hand = (float(positive[:, 3].astype(float).mean()) - float(negative[:, 3].astype(float).mean())) / sd
+    assert found[3] == pytest.approx(by_hand * (1 - 3 / 27), rel=1e-12)
+
+
+def test_t_of_sets_that_differ_is_not_zero_where_most_features_are_the_same_in_all_prompts():
+    """Its stabiliser is then the median of the errors that are not 0."""
+    positive = np.array([[0.5, 0.5, 0.1, 1.0, 0.6]] * 4, dtype=np.float32)
+    negative = np.array([[0.5, 0.5, 0.1, 0.2, 0.6]] * 4, dtype=np.float32)
+    error = statistics.stdev([float(np.float32(x)) for x in [1.0] * 4 + [0.2] * 4]) * math.sqrt(1 / 2)
+    found = contrast.contrast(positive, negative, None).t
+    np.testing.assert_allclose(found, [0, 0, 0, (1 - float(np.float32(0.2))) / error, 0], rtol=1e-12)
 
 
 @pytest.mark.parametrize("shape", [(5, 2), (3, 9), (1, 1)])

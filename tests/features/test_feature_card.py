@@ -391,7 +391,7 @@ def test_a_shipped_file_of_before_the_histogram_is_measured_anew(pair, files, tm
     with pytest.raises(references.OutdatedError, match="older version"):
         references.load(shipped)
     monkeypatch.setattr("prompts.NEUTRAL_TEXT", tmp_path / "text.txt")
-    (tmp_path / "text.txt").write_text("Some neutral text.\n", "utf-8")
+    (tmp_path / "text.txt").write_text("Some neutral text.\n" * 20, "utf-8")
     found = finish(loading.find_reference(*work))
     assert found.text == "text.txt"
     assert found.histogram_FB.sum() == found.count_F.sum()

@@ -173,6 +173,17 @@ def test_loo_is_the_worst_rank_when_each_prompt_is_left_out(shape, weighted):
     assert len({*found}) > 10
 
 
+def test_loo_keeps_its_stabiliser_where_most_features_are_the_same_in_all_prompts():
+    z_PF = np.full((9, 9), np.float32(0.3))
+    z_PF[:5, 0], z_PF[:4, 1], z_PF[:, 2] = 0.31, 0.9, np.linspace(1, 0, 9)
+    found = finish(permutation.leave_one_out(z_PF, 5, None, np.ones(9, dtype=bool)))
+    expected = []
+    for f in range(3):
+        scores = [score(np.delete(z_PF, p, axis=0), 5 - (p < 5), None) for p in range(9)]
+        expected.append(max(1 + int((s > s[f] + 1e-6).sum()) for s in scores))
+    assert found[:3].tolist() == expected
+
+
 def test_loo_tells_a_feature_that_hangs_on_one_prompt():
     generator = np.random.default_rng(10)
     z_PF = (generator.random((12, 50)) * 0.2).astype(np.float32)

@@ -100,6 +100,27 @@ def test_norms_and_variance_explained_equal_brute_force(pair, brute, weights):
     assert reference.variance_explained == pytest.approx(1 - residue / total, rel=1e-4)
 
 
+@pytest.mark.parametrize(
+    ("text", "counted"), [("Hi", 2), ("<s></s>" * 200, 0), ("ab " * 99 + "c", 199)], ids=["short", "special", "just"]
+)
+def test_a_text_too_short_to_say_anything_is_refused(load, tmp_path, text, counted):
+    (tmp_path / "text.txt").write_text(text, "utf-8")
+    said = rf"text.txt is too short: {counted} of its tokens count.*at least 200"
+    with pytest.raises(UsageError, match=said) as caught:
+        ask(LocalClient(), msgspec.structs.replace(load, reference=str(tmp_path / "text.txt")), Loaded)
+    assert "--reference" in caught.value.remedy
+
+
+def test_a_text_that_is_just_long_enough_is_used_and_no_density_is_above_one(load, tmp_path):
+    (tmp_path / "text.txt").write_text("ab " * 99 + "cd", "utf-8")
+    client, request = LocalClient(), msgspec.structs.replace(load, reference=str(tmp_path / "text.txt"))
+    assert ask(client, request, Loaded).reference_tokens == 200
+    reference = client._pair.site.reference
+    counted = [(max(10, int(k)) + 0.5) / 201 for k in reference.count_F]
+    assert reference.density_F().tolist() == pytest.approx(counted) and max(counted) <= 1
+    assert dataclasses.replace(reference, n_tokens=3).density_F().tolist() == [1.0] * D_SAE
+
+
 def test_density_is_smoothed_and_floored_at_ten(pair):
     reference = dataclasses.replace(pair.site.reference, n_tokens=999, count_F=torch.tensor([0, 3, 10, 11, 999]))
     assert reference.density_F().tolist() == pytest.approx([0.0105, 0.0105, 0.0105, 0.0115, 0.9995])
@@ -182,7 +203,7 @@ def test_the_second_load_reads_the_cache(load, client, own_cache, monkeypatch):
 
 def test_another_text_hook_or_sae_is_not_served_from_the_cache(load, tmp_path):
     other_text = tmp_path / "text.txt"
-    other_text.write_text("Quite another text, though short.\n", "utf-8")
+    other_text.write_text("Quite another text, though short.\n" * 10, "utf-8")
     changes = [
         {"reference": str(other_text)},
         {"hook": "blocks.2.hook_resid_pre"},

@@ -82,7 +82,7 @@ def test_a_setting_more_is_said_and_is_in_the_command(more_sampling):
 
 
 def test_every_number_of_a_row_has_a_column():
-    names = {*FeatureRow.__struct_fields__} - {"feature", "tokens"}
+    names = {*FeatureRow.__struct_fields__} - {"feature", "tokens", "g_infinite"}
     assert sorted(column.name for column in RANK_COLUMNS) == sorted(names)
     assert sorted(column.place for column in RANK_COLUMNS) == list(range(len(RANK_COLUMNS)))
 

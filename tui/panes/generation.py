@@ -204,7 +204,7 @@ probes)."""
             parts.append(silent_everywhere if only_scaled else "the edits changed nothing")
         elif edited and not self._note:
             parts.append(f"edit silent at {silent} of {positions} positions")
-        return parts + [self._note] * bool(self._note)
+        return parts + [self._note] * bool(self._note) + [f"⚠ {warning}" for warning in result.warnings]
 
     # ---- what the user does
 

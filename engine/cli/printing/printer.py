@@ -89,11 +89,13 @@ class Printer:
     # ---- results
 
     def loaded(self, loaded: Loaded) -> None:
-        """Print on standard error what is loaded, in one line."""
+        """Print on standard error what is loaded, in one line, and what is to be doubted about it."""
         self.note(
             f"{loaded.model} ({loaded.dtype}, {loaded.device}) · {loaded.hook} · SAE {loaded.sae}: "
             f"{loaded.d_sae:,} features, {loaded.encoder}"
         )
+        for doubt in loaded.doubts:
+            self.err.print(Text(f"? {doubt}", style="yellow"), soft_wrap=True)
 
     def ranking(self, result: Ranking) -> None:
         """Print the leaderboard."""
@@ -118,7 +120,7 @@ class Printer:
             texts.compared(self.out, result)
             return
         texts.alone(self.out, result)
-        for note in edit_notes(edits_in_force(result)):
+        for note in (*edit_notes(edits_in_force(result)), *result.warnings):
             self.note(note)
 
     def probe_table(self, result: ProbeTable) -> None:

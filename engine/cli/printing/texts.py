@@ -107,11 +107,14 @@ def fed(result: Generated) -> str:
 
 
 def warnings(result: Generated) -> list[str]:
-    """Return a warning for each arm whose edits changed nothing."""
+    """Return the text's own warnings, and one for each arm whose edits changed nothing."""
     counts = [("edited features", result.inactive_positions, result.positions)] if result.edits else []
     counts += [(f"features of variant {number}", inactive, total) for number, inactive, total in variants(result)]
     silent = [name for name, inactive, total in counts if total and inactive == total]
-    return [f"The {name} were silent everywhere: the edit changed nothing." for name in silent]
+    return [
+        *result.warnings,
+        *(f"The {name} were silent everywhere: the edit changed nothing." for name in silent),
+    ]
 
 
 def probe_table(out: Console, result: ProbeTable) -> None:
@@ -136,6 +139,8 @@ def probe_table(out: Console, result: ProbeTable) -> None:
     out.print(Text(f"edits: {edits_in_words(result.edits)} · answers scored after the prefill", style="dim"))
     for note in edit_notes(result.edits):
         out.print(Text(note, style="dim"))
+    for warning in dict.fromkeys(warning for row in result.rows for warning in row.generated.warnings):
+        out.print(Text(warning, style="yellow"))
 
 
 def marked(own: Arm, other: Arm) -> Text:

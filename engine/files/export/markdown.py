@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from engine.files.export.tables import mean_kl
 from engine.files.session import Session
-from engine.records import Attribution, Generated, Loaded, MinimalSet, ProbeTable, Ranking
+from engine.records import RANK_COLUMNS, Attribution, Generated, Loaded, MinimalSet, ProbeTable, Ranking
 from engine.records import attribution as measures
 from engine.records.attribution import ablated, listed
 from engine.records.texts import comparisons, edits_in_force
@@ -15,6 +15,9 @@ from engine.records.words.edits import edit_notes, edits_in_words
 from engine.records.words.numbers import percent
 from engine.records.words.texts import story
 from engine.records.words.tokens import safe
+
+REPORTED = ("score", "auroc", "t", "g", "density")
+"""The columns of a leaderboard that a report has."""
 
 
 def to_markdown(session: Session) -> str:
@@ -46,10 +49,10 @@ def loaded_lines(loaded: Loaded | None) -> list[str]:
 
 def ranking_section(ranking: Ranking) -> list[str]:
     """Return the section on one leaderboard."""
-    names = ("feature", "tokens", "score", "auroc", "t", "density")
+    columns = [column for column in RANK_COLUMNS if column.name in REPORTED]
+    names = ("feature", "tokens", *(column.name for column in columns))
     rows = [
-        [str(r.feature), ", ".join(r.tokens), f"{r.score:.3f}", f"{r.auroc:.2f}", f"{r.t:.2f}", f"{r.density:.4f}"]
-        for r in ranking.features
+        [str(row.feature), ", ".join(row.tokens), *(column.cell(row) for column in columns)] for row in ranking.features
     ]
     heading = f"## Features that tell {ranking.n_positive} positive from {ranking.n_negative} negative prompts"
     notes = [f"*{warning}*" for warning in ranking.warnings]
@@ -77,7 +80,7 @@ def generation_section(result: Generated) -> list[str]:
         names, rows = ["sample", *names], [[str(n), *row] for n, row in enumerate(rows, 1)]
     mean = mean_kl(result)
     kl = "" if mean is None else f", mean KL {mean:.4f} nats per baseline token"
-    notes = [*story(result), *edit_notes(edits_in_force(result))]
+    notes = [*story(result), *edit_notes(edits_in_force(result)), *(f"*{warning}*" for warning in result.warnings)]
     return [
         f"## {one_line(result.prompt.text)}",
         "",

@@ -19,6 +19,7 @@ from engine.records import (
 from engine.records import attribution as measures
 from engine.records.attribution import set_evidence
 from engine.records.errors import UsageError
+from engine.records.features import infinity
 from engine.records.texts import Comparison, comparisons
 from engine.records.words.edits import edits_in_words
 from engine.records.words.texts import changes_in_words, sampling_in_words
@@ -45,7 +46,8 @@ def feature_rows(session: Session) -> Iterator[dict[str, Any]]:
     """Yield the rows of every ranking, with the ranking's number."""
     for number, ranking in enumerate(session.of(Ranking)):
         for rank, row in enumerate(ranking.features, 1):
-            values = {name: getattr(row, name) for name in FeatureRow.__struct_fields__}
+            values = {name: getattr(row, name) for name in FeatureRow.__struct_fields__ if name != "g_infinite"}
+            values["g"] = infinity(row.diff) if row.g_infinite else row.g
             yield {"ranking": number, "rank": rank, **values, "tokens": " | ".join(row.tokens)}
 
 

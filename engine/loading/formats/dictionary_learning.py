@@ -15,6 +15,7 @@ import torch
 from engine.loading.formats.read_files import (
     brief,
     is_matrix,
+    length,
     pick,
     present,
     read_config,
@@ -78,6 +79,7 @@ def parse_config(raw: dict[str, Any], name: str) -> SaeConfig:
     trainer = raw.get("trainer")
     if not isinstance(trainer, dict):
         raise SaeError(f"{name}: {CONFIG} has no section `trainer`.", "This is not a dictionary_learning SAE.")
+    buffer = raw.get("buffer")
     kind, layer = text(trainer.get("dict_class")), whole_number(trainer.get("layer"))
     if kind not in ENCODERS:
         raise SaeError(f"{name}: cannot read a SAE of class {brief(kind)}.", f"Classes read: {', '.join(ENCODERS)}.")
@@ -91,6 +93,7 @@ def parse_config(raw: dict[str, Any], name: str) -> SaeConfig:
         apply_b_dec_to_input=kind not in NO_B_DEC_AT_THE_INPUT,
         hook=f"blocks.{layer}.hook_resid_post" if is_residual else "",
         model=text(trainer.get("lm_name")),
+        context=length(buffer.get("ctx_len")) if isinstance(buffer, dict) else None,
         k=whole_number(trainer.get("k")) if ENCODERS[kind] == "topk" else None,
         rescale_acts_by_decoder_norm=kind == "AutoEncoder",
         notes=() if is_residual else (f"trained at {submodule!r} of layer {layer}: give its hook point with --hook",),

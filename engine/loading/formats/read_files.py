@@ -153,6 +153,12 @@ def whole_number(value: object) -> int | None:
     return value if isinstance(value, int) and not isinstance(value, bool) and abs(value) < 1 << 53 else None
 
 
+def length(value: object) -> int | None:
+    """The value if it can be a number of tokens."""
+    found = whole_number(value)
+    return found if found is not None and found > 0 else None
+
+
 def flag(raw: dict[str, Any], key: str, default: bool, source: str) -> bool:
     """A setting of a configuration that is on or off. Raises SaeError for anything else: "false" would be true."""
     value = raw.get(key)

@@ -12,7 +12,16 @@ from typing import Any
 
 import torch
 
-from engine.loading.formats.read_files import brief, flag, number, read_config, read_safetensors, text, whole_number
+from engine.loading.formats.read_files import (
+    brief,
+    flag,
+    length,
+    number,
+    read_config,
+    read_safetensors,
+    text,
+    whole_number,
+)
 from engine.models.sae import SaeConfig
 from engine.records.errors import SaeError
 
@@ -66,6 +75,7 @@ def parse_config(raw: dict[str, Any], source: str) -> SaeConfig:
         hook=text(fields.get("hook_name")) or text(fields.get("hook_point")),
         model=text(fields.get("model_name")),
         prepend_bos=bos if isinstance(bos, bool) else None,
+        context=length(fields.get("context_size")),
         k=k,
         rescale_acts_by_decoder_norm=encoder == "topk" and flag(raw, "rescale_acts_by_decoder_norm", False, source),
         centered=isinstance(kwargs, dict) and bool(kwargs.get("center_writing_weights")),

@@ -14,6 +14,7 @@ import torch
 
 from engine.loading.formats.read_files import (
     brief,
+    length,
     pick,
     present,
     read_config,
@@ -73,6 +74,7 @@ def parse_config(raw: dict[str, Any], run: dict[str, Any], name: str) -> SaeConf
         apply_b_dec_to_input=True,
         hook=hook,
         model=text(run.get("model")),
+        context=length(run.get("ctx_len")),
         k=whole_number(raw.get("k")),
         groups=activation == "groupmax",
         notes=() if hook else (f"the folder's name {last!r} does not say at which module it was trained",),
