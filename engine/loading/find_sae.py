@@ -27,7 +27,7 @@ SETS = (
 """The files that make a folder a SAE, by format; loading/formats reads them."""
 
 ALSO = ("config.json", "activation_scaler.json")
-"""What some formats read where it is there."""
+"""Files that some formats read where they exist."""
 
 URL = re.compile(r"https?://[^/]+/([^/]+/[^/]+)(?:/(?:tree|blob|resolve)/[^/]+)?/?(.*)")
 
@@ -38,18 +38,18 @@ SHOWN = 8
 
 @dataclass(frozen=True)
 class Located:
-    """A SAE's folder on this machine, what it is called, and what is published about it."""
+    """A SAE's folder on this machine, what the SAE is called, and what is published about it."""
 
     folder: Path
     name: str
-    """OWNER/REPOSITORY/PATH where it is known; some formats say there which model and hook point a SAE belongs to."""
+    """OWNER/REPOSITORY/PATH where known; some formats say there which model and hook point a SAE belongs to."""
     published: dict[str, Any] = field(default_factory=dict)
 
 
 def locate(text: str) -> Generator[Progress, None, Located]:
-    """Finds a SAE by whatever --sae may say, and fetches it. Raises SaeError saying what there is instead.
+    """Find a SAE by anything that --sae may say, and fetch it. Raises SaeError saying what there is instead.
 
-    What exists on this machine wins over releases, and these over the hub.
+    What exists on this machine takes precedence over SAELens' releases, and these over the hub.
     """
     path = Path(text).expanduser()
     if path.exists():
@@ -74,7 +74,7 @@ def locate(text: str) -> Generator[Progress, None, Located]:
 
 
 def local(path: Path) -> Located:
-    """A folder, or a file of a SAE in it."""
+    """Return the SAE of a folder, or of a file in it."""
     folder = path if path.is_dir() else path.parent
     if folder.name == "checkpoints" and folder != path:
         folder = folder.parent
@@ -85,7 +85,7 @@ def local(path: Path) -> Located:
 
 
 def known_by_path(folder: Path) -> registry.Known | None:
-    """What is published about a folder that ends in OWNER/REPOSITORY/PATH, or lies in the hub's cache."""
+    """Return what is published about a folder that ends in OWNER/REPOSITORY/PATH or lies in the hub's cache."""
     parts = list(folder.absolute().parts)
     for i, part in enumerate(parts):
         if part.startswith("models--") and parts[i + 1 : i + 2] == ["snapshots"]:
@@ -102,7 +102,7 @@ def known_by_path(folder: Path) -> registry.Known | None:
 
 
 def from_hub(known: registry.Known) -> Generator[Progress, None, Located]:
-    """Fetches a SAE's files. Raises SaeError for one of a format that is not read, or that is not there."""
+    """Fetch a SAE's files. Raises SaeError where its format is not read, or where there is no SAE."""
     name = f"{known.repository}/{known.path}".rstrip("/")
     if known.unread:
         raise SaeError(
@@ -120,19 +120,19 @@ def from_hub(known: registry.Known) -> Generator[Progress, None, Located]:
     if not names:
         raise not_there(repo, place)
     snapshot = yield from hub.fetch(repo, names, wanted)
-    if place != known.path:  # a file was named: its folder is what is published
+    if place != known.path:  # a file was named: what is published is about its folder
         known = registry.by_place(known.repository, place) or registry.Known(known.repository, place, {}, "")
     return Located(snapshot / place if place else snapshot, f"{repo.name}/{place}".rstrip("/"), known.published)
 
 
 def folder_of_file(path: str) -> str:
-    """The SAE's folder, by a file in it."""
+    """Return the SAE's folder, from the path of a file in it."""
     parts = PurePosixPath(path).parent.parts
     return "/".join(parts[:-1] if parts[-1:] == ("checkpoints",) else parts)
 
 
 def files_of_sae(files: Iterable[str], place: str) -> list[str]:
-    """The files of the SAE in one folder of a repository, no others; none where the folder holds no SAE."""
+    """Return the files of the SAE in one folder of a repository, no others; none where it holds no SAE."""
     prefix = f"{place}/" if place else ""
     inside = {name.removeprefix(prefix) for name in files if name.startswith(prefix)}
     for needed in SETS:
@@ -142,14 +142,14 @@ def files_of_sae(files: Iterable[str], place: str) -> list[str]:
 
 
 def saes_in(files: Iterable[str]) -> list[str]:
-    """The folders of a repository that hold a SAE."""
+    """Return the folders of a repository that hold a SAE."""
     names = set(files)
     folders = {folder_of_file(name) for name in names}
     return sorted(folder for folder in folders if files_of_sae(names, folder))
 
 
 def not_there(repo: hub.Repo, place: str) -> SaeError:
-    """There is no SAE at that place: what there is instead, closest first."""
+    """Return the error that there is no SAE at that place; it names what there is instead, closest first."""
     what = f"{repo.name} has no SAE in {place}" if place else f"{repo.name} is no SAE itself"
     if repo.cached_only:
         what += ", as far as the cache of this machine has it, and the hub cannot be reached"

@@ -16,7 +16,7 @@ from engine.records.errors import ModelError, SaescopeError, UsageError
 
 
 def choose_dtype(name: str | None, device: torch.device) -> torch.dtype | str:
-    """The dtype to load in: as named, else the file's own ("auto") on a GPU, and on a CPU bfloat16 where native."""
+    """Return the named dtype, else on a GPU the file's own ("auto"), else bfloat16 where native, else float32."""
     known = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
     if name is not None:
         if name not in known:
@@ -29,7 +29,7 @@ def choose_dtype(name: str | None, device: torch.device) -> torch.dtype | str:
 
 
 def choose_device(name: str | None) -> torch.device:
-    """The device to load on: as named, else the first GPU, else the CPU. Raises UsageError."""
+    """Return the named device, else the first GPU, else the CPU. Raises UsageError."""
     if name is None:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
@@ -42,16 +42,16 @@ def choose_device(name: str | None) -> torch.device:
 
 
 def loaded_as(source: str, device: torch.device, dtype: torch.dtype | str) -> tuple[str, ...]:
-    """What tells one loaded model from another: where it came from, device and dtype."""
+    """Return what tells one loaded model from another: where it came from, device and dtype."""
     return source, str(device), str(dtype)
 
 
 def load_model(
     source: str, display_name: str, device: torch.device, dtype: torch.dtype | str, revision: str | None = None
 ) -> LanguageModel:
-    """Loads a model from a folder or a hub name. Raises ModelError with the reason in words.
+    """Load a model from a folder or a hub name. Raises ModelError with the reason.
 
-    `revision`: the commit of a hub model that is in the hub's cache already; without one it may be fetched.
+    `revision`: the commit of a hub model that is in the hub's cache already; without one the model may be fetched.
     """
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -90,11 +90,11 @@ def load_model(
 
 
 def not_loaded(error: Exception, source: str, display_name: str) -> SaescopeError:
-    """Why a model did not load, in words: the hub's troubles, code of its own, else the library's first line."""
+    """Return why a model did not load: trouble with the hub, code of its own, else the library's first line."""
     if not Path(source).is_dir():
-        found = hub.explained(error, hub.Wanted(source, "model"))
-        if found is not None:
-            return found
+        hub_error = hub.explained(error, hub.Wanted(source, "model"))
+        if hub_error is not None:
+            return hub_error
     reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
     if "trust_remote_code" in str(error):
         return ModelError(
@@ -108,9 +108,9 @@ def not_loaded(error: Exception, source: str, display_name: str) -> SaescopeErro
 
 
 def fingerprint(source: str, module: Any) -> str:
-    """sha256 that tells one set of weights from another without reading gigabytes.
+    """Return a sha256 that tells one set of weights from another without reading gigabytes.
 
-    A local folder: over each weight file's size, first and last MiB. A hub model: over the name and its commit.
+    For a local folder: over each weight file's size, first and last MiB. For a hub model: over its name and commit.
     """
     digest = sha256()
     folder = Path(source)
@@ -123,7 +123,7 @@ def fingerprint(source: str, module: Any) -> str:
 
 
 def ends_of_file(path: Path) -> bytes:
-    """A file's size, first and last MiB: enough to tell versions of a weight file apart."""
+    """Return a file's size, first and last MiB: enough to tell versions of a weight file apart."""
     size = path.stat().st_size
     with path.open("rb") as file:
         head = file.read(1 << 20)

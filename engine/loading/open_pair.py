@@ -1,4 +1,4 @@
-"""Opens a model and its SAE as one Explorer: the packaged demo, or whatever the request names."""
+"""Opens a model and its SAE as one Pair: the packaged demo, or what the request names."""
 
 from __future__ import annotations
 
@@ -39,13 +39,13 @@ SHIPPED_REFERENCE = "reference.safetensors"
 SAE_FILES = (".json", ".safetensors", ".npz", ".pt")
 
 MOST_THREADS = 1024
-"""The system may end a process that asks for more."""
+"""Highest --threads: the system may end a process that asks for more."""
 
 LIBRARIES = ("torch", "transformers", "tokenizers", "nnsight", "safetensors")
 
 
 def open_pair(request: Load, current: Pair | None = None) -> Generator[Progress, None, Pair]:
-    """Loads everything the request names; a model that `current` holds already is used again.
+    """Load everything the request names; the model that `current` holds is reused where it is the same.
 
     Raises ModelError, SaeError, HookError or UsageError.
     """
@@ -74,7 +74,7 @@ def open_pair(request: Load, current: Pair | None = None) -> Generator[Progress,
 
 
 def check(request: Load) -> None:
-    """Raises UsageError for what nothing can be loaded by."""
+    """Raise UsageError for a request that names something impossible."""
     for name in (request.model, request.sae, request.reference):
         if name is not None:
             paths.typed(name)  # a hub name is looked for among the folders too
@@ -83,7 +83,7 @@ def check(request: Load) -> None:
 
 
 def find_sae(request: Load) -> Generator[Progress, None, Located]:
-    """Where the SAE is; the demo's where the request names neither model nor SAE. Raises SaeError or UsageError."""
+    """Locate the SAE; the demo's where the request names neither model nor SAE. Raises SaeError or UsageError."""
     if request.sae is not None:
         located = yield from locate(request.sae)
         return located
@@ -98,7 +98,7 @@ def find_sae(request: Load) -> Generator[Progress, None, Located]:
 def find_model(
     request: Load, dtype: torch.dtype | str
 ) -> Generator[Progress, None, tuple[ModelSource, torch.dtype | str]]:
-    """Where the model is, and the dtype to load it in. Raises ModelError."""
+    """Locate the model and choose the dtype to load it in. Raises ModelError."""
     if request.model is not None:
         source = yield from models.find_model(request.model)
         return source, dtype
@@ -116,7 +116,7 @@ def check_memory(
     current: Pair | None,
     kept: bool,
 ) -> None:
-    """Raises ModelError where model and SAE cannot fit; a model that is loaded already needs nothing more."""
+    """Raise ModelError where model and SAE cannot fit; a model that is loaded already needs nothing more."""
     needed = memory.sae_bytes(located.folder) + (0 if kept else source.bytes_needed(dtype))
     held = 0 if current is None or kept or current.model.device.type != device.type else current.model.bytes
     what = f"The SAE {located.name}" if kept else f"{source.name} and its SAE"
@@ -124,7 +124,7 @@ def check_memory(
 
 
 def read_sae(located: Located, device: torch.device) -> SparseAutoencoder:
-    """The SAE, with what is published about it. Raises SaeError, or ModelError where the memory is full."""
+    """Load the SAE, with what is published about it. Raises SaeError, or ModelError where the memory is full."""
     try:
         return load_sae(located.folder, located.name, device, located.published)
     except torch.OutOfMemoryError as error:
@@ -132,7 +132,7 @@ def read_sae(located: Located, device: torch.device) -> SparseAutoencoder:
 
 
 def match(model: LanguageModel, sae: SparseAutoencoder, hook_name: str | None) -> HookPoint:
-    """The hook point, once SAE and model are seen to fit each other. Raises MismatchError or HookError."""
+    """Return the hook point, after checking that SAE and model fit each other. Raises MismatchError or HookError."""
     name = hook_name or sae.config.hook
     if not name:
         raise HookError("The SAE's files do not say where it reads.", "Give --hook, e.g. blocks.15.hook_resid_pre.")
@@ -156,7 +156,7 @@ def match(model: LanguageModel, sae: SparseAutoencoder, hook_name: str | None) -
 def find_reference(
     request: Load, model: LanguageModel, sae: SparseAutoencoder, hook: HookPoint, sae_folder: Path
 ) -> Generator[Progress, None, Reference]:
-    """Reference statistics: shipped beside the SAE, or cached, or computed now and cached."""
+    """Return the reference statistics: shipped beside the SAE, or cached, or computed now and cached."""
     shipped = sae_folder / SHIPPED_REFERENCE
     if request.reference is None and request.model is None and shipped.exists():
         try:
@@ -173,13 +173,13 @@ def find_reference(
     computed = yield from references.compute(model, sae, hook, texts, path.name)
     try:
         references.save(computed, cached)
-    except OSError as error:  # it only costs the time to measure again
+    except OSError as error:  # this only costs the time to measure again
         log.warning("the reference statistics cannot be kept in %s: %s", cached.parent, error)
     return computed
 
 
 def checked(reference: Reference, sae: SparseAutoencoder, path: Path) -> Reference:
-    """The reference, if it belongs to a SAE of this size. Raises SaeError."""
+    """Return the reference if it belongs to a SAE of this size. Raises SaeError."""
     if len(reference.count_F) != sae.d_sae:
         raise SaeError(
             f"{path} describes {len(reference.count_F)} features, the SAE has {sae.d_sae}.", "Delete the file."
@@ -188,7 +188,7 @@ def checked(reference: Reference, sae: SparseAutoencoder, path: Path) -> Referen
 
 
 def sae_fingerprint(folder: Path) -> str:
-    """sha256 over the ends of the SAE's files, config included, whatever their format."""
+    """Return a sha256 over the ends of the SAE's files, configuration included, whatever their format."""
     files = [*folder.iterdir(), *folder.glob("checkpoints/*.safetensors")]
     of_sae = sorted(p for p in files if p.suffix in SAE_FILES and p.name != SHIPPED_REFERENCE)
     return references.cache_key([ends_of_file(path).hex() for path in of_sae])
@@ -202,7 +202,7 @@ def describe(
     reference: Reference,
     sae_folder: Path,
 ) -> Loaded:
-    """The record of what was loaded."""
+    """Return the record of what was loaded."""
     return Loaded(
         model=model.name,
         model_fingerprint=model.fingerprint,
@@ -235,13 +235,13 @@ def describe(
 
 
 def doubts(model: LanguageModel, sae: SparseAutoencoder, hook: HookPoint, reference: Reference) -> tuple[str, ...]:
-    """What is known against the wiring once the reference text was read; the doctor looks further."""
+    """Return what speaks against the wiring once the reference text was read; the doctor looks further."""
     config = sae.config
-    found = []
+    reasons = []
     if config.model and health.same_model(config.model, model.name) is False and not health.is_any_folder(model.name):
-        found.append(f"the SAE's model is {config.model}")
+        reasons.append(f"the SAE's model is {config.model}")
     if config.hook and not same_place(model.module, config.hook, hook.name):
-        found.append(f"the SAE's hook is {config.hook}")
+        reasons.append(f"the SAE's hook is {config.hook}")
     published = config.published_variance_explained, config.published_l0
-    found += health.short_doubts(reference.variance_explained, reference.l0, *published, config.k, sae.d_in)
-    return tuple(found)
+    reasons += health.short_doubts(reference.variance_explained, reference.l0, *published, config.k, sae.d_in)
+    return tuple(reasons)

@@ -1,8 +1,8 @@
-"""SAE file formats: one loader a file, chosen by looking at the files, never at their names.
+"""SAE file formats: one loader per format, chosen by the files in a folder, never by the folder's name.
 
-A loader offers `recognises(folder) -> bool` and `load(folder, name, device)`, which gives a SaeConfig and the weights
-by the names SAELens gave them; `name` is what the SAE is called: its path, or repository and folder on the hub. Some
-formats say in it where their SAEs belong.
+A loader offers `recognises(folder) -> bool` and `load(folder, name, device)`, which returns a SaeConfig and the weights
+by SAELens' names; `name` is what the SAE is called: its path, or repository and folder on the hub. Some formats tell
+model and hook point in the name only.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ class Format(Protocol):
     """What a module of this package offers."""
 
     def recognises(self, folder: Path) -> bool:
-        """Do the files in the folder look like this format?"""
+        """Return whether the files in the folder look like this format."""
         ...
 
     def load(self, folder: Path, name: str, device: torch.device) -> tuple[SaeConfig, dict[str, torch.Tensor]]:
-        """Reads the SAE in its file's dtype, straight to the device, without copies. Raises SaeError."""
+        """Read the SAE in its file's dtype, straight to the device, without copies. Raises SaeError."""
         ...
 
 
@@ -57,13 +57,13 @@ CPU = torch.device("cpu")
 NO_SCALE = "the files do not say by which factor vectors are scaled; if none is published, they are not"
 
 DEEPEST, MOST_FOLDERS = 6, 2000
-"""How far below a folder SAEs are looked for, to be named in an error: the hub's cache has them 5 folders down."""
+"""How far down, and in how many folders, SAEs are looked for to be named in an error: the hub's cache has 5 levels."""
 
 
 def load_sae(
     folder: Path, name: str | None = None, device: torch.device = CPU, published: Mapping[str, Any] | None = None
 ) -> SparseAutoencoder:
-    """Loads the SAE in a folder, whatever its format. Raises SaeError saying what was found instead.
+    """Load the SAE in a folder, whatever its format. Raises SaeError saying what was found instead.
 
     `published`: fields of its SaeConfig that a registry knows better than the files.
     """
@@ -85,9 +85,10 @@ def load_sae(
 
 
 def no_folder(folder: Path) -> SaeError:
-    """The error for a path that is not a folder."""
+    """Return the error for a path that is not a folder."""
     if folder.is_file():
-        inside = recognised(folder.parent) or recognised(folder.parent.parent)  # Llama Scope's are one folder down
+        # Llama Scope's weights are one folder down
+        inside = recognised(folder.parent) or recognised(folder.parent.parent)
         remedy = f"Give --sae the folder {inside}." if inside else hint(folder.parent)
         return SaeError(f"{folder} is a file; a SAE is the folder it comes in.", remedy)
     if folder.is_symlink():
@@ -96,28 +97,28 @@ def no_folder(folder: Path) -> SaeError:
 
 
 def recognised(folder: Path) -> Path | None:
-    """The folder, if it holds a SAE."""
+    """Return the folder if it holds a SAE, else None."""
     return folder if any(format.recognises(folder) for format in FORMATS.values()) else None
 
 
 def known_files() -> str:
-    """The files of every format, in words."""
+    """Return the files of every format, in words."""
     return "; ".join(f"{' and '.join(files)} ({name})" for name, files in FILES.items())
 
 
 def listing(folder: Path) -> str:
-    """The first few names in a folder."""
+    """Return the first few names in a folder, in words."""
     names = sorted(ascii_name(p) + ("/" if p.is_dir() else "") for p in folder.iterdir())
     return ", ".join(names[:8]) + (f", … {len(names) - 8} more" if len(names) > 8 else "") if names else "nothing"
 
 
 def ascii_name(path: Path) -> str:
-    """Its name as it may be shown on a terminal."""
+    """Return a file's name as it may be shown on a terminal."""
     return path.name if path.name.isprintable() else ascii(path.name)
 
 
 def hint(folder: Path) -> str:
-    """What to give instead: a SAE further down, if there is one, else which files are missing."""
+    """Return what to give instead: a SAE further down, if there is one, else which files are missing."""
     if recognised(folder.parent):
         return f"The SAE is the folder above: give --sae {folder.parent}."
     inside = list(saes_below(folder))
@@ -138,12 +139,12 @@ def hint(folder: Path) -> str:
 
 
 def rest_of(file: str) -> str:
-    """The files that may belong to one that is there."""
+    """Return the files that may belong to one that is there, in words."""
     return " or ".join(other for files in FILES.values() if file in files for other in files if other != file)
 
 
 def saes_below(folder: Path) -> Iterator[Path]:
-    """Folders with SAEs, the nearest first. Links are followed as far as the depth allows."""
+    """Yield folders with SAEs, the nearest first. Links are followed as far as the depth allows."""
     waiting = deque([(folder, 0)])
     for _ in range(MOST_FOLDERS):
         if not waiting:
@@ -156,5 +157,5 @@ def saes_below(folder: Path) -> Iterator[Path]:
                 with os.scandir(inner) as entries:
                     below = islice((Path(entry.path) for entry in entries if entry.is_dir()), MOST_FOLDERS)
                     waiting += [(path, depth + 1) for path in sorted(below)]
-        except OSError:  # of what may not be looked at, nothing is said
+        except OSError:  # folders that may not be read are left out
             continue

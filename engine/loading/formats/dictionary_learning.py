@@ -1,7 +1,7 @@
 """dictionary_learning folders: `config.json` (with `trainer.dict_class`) + the pickled state dict `ae.pt`.
 
 Source: https://github.com/saprmarks/dictionary_learning. BatchTopK and its Matryoshka form use their one saved
-threshold. AutoEncoder folds its decoder's norms into the activations when it is loaded, and so does this.
+threshold. AutoEncoder folds its decoder's norms into the activations when it is loaded, and so does this loader.
 """
 
 from __future__ import annotations
@@ -42,29 +42,29 @@ NO_B_DEC_AT_THE_INPUT = ("JumpReluAutoEncoder", "AutoEncoderNew")
 
 
 def recognises(folder: Path) -> bool:
-    """True where both of the format's files are there."""
+    """Return whether both of the format's files are there."""
     return (folder / CONFIG).is_file() and (folder / WEIGHTS).is_file()
 
 
 def load(folder: Path, name: str, device: torch.device) -> tuple[SaeConfig, dict[str, torch.Tensor]]:
-    """Reads the folder. Raises SaeError for broken files and for kinds this loader does not read."""
+    """Read the folder. Raises SaeError for broken files and for kinds this loader does not read."""
     config = parse_config(read_config(folder / CONFIG), name)
-    found = read_pickle(folder / WEIGHTS, device)
+    tensors = read_pickle(folder / WEIGHTS, device)
     if config.encoder == "topk":
-        config = replace(config, k=agreed_k(config.k, pick(found, "k"), name))
-    w_enc = pick(found, "W_enc")
-    w_dec = pick(found, "W_dec")
+        config = replace(config, k=agreed_k(config.k, pick(tensors, "k"), name))
+    w_enc = pick(tensors, "W_enc")
+    w_dec = pick(tensors, "W_dec")
     weights = {
-        "W_enc": transposed(pick(found, "encoder.weight")) if w_enc is None else w_enc,
-        "W_dec": transposed(pick(found, "decoder.weight")) if w_dec is None else w_dec,
-        "b_enc": pick(found, "b_enc", "encoder.bias"),
-        "b_dec": pick(found, "b_dec", "bias", "decoder_bias", "decoder.bias"),
-        "b_gate": pick(found, "gate_bias"),
-        "b_mag": pick(found, "mag_bias"),
-        "r_mag": pick(found, "r_mag"),
+        "W_enc": transposed(pick(tensors, "encoder.weight")) if w_enc is None else w_enc,
+        "W_dec": transposed(pick(tensors, "decoder.weight")) if w_dec is None else w_dec,
+        "b_enc": pick(tensors, "b_enc", "encoder.bias"),
+        "b_dec": pick(tensors, "b_dec", "bias", "decoder_bias", "decoder.bias"),
+        "b_gate": pick(tensors, "gate_bias"),
+        "b_mag": pick(tensors, "mag_bias"),
+        "r_mag": pick(tensors, "r_mag"),
     }
-    # a topk one has a threshold too, but its encode takes each token's k largest
-    threshold = pick(found, "threshold") if config.encoder == "jumprelu" else None
+    # a topk SAE has a threshold too, but its `encode` takes each token's k largest
+    threshold = pick(tensors, "threshold") if config.encoder == "jumprelu" else None
     if threshold is not None and threshold.ndim == 0 and is_matrix(weights["W_dec"]):
         if threshold.is_floating_point() and threshold < 0:
             raise SaeError(f"{name}: its threshold was never set ({float(threshold)}).", "Train it to the end.")
@@ -74,7 +74,7 @@ def load(folder: Path, name: str, device: torch.device) -> tuple[SaeConfig, dict
 
 
 def parse_config(raw: dict[str, Any], name: str) -> SaeConfig:
-    """What config.json says."""
+    """Turn config.json into a SaeConfig. Raises SaeError."""
     trainer = raw.get("trainer")
     if not isinstance(trainer, dict):
         raise SaeError(f"{name}: {CONFIG} has no section `trainer`.", "This is not a dictionary_learning SAE.")
@@ -98,7 +98,7 @@ def parse_config(raw: dict[str, Any], name: str) -> SaeConfig:
 
 
 def agreed_k(configured: int | None, saved: torch.Tensor | None, name: str) -> int | None:
-    """k of a topk encoder. Raises SaeError where configuration and weights differ, as the library does."""
+    """Return k of a topk encoder. Raises SaeError where configuration and weights differ, as the library does."""
     k = int(saved) if saved is not None and saved.ndim == 0 and saved.dtype in (torch.int32, torch.int64) else None
     if configured is not None and k is not None and configured != k:
         raise SaeError(f"{name}: k is {configured} in {CONFIG} and {k} in {WEIGHTS}.", f"Correct k in {CONFIG}.")

@@ -1,7 +1,7 @@
-"""Gemma Scope (Gemma 2): one `params.npz` a SAE, no configuration.
+"""Gemma Scope (Gemma 2): one `params.npz` per SAE, no configuration.
 
 Source: https://huggingface.co/google/gemma-scope. JumpReLU, no normalisation, b_dec not subtracted at the input,
-trained with a leading token. Model and hook point stand only in the names of repository and folders, such as
+trained with a leading token. Only the names of repository and folders tell model and hook point, such as
 gemma-scope-2b-pt-res/layer_20/width_16k/average_l0_71.
 """
 
@@ -29,12 +29,12 @@ HOOKS = {"res": "hook_resid_post", "mlp": "hook_mlp_out", "att": "attn.hook_z"}
 
 
 def recognises(folder: Path) -> bool:
-    """True where the weights are there."""
+    """Return whether the weights are there."""
     return (folder / WEIGHTS).is_file()
 
 
 def load(folder: Path, name: str, device: torch.device) -> tuple[SaeConfig, dict[str, torch.Tensor]]:
-    """Reads the folder. Raises SaeError for broken files, transcoders and embedding SAEs."""
+    """Read the folder. Raises SaeError for broken files, transcoders and embedding SAEs."""
     for pattern, refusal in OTHERS.items():
         if pattern.search(name):
             raise SaeError(f"{name}: {refusal}.", "Use a SAE of a -res, -mlp or -att repository: layer_20/width_16k/….")
@@ -42,7 +42,7 @@ def load(folder: Path, name: str, device: torch.device) -> tuple[SaeConfig, dict
 
 
 def config_of(name: str) -> SaeConfig:
-    """What the names say; of several layers in a path the last is the SAE's own."""
+    """Return what the names tell; of several layers in a path the last is the SAE's own."""
     repository = REPOSITORY.search(name)
     layer, l0 = re.findall(r"layer_(\d{1,4})(?!\d)", name), re.findall(r"_l0_(\d{1,9})(?!\d)", name)
     model = hook = ""

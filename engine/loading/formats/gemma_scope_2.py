@@ -27,27 +27,27 @@ HOOKS = {
 
 
 def recognises(folder: Path) -> bool:
-    """True where the weights are there."""
+    """Return whether the weights are there."""
     return (folder / WEIGHTS).is_file()
 
 
 def load(folder: Path, name: str, device: torch.device) -> tuple[SaeConfig, dict[str, torch.Tensor]]:
-    """Reads the folder. Raises SaeError for broken files and transcoders."""
+    """Read the folder. Raises SaeError for broken files and transcoders."""
     raw = read_config(folder / CONFIG) if (folder / CONFIG).is_file() else {}
     config = parse_config(raw, name)
-    found = read_safetensors(folder / WEIGHTS, device)
-    if "affine_skip_connection" in found:
+    tensors = read_safetensors(folder / WEIGHTS, device)
+    if "affine_skip_connection" in tensors:
         raise SaeError(f"{name}: a transcoder with a skip connection is no SAE.", "Use a SAE.")
     weights = {
-        "W_enc": pick(found, "w_enc"),
-        "W_dec": pick(found, "w_dec"),
-        **{key: pick(found, key) for key in ("b_enc", "b_dec", "threshold")},
+        "W_enc": pick(tensors, "w_enc"),
+        "W_dec": pick(tensors, "w_dec"),
+        **{key: pick(tensors, key) for key in ("b_enc", "b_dec", "threshold")},
     }
     return config, present(weights)
 
 
 def parse_config(raw: dict[str, Any], name: str) -> SaeConfig:
-    """What config.json says, or else the SAE's folder and the one it is in."""
+    """Turn config.json into a SaeConfig; what it lacks, the SAE's folder and its parent tell. Raises SaeError."""
     place = "/".join(Path(name).parts[-2:])
     if re.search(r"(^|/)(transcoder|clt)", place) or raw.get("hf_hook_point_out"):
         raise SaeError(f"{name}: a transcoder is no SAE.", "Use a SAE of a resid_post, mlp_out or attn_out folder.")

@@ -1,10 +1,10 @@
 """Llama Scope: `hyperparams.json` + `checkpoints/final.safetensors`, as OpenMOSS' Language-Model-SAEs writes them.
 
 Source: https://github.com/OpenMOSS/Language-Model-SAEs. Vectors are scaled so that their average norm becomes
-sqrt(d). The jump_relu_threshold was saved for vectors as the model makes them (the library folds the scale into
-biases and decoder before it sets the threshold), while biases and weights are those of scaled vectors: the threshold
-is scaled along, as SAELens does. Where sparsity_include_decoder_norm is set, as it is by default, f times its decoder
-row's norm is what the threshold is compared with, and what the k largest are chosen by.
+sqrt(d). The jump_relu_threshold was saved for unscaled vectors (the library folds the scale into biases and decoder
+before it sets the threshold), while biases and weights are those for scaled vectors: so the threshold is scaled too,
+as SAELens does. Where sparsity_include_decoder_norm is set, as it is by default, f times the norm of its decoder row
+is compared with the threshold, and decides which k are the largest.
 """
 
 from __future__ import annotations
@@ -44,20 +44,20 @@ NORMALISATIONS: dict[str, Normalisation] = {
 
 
 def recognises(folder: Path) -> bool:
-    """True where both of the format's files are there."""
+    """Return whether both of the format's files are there."""
     return (folder / CONFIG).is_file() and (folder / WEIGHTS).is_file()
 
 
 def load(folder: Path, name: str, device: torch.device) -> tuple[SaeConfig, dict[str, torch.Tensor]]:
-    """Reads the folder. Raises SaeError for broken files and for kinds this loader does not read."""
+    """Read the folder. Raises SaeError for broken files and for kinds this loader does not read."""
     raw = read_config(folder / CONFIG)
     config = parse_config(raw, name)
-    found = read_safetensors(folder / WEIGHTS, device)
+    tensors = read_safetensors(folder / WEIGHTS, device)
     weights = {
-        "W_enc": transposed(pick(found, "encoder.weight")),
-        "W_dec": transposed(pick(found, "decoder.weight")),
-        "b_enc": pick(found, "encoder.bias"),
-        "b_dec": pick(found, "decoder.bias"),
+        "W_enc": transposed(pick(tensors, "encoder.weight")),
+        "W_dec": transposed(pick(tensors, "decoder.weight")),
+        "b_enc": pick(tensors, "encoder.bias"),
+        "b_dec": pick(tensors, "decoder.bias"),
     }
     w_enc, w_dec = weights["W_enc"], weights["W_dec"]
     if w_enc is not None and w_enc.shape[:1] != (number(raw, "d_model", name),):
@@ -74,7 +74,7 @@ def load(folder: Path, name: str, device: torch.device) -> tuple[SaeConfig, dict
 
 
 def parse_config(raw: dict[str, Any], name: str) -> SaeConfig:
-    """What hyperparams.json says."""
+    """Turn hyperparams.json into a SaeConfig. Raises SaeError."""
     if raw.get("hook_point_out", raw.get("hook_point_in")) != raw.get("hook_point_in"):
         raise SaeError(f"{name}: a transcoder is no SAE.", "Use a SAE of a repository such as Llama3_1-8B-Base-LXR-8x.")
     kind, normalisation = text(raw.get("act_fn")), text(raw.get("norm_activation", "dataset-wise"))

@@ -28,12 +28,12 @@ TRAINED_WITH_CONSTANT_NORM = ("mistral-7b", 65536)
 
 
 def recognises(folder: Path) -> bool:
-    """True where both of the format's files are there."""
+    """Return whether both of the format's files are there."""
     return (folder / CONFIG).is_file() and (folder / WEIGHTS).is_file()
 
 
 def load(folder: Path, name: str, device: torch.device) -> tuple[SaeConfig, dict[str, torch.Tensor]]:
-    """Reads the folder. Raises SaeError for broken files and for kinds this loader does not read."""
+    """Read the folder. Raises SaeError for broken files and for kinds this loader does not read."""
     config = parse_config(read_config(folder / CONFIG), name)
     if config.normalisation == "expected_average_only_in" and (folder / SCALER).is_file():
         factor = number(read_config(folder / SCALER), "scaling_factor", name)
@@ -48,9 +48,9 @@ def load(folder: Path, name: str, device: torch.device) -> tuple[SaeConfig, dict
 
 
 def parse_config(raw: dict[str, Any], source: str) -> SaeConfig:
-    """Turns cfg.json of either generation into a SaeConfig."""
+    """Turn cfg.json of either generation into a SaeConfig."""
     metadata = raw.get("metadata")
-    # what the SAE is stands at the top, what it was trained on in `metadata`, of old files at the top too
+    # the SAE is described at the top, what it was trained on in `metadata`, or in old files at the top too
     fields: dict[str, Any] = {**raw, **(metadata if isinstance(metadata, dict) else {})}
     bos = fields.get("prepend_bos")
     encoder, k = encoder_of(raw, source)
@@ -75,7 +75,7 @@ def parse_config(raw: dict[str, Any], source: str) -> SaeConfig:
 
 
 def encoder_of(raw: dict[str, Any], source: str) -> tuple[str, int | None]:
-    """The encoder's kind, and k of a topk one. Raises SaeError naming a kind that is not read."""
+    """Return the encoder's kind, and k of a topk encoder. Raises SaeError naming a kind that is not read."""
     # str(): a value of another type than expected is refused by name below, not by a crash
     kind = str(raw.get("architecture", "standard"))
     activation = str(raw.get("activation_fn_str") or raw.get("activation_fn") or "relu")
@@ -96,19 +96,19 @@ def encoder_of(raw: dict[str, Any], source: str) -> tuple[str, int | None]:
 
 
 def normalisation_of(raw: dict[str, Any], model: str, source: str) -> tuple[str, tuple[str, ...]]:
-    """The normalisation, and what is to be said about it. Raises SaeError for one that is not read."""
-    found = raw.get("normalize_activations")
-    if found in (None, False):
-        found = "none"
-    elif found is True:
-        found = "expected_average_only_in"
-    if found not in NORMALISATIONS:
+    """Return the normalisation and notes about it for the user. Raises SaeError for one that is not read."""
+    normalisation = raw.get("normalize_activations")
+    if normalisation in (None, False):
+        normalisation = "none"
+    elif normalisation is True:
+        normalisation = "expected_average_only_in"
+    if normalisation not in NORMALISATIONS:
         raise SaeError(
-            f"{source}: cannot read the normalisation {brief(found)}.", f"Read are {', '.join(NORMALISATIONS)}."
+            f"{source}: cannot read the normalisation {brief(normalisation)}.", f"Read are {', '.join(NORMALISATIONS)}."
         )
     name, d_sae = TRAINED_WITH_CONSTANT_NORM
-    if found == "none" and name in model.lower() and raw.get("d_sae") == d_sae:
+    if normalisation == "none" and name in model.lower() and raw.get("d_sae") == d_sae:
         return "constant_norm_rescale", (
             f"{CONFIG} says no normalisation; these SAEs were trained with constant_norm_rescale (SAELens' registry)",
         )
-    return found, ()
+    return normalisation, ()

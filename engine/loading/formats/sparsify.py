@@ -31,28 +31,28 @@ MODULE = re.compile(r"(?:[\w.]+\.)?(?:layers|h)\.\d+(?:\.\w+)*")
 
 
 def recognises(folder: Path) -> bool:
-    """True where both of the format's files are there."""
+    """Return whether both of the format's files are there."""
     return (folder / CONFIG).is_file() and (folder / WEIGHTS).is_file()
 
 
 def load(folder: Path, name: str, device: torch.device) -> tuple[SaeConfig, dict[str, torch.Tensor]]:
-    """Reads the folder. Raises SaeError for broken files and transcoders."""
+    """Read the folder. Raises SaeError for broken files and transcoders."""
     about = folder.parent / "config.json"  # of the whole training run; not always there
     config = parse_config(read_config(folder / CONFIG), read_config(about) if about.is_file() else {}, name)
-    found = read_safetensors(folder / WEIGHTS, device)
-    if "W_skip" in found:
+    tensors = read_safetensors(folder / WEIGHTS, device)
+    if "W_skip" in tensors:
         raise SaeError(f"{name}: a transcoder with a skip connection is no SAE.", "Use a SAE.")
     weights = {
-        "W_enc": transposed(pick(found, "encoder.weight")),
-        "W_dec": pick(found, "W_dec"),
-        "b_enc": pick(found, "encoder.bias"),
-        "b_dec": pick(found, "b_dec"),
+        "W_enc": transposed(pick(tensors, "encoder.weight")),
+        "W_dec": pick(tensors, "W_dec"),
+        "b_enc": pick(tensors, "encoder.bias"),
+        "b_dec": pick(tensors, "b_dec"),
     }
     return config, present(weights)
 
 
 def parse_config(raw: dict[str, Any], run: dict[str, Any], name: str) -> SaeConfig:
-    """What cfg.json says, and the folder's name about the hook point."""
+    """Turn cfg.json into a SaeConfig; the folder's name tells the hook point. Raises SaeError."""
     if raw.get("transcode") or raw.get("skip_connection"):
         raise SaeError(f"{name}: a transcoder is no SAE.", "Use a SAE.")
     activation = raw.get("activation", "topk")
