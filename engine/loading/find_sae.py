@@ -107,7 +107,7 @@ def from_hub(known: registry.Known) -> Generator[Progress, None, Located]:
     if known.unread:
         raise SaeError(
             f"{name} is of the kind {known.unread!r} (SAELens' name for it), which saescope does not read.",
-            "Read are SAEs of SAELens, Gemma Scope 1 and 2, Llama Scope, dictionary_learning and sparsify.",
+            "saescope reads SAEs of SAELens, Gemma Scope 1 and 2, Llama Scope, dictionary_learning and sparsify.",
         )
     yield Progress(f"looking up {known.repository}")
     wanted = hub.Wanted(known.repository, "SAE", known.path)

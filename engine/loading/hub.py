@@ -295,7 +295,7 @@ def existence(error: BaseException, wanted: Wanted) -> Words:
     if isinstance(error, RevisionNotFoundError):
         return f"{wanted.name} has no revision `main` on the hub.", "Download the one you want and give its folder."
     if isinstance(error, HFValidationError):
-        return f"{wanted.name!r} is no name of a repository on the hub.", "Give OWNER/NAME, or a folder."
+        return f"{wanted.name!r} is not the name of a repository on the hub.", "Give OWNER/NAME, or a folder."
     return None
 
 
@@ -307,7 +307,7 @@ def reach(error: BaseException, wanted: Wanted) -> Words:
     if status in (401, 403):
         return f"The hub refuses access to {wanted.name} (HTTP {status}).", f"Check your token: {TOKEN}."
     if status == 429:
-        return "The hub wants a pause: too many requests.", f"Wait some minutes, or {TOKEN}."
+        return "The hub asks for a pause: too many requests.", f"Wait some minutes, or {TOKEN}."
     if status >= 500:
         return f"The hub has trouble (HTTP {status}).", f"Try again in some minutes, or fetch it: {by_hand(wanted)}"
     is_network = any(parent.__name__ in TRANSPORT for parent in type(error).__mro__)

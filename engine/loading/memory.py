@@ -37,7 +37,7 @@ def parameters_of(files: Iterable[Path]) -> dict[str, int]:
                     dtype = tensor["dtype"]
                     counts[dtype] = counts.get(dtype, 0) + (end - start) // BYTES.get(dtype, 1)
         except (OSError, ValueError, TypeError, KeyError, AttributeError, struct.error):
-            continue  # loading the file says what is wrong with it
+            continue  # loading the file will say what is wrong with it
     return counts
 
 
@@ -64,7 +64,7 @@ def sae_bytes(folder: Path) -> int:
 
 
 def check(what: str, needed: int, device: torch.device, held: int = 0) -> None:
-    """Raise ModelError where it cannot fit. `held`: bytes of the pair loaded now, which is released only after loading."""
+    """Raise ModelError where it cannot fit. `held`: bytes of the present pair, which is released only after loading."""
     free = free_bytes(device)
     if free is not None and needed > free:
         raise too_big(what, device, needed, free, held)

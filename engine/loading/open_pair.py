@@ -77,7 +77,7 @@ def check(request: Load) -> None:
     """Raise UsageError for a request that names something impossible."""
     for name in (request.model, request.sae, request.reference):
         if name is not None:
-            paths.typed(name)  # a hub name is looked for among the folders too
+            paths.typed(name)  # also for a hub name, which is looked for among the folders first
     if request.threads is not None and not 1 <= request.threads <= MOST_THREADS:
         raise UsageError(f"--threads must be between 1 and {MOST_THREADS:,}.")
 

@@ -131,7 +131,7 @@ class SparseAutoencoder:
         self.b_dec_D = weights["b_dec"].float()
         zeros_F = torch.zeros(self.d_sae, device=device)
         gated = config.encoder == "gated"
-        # a gated encoder compares and scales the bare product: its two biases are added after
+        # a gated encoder compares and scales the bare product and adds its two biases after that
         self.b_enc_F = zeros_F if gated else weights["b_enc"].float()
         self.threshold_F = weights["threshold"].float().clamp(min=0) if config.encoder == "jumprelu" else zeros_F
         self.b_gate_F = weights["b_gate"].float() if gated else None

@@ -50,7 +50,7 @@ class Tokens:
             gap = " " if prefill and not prompt.text[-1].isspace() and not prefill[0].isspace() else ""
             return self._ids(prompt.text + gap + prefill + answer, None)
         text = self.render_chat(prompt.text)
-        # where the template puts a message, located with one that occurs nowhere else in it
+        # where the template puts a message, located with a marker that occurs nowhere else in it
         start = self.render_chat(MARKER).index(MARKER)
         if not text.startswith(prompt.text.strip(), start):  # a template that treats messages differently
             start = text.rindex(prompt.text.strip())

@@ -94,7 +94,7 @@ def convert(gguf: Path, folder: Path, dtype: torch.dtype) -> Generator[Progress,
         try:
             temporary.rename(folder)
         except OSError:
-            if not (folder / "config.json").exists():  # else another process was faster: its copy will do
+            if not (folder / "config.json").exists():  # otherwise another process was faster: its copy serves as well
                 raise
     except OSError as error:
         raise ModelError(

@@ -78,7 +78,7 @@ def load_sae(
                     config = replace(config, notes=(*config.notes, NO_SCALE))
                 return SparseAutoencoder(config, weights)
         raise SaeError(f"{folder} holds no SAE of a known format (found: {listing(folder)}).", hint(folder))
-    except OSError as error:  # no right to look into it, or a name the file system cannot have
+    except OSError as error:  # no permission to read it, or a name the file system does not allow
         raise SaeError(
             f"{folder} cannot be read: {error.strerror}.", "Give --sae a folder that you may read."
         ) from error

@@ -82,7 +82,7 @@ def parse_config(raw: dict[str, Any], name: str) -> SaeConfig:
         raise SaeError(
             f"{name}: cannot read act_fn {brief(kind)} with norm_activation {brief(normalisation)}"
             f"{' and a GLU encoder' if raw.get('use_glu_encoder') else ''}.",
-            f"Read are act_fn {', '.join(ENCODERS)} and norm_activation {', '.join(NORMALISATIONS)}.",
+            f"Supported: act_fn {', '.join(ENCODERS)} and norm_activation {', '.join(NORMALISATIONS)}.",
         )
     scale = 1.0
     if normalisation == "dataset-wise":
@@ -90,7 +90,7 @@ def parse_config(raw: dict[str, Any], name: str) -> SaeConfig:
         norm = number(norms if isinstance(norms, dict) else {}, "in", name)
         scale = max(number(raw, "d_model", name), 0.0) ** 0.5 / norm if norm > 0 else 0.0
         if not 1e-12 < scale < 1e12:
-            raise SaeError(f"{name}: {CONFIG} gives an average norm of {norm}, which cannot be.", AGAIN)
+            raise SaeError(f"{name}: {CONFIG} gives an average norm of {norm}, which cannot be right.", AGAIN)
     return SaeConfig(
         source=name,
         format="Llama Scope",

@@ -31,7 +31,7 @@ def read_config(path: Path) -> dict[str, Any]:
         if path.stat().st_size > MAX_CONFIG_BYTES:
             raise SaeError(f"{path} is too large for a configuration file.", AGAIN)
         raw = json.loads(path.read_text("utf-8"))
-        json.dumps(raw, ensure_ascii=False).encode("utf-8")  # half a surrogate pair could be neither shown nor sent
+        json.dumps(raw, ensure_ascii=False).encode("utf-8")  # half a surrogate pair can be neither shown nor sent
     except (OSError, ValueError, RecursionError) as error:
         raise unreadable(path, error) from error
     if not isinstance(raw, dict):
@@ -93,7 +93,7 @@ def read_pickle(path: Path, device: torch.device) -> dict[str, torch.Tensor]:
     """Return the state dict in a torch file. Only tensors are unpickled: a file that holds code is refused."""
     try:
         check_archive(path)  # torch has written zip archives since 1.6
-        with warnings.catch_warnings(action="ignore"):  # about what torch takes a damaged file for
+        with warnings.catch_warnings(action="ignore"):  # torch warns of whatever it takes a damaged file for
             raw = torch.load(path, map_location=device, weights_only=True, mmap=True)
         if not isinstance(raw, dict):
             raise SaeError(f"{path} holds a {type(raw).__name__}, not named tensors.", AGAIN)
@@ -112,7 +112,7 @@ def read_pickle(path: Path, device: torch.device) -> dict[str, torch.Tensor]:
 
 
 def is_plain(tensor: torch.Tensor) -> bool:
-    """Return whether a tensor is dense and no larger than its storage: a small file can describe a huge, repeating one."""
+    """Return whether a tensor is dense and no larger than its storage: a small file can describe a huge repetition."""
     if tensor.layout != torch.strided or tensor.is_quantized or tensor.is_meta:
         return False
     return tensor.numel() * tensor.element_size() <= tensor.untyped_storage().nbytes()

@@ -38,7 +38,7 @@ def load(folder: Path, name: str, device: torch.device) -> tuple[SaeConfig, dict
     if config.normalisation == "expected_average_only_in" and (folder / SCALER).is_file():
         factor = number(read_config(folder / SCALER), "scaling_factor", name)
         if not 1e-12 < factor < 1e12:
-            raise SaeError(f"{name}: {SCALER} gives the factor {factor}, which cannot be.", f"Correct {SCALER}.")
+            raise SaeError(f"{name}: {SCALER} gives the factor {factor}, which cannot be right.", f"Correct {SCALER}.")
         config = replace(config, scale=factor)
     weights = read_safetensors(folder / WEIGHTS, device)
     scaling = weights.pop("scaling_factor", None)
@@ -61,7 +61,7 @@ def parse_config(raw: dict[str, Any], source: str) -> SaeConfig:
         format="SAELens",
         encoder=encoder,  # type: ignore[arg-type]
         normalisation=normalisation,  # type: ignore[arg-type]
-        # absent means True: the first generation's SAEs subtracted b_dec unless told otherwise
+        # absent means True: the first generation's SAEs subtracted b_dec unless configured otherwise
         apply_b_dec_to_input=flag(raw, "apply_b_dec_to_input", True, source),
         hook=text(fields.get("hook_name")) or text(fields.get("hook_point")),
         model=text(fields.get("model_name")),
@@ -88,7 +88,7 @@ def encoder_of(raw: dict[str, Any], source: str) -> tuple[str, int | None]:
     if kind not in ENCODERS:
         raise SaeError(
             f"{source}: cannot read a SAE of kind {brief(kind)}.",
-            f"Kinds read: {', '.join(ENCODERS)}; BatchTopK as `save_inference_model` saves it. A transcoder is none.",
+            f"Kinds read: {', '.join(ENCODERS)}; BatchTopK as `save_inference_model` saves it; no transcoders.",
         )
     if kind == "topk" and whole_number(k) is None:
         raise SaeError(f"{source}: a topk encoder needs k, {CONFIG} says {brief(k)}.", f"Correct k in {CONFIG}.")
@@ -104,7 +104,8 @@ def normalisation_of(raw: dict[str, Any], model: str, source: str) -> tuple[str,
         normalisation = "expected_average_only_in"
     if normalisation not in NORMALISATIONS:
         raise SaeError(
-            f"{source}: cannot read the normalisation {brief(normalisation)}.", f"Read are {', '.join(NORMALISATIONS)}."
+            f"{source}: cannot read the normalisation {brief(normalisation)}.",
+            f"Supported: {', '.join(NORMALISATIONS)}.",
         )
     name, d_sae = TRAINED_WITH_CONSTANT_NORM
     if normalisation == "none" and name in model.lower() and raw.get("d_sae") == d_sae:

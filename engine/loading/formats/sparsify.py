@@ -37,7 +37,7 @@ def recognises(folder: Path) -> bool:
 
 def load(folder: Path, name: str, device: torch.device) -> tuple[SaeConfig, dict[str, torch.Tensor]]:
     """Read the folder. Raises SaeError for broken files and transcoders."""
-    about = folder.parent / "config.json"  # of the whole training run; not always there
+    about = folder.parent / "config.json"  # describes the whole training run; not always there
     config = parse_config(read_config(folder / CONFIG), read_config(about) if about.is_file() else {}, name)
     tensors = read_safetensors(folder / WEIGHTS, device)
     if "W_skip" in tensors:
