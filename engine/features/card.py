@@ -140,9 +140,9 @@ def _co_activity(
 ) -> Generator[Progress, Any, CoActivity]:
     """Count over the prompts which features fire together with the one that fires on the tokens `fires`."""
     co_activity = CoActivity(pair.site.sae.d_sae)
-    for some in batches([len(read.h_TD) for read in reads]):
-        firings = yield from _firings(pair, kept, [reads[p] for p in some])
-        for p, firing in zip(some, firings, strict=True):
+    for block in batches([len(read.h_TD) for read in reads]):
+        firings = yield from _firings(pair, kept, [reads[p] for p in block])
+        for p, firing in zip(block, firings, strict=True):
             co_activity.add(fires[p], firing.token_N, firing.feature_N)
     return co_activity
 

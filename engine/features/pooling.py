@@ -40,10 +40,10 @@ def pool_prompts(
     total, done = sum(map(len, vectors)), 0
     value_PF = torch.zeros(len(vectors), sae.d_sae, device=device)
     sum_F, maximum_F = torch.zeros(sae.d_sae, device=device), torch.zeros(sae.d_sae, device=device)
-    for some in batches([len(h) for h in vectors]):
-        h_TD = torch.cat([vectors[p] for p in some])
-        keep_T = torch.cat([masks[p] for p in some]).to(device)
-        prompt_T = torch.tensor([p for p in some for _ in range(len(vectors[p]))], device=device)
+    for block in batches([len(h) for h in vectors]):
+        h_TD = torch.cat([vectors[p] for p in block])
+        keep_T = torch.cat([masks[p] for p in block]).to(device)
+        prompt_T = torch.tensor([p for p in block for _ in range(len(vectors[p]))], device=device)
         for active in sae.encode(h_TD):
             yield Progress("encoding", done + active.tokens.start, total)
             positive_N = prompt_T[active.token_N] < n_positive

@@ -55,16 +55,16 @@ def locate(text: str) -> Generator[Progress, None, Located]:
     if path.exists():
         return local(path)
     address = URL.fullmatch(text)
-    wanted = f"{address[1]}/{address[2]}" if address else text
-    repository, place = "/".join(wanted.split("/")[:2]), "/".join(wanted.strip("/").split("/")[2:])
+    name = f"{address[1]}/{address[2]}" if address else text
+    repository, place = "/".join(name.split("/")[:2]), "/".join(name.strip("/").split("/")[2:])
     if text.startswith(("/", "~", ".")):
         raise SaeError(f"There is no SAE folder {path}.", "Check the path, or give OWNER/REPOSITORY/PATH on the hub.")
-    known = registry.by_release(wanted) or registry.by_place(repository, place)
+    known = registry.by_release(name) or registry.by_place(repository, place)
     if known is None and not NAME.fullmatch(repository):
         raise SaeError(
             f"There is no SAE folder {text}.",
             "Give --sae a folder, OWNER/REPOSITORY/PATH on the hub, or RELEASE/ID of SAELens. "
-            f"{registry.hint(wanted)}".rstrip(),
+            f"{registry.hint(name)}".rstrip(),
         )
     located = yield from from_hub(known or registry.Known(repository, place, {}, ""))
     return located

@@ -1,4 +1,4 @@
-"""Loads a language model from a folder or the hub, on a device and in a dtype."""
+"""Load a language model from a folder or the hub, on a device and in a dtype."""
 
 from __future__ import annotations
 

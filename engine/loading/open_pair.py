@@ -1,4 +1,4 @@
-"""Opens a model and its SAE as one Pair: the packaged demo, or what the request names."""
+"""Open a model and its SAE as one Pair: the packaged demo, or what the request names."""
 
 from __future__ import annotations
 
@@ -57,11 +57,11 @@ def open_pair(request: Load, current: Pair | None = None) -> Generator[Progress,
     # the SAE first: it is small, and a wrong path should not cost the loading of a model
     located = yield from find_sae(request)
     source, dtype = yield from find_model(request, dtype)
-    kept = current is not None and current.model.loaded_as == loaded_as(source.source, device, dtype)
-    check_memory(request, located, source, device, dtype, current, kept)
+    reused = current is not None and current.model.loaded_as == loaded_as(source.source, device, dtype)
+    check_memory(request, located, source, device, dtype, current, reused)
     yield Progress("reading the SAE")
     sae = read_sae(located, device)
-    if current is not None and kept:
+    if current is not None and reused:
         model = current.model
     else:
         yield from fetch_model(source)
@@ -114,12 +114,12 @@ def check_memory(
     device: torch.device,
     dtype: torch.dtype | str,
     current: Pair | None,
-    kept: bool,
+    reused: bool,
 ) -> None:
     """Raise ModelError where model and SAE cannot fit; a model that is loaded already needs nothing more."""
-    needed = memory.sae_bytes(located.folder) + (0 if kept else source.bytes_needed(dtype))
-    held = 0 if current is None or kept or current.model.device.type != device.type else current.model.bytes
-    what = f"The SAE {located.name}" if kept else f"{source.name} and its SAE"
+    needed = memory.sae_bytes(located.folder) + (0 if reused else source.bytes_needed(dtype))
+    held = 0 if current is None or reused or current.model.device.type != device.type else current.model.bytes
+    what = f"The SAE {located.name}" if reused else f"{source.name} and its SAE"
     memory.check(what, needed, device, held)
 
 

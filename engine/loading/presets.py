@@ -135,5 +135,5 @@ def closest_first(word: str, names: list[str]) -> list[str]:
     """Return the names, those that look like the word first."""
     import difflib  # imported here, for unknown words only: every start would wait for it
 
-    near = difflib.get_close_matches(word, names, n=5, cutoff=0.4)
-    return near + [name for name in names if name not in near]
+    similar = difflib.get_close_matches(word, names, n=5, cutoff=0.4)
+    return similar + [name for name in names if name not in similar]

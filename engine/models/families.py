@@ -122,7 +122,7 @@ FAMILIES: dict[str, Layout] = {
     "gpt_neox": family(*NEOX, parallel=True),
     "phi": family("self_attn", "dense", "fc2", "input_layernorm", parallel=True),
 }
-"""By `model_type` of the text model's configuration."""
+"""Layouts by `model_type` of the text model's configuration."""
 
 SEQUENTIAL_NEOX = family(*NEOX)
 

@@ -138,8 +138,8 @@ def final_norm(model: nn.Module) -> nn.Module | None:
         path, _ = find_blocks(model)
     except HookError:
         return None
-    beside = model.get_submodule(path.rpartition(".")[0])
-    return next((norm for name in FINAL_NORMS if isinstance(norm := getattr(beside, name, None), nn.Module)), None)
+    parent = model.get_submodule(path.rpartition(".")[0])
+    return next((norm for name in FINAL_NORMS if isinstance(norm := getattr(parent, name, None), nn.Module)), None)
 
 
 def _resolve_block_hook(model: nn.Module, name: str) -> HookPoint:

@@ -26,7 +26,7 @@ from engine.records import Event, FedPrompt, Format, Loaded, Progress, Prompt, R
 
 T = TypeVar("T")
 Events = Generator[Event, Reply, Any]
-"""A running verb."""
+"""A running verb: yields events, takes replies, returns its result."""
 Key = tuple[str, Format]
 """Text and format of a prompt: the token ids it is fed as depend on nothing else."""
 
@@ -63,7 +63,7 @@ class Pair:
 
     @property
     def site(self) -> Site:
-        """The site in use."""
+        """The site in use: for now always the first."""
         return self.sites[0]
 
     @cached_property

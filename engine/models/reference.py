@@ -203,7 +203,7 @@ class _Gatherer:
     def finish(self, name: str, median_norm: float) -> Reference:
         """Return the statistics gathered so far."""
         total = self.square - self.sum_D.square().sum() / max(1, self.n_tokens)
-        used = self.histogram_FB.any(0).nonzero()[:, 0].tolist() or [0]
+        used_bins = self.histogram_FB.any(0).nonzero()[:, 0].tolist() or [0]
         return Reference(
             text=name,
             token_ids_T=torch.tensor(self.ids, dtype=torch.int32),
@@ -212,8 +212,8 @@ class _Gatherer:
             maximum_F=self.strongest_FS[:, 0].clone(),
             strongest_FS=self.strongest_FS,
             position_FS=self.position_FS,
-            histogram_FB=self.histogram_FB[:, used[0] : used[-1] + 1].clone(),
-            first_bin=used[0],
+            histogram_FB=self.histogram_FB[:, used_bins[0] : used_bins[-1] + 1].clone(),
+            first_bin=used_bins[0],
             median_norm=median_norm,
             median_u=float(torch.cat(self.scales).median()) if self.scales else 1.0,
             l0=float(self.count_F.sum()) / max(1, self.n_tokens),

@@ -1,4 +1,4 @@
-"""Reads the files that SAEs come in: nothing in them is executed, and anything wrong with one is a SaeError."""
+"""Read the files that SAEs come in: nothing in them is executed, and anything wrong with one is a SaeError."""
 
 from __future__ import annotations
 

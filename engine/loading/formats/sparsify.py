@@ -37,8 +37,8 @@ def recognises(folder: Path) -> bool:
 
 def load(folder: Path, name: str, device: torch.device) -> tuple[SaeConfig, dict[str, torch.Tensor]]:
     """Read the folder. Raises SaeError for broken files and transcoders."""
-    about = folder.parent / "config.json"  # describes the whole training run; not always there
-    config = parse_config(read_config(folder / CONFIG), read_config(about) if about.is_file() else {}, name)
+    run_config = folder.parent / "config.json"  # describes the whole training run; not always there
+    config = parse_config(read_config(folder / CONFIG), read_config(run_config) if run_config.is_file() else {}, name)
     tensors = read_safetensors(folder / WEIGHTS, device)
     if "W_skip" in tensors:
         raise SaeError(f"{name}: a transcoder with a skip connection is no SAE.", "Use a SAE.")

@@ -1,4 +1,4 @@
-"""Chooses the demo's feature list: ablated together, they lower the stereotype slope and spare factual gender.
+"""Choose the demo's feature list: ablated together, they lower the stereotype slope and spare factual gender.
 
     python -m engine.loading.demo.making.choose [--sae FOLDER] [--write] [--controls N]
 
@@ -69,7 +69,7 @@ class Bench:
 
     @cached_property
     def dev_halves(self) -> list[list[suite.Items]]:
-        """The dev items of every other occupation, and those of the rest."""
+        """The dev items of every other occupation, and those of the other half."""
         dev = self._spec["dev"]
         names = list(dev["occupations"])
         halves = [{name: dev["occupations"][name] for name in names[k::2]} for k in (0, 1)]
@@ -190,8 +190,8 @@ def main() -> None:
             )
     _, penalty, size = max(tried)
     chosen = shares(bench, bench.dev).best(penalty, size)
-    none_whole, whole = bench.measure([], REPORT_TOKENS), bench.measure(chosen, REPORT_TOKENS)
-    print("\n" + HEADER + "\n" + line("none", none_whole) + "\n" + line(f"chosen, penalty {penalty}", whole))
+    baseline, ablated = bench.measure([], REPORT_TOKENS), bench.measure(chosen, REPORT_TOKENS)
+    print("\n" + HEADER + "\n" + line("none", baseline) + "\n" + line(f"chosen, penalty {penalty}", ablated))
     random_sets = controls(bench, chosen, args.controls)
     test_slopes = [round(bench.upper.ablated(bench.test, features), 4) for features in random_sets]
     crossed_slopes = [round(bench.upper.ablated(bench.crossed, features), 4) for features in random_sets]
@@ -203,8 +203,8 @@ def main() -> None:
             "what": "ablated together they lower the stereotype slope; chosen on dev items by choose.py",
             "penalty": penalty,
             "rules_tried": len(tried),
-            "none": asdict(none_whole),
-            "ablated": asdict(whole),
+            "none": asdict(baseline),
+            "ablated": asdict(ablated),
             "random_test_slopes": test_slopes,
             "random_crossed_slopes": crossed_slopes,
         }

@@ -1,4 +1,4 @@
-"""Measures the demo SAE on the neutral text, in float32, and writes the statistics beside its weights.
+"""Measure the demo SAE on the neutral text, in float32, and write the statistics beside its weights.
 
 python -m engine.loading.demo.making.measure
 """

@@ -1,4 +1,4 @@
-"""Samples training text for the demo SAE from the demo model itself.
+"""Sample training text for the demo SAE from the demo model itself.
 
     python -m engine.loading.demo.making.sample OUT.jsonl.gz [--tokens N] [--batch B] [--seed S]
 

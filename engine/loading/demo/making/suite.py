@@ -1,4 +1,4 @@
-"""Measures stereotype slope, factual gender and side effects of a set of ablated features, above the hook only.
+"""Measure stereotype slope, factual gender and side effects of a set of ablated features, above the hook only.
 
 The slope is that of log p(female forms) - log p(male forms), centred per template, on the logit of the occupation's
 share of women; factual gender is the mean log-odds of the right form. The demo model's blocks below the hook run

@@ -1,4 +1,4 @@
-"""Trains the demo SAE on activations of the demo model and writes it in SAELens format.
+"""Train the demo SAE on activations of the demo model and write it in SAELens format.
 
     python -m engine.loading.demo.making.train OUT --samples A.jsonl.gz … [--layer L --width F --k K --steps N]
 
