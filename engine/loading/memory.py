@@ -64,7 +64,10 @@ def sae_bytes(folder: Path) -> int:
 
 
 def check(what: str, needed: int, device: torch.device, held: int = 0) -> None:
-    """Raise ModelError where it cannot fit. `held`: bytes of the present pair, which is released only after loading."""
+    """Raise ModelError where it cannot fit.
+
+    `held`: bytes of the present pair, which is released only after the new one is loaded.
+    """
     free = free_bytes(device)
     if free is not None and needed > free:
         raise too_big(what, device, needed, free, held)
