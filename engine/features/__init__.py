@@ -1,1 +1,1 @@
-"""Which features, where, and what they are."""
+"""Features: ranking them, where they fire, and what is known about one."""

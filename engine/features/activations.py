@@ -16,7 +16,7 @@ from engine.records.errors import UsageError
 
 
 def show(pair: Pair, request: Show) -> Events:
-    """One feature's activation on every token, masked ones included."""
+    """Return one feature's activation on every token, masked tokens included."""
     sae = pair.site.sae
     columns = sae.columns([request.feature])
     reads = yield from pair.read(request.prompts)
@@ -30,12 +30,12 @@ def show(pair: Pair, request: Show) -> Events:
 
 
 def features_at(pair: Pair, request: FeaturesAt) -> Events:
-    """The features that fire most on one token."""
+    """Return the features that fire most on one token. Raises UsageError where the prompt has no such token."""
     (read,) = yield from pair.read([request.prompt])
     if not 0 <= request.token_index < len(read.h_TD):
         raise UsageError(f"The prompt has {len(read.h_TD)} tokens, there is no token {request.token_index}.")
     at = request.token_index
-    # one token is cheap enough for float32, in which its values are shown everywhere else
+    # one token is cheap enough for float32, in which activations are shown everywhere else
     active = list(pair.site.sae.encode(read.h_TD[at : at + 1].float()))
     value_N, feature_N = torch.cat([a.value_N for a in active]), torch.cat([a.feature_N for a in active])
     values, order = value_N.topk(min(request.top, len(value_N)))
@@ -51,7 +51,7 @@ def features_at(pair: Pair, request: FeaturesAt) -> Events:
 
 
 def names(pair: Pair, features: Sequence[int], reads: Sequence[Read]) -> list[tuple[str, ...]]:
-    """For each feature up to three distinct tokens it fires on most, in prompts and reference text."""
+    """Return for each feature up to three distinct tokens it fires on most, in the prompts and the reference text."""
     if not features:
         return []
     sae = pair.site.sae

@@ -1,7 +1,7 @@
-"""The verb `describe`: all that is known about one feature, put together and remembered.
+"""The verb `describe`: everything known about one feature, gathered and remembered.
 
-What was found is kept with the pair, as long as nothing that it depends on has changed, so that going back and
-forth in a list of features computes nothing twice. Shape suffixes: T tokens, F features of the SAE, N firings.
+Cards are kept with the pair as long as nothing that they depend on has changed, so that going back and forth in a list
+of features computes nothing twice. Shape suffixes: T tokens, F features of the SAE, N firings.
 """
 
 from __future__ import annotations
@@ -28,18 +28,18 @@ from engine.records import Bin, Describe, Described, Progress, Show, Shown, Stro
 T = TypeVar("T")
 
 BESIDE = 8
-"""Neighbours, antipodes and co-active features shown, each."""
+"""How many neighbours, antipodes and co-active features a card shows, each."""
 
 KEPT = 256
-"""Features whose cards are remembered."""
+"""Number of features whose cards are remembered."""
 
 KEPT_FIRINGS = 2**24
-"""Of all prompts together: 128 MB, hundreds of times what a usual SAE fires on the prompts of a session."""
+"""Firings remembered over all prompts: 128 MB, hundreds of times what a usual SAE fires on a session's prompts."""
 
 
 @dataclass(frozen=True)
 class Firings:
-    """Which features fire on which counted tokens of a prompt, int32."""
+    """Which features fire on which counted tokens of a prompt, both int32."""
 
     token_N: torch.Tensor
     feature_N: torch.Tensor
@@ -47,32 +47,32 @@ class Firings:
 
 @dataclass(frozen=True)
 class Card:
-    """A feature's card, and the vectors that it was made from."""
+    """A feature's card, and the read prompts that it was made from."""
 
     reads: tuple[weakref.ref[Read], ...]
     described: Described
 
     def of(self, reads: Sequence[Read]) -> bool:
-        """Whether it was made from these very vectors: a prompt read again may differ in its last digits."""
+        """Return whether the card was made from these very reads: a prompt read again may differ in its last digits."""
         return len(reads) == len(self.reads) and all(a() is b for a, b in zip(self.reads, reads, strict=True))
 
 
 @dataclass
 class Cards:
-    """What is remembered for one pair."""
+    """What `describe` remembers for one pair."""
 
     norm_F: torch.Tensor | None = None
-    """The decoder's, once they are needed."""
+    """Norms of the decoder's rows, computed when first needed."""
     firings: Any = field(default_factory=WeakIdKeyDictionary)
-    """Of each read prompt, gone when it is."""
+    """Firings by read prompt; an entry goes when its prompt does."""
     cards: OrderedDict[Hashable, Card] = field(default_factory=OrderedDict)
 
 
 def describe(pair: Pair, request: Describe) -> Events:
-    """What is known about a feature, its effect on a measure apart; returns a Described. Raises EditError.
+    """Return a Described: what is known about a feature, its effect on a measure excepted. Raises EditError.
 
-    Its own activations are float32. Those of the features that fire beside it are in the dtype of the prompts'
-    vectors, as in a ranking: close to a threshold, bfloat16 may count a token more or less.
+    The feature's own activations are float32. Those of co-active features are in the dtype of the prompts' vectors, as
+    in a ranking: close to a threshold, bfloat16 may count a token more or less.
     """
     pair.site.sae.columns([request.feature])  # raises for a feature the SAE does not have
     reads = yield from pair.read(request.prompts)
@@ -87,7 +87,7 @@ def describe(pair: Pair, request: Describe) -> Events:
 
 
 def keep_newest(kept: OrderedDict[Hashable, T], key: Hashable, value: T) -> None:
-    """Remembers it as the newest, and forgets the oldest."""
+    """Store the value as the newest; beyond KEPT, drop the oldest."""
     kept[key] = value
     kept.move_to_end(key)
     while len(kept) > KEPT:
@@ -95,9 +95,9 @@ def keep_newest(kept: OrderedDict[Hashable, T], key: Hashable, value: T) -> None
 
 
 def _card(pair: Pair, kept: Cards, request: Describe, reads: list[Read]) -> Events:
-    """Everything but the effect."""
+    """Compute everything on the card but the effect on a measure."""
     model, sae, reference, feature = pair.model, pair.site.sae, pair.site.reference, request.feature
-    tokens, beside = model.tokens, min(request.top, BESIDE)
+    tokens, limit = model.tokens, min(request.top, BESIDE)
     shown: Shown = yield from show(pair, Show(feature, request.prompts))
     fires_by_read = [_fires(read, row) for read, row in zip(reads, shown.activations, strict=True)]
     in_prompts = prompt_tokens(shown)
@@ -108,8 +108,8 @@ def _card(pair: Pair, kept: Cards, request: Describe, reads: list[Read]) -> Even
     if kept.norm_F is None:
         kept.norm_F = yield from decoder_norms(sae)
     cosine_F = yield from cosines(sae, feature, kept.norm_F)
-    neighbours, antipodes = relations.neighbours(tokens, reference, feature, cosine_F, beside)
-    beside_it = yield from _co_activity(pair, kept, reads, fires_by_read)
+    neighbours, antipodes = relations.neighbours(tokens, reference, feature, cosine_F, limit)
+    co_activity = yield from _co_activity(pair, kept, reads, fires_by_read)
     return Described(
         feature=feature,
         density=float(reference.density_F()[feature]),
@@ -123,12 +123,12 @@ def _card(pair: Pair, kept: Cards, request: Describe, reads: list[Read]) -> Even
         prompt_count=len(in_prompts),
         neighbours=neighbours,
         antipodes=antipodes,
-        co_active=beside_it.best(tokens, reference, feature, beside),
+        co_active=co_activity.best(tokens, reference, feature, limit),
     )
 
 
 def _fires(read: Read, row: Sequence[float]) -> torch.Tensor:
-    """On which counted tokens_T a feature fires."""
+    """Return fires_T: on which counted tokens a feature fires, from its row of activations."""
     return (torch.tensor(row) > 0) & torch.tensor(read.fed.rank_mask)
 
 
@@ -138,26 +138,26 @@ def _fires(read: Read, row: Sequence[float]) -> torch.Tensor:
 def _co_activity(
     pair: Pair, kept: Cards, reads: list[Read], fires: list[torch.Tensor]
 ) -> Generator[Progress, Any, CoActivity]:
-    """Counts over the prompts which features fire together with the one whose firings are given."""
-    found = CoActivity(pair.site.sae.d_sae)
-    for some in batches([len(read.h_TD) for read in reads]):
-        firings = yield from _firings(pair, kept, [reads[p] for p in some])
-        for p, firing in zip(some, firings, strict=True):
-            found.add(fires[p], firing.token_N, firing.feature_N)
-    return found
+    """Count over the prompts which features fire together with the one that fires on the tokens `fires`."""
+    co_activity = CoActivity(pair.site.sae.d_sae)
+    for block in batches([len(read.h_TD) for read in reads]):
+        firings = yield from _firings(pair, kept, [reads[p] for p in block])
+        for p, firing in zip(block, firings, strict=True):
+            co_activity.add(fires[p], firing.token_N, firing.feature_N)
+    return co_activity
 
 
 def _firings(pair: Pair, kept: Cards, reads: Sequence[Read]) -> Generator[Progress, Any, list[Firings]]:
-    """Those of a few prompts, computed once as long as a prompt is not read anew."""
-    found = {id(read): kept.firings.get(read) for read in reads}
-    missing = list({id(read): read for read in reads if found[id(read)] is None}.values())
+    """Return the firings of a few prompts, each computed once as long as the prompt is not read anew."""
+    by_read = {id(read): kept.firings.get(read) for read in reads}
+    missing = list({id(read): read for read in reads if by_read[id(read)] is None}.values())
     if missing:
         computed = yield from _encode(pair, missing)
         if sum(len(f.token_N) for f in (*kept.firings.values(), *computed)) > KEPT_FIRINGS:
             kept.firings.clear()
         for read, firing in zip(missing, computed, strict=True):
-            kept.firings[read] = found[id(read)] = firing
-    return [found[id(read)] for read in reads]
+            kept.firings[read] = by_read[id(read)] = firing
+    return [by_read[id(read)] for read in reads]
 
 
 def _encode(pair: Pair, reads: Sequence[Read]) -> Generator[Progress, Any, list[Firings]]:
@@ -171,28 +171,28 @@ def _encode(pair: Pair, reads: Sequence[Read]) -> Generator[Progress, Any, list[
         features.append(active.feature_N.cpu()[keep_N].int())
         yield Progress(STAGE)
     token_N, feature_N = torch.cat(tokens), torch.cat(features)
-    found, start = [], 0
+    firings, start = [], 0
     for read in reads:
         here = (token_N >= start) & (token_N < start + len(read.h_TD))
-        found.append(Firings(token_N[here] - start, feature_N[here]))
+        firings.append(Firings(token_N[here] - start, feature_N[here]))
         start += len(read.h_TD)
-    return found
+    return firings
 
 
 def prompt_tokens(shown: Shown) -> list[StrongToken]:
-    """Every unmasked token of the prompts on which the feature fires."""
-    found = []
+    """Return every unmasked token of the prompts on which the feature fires."""
+    tokens = []
     for fed, row in zip(shown.prompts, shown.activations, strict=True):
         for t, (value, keep) in enumerate(zip(row, fed.rank_mask, strict=True)):
             if value > 0 and keep:
                 before = "".join(fed.tokens[max(0, t - CONTEXT_TOKENS) : t])
                 after = "".join(fed.tokens[t + 1 : t + 1 + CONTEXT_TOKENS])
-                found.append(StrongToken(value, fed.tokens[t], before, after, "prompt"))
-    return found
+                tokens.append(StrongToken(value, fed.tokens[t], before, after, "prompt"))
+    return tokens
 
 
 def histogram(reference: Reference, feature: int, activations: Sequence[float]) -> tuple[Bin, ...]:
-    """Bins from the smallest to the largest that holds an activation above zero, of the reference text or of these."""
+    """Return the bins from the lowest to the highest that is not empty, over the reference text and `activations`."""
     counts = {k: (n, 0) for k, n in enumerate(reference.histogram_FB[feature].tolist(), reference.first_bin)}
     for k in bins_of(torch.tensor([value for value in activations if value > 0])).tolist():
         of_reference, of_prompts = counts.get(k, (0, 0))

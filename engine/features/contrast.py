@@ -1,10 +1,10 @@
-"""Contrastive ranking: which features tell the positive prompts from the negative ones?
+"""Contrastive ranking: which features separate the positive prompts from the negative ones?
 
-Pure statistics on pooled activations, in numpy. Knows nothing about models or tokens. A feature found here is
-*associated* with the behaviour, no more; only an edit shows whether it has influence.
+Pure statistics on pooled activations, in numpy. Knows nothing about models or tokens. A feature that ranks high is only
+*associated* with the behaviour; only an edit shows whether it influences it.
 
-Shape suffixes: P prompts, N negatives, M positives, F features.
-The t statistic with its stabiliser s0 follows SAM (Tusher, Tibshirani and Chu 2001), g is Hedges' (1981).
+Shape suffixes: P prompts, N negatives, M positives, F features. The t statistic with its stabiliser s0 follows SAM
+(Tusher, Tibshirani and Chu 2001), g is Hedges' (1981).
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from engine.records import Pool
 Floats = npt.NDArray[np.float64]
 
 MANY_LABELINGS = 10**18
-"""More than anybody could try; hundreds of prompts have too many for a 64-bit integer."""
+"""Upper limit of `labelings`: hundreds of prompts have more than a 64-bit integer can hold."""
 
 ROUNDING = 1e-6
 """A spread below this share of the largest value is none: the same float32 activation, read in another batch."""
 
 GROWS: dict[Pool, str] = {"max": "maximum", "sum": "sum"}
-"""Ways of pooling whose result grows with a prompt's length."""
+"""The ways of pooling whose value grows with a prompt's length, and what messages call that value."""
 
 
 @dataclass(frozen=True)
@@ -48,10 +48,10 @@ def contrast(
     weight_F: Floats | None,
     s0: float | None = None,
 ) -> Contrast:
-    """All label-dependent columns for pooled activations in units of each feature's maximum.
+    """Compute every label-dependent column from pooled activations in units of each feature's maximum.
 
-    weight_F multiplies t to give the score; None leaves the score equal to t. s0 is `stabiliser` of all features,
-    given where only some are contrasted.
+    `weight_F` multiplies t to give the score; if it is None, the score equals t. To contrast only some features, give
+    the `stabiliser` of all of them as `s0`.
     """
     m, n = len(positive_MF), len(negative_NF)
     positive, negative = positive_MF.astype(np.float64), negative_NF.astype(np.float64)
@@ -81,14 +81,14 @@ def hedges_g(diff_F: Floats, pooled_sd_F: Floats, largest_F: Floats, prompts: in
 
 
 def pooled_deviation(positive_MF: Floats, negative_NF: Floats) -> Floats:
-    """The two groups' pooled standard deviation; 0 where there is one prompt a set."""
+    """Return each feature's standard deviation, pooled over the two sets; 0 with one prompt in each."""
     m, n = len(positive_MF), len(negative_NF)
     squares = ((positive_MF - positive_MF.mean(0)) ** 2).sum(0) + ((negative_NF - negative_NF.mean(0)) ** 2).sum(0)
     return np.asarray(np.sqrt(squares / max(1, m + n - 2)))
 
 
 def stabiliser(all_PF: npt.NDArray[np.floating], m: int) -> float:
-    """s0: the median standard error over features active anywhere, without looking at which m are positives."""
+    """Return s0: the median standard error over the features active anywhere, whichever `m` prompts are positive."""
     active = (all_PF > 0).any(0)
     if not active.any():
         return 0.0
@@ -111,7 +111,7 @@ def median_error(error_F: Floats) -> float:
 
 
 def auroc(positive_MF: Floats, negative_NF: Floats) -> Floats:
-    """Share of (positive, negative) pairs in which the positive prompt is higher, ties counting half."""
+    """Return the share of (positive, negative) pairs whose positive prompt is higher; ties count half."""
     wins = np.zeros(positive_MF.shape[1])
     for row_F in positive_MF:
         wins += (row_F > negative_NF).sum(0) + 0.5 * (row_F == negative_NF).sum(0)
@@ -119,26 +119,26 @@ def auroc(positive_MF: Floats, negative_NF: Floats) -> Floats:
 
 
 def density_weight(density_F: Floats, n_reference: int) -> Floats:
-    """ln(1/density) / ln(2(N+1)): 1 for the rarest feature the reference can tell, 0 for one that always fires."""
+    """Return ln(1/density) / ln(2(N+1)): 1 for the rarest density the reference can show, 0 for always firing."""
     return np.log(1 / density_F) / log(2 * (n_reference + 1))
 
 
 def labelings(m: int, n: int) -> int:
-    """How many ways there are to choose m positives among m + n prompts; counted up to MANY_LABELINGS."""
+    """Return the number of ways to choose m positives among m + n prompts, at most MANY_LABELINGS."""
     return min(MANY_LABELINGS, comb(m + n, m))
 
 
 def warnings(lengths_positive: list[int], lengths_negative: list[int], pool: Pool) -> list[str]:
-    """What a reader must know before believing the ranking; lengths in counted tokens, one a prompt."""
+    """Return what a reader must know before believing the ranking; lengths are in counted tokens, one per prompt."""
     m, n = len(lengths_positive), len(lengths_negative)
-    found = []
+    messages = []
     count = labelings(m, n)
     if count < 1000:
-        found.append(f"{m} against {n} prompts has only {count} labelings: no p below {1 / count:.3g} is possible.")
+        messages.append(f"{m} against {n} prompts has only {count} labelings: no p below {1 / count:.3g} is possible.")
     longer, shorter = sorted([np.mean(lengths_positive), np.mean(lengths_negative)], reverse=True)
     if longer > 1.5 * shorter and pool in GROWS:
-        found.append(
+        messages.append(
             f"The sets differ in length ({np.mean(lengths_positive):.0f} against {np.mean(lengths_negative):.0f} "
             f"tokens on average): a {GROWS[pool]} grows with length."
         )
-    return found
+    return messages

@@ -1,6 +1,6 @@
-"""Pools feature activations over each prompt's tokens, block by block, so that memory stays flat.
+"""Pool feature activations over each prompt's tokens, block by block, so that memory stays flat.
 
-Shape suffixes: P prompts, T tokens of all prompts together, F features, N activations above zero.
+Shape suffixes: P prompts, T tokens of all prompts together, F features, N activations above zero, K chosen features.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from engine.records import Pool, Progress
 
 @dataclass(frozen=True)
 class Pooled:
-    """Per prompt and feature the pooled value over counted tokens.
+    """Each feature's activation pooled over the counted tokens of each prompt.
 
-    sum_F is the plain sum over every token of the positive prompts, maximum_F the largest activation over all counted
-    tokens.
+    `sum_F` is the plain sum over every token of the positive prompts, `maximum_F` the largest activation over all
+    counted tokens.
     """
 
     value_PF: npt.NDArray[np.float32]
@@ -32,7 +32,7 @@ class Pooled:
 def pool_prompts(
     sae: SparseAutoencoder, vectors: Sequence[torch.Tensor], masks: Sequence[torch.Tensor], pool: Pool, n_positive: int
 ) -> Generator[Progress, None, Pooled]:
-    """Pools h_TD of each prompt, positives first; yields progress once a block.
+    """Pool each prompt's h_TD, the positive prompts first; yield progress once per block.
 
     A prompt without counted tokens pools to 0.
     """
@@ -40,10 +40,10 @@ def pool_prompts(
     total, done = sum(map(len, vectors)), 0
     value_PF = torch.zeros(len(vectors), sae.d_sae, device=device)
     sum_F, maximum_F = torch.zeros(sae.d_sae, device=device), torch.zeros(sae.d_sae, device=device)
-    for some in batches([len(h) for h in vectors]):
-        h_TD = torch.cat([vectors[p] for p in some])
-        keep_T = torch.cat([masks[p] for p in some]).to(device)
-        prompt_T = torch.tensor([p for p in some for _ in range(len(vectors[p]))], device=device)
+    for block in batches([len(h) for h in vectors]):
+        h_TD = torch.cat([vectors[p] for p in block])
+        keep_T = torch.cat([masks[p] for p in block]).to(device)
+        prompt_T = torch.tensor([p for p in block for _ in range(len(vectors[p]))], device=device)
         for active in sae.encode(h_TD):
             yield Progress("encoding", done + active.tokens.start, total)
             positive_N = prompt_T[active.token_N] < n_positive
@@ -64,7 +64,7 @@ def pool_prompts(
 
 
 def batches(lengths: Sequence[int]) -> Iterator[range]:
-    """Consecutive prompts whose tokens fill a block of the encoder: the vectors of all are never copied together."""
+    """Yield ranges of prompts that fill an encoder block each, so that the vectors of all are never copied together."""
     start = tokens = 0
     for p, length in enumerate(lengths):
         if p > start and tokens + length > TOKENS_PER_BLOCK:
@@ -82,7 +82,7 @@ def pool_features(
     n_positive: int,
     features: Sequence[int],
 ) -> Pooled:
-    """The same of a few features, in float32 whatever the vectors' dtype; arrays as long as `features`."""
+    """Pool the activations of `features` (K) only, in float32 whatever the vectors' dtype; arrays are of length K."""
     columns = sae.columns(features)
     values, totals, maxima = [], [], []
     for h_TD, keep_T in zip(vectors, masks, strict=True):

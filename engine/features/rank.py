@@ -1,8 +1,8 @@
 """The leaderboard over one SAE: pooled activations to columns, and the rows to be shown, scored exactly.
 
-Prompts read in bfloat16 are encoded in it for the columns over all features. Rows that are shown are scored again in
-float32; of the half-precision pass only s0, a median over all features, is in their numbers. What compares a row with
-all features, its p and its worst rank without a prompt, is found within the pass that scored all features alike.
+Prompts read in bfloat16 are encoded in bfloat16 for the columns over all features. The rows shown are scored again in
+float32; of the half-precision pass they keep only s0, a median over all features. What compares a feature with all
+others, its p and its worst rank without a prompt, stays that of the pass over all features.
 
 Shape suffixes: P prompts, T tokens, D d_in, F features, K features scored exactly.
 """
@@ -30,14 +30,14 @@ from engine.records import RANKED_BY, FeatureRow, Progress, Rank, Ranking
 from engine.records.errors import UsageError
 
 SPARE = 64
-"""Rows scored exactly beyond those asked for: rounding may have kept one of them out."""
+"""Rows scored exactly beyond the number to be shown: rounding may have kept one of them out."""
 
 
 @dataclass(frozen=True)
 class RankTable:
-    """Every leaderboard column over all features, for the request it was computed for, its sorting apart.
+    """Every leaderboard column over all features, for one request whatever column it sorts by.
 
-    `columns` holds the values of RANK_COLUMNS; None for a column that so few prompts do not have.
+    `columns` holds the values of RANK_COLUMNS; None for a column that needs more prompts.
     """
 
     key: tuple[Any, ...]
@@ -46,11 +46,11 @@ class RankTable:
     active_F: np.ndarray[Any, Any]
     s0: float
     permutations: int
-    """Labelings that p was counted over."""
+    """Number of labelings that p was counted over."""
 
 
 def rank(pair: Pair, request: Rank) -> Events:
-    """Ranks every feature by how well it tells positives from negatives. Raises UsageError."""
+    """Rank every feature by how well it separates the positive from the negative prompts. Raises UsageError."""
     positive, negative = request.prompts.positive, request.prompts.negative
     check(request)
     sae, reference = pair.site.sae, pair.site.reference
@@ -84,7 +84,7 @@ def rank(pair: Pair, request: Rank) -> Events:
 
 
 def check(request: Rank) -> None:
-    """Raises UsageError for a request that cannot be ranked."""
+    """Raise UsageError for a request that cannot be ranked."""
     if request.by not in RANKED_BY:
         raise UsageError(f"There is no column {request.by!r}.", f"Rank by one of {', '.join(RANKED_BY)}.")
     positive, negative = request.prompts.positive, request.prompts.negative
@@ -101,7 +101,7 @@ def check(request: Rank) -> None:
 
 
 def key_of(request: Rank) -> tuple[Any, ...]:
-    """What the columns depend on: everything but sorting and number of rows."""
+    """Return what the columns depend on: all of the request but its sorting and its number of rows."""
     positive, negative = request.prompts.positive, request.prompts.negative
     texts = tuple((p.text, p.format) for p in (*positive, *negative))
     return texts, len(positive), request.pool, request.include_masked, request.density_weight
@@ -110,7 +110,7 @@ def key_of(request: Rank) -> tuple[Any, ...]:
 def build(
     sae: SparseAutoencoder, reference: Reference, reads: list[Read], request: Rank
 ) -> Generator[Progress, Any, RankTable]:
-    """The columns over all features."""
+    """Compute the columns over all features."""
     m = len(request.prompts.positive)
     pooled = yield from pool_prompts(sae, [r.h_TD for r in reads], masks(reads, request), request.pool, m)
     every_F = np.arange(sae.d_sae)
@@ -123,16 +123,16 @@ def build(
 
 
 def masks(reads: Sequence[Read], request: Rank) -> list[torch.Tensor]:
-    """Which tokens of each prompt count."""
+    """Return which tokens of each prompt count."""
     return [torch.tensor(r.fed.rank_mask) | request.include_masked for r in reads]
 
 
 def score(
     pooled: Pooled, reference: Reference, request: Rank, features_K: np.ndarray[Any, Any], s0: float | None = None
 ) -> tuple[dict[str, Any], float]:
-    """(the columns of these features, s0); s0 is found from them unless given.
+    """Return (the columns of these features, s0); s0 is computed from these features unless given.
 
-    Divides pooled.value_PF by each feature's unit: with hundreds of prompts it is the largest array there is.
+    Divides pooled.value_PF in place by each feature's unit: with hundreds of prompts it is the largest array there is.
     """
     m = len(request.prompts.positive)
     # Neutral text may never touch the behaviour's topic, so a maximum observed in the prompts counts too:
@@ -140,17 +140,17 @@ def score(
     unit_K = np.maximum(reference.maximum_F.numpy()[features_K], pooled.maximum_F)
     z_PK = np.divide(pooled.value_PF, unit_K, out=pooled.value_PF, where=unit_K > 0)
     s0 = statistics.stabiliser(z_PK, m) if s0 is None else s0
-    found = statistics.contrast(z_PK[:m], z_PK[m:], weight(reference, request, features_K), s0)
-    return {**vars(found), "density": density(reference, features_K), "seed": pooled.sum_F / m}, s0
+    contrasted = statistics.contrast(z_PK[:m], z_PK[m:], weight(reference, request, features_K), s0)
+    return {**vars(contrasted), "density": density(reference, features_K), "seed": pooled.sum_F / m}, s0
 
 
 def density(reference: Reference, features_K: np.ndarray[Any, Any]) -> Floats:
-    """Share of neutral tokens on which each of these features fires."""
+    """Return the share of neutral tokens on which each of these features fires."""
     return np.asarray(reference.density_F().numpy().astype(np.float64)[features_K])
 
 
 def weight(reference: Reference, request: Rank, features_K: np.ndarray[Any, Any]) -> Floats | None:
-    """What t is multiplied by, from density alone; None where the request wants t itself."""
+    """Return what t is multiplied by, from density alone; None where the request wants t itself."""
     if not request.density_weight:
         return None
     return statistics.density_weight(density(reference, features_K), reference.n_tokens)
@@ -169,7 +169,7 @@ def best(sae: SparseAutoencoder, reference: Reference, table: RankTable, request
     if vectors[0].dtype != torch.float32:
         m = len(request.prompts.positive)
         pooled = pool_features(sae, vectors, masks(table.reads, request), request.pool, m, wanted)
-        # p and loo compare with all features, so they stay those of the pass over all
+        # p and loo compare a feature with all others, so they stay those of the pass over all
         columns |= score(pooled, reference, request, np.array(wanted), table.s0)[0]
     by_value = np.argsort(-columns[request.by][: len(candidates)], kind="stable")[: request.top].tolist()
     shown = {wanted[k] for k in by_value}

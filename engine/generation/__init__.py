@@ -1,1 +1,1 @@
-"""Text under edits."""
+"""Generating and scoring text under edits."""

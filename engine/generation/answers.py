@@ -1,7 +1,7 @@
 """How probable is an answer? Log-probability of any string after a prompt, tokenised jointly with it.
 
-Rows are scored teacher-forced in pairs (baseline, edited) of one batch. To an edit an answer's tokens are generated
-ones, and what is before them is the prompt. Shape suffixes: B rows, T tokens, V vocabulary.
+Answers are scored teacher-forced, each by a pair of rows (baseline, edited) of one batch. Edits treat an answer's
+tokens as generated, and everything before them as the prompt. Shape suffixes: B rows, T tokens, V vocabulary.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from engine.models.language_model import LanguageModel
 from engine.records import Edit
 
 MakeEditor = Callable[[Sequence[Sequence[Edit]]], ResidualEditor]
-"""An editor for one list of edits per row of a batch."""
+"""Makes an editor from one edit list per row of a batch."""
 
 
 @dataclass(frozen=True)
@@ -31,17 +31,17 @@ class Continuation:
 
     @property
     def kinds(self) -> list[int]:
-        """What each position is to an edit."""
+        """The kind of each position, as edits see it."""
         return kinds(len(self.ids), self.start)
 
 
 def kinds(length: int, start: int) -> list[int]:
-    """What each of `length` positions is to an edit, generated ones from `start` on."""
+    """Return the kind of each of `length` positions, as edits see it: generated from `start` on."""
     return [PROMPT] * (start - 1) + [LAST] + [GENERATED] * (length - start)
 
 
 def join(prompt_ids: Sequence[int], joint_ids: Sequence[int]) -> Continuation:
-    """Splits jointly tokenised ids where they leave the prompt's own ids."""
+    """Split jointly tokenised ids where they leave the prompt's own ids."""
     start = 1  # the first token has nothing before it that could predict it
     while start < min(len(prompt_ids), len(joint_ids)) and prompt_ids[start] == joint_ids[start]:
         start += 1
@@ -52,9 +52,9 @@ def join(prompt_ids: Sequence[int], joint_ids: Sequence[int]) -> Continuation:
 def log_probabilities(
     model: LanguageModel, make_editor: MakeEditor, edits: Sequence[Edit], continuations: Sequence[Continuation]
 ) -> list[tuple[float, float]]:
-    """(baseline, edited) log-probability in nats of each continuation's answer. Raises EditError.
+    """Return (baseline, edited) log-probability in nats of each continuation's answer. Raises EditError.
 
-    What all of them begin with is read once, in two rows; the rest follows on a copy of its keys and values each.
+    The ids that all of them begin with are read once, in two rows; the rest follows on a copy of those keys and values.
     """
     # the last token before the first answer is read again: its logits predict the answer's first token
     shared = min(c.start for c in continuations) - 1
@@ -74,23 +74,23 @@ def log_probabilities(
     editor = make_editor([(), edits] * len(continuations))
     logits_BTV = read(model, editor, ids, kind, torch.tensor(mask, device=model.device), cache)
     ids_BT = torch.tensor(ids, device=model.device)
-    found = []
+    results = []
     for index, continuation in enumerate(continuations):
         start, end = continuation.start - shared, len(continuation.ids) - shared
         pair = slice(2 * index, 2 * index + 2)
         logprobs_BTV = torch.log_softmax(logits_BTV[pair, start - 1 : end - 1].float(), -1)
         logprobs = logprobs_BTV.gather(2, ids_BT[pair, start:end, None]).sum((1, 2)).tolist()
-        found.append((logprobs[0], logprobs[1]))
-    return found
+        results.append((logprobs[0], logprobs[1]))
+    return results
 
 
 @torch.inference_mode()
 def paired_logprobs(
     model: LanguageModel, editor: ResidualEditor, ids: list[int], keep: int
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Log-probabilities_TV of the last `keep` tokens of ids after the prompt before them, in one pass: both rows'.
+    """Return both rows' log-probabilities_TV of the last `keep` tokens of `ids`, in one pass.
 
-    The editor's two rows are a baseline, (), and the edited one.
+    The tokens before them are the prompt. The editor's two rows are a baseline, (), and the edited one.
     """
     kind = kinds(len(ids), len(ids) - keep)
     logits_BTV = read(model, editor, [ids] * 2, [kind] * 2, keep=keep + 1)[:, :-1]
@@ -107,7 +107,7 @@ def read(
     cache: DynamicCache | None = None,
     keep: int = 0,
 ) -> torch.Tensor:
-    """One edited pass over rows of ids, each position of its kind, behind what the cache holds.
+    """Run one edited pass over rows of ids, positions of the given kinds, after what the cache holds.
 
     Returns logits_BTV, of the last `keep` positions where keep is not 0.
     """
@@ -119,7 +119,7 @@ def read(
             attention_mask=mask_BT,
             past_key_values=cache,
             use_cache=cache is not None,
-            # by number, for a slice's rows do not lie together: torch would copy the unembedding for each
+            # indices, not a slice, whose rows are not contiguous: torch would copy the unembedding for each
             logits_to_keep=torch.arange(ids_BT.shape[1] - keep, ids_BT.shape[1], device=model.device) if keep else 0,
         )
     logits_BTV: torch.Tensor = out.logits

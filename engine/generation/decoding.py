@@ -1,9 +1,9 @@
 """The generation loop: the arms of a text as rows of one batch, token by token.
 
-Row 0 is the baseline and row 1 the edited model, each with its own tokens; row 2 is the edited model fed with the
-baseline's tokens, which is what KL(baseline || edited) is measured on. Variants and further samples follow. Yields a
+Row 0 is the baseline and row 1 the edited model, each reading its own tokens; row 2 is the edited model reading the
+baseline's tokens, on which KL(baseline || edited) is measured. Variants and further samples follow. The loop yields a
 TokenStep per token and takes new edits as the answer to one, so a caller can stop it at any token by closing the
-generator, and change the edits between two tokens. A text can be taken up again at any of its tokens.
+generator, and change the edits between two tokens. A text can be resumed at any of its tokens.
 
 Shape suffixes: B rows, T tokens, V vocabulary.
 """
@@ -30,24 +30,24 @@ Edits = tuple[Edit, ...]
 
 @dataclass(frozen=True)
 class Row:
-    """What a row of the batch is."""
+    """Which arm a row of the batch is."""
 
     sample: int = 0
     edited: bool = False
     forced: bool = False
-    """It reads the first baseline's tokens instead of its own."""
+    """Whether it reads the first baseline's tokens instead of its own."""
     variant: int | None = None
-    """Index of its edits among the request's variants; None: those that may change while it runs."""
+    """Index of its edits among the request's variants; None for the edits that may change while it runs."""
 
     def edits(self, current: Edits, variants: Sequence[Edits]) -> Edits:
-        """What it goes under."""
+        """Return the edits that the row is under."""
         if not self.edited:
             return ()
         return current if self.variant is None else variants[self.variant]
 
 
 def rows_of(request: Generate, kl: bool = True) -> list[Row]:
-    """The rows a request takes: baseline, edited, forced unless `kl` is off, variants, then further samples."""
+    """Return the rows of a request: baseline, edited, forced unless `kl` is off, variants, then further samples."""
     rows = [Row(), Row(edited=True)] + [Row(edited=True, forced=True)] * kl
     for sample in range(request.samples):
         if sample > 0:
@@ -57,19 +57,19 @@ def rows_of(request: Generate, kl: bool = True) -> list[Row]:
 
 
 def like_rows(rows: Sequence[Row]) -> list[int]:
-    """For each row the first one that is always under the same edits: in the prompt they are the same."""
+    """Return for each row the first row that is always under the same edits: in the prompt the two are identical."""
     keys = [(row.edited, row.variant) for row in rows]
     return [keys.index(key) for key in keys]
 
 
 def lists_of(request: Generate, rows: Sequence[Row], edits: Edits) -> list[Edits]:
-    """Each row's edits while `edits` are the current ones."""
+    """Return each row's edits while `edits` are the current ones."""
     return [row.edits(edits, request.variants) for row in rows]
 
 
 @dataclass
 class DecodedArm:
-    """One row's generated tokens; ended once it has produced an end token or a stop string (which are kept)."""
+    """One row's generated tokens. It ends with an end token or a stop string; both are kept."""
 
     ids: list[int] = field(default_factory=list)
     logprobs: list[float] = field(default_factory=list)
@@ -77,44 +77,46 @@ class DecodedArm:
     """Gap in nats between the two likeliest tokens."""
     ended: bool = False
     positions: int = 0
-    """Where its edits might act."""
+    """Number of positions at which its edits might act."""
     inactive_positions: int = 0
+    """Number of those at which they had nothing to act on."""
 
 
 @dataclass(frozen=True)
 class Decoded:
-    """All arms, the KL per baseline token, which edits ruled from which token on, and the speed."""
+    """All arms, the KL per baseline token, which edits were in force from which token on, and the speed."""
 
     rows: list[Row]
     arms: list[DecodedArm]
-    """The forced row's is empty."""
+    """One per row; the forced row's is empty."""
     kl: list[float]
     schedule: list[EditsFrom]
     variants: list[Edits]
     tokens_per_second: float
-    """Tokens of one arm."""
+    """Tokens of one arm per second."""
     stopped: bool
     fault: str
-    """What ended it early, in words; "" where nothing did."""
+    """What ended the text early, in words; "" where nothing did."""
 
 
 @dataclass(frozen=True)
 class Chosen:
-    """What one pass led to: every row's next token and what there is to tell about it."""
+    """The outcome of one pass: every row's next token and what is reported about it."""
 
     tokens: list[int]
     logprobs: list[float]
     margins: list[float]
     kl: float
     allowed: list[int]
-    """Positions of the pass at which each row's edits might act."""
+    """Number of the pass's positions at which each row's edits might act."""
     active: list[int]
+    """Number of those positions at which they acted."""
 
 
 class Text:
-    """A text that is being generated, or was and may be taken up again.
+    """A text that is being generated, or was generated and may be resumed.
 
-    `rows` are the rows of `steps`; the request's edits are checked by whoever made the editor.
+    `rows` are the rows of `steps`; making the editor has checked the request's edits.
     """
 
     def __init__(
@@ -127,35 +129,35 @@ class Text:
         self.schedule: list[EditsFrom] = []
 
     def take_up(self, request: Generate) -> bool:
-        """Goes back to the token at which a request branches off, if its text is this one up to there.
+        """Go back to the token at which a request branches off, if its text is this one up to there; return whether.
 
-        Its keys and values must still be there: no other text may have used the steps since.
+        The keys and values must still be there: no other text may have used the steps since.
         """
         at, old = request.branched_at, self.request
         if not at or len(self._passes) < at:
             return False
-        ruled = [change for change in self.schedule if change.token_index < at]
+        schedule = [change for change in self.schedule if change.token_index < at]
         if request.variants not in (old.variants, self._variants()):
             return False
-        if _asked(request) != _asked(old) or planned(request, at) != ruled:
+        if _asked(request) != _asked(old) or planned(request, at) != schedule:
             return False
         length = len(self.prompt_ids) + request.sampling.max_tokens
         if length > self.steps.length or not self.steps.rewind(len(self.prompt_ids) + at - 1):
             return False
         del self._passes[at:]
-        self.request, self.schedule = request, ruled
-        self.steps.editor.set_rows(lists_of(request, self.rows, ruled[-1].edits))
+        self.request, self.schedule = request, schedule
+        self.steps.editor.set_rows(lists_of(request, self.rows, schedule[-1].edits))
         return True
 
     @torch.inference_mode()
     def run(self) -> Generator[TokenStep | Progress, Reply, Decoded]:
-        """Goes on until all arms have ended or max_tokens is reached; tokens before a branch are not told again.
+        """Continue until all arms have ended or max_tokens is reached; tokens before a branch are not reported again.
 
         A tuple of edits sent in answer to a TokenStep is in force from the next token on: keys and values of earlier
         positions stay as they were computed. Raises EditError for edits that cannot be applied, ModelError where the
         model's own numbers overflow.
         """
-        request, told_from = self.request, self.request.branched_at or 0
+        request, report_from = self.request, self.request.branched_at or 0
         changes = {0: request.edits} | {change.token_index: change.edits for change in request.schedule}
         chooser = Chooser(request.sampling, [row.sample for row in self.rows], self.model.device)
         arms = self._arms()
@@ -171,16 +173,16 @@ class Text:
             except (EditError, ModelError) as error:
                 if not self._passes:
                     raise
-                fault = f"{error.message} {error.remedy}"  # what there is of the text is kept
+                fault = f"{error.message} {error.remedy}"  # the text so far is kept
                 break
             self._passes.append(chosen)
             step = self._note(arms, chosen, index)
             seconds += time.perf_counter() - started
             reply = None
-            if index >= told_from:
+            if index >= report_from:
                 reply = yield step
             else:
-                yield Progress("going back to the token", index, told_from)
+                yield Progress("going back to the token", index, report_from)
         stopped = reply == "stop" and index < request.sampling.max_tokens and not self._over(arms)
         speed = (len(self._passes) - first) / seconds if seconds else 0.0
         return self._decoded(arms, speed, stopped, fault)
@@ -189,19 +191,19 @@ class Text:
         return all(arm.ended for arm, row in zip(arms, self.rows, strict=True) if not row.forced)
 
     def _put(self, edits: Edits, index: int) -> None:
-        """Puts edits in force from this token on."""
+        """Put edits in force from token `index` on."""
         editor = self.steps.editor
         editor.set_rows(lists_of(self.request, self.rows, edits))
         if not self.schedule or editor.rows[EDITED] != self.schedule[-1].edits:
             self.schedule.append(EditsFrom(index, editor.rows[EDITED]))
 
     def _choose(self, chooser: Chooser, index: int) -> Chosen:
-        """Runs the pass before token `index` and chooses it."""
+        """Run the pass before token `index` and choose each row's token."""
         if index == 0:
-            found = self.steps.prompt(self.prompt_ids, like_rows(self.rows))
+            out = self.steps.prompt(self.prompt_ids, like_rows(self.rows))
         else:
-            found = self.steps.step(torch.tensor(self._passes[-1].tokens, device=self.model.device))
-        logprobs_BV = torch.log_softmax(found.logits_BV.float(), -1)
+            out = self.steps.step(torch.tensor(self._passes[-1].tokens, device=self.model.device))
+        logprobs_BV = torch.log_softmax(out.logits_BV.float(), -1)
         chosen_B = chooser.choose(logprobs_BV, index)
         if self._forced:
             chosen_B[FORCED] = chosen_B[BASELINE]
@@ -210,9 +212,9 @@ class Text:
             kl_B = torch.zeros(len(chosen_B), device=logprobs_BV.device)
         best_B2 = logprobs_BV.topk(2).values
         own_B = logprobs_BV.gather(1, chosen_B[:, None])[:, 0]
-        told = (chosen_B, own_B, best_B2[:, 0] - best_B2[:, 1], kl_B, found.allowed_BT.sum(-1), found.active_BT.sum(-1))
-        # brought to Python in one piece: a GPU is waited for once
-        numbers = torch.stack([number_B.double() for number_B in told]).tolist()
+        per_row = (chosen_B, own_B, best_B2[:, 0] - best_B2[:, 1], kl_B, out.allowed_BT.sum(-1), out.active_BT.sum(-1))
+        # moved to Python in one piece, so that a GPU is waited for once
+        numbers = torch.stack([number_B.double() for number_B in per_row]).tolist()
         tokens, logprobs, margins, kl, allowed, active = numbers
         if any(map(isnan, logprobs)):
             raise self._overflow(logprobs, index)
@@ -225,14 +227,14 @@ class Text:
         return EditError(f"The edits make the model's numbers overflow at token {index + 1}.", "Use smaller strengths.")
 
     def _note(self, arms: list[DecodedArm], chosen: Chosen, index: int) -> TokenStep:
-        """Adds a token to each arm that has not ended."""
+        """Add the chosen token to each arm that has not ended, and report it."""
         kl = chosen.kl if self._forced and not arms[BASELINE].ended else None
-        told: list[str | None] = []
+        strings: list[str | None] = []
         for b, (row, arm) in enumerate(zip(self.rows, arms, strict=True)):
             if row.forced:
                 continue
             if arm.ended:
-                told.append(None)
+                strings.append(None)
                 continue
             token = chosen.tokens[b]
             arm.ids.append(token)
@@ -241,40 +243,41 @@ class Text:
             arm.positions += chosen.allowed[b]
             arm.inactive_positions += chosen.allowed[b] - chosen.active[b]
             arm.ended = token in self._end_ids or stops(self.model.tokens, arm.ids, self.request.sampling.stop)
-            told.append(self.model.tokens.string(token))
-        return TokenStep(index, told[BASELINE], told[EDITED], more=tuple(told[2:]), kl=kl)
+            strings.append(self.model.tokens.string(token))
+        return TokenStep(index, strings[BASELINE], strings[EDITED], more=tuple(strings[2:]), kl=kl)
 
     def _arms(self) -> list[DecodedArm]:
-        """The arms as the passes so far left them."""
+        """Return the arms as the passes so far left them."""
         arms = [DecodedArm() for _ in self.rows]
         for index, chosen in enumerate(self._passes):
             self._note(arms, chosen, index)
         return arms
 
     def _variants(self) -> tuple[Edits, ...]:
-        """The variants' edits with what their strengths come to."""
-        found = {row.variant: edits for row, edits in zip(self.rows, self.steps.editor.rows, strict=True)}
-        return tuple(found[n] for n in range(len(self.request.variants)))
+        """Return the variants' edits with their absolute strengths filled in."""
+        by_variant = {row.variant: edits for row, edits in zip(self.rows, self.steps.editor.rows, strict=True)}
+        return tuple(by_variant[n] for n in range(len(self.request.variants)))
 
     def _decoded(self, arms: list[DecodedArm], speed: float, stopped: bool, fault: str) -> Decoded:
         kl = [chosen.kl for chosen in self._passes[: len(arms[BASELINE].ids)]] if self._forced else []
-        schedule = [change for change in self.schedule if change.token_index < len(self._passes)]  # not what failed
+        # without edits that failed
+        schedule = [change for change in self.schedule if change.token_index < len(self._passes)]
         return Decoded(self.rows, arms, kl, schedule, list(self._variants()), speed, stopped, fault)
 
 
 def planned(request: Generate, at: int) -> list[EditsFrom]:
-    """Which edits a request wants from which token on, as far as that is before a token."""
+    """Return which edits a request puts in force from which token on, as far as that is before token `at`."""
     return [EditsFrom(0, request.edits), *(change for change in request.schedule if change.token_index < at)]
 
 
 def _asked(request: Generate) -> tuple[object, ...]:
-    """What a text depends on, its length and the edits that may change apart."""
+    """Return what a text depends on, except its length and the edits that may change."""
     s = request.sampling
     how = (s.temperature, s.seed, s.top_k, s.top_p, s.min_p, s.stop)
     return request.prompt.text, request.prompt.format, request.prefill, how, request.samples
 
 
 def divergence(base_V: torch.Tensor, edited_V: torch.Tensor) -> torch.Tensor:
-    """KL(base || edited) in nats of two log-probability vectors; tokens that cannot come count nothing."""
+    """Return KL(base || edited) in nats of two log-probability vectors; tokens impossible in base count nothing."""
     terms_V = torch.where(base_V == -inf, 0.0, base_V.exp() * (base_V - edited_V))
     return terms_V.sum().clamp(0, torch.finfo(terms_V.dtype).max)

@@ -1,13 +1,13 @@
 """Edit lists of a batch's rows as tensors that a forward pass reads: written when edits change, at fixed addresses.
 
-A slot is a feature that some row scales, sets or steers: an edit of a kind that takes one (EDIT_KINDS). Its encoder is
-folded into one form, whatever the SAE's is:
+A slot is a feature that some row scales, sets or steers: one with an edit whose kind takes a slot (EDIT_KINDS). Its
+encoder is folded into one form, whatever the SAE's is:
 
     a = x w + b,  f = a if a > level else 0
 
-with the gain of a gated encoder, or the decoder's norm where activations are rescaled, in w and b. A topk encoder has
-to look at all features; a slot is then only told which one is its own. What row b does with slot k depends on the class
-c of the position: its kind, and whether it is a BOS or a sink.
+where w and b include the gain of a gated encoder, or the decoder's norm where activations are rescaled. A topk encoder
+has to look at all features; `slot_F` then says which of them have slots. What row b does with slot k depends on the
+class c of the position: its kind, and whether it is a BOS or a sink.
 
 Shape suffixes: B rows, C classes of positions, D width of the hooked vector, F features of the SAE, K slots,
 P projected directions of a row, N numbers per row, class and slot.
@@ -30,7 +30,7 @@ from engine.records.edits import EDIT_KINDS
 from engine.records.errors import EditError
 
 PROMPT, LAST, GENERATED = 0, 1, 2
-"""Kinds of positions: of the prompt before its last token, its last token, a generated token fed back."""
+"""Kinds of positions: in the prompt before its last token, the prompt's last token, a generated token fed back."""
 
 KINDS = 3
 
@@ -44,39 +44,39 @@ CLASSES: dict[Positions, tuple[int, ...]] = {
 """The classes of positions at which an edit acts; a BOS or a sink has the class KINDS + its kind."""
 
 GAIN, OFFSET, STEER, LEVEL = 0, 1, 2, 3
-"""Numbers per row, class and slot: u * (gain * f + offset) + steer times D is added, and an f above the level tells
-that the edit has something to act on."""
+"""Numbers per row, class and slot: (u * (gain * f + offset) + steer) D is added; f above the level means that the edit
+has something to act on."""
 
 ALLOWED, ALWAYS, PROJECTED, RECONSTRUCTED = 0, 1, 2, 3
-"""Flags per row and class: some edit may act; one acts whatever the features do; the two kinds beyond slots."""
+"""Flags per row and class: an edit may act; one acts whatever the features do; one projects; one reconstructs."""
 
 LARGEST = torch.finfo(torch.float32).max
 
 FIRST_SLOTS, FIRST_DIRECTIONS = 64, 8
-"""Capacities that are doubled when they do not suffice; there are no projected directions before the first."""
+"""First capacities, doubled when they do not suffice; that of directions is 0 until some are projected."""
 
 
 class Shape(NamedTuple):
     """What a pass depends on besides the contents of its tensors."""
 
     slots: int
-    """Capacity."""
+    """Capacity for slots."""
     directions: int
-    """Capacity of projected directions per row."""
+    """Capacity for projected directions per row."""
     reconstructs: bool
-    """A generated token may be reconstructed."""
+    """Whether a generated token may be reconstructed."""
     encodes: bool
-    """There are slots, and a topk encoder has to look at all features for them."""
+    """Whether a topk encoder has to look at all features, because there are slots."""
 
 
 class Static(NamedTuple):
-    """All that a pass reads of the edits."""
+    """All tensors of the edits that a pass reads."""
 
     w_enc_DK: torch.Tensor
     b_K: torch.Tensor
     level_K: torch.Tensor
     slot_F: torch.Tensor
-    """The slot of each feature, K for none; of a topk encoder only, else empty."""
+    """The slot of each feature, K for none; empty unless the encoder is topk."""
     w_dec_KD: torch.Tensor
     """Decoder rows as they are applied."""
     numbers: torch.Tensor
@@ -99,29 +99,29 @@ class Slots:
         self.static = self._empty(FIRST_SLOTS, 0)
 
     def write(self, rows: Sequence[Sequence[Edit]]) -> None:
-        """Puts one edit list per row in force. Raises EditError and then leaves everything as it was."""
+        """Put one edit list per row in force. Raises EditError, and then changes nothing."""
         if len(rows) != self.num_rows:
             raise ValueError(f"{len(rows)} lists of edits for {self.num_rows} rows")
-        settled = tuple(tuple(settle(edit, self.reference, self.sae) for edit in checked(row)) for row in rows)
-        features = sorted({edit.feature for row in settled for edit in row if EDIT_KINDS[edit.kind].takes_slot})
+        new_rows = tuple(tuple(settle(edit, self.reference, self.sae) for edit in checked(row)) for row in rows)
+        features = sorted({edit.feature for row in new_rows for edit in row if EDIT_KINDS[edit.kind].takes_slot})
         columns = self.sae.columns(features)
-        projections = [self._projection([edit for edit in row if edit.kind == "project"]) for row in settled]
+        projections = [self._projection([edit for edit in row if edit.kind == "project"]) for row in new_rows]
         capacity = grown(self.shape.slots, len(features), FIRST_SLOTS)
         directions = grown(self.shape.directions, max(p.shape[1] for p, _ in projections), FIRST_DIRECTIONS)
         if (capacity, directions) != self.shape[:2]:
             self.static = self._empty(capacity, directions)
         self._write_slots(columns)
-        self._write_rows(settled, features)
+        self._write_rows(new_rows, features)
         for b, (analysis_DP, synthesis_PD) in enumerate(projections):
             self.static.analysis_BDP[b, :, : analysis_DP.shape[1]] = analysis_DP
             self.static.synthesis_BPD[b].zero_()[: len(synthesis_PD)] = synthesis_PD
-        later = any(e.kind == "reconstruct" and GENERATED in CLASSES[e.at] for row in settled for e in row)
+        later = any(e.kind == "reconstruct" and GENERATED in CLASSES[e.at] for row in new_rows for e in row)
         encodes = self.sae.config.encoder == "topk" and bool(features)
-        self.rows, self.shape = settled, Shape(capacity, directions, later, encodes)
+        self.rows, self.shape = new_rows, Shape(capacity, directions, later, encodes)
 
     @torch.inference_mode(False)  # an inference tensor could not be written outside that mode
     def _empty(self, capacity: int, directions: int) -> Static:
-        """Tensors with which nothing is edited."""
+        """Return tensors with which nothing is edited."""
         sae, num_classes = self.sae, self.num_rows * 2 * KINDS
         device = sae.w_enc_DF.device
         size_F = sae.d_sae if sae.config.encoder == "topk" else 0
@@ -138,7 +138,7 @@ class Slots:
         )
 
     def _write_slots(self, columns: FeatureColumns) -> None:
-        """Which feature each slot is; no row does anything with the rest, whatever is left in them."""
+        """Write which feature each slot is. Other slots keep what is in them: no row does anything with them."""
         sae, static = self.sae, self.static
         at = slice(len(columns.features))
         static.w_dec_KD[at] = columns.w_dec_KD
@@ -149,7 +149,7 @@ class Slots:
         b_enc_K = sae.b_enc_F[columns.index_K]
         if sae.gain_F is not None and sae.b_mag_F is not None and sae.b_gate_F is not None:
             gain_K, b_K = sae.gain_F[columns.index_K], sae.b_mag_F[columns.index_K]
-            # x w + b_gate > 0, said of a: the gain is positive
+            # x w + b_gate > 0 as a condition on a: the gain is positive
             level_K = (b_K - gain_K * sae.b_gate_F[columns.index_K]).clamp(min=0)
         else:
             gain_K = torch.ones_like(b_enc_K) if sae.norm_F is None else sae.norm_F[columns.index_K]
@@ -158,7 +158,7 @@ class Slots:
         static.b_K[at], static.level_K[at] = b_K, level_K
 
     def _write_rows(self, rows: Sequence[Sequence[Edit]], features: Sequence[int]) -> None:
-        """What each row does with each slot at each class of positions."""
+        """Write what each row does with each slot at each class of positions."""
         static, slot_of = self.static, {feature: k for k, feature in enumerate(features)}
         numbers_BCNK = np.zeros((self.num_rows, 2 * KINDS, 4, len(static.b_K)), dtype=np.float32)
         numbers_BCNK[:, :, LEVEL] = np.inf
@@ -173,7 +173,7 @@ class Slots:
         static.flags.copy_(torch.from_numpy(flags_BCN).view(static.flags.shape))
 
     def _projection(self, edits: Sequence[Edit]) -> tuple[torch.Tensor, torch.Tensor]:
-        """(analysis_DP, synthesis_PD) of a row's project edits, worked out in float64.
+        """Return (analysis_DP, synthesis_PD) of a row's project edits, computed in float64.
 
         Unit directions U (D, P) = Q R give U (K - I) U+ = Q core Q^T: unlike U+, neither factor is large where
         directions are almost parallel.
@@ -181,20 +181,20 @@ class Slots:
         w_dec_PD = self.sae.columns([edit.feature for edit in edits]).w_dec_KD.double()
         q_DP, r_PP = torch.linalg.qr(torch.nn.functional.normalize(w_dec_PD, dim=-1).T)
         change_P = torch.tensor([edit.strength - 1 for edit in edits], dtype=torch.float64, device=q_DP.device)
-        # what float32 weights cannot tell from parallel is parallel
+        # directions that float32 weights cannot tell from parallel count as parallel
         core_PP = r_PP @ (change_P[:, None] * torch.linalg.pinv(r_PP, rtol=1e-6))
         return q_DP.float(), (q_DP @ core_PP).T.float()
 
 
 def grown(capacity: int, wanted: int, first: int) -> int:
-    """A capacity that suffices: as it is, or doubled from `first` on."""
+    """Return a capacity that suffices: the present one, or doubled from `first` on."""
     while capacity < wanted:
         capacity = max(first, 2 * capacity)
     return capacity
 
 
 def numbers_of(edit: Edit) -> tuple[float, float, float, float]:
-    """What an edit does with its slot where it acts, in the order of the numbers above."""
+    """Return (gain, offset, steer, level) of an edit for its slot, where it acts."""
     absolute = edit.absolute or 0.0
     if edit.kind == "steer":
         return 0.0, 0.0, absolute, float("inf")
@@ -204,21 +204,21 @@ def numbers_of(edit: Edit) -> tuple[float, float, float, float]:
 
 
 def flags_of(edit: Edit) -> tuple[bool, bool, bool, bool]:
-    """What an edit brings about where it acts, in the order of the flags above."""
+    """Return the flags (allowed, always, projected, reconstructed) that an edit sets where it acts."""
     beyond = not EDIT_KINDS[edit.kind].takes_slot
     always = beyond or (edit.kind != "scale" and edit.absolute != 0)
     return True, always, edit.kind == "project" and edit.strength != 1, edit.kind == "reconstruct"
 
 
 def check(rows: Sequence[Sequence[Edit]], reference: Reference, sae: SparseAutoencoder) -> None:
-    """Raises EditError for lists of edits that cannot be applied."""
+    """Raise EditError for lists of edits that cannot be applied."""
     for row in rows:
-        settled = [settle(edit, reference, sae) for edit in checked(row)]
-        sae.columns([edit.feature for edit in settled if edit.kind != "reconstruct"])
+        edits = [settle(edit, reference, sae) for edit in checked(row)]
+        sae.columns([edit.feature for edit in edits if edit.kind != "reconstruct"])
 
 
 def settle(edit: Edit, reference: Reference, sae: SparseAutoencoder) -> Edit:
-    """The edit with what its strength comes to filled in where its kind has a unit. Raises EditError."""
+    """Return the edit with `absolute` filled in where its kind has a unit. Raises EditError."""
     if not EDIT_KINDS[edit.kind].has_unit or edit.absolute is not None:
         return edit
     sae.columns([edit.feature])  # raises for a feature the SAE does not have
@@ -233,7 +233,7 @@ def settle(edit: Edit, reference: Reference, sae: SparseAutoencoder) -> Edit:
 
 
 def checked(edits: Sequence[Edit]) -> Sequence[Edit]:
-    """The edits of one row. Raises EditError where they do not go together or a strength is not a number."""
+    """Return the edits of one row. Raises EditError where they conflict or a strength is out of range."""
     seen: set[int] = set()
     for edit in edits:
         if edit.kind == "reconstruct" and edit.feature != NO_FEATURE:

@@ -1,4 +1,4 @@
-"""The verb `generate`: a prompt continued in all its arms, and what it came to as a record."""
+"""The verb `generate`: a prompt continued in all its arms, and the record of the result."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from engine.records import Arm, Edit, Event, FedPrompt, Generate, Generated, Oth
 from engine.records.texts import check_branch, check_sampling, first_difference
 
 KEPT_STEPS = 2
-"""Shapes of batches whose steps are kept, with their keys and values."""
+"""Number of batch shapes whose steps are kept, with their keys and values."""
 
 
 class KeptSteps(OrderedDict[tuple[int, int], Steps]):
-    """Steps by number of rows and room for tokens, the last used one at the end."""
+    """Steps by number of rows and room for tokens, the most recently used last."""
 
 
 def generate(pair: Pair, request: Generate) -> Events:
-    """Continues a prompt in all its arms. What is sent in answer to a TokenStep counts from the next token on."""
+    """Continue a prompt in all its arms. An answer to a TokenStep takes effect from the next token on."""
     check_sampling(request.sampling, request.samples)
     check_branch(request)
     lists = [request.edits, *request.variants, *(change.edits for change in request.schedule)]
@@ -41,7 +41,7 @@ def generate(pair: Pair, request: Generate) -> Events:
 
 
 def feed(pair: Pair, prompt: Prompt, prefill: str) -> Generator[Event, Any, FedPrompt]:
-    """A prompt as it is fed, with what is put into the model's mouth."""
+    """Return the record of a prompt as it is fed, with the prefill as the beginning of the model's answer."""
     if not prefill:
         (read,) = yield from pair.read([prompt])
         return read.fed
@@ -52,7 +52,7 @@ def feed(pair: Pair, prompt: Prompt, prefill: str) -> Generator[Event, Any, FedP
 
 
 def steps_for(pair: Pair, rows: Sequence[Sequence[Edit]], request: Generate, num_prompt: int) -> Steps:
-    """Steps for so many rows and tokens, those kept from another text where they fit."""
+    """Return steps for these rows and this many tokens; those kept from another text are reused where they fit."""
     kept = pair.kept_or(KeptSteps, KeptSteps)
     key = (len(rows), room_for(num_prompt + request.sampling.max_tokens))
     if key not in kept:
@@ -64,7 +64,7 @@ def steps_for(pair: Pair, rows: Sequence[Sequence[Edit]], request: Generate, num
 
 
 def to_record(pair: Pair, request: Generate, fed: FedPrompt, decoded: Decoded) -> Generated:
-    """The record of a decoded text."""
+    """Return the record of a decoded text."""
     baseline, edited = decoded.arms[BASELINE], decoded.arms[EDITED]
     others = [
         OtherArm(row.sample, row.edited, row.variant, arm_of(pair, arm), arm.positions, arm.inactive_positions)
@@ -94,6 +94,6 @@ def to_record(pair: Pair, request: Generate, fed: FedPrompt, decoded: Decoded) -
 
 
 def arm_of(pair: Pair, arm: DecodedArm) -> Arm:
-    """The record of one arm."""
+    """Return the record of one arm."""
     tokens = pair.model.tokens
     return Arm(tokens.decode(arm.ids), tuple(arm.ids), tokens.strings(arm.ids), tuple(arm.logprobs), tuple(arm.margins))

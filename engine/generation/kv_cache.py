@@ -1,7 +1,7 @@
-"""Keys and values at fixed addresses, and the masks that go with them.
+"""Keys and values at fixed addresses, and the attention masks that go with them.
 
-Every layer holds room for `length` tokens, layers with a sliding window too: what a token may see is said by a mask
-alone, so a position can be taken back and no step moves memory. All rows of a batch are at the same position.
+Every layer holds room for `length` tokens, sliding-window layers too: a mask alone decides what a token may see, so a
+position can be taken back and no step moves memory. All rows of a batch are at the same position.
 
 Shape suffixes: B rows, H heads, T tokens, L room for tokens, K width of a head, 1 one.
 """
@@ -17,7 +17,7 @@ from transformers.cache_utils import CacheLayerMixin
 from engine.models.families import FAMILIES
 
 ATTENTION = {"full_attention", "sliding_attention"}
-"""The kinds of layers that a mask alone can serve."""
+"""The kinds of attention for which a mask is enough."""
 
 
 class Position:
@@ -26,11 +26,11 @@ class Position:
     def __init__(self, device: torch.device) -> None:
         self.at_1 = torch.zeros(1, dtype=torch.long, device=device)
         self.copy_B: torch.Tensor | None = None
-        """While a prompt is read that several rows share: which of the rows read each row's keys and values are."""
+        """Set while rows share the reading of a prompt: which of the rows read has each row's keys and values."""
 
 
 class StaticLayer(CacheLayerMixin):  # type: ignore[misc]
-    """One layer's keys and values_BHLK; a prompt may be read once for rows that are alike in it."""
+    """One layer's keys and values_BHLK; rows that are alike in the prompt may share its reading."""
 
     is_sliding = False
     is_compileable = True
@@ -40,7 +40,7 @@ class StaticLayer(CacheLayerMixin):  # type: ignore[misc]
         self.position, self.length = position, length
 
     def lazy_initialization(self, key_states: torch.Tensor, value_states: torch.Tensor) -> None:
-        """Makes room when the first keys show how wide they are."""
+        """Allocate the room once the first keys show their shape."""
         for name, states in (("keys", key_states), ("values", value_states)):
             rows = len(states if self.position.copy_B is None else self.position.copy_B)
             setattr(self, name, states.new_zeros(rows, states.shape[1], self.length, states.shape[3]))
@@ -49,7 +49,7 @@ class StaticLayer(CacheLayerMixin):  # type: ignore[misc]
     def update(
         self, key_states: torch.Tensor, value_states: torch.Tensor, *args: Any, **kwargs: Any
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Writes one token at the position and returns all the room, or a whole prompt at the start and returns it."""
+        """Write one token at the position and return all the room, or a whole prompt at the start and return that."""
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
         num_tokens = key_states.shape[2]
@@ -62,20 +62,20 @@ class StaticLayer(CacheLayerMixin):  # type: ignore[misc]
         return self.keys, self.values
 
     def get_seq_length(self) -> int:
-        """Nobody needs to know: positions and masks are given."""
+        """Return 0: the length is not needed, as positions and masks are given."""
         return 0
 
     def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
-        """The room there is, from the first token on."""
+        """Return (length of the room, offset of its first token)."""
         return self.length, 0
 
     def get_max_length(self) -> int:
-        """The room there is."""
+        """Return the length of the room."""
         return self.length
 
 
 class Masks:
-    """Additive masks for the kinds of attention a model's layers have."""
+    """Additive masks for the kinds of attention that a model's layers have."""
 
     def __init__(self, config: Any, dtype: torch.dtype, length: int, device: torch.device) -> None:
         kinds = set(getattr(config, "layer_types", None) or ())
@@ -88,15 +88,15 @@ class Masks:
         self._place_L = torch.arange(length, device=device)
 
     def prompt(self, num_tokens: int, rows: int) -> Any:
-        """For the first tokens: each sees itself and those before it."""
+        """Return the mask of the first tokens: each sees itself and those before it."""
         return self._for_queries(self._place_L[:num_tokens], self._place_L[:num_tokens], rows)
 
     def step(self, position_1: torch.Tensor, rows: int) -> Any:
-        """For one token at the position: it sees itself and those before it, in all the room."""
+        """Return the mask of one token at the position: it sees itself and those before it, within all the room."""
         return self._for_queries(position_1, self._place_L, rows)
 
     def _for_queries(self, query_T: torch.Tensor, place_L: torch.Tensor, rows: int) -> Any:
-        """A mask_B1TL, or a dict of them where the model's layers differ."""
+        """Return a mask_B1TL, or a dict of them by kind of attention where the model's layers differ."""
         seen_TL = place_L <= query_T[:, None]
         full = self._additive(seen_TL, rows)
         if not self._mixed and not self._windowed:
@@ -109,11 +109,11 @@ class Masks:
 
 
 def fits(config: Any) -> bool:
-    """Whether a model of this (text) configuration is known to work with keys and masks like these."""
+    """Return whether a model of this (text) configuration is known to work with such keys and masks."""
     kinds = set(getattr(config, "layer_types", None) or ())
     return config.model_type in FAMILIES and kinds <= ATTENTION
 
 
 def make_cache(config: Any, position: Position, length: int) -> Cache:
-    """A cache for all layers of a model of this (text) configuration."""
+    """Make a cache for all layers of a model of this (text) configuration."""
     return Cache(layers=[StaticLayer(position, length) for _ in range(config.num_hidden_layers)])

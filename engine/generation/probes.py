@@ -1,4 +1,4 @@
-"""The verbs `run_probes` and `score_answers`: how probes are answered, freely and by their tracked answers."""
+"""The verbs `run_probes` and `score_answers`: free answers to probes, and how probable their tracked answers are."""
 
 from __future__ import annotations
 
@@ -32,29 +32,29 @@ from engine.records.errors import EditError, UsageError
 
 
 def run_probes(pair: Pair, request: RunProbes) -> Events:
-    """Every probe's free answer and its tracked answers' probabilities, both arms."""
+    """Return every probe's free answer and its tracked answers' probabilities, in both arms. Raises UsageError."""
     if not request.probes:
         raise UsageError("The prompt set has no probes.", "Add a [[probe]] to it.")
     rows = []
     for index, probe in enumerate(request.probes):
         yield Progress("probes", index, len(request.probes))
         prompt = Prompt(probe.text, probe.format)
-        asked = Generate(prompt, request.edits, request.sampling)
-        generated = yield from of_probe(generate(pair, asked), index)
+        generation = Generate(prompt, request.edits, request.sampling)
+        generated = yield from of_probe(generate(pair, generation), index)
         answers, flags = score(pair, probe, request.edits)
         rows.append(ProbeRow(probe, generated, answers, flags))
     return ProbeTable(rows[0].generated.edits, tuple(rows))
 
 
 def score_answers(pair: Pair, request: ScoreAnswers) -> Events:
-    """The tracked answers' probabilities in both arms, without generating."""
+    """Return the tracked answers' probabilities in both arms, without generating."""
     yield Progress("scoring answers")
     answers, flags = score(pair, request.probe, request.edits)
     return AnswersScored(request.probe, request.edits, answers, flags)
 
 
 def score(pair: Pair, probe: Probe, edits: Sequence[Edit]) -> tuple[tuple[AnswerRow, ...], tuple[str, ...]]:
-    """Summed probability of each tracked answer's strings after the prefill, and the unclean strings."""
+    """Return each tracked answer's summed probability after the prefill, and the strings that tokenise uncleanly."""
     model, prompt = pair.model, Prompt(probe.text, probe.format)
     before = model.tokens.feed(prompt, probe.prefill).ids
     strings = [(answer.name, s) for answer in probe.answers for s in answer.strings]
@@ -75,7 +75,7 @@ def score(pair: Pair, probe: Probe, edits: Sequence[Edit]) -> tuple[tuple[Answer
 
 
 def of_probe(work: Events, probe: int) -> Events:
-    """A generation whose tokens say which probe they answer; the probes have a progress of their own."""
+    """Run a generation and mark its tokens with the probe's index; drop its other events, as probes report progress."""
     while True:
         try:
             event = next(work)

@@ -1,7 +1,7 @@
-"""How the next token is chosen: the likeliest one, or one random number for all arms of a sample.
+"""How the next token is chosen: the likeliest one, or by one random number for all arms of a sample.
 
-Every arm's cumulative distribution is inverted at the same number, so that arms part only where their distributions
-do. The numbers depend on the seed and the token's index alone: a text taken up again at a token goes on as before.
+Every arm's cumulative distribution is inverted at the same number, so that arms diverge only where their distributions
+do. The numbers depend only on the seed and the token's index: a text resumed at a token continues as before.
 
 Shape suffixes: B rows, V vocabulary.
 """
@@ -22,11 +22,11 @@ from engine.models.tokens import Tokens
 from engine.records import Sampling
 
 STOP_MARGIN = 8
-"""Tokens looked at beyond as many as a stop string has bytes: a character may be split over several."""
+"""Tokens decoded beyond as many as the longest stop string has bytes: a character may be split over several."""
 
 
 class Chooser:
-    """Chooses every row's next token. Row b takes its numbers from seed + sample_B[b]."""
+    """Chooses every row's next token. Row b draws its random numbers from the seed `seed + sample_B[b]`."""
 
     def __init__(self, sampling: Sampling, sample_B: Sequence[int], device: torch.device) -> None:
         self.sampling, self.device = sampling, device
@@ -42,19 +42,19 @@ class Chooser:
             self._warpers.append(MinPLogitsWarper(sampling.min_p))
 
     def choose(self, logits_BV: torch.Tensor, index: int) -> torch.Tensor:
-        """Tokens_B at this index of the text, from logits or log-probabilities."""
+        """Return tokens_B at this index of the text, from logits or log-probabilities."""
         if self.sampling.temperature == 0:
             return logits_BV.argmax(-1)
         scores_BV = self._warpers(None, logits_BV.double() / self.sampling.temperature)
         cumulative_BV = torch.softmax(scores_BV, -1).cumsum(-1)
         numbers = [self._number(sample, index) for sample in self.sample_B]
         u_B1 = torch.tensor(numbers, dtype=torch.float64, device=self.device)[:, None]
-        # a token of probability 0 is never met: the first place whose sum is above u is one where the sum grows
+        # a token of probability 0 is never chosen: the sum grows at the first place where it exceeds u
         chosen_B1 = torch.searchsorted(cumulative_BV, u_B1 * cumulative_BV[:, -1:], right=True)
         return chosen_B1.clamp_(max=logits_BV.shape[-1] - 1)[:, 0]
 
     def _number(self, sample: int, index: int) -> float:
-        """The index-th uniform number of a sample."""
+        """Return a sample's uniform random number at this index."""
         numbers = self._numbers[sample]
         while len(numbers) <= index:
             numbers.append(float(torch.rand(1, generator=self._generators[sample], dtype=torch.float64)))
@@ -62,7 +62,7 @@ class Chooser:
 
 
 def stops(tokens: Tokens, ids: Sequence[int], stop: Sequence[str]) -> bool:
-    """Whether the text of these tokens has a stop string at its end, or had one before the last token went past it."""
+    """Return whether the text of these tokens ends in a stop string, or has one that its last token went past."""
     if not stop:
         return False
     longest = max(len(text.encode()) for text in stop)

@@ -1,11 +1,11 @@
-"""All rows of a batch one token further: the model's forward pass over static keys and values, edited row by row.
+"""Take all rows of a batch one token further: a forward pass over static keys and values, edited row by row.
 
-What a step depends on is in tensors at fixed addresses: token ids, position, keys and values, edits. So a step can be
-captured once and run again without Python: as a CUDA graph on a GPU, and on a CPU as a trace, which saves what the
-interpreter costs (two fifths of a step of a 12-layer model of width 256, a fifth of the demo model's). A captured step
-is used only if it does what the plain one does, bit for bit on a CPU.
+Everything that a step depends on is in tensors at fixed addresses: token ids, position, keys and values, edits. So a
+step can be captured once and replayed without Python: as a CUDA graph on a GPU, and on a CPU as a trace, which saves
+the interpreter's share (two fifths of a step of a 12-layer model of width 256, a fifth of the demo model's). A captured
+step is used only if it computes what the plain one does, bit for bit on a CPU.
 
-Shape suffixes: B rows, T tokens, V vocabulary, L room for tokens, 1 one.
+Shape suffixes: B rows, T tokens, V vocabulary, L room for tokens, U rows read once for rows that are alike, 1 one.
 """
 
 from __future__ import annotations
@@ -28,24 +28,24 @@ from engine.models.language_model import LanguageModel
 log = logging.getLogger("saescope")
 
 SHORTEST = 128
-"""Room for so many tokens at least; more comes in powers of two, so that few different steps are captured."""
+"""The smallest room in tokens; larger rooms are powers of two, so that few different steps are captured."""
 
 CAPTURE_AFTER = {"cpu": 16, "cuda": 0}
-"""Steps of a kind before it is captured: on a CPU a short text would not pay for it."""
+"""Plain steps of a kind before it is captured: on a CPU, a short text would not repay the capture."""
 
 CLOSE = 1e-2
-"""How far a CUDA graph's logits may be from the plain step's, whose kernels may be others, in units of the largest."""
+"""Largest difference of a CUDA graph's logits from the plain step's, in units of the largest: kernels may differ."""
 
 READS_DATA = {
     *("item", "_local_scalar_dense", "is_nonzero", "equal", "allclose"),
     *("nonzero", "nonzero_numpy", "argwhere", "masked_select", "bincount", "repeat_interleave"),
     *("unique_dim", "unique_consecutive", "_unique", "_unique2"),
 }
-"""Operations that bring numbers to Python, or whose shapes depend on them: what was captured would not follow."""
+"""Operations that bring numbers to Python, or whose output shapes depend on them: a capture would not follow these."""
 
 
 class Pass(NamedTuple):
-    """What a forward pass comes to: logits after the last token, and where edits might act and did."""
+    """The result of a forward pass: logits after the last token, where edits might act, and where they did."""
 
     logits_BV: torch.Tensor
     allowed_BT: torch.Tensor
@@ -56,12 +56,12 @@ Body = Callable[[], tuple[torch.Tensor, ...]]
 
 
 def room_for(num_tokens: int) -> int:
-    """Room for so many tokens, of the few sizes there are."""
+    """Return the room for this many tokens, one of few sizes."""
     return max(SHORTEST, 1 << (num_tokens - 1).bit_length())
 
 
 class Steps:
-    """Rows in lockstep, each under its own edits: those of `editor`, which has a list of them for every row."""
+    """Rows in lockstep, each under its own edits: `editor` has one edit list per row."""
 
     def __init__(self, model: LanguageModel, editor: ResidualEditor, length: int) -> None:
         self.model, self.editor, self.length = model, editor, length
@@ -82,9 +82,9 @@ class Steps:
 
     @torch.inference_mode()
     def prompt(self, ids: Sequence[int], like: Sequence[int] | None = None) -> Pass:
-        """Begins anew: all rows read the same prompt.
+        """Start anew: all rows read the same prompt.
 
-        `like` names for each row the first one that is under the same edits: such rows are read once.
+        `like` names for each row the first row that is under the same edits: such rows are read once.
         """
         if like is None or len(ids) == 1 or not self.static:
             like = range(self.rows)
@@ -96,14 +96,14 @@ class Steps:
         self._go_to(0)
         self._position.copy_B = copy_B
         try:
-            found = self._read_prompt(ids, row_U)
+            result = self._read_prompt(ids, row_U)
         finally:
             self._position.copy_B = None
         self._position.at_1.fill_(len(ids))
-        return Pass(*(part[copy_B] for part in found))
+        return Pass(*(part[copy_B] for part in result))
 
     def _read_prompt(self, ids: Sequence[int], row_U: torch.Tensor) -> Pass:
-        """The prompt's pass for some of the rows."""
+        """Run the prompt's pass for some of the rows."""
         device, num_rows, num_tokens = self.model.device, len(row_U), len(ids)
         ids_UT = torch.tensor([list(ids)] * num_rows, device=device)
         kind_UT = torch.tensor([[PROMPT] * (num_tokens - 1) + [LAST]] * num_rows, device=device)
@@ -116,21 +116,21 @@ class Steps:
 
     @torch.inference_mode()
     def step(self, ids_B: torch.Tensor) -> Pass:
-        """Each row reads one more token. What is returned is overwritten by the next step."""
+        """Let each row read one more token. The next step overwrites what is returned."""
         self._ids_B1.copy_(ids_B[:, None])
-        found = Pass(*self._run())
+        result = Pass(*self._run())
         self._position.at_1.add_(1)
-        return found
+        return result
 
     @torch.inference_mode()
     def rewind(self, position: int) -> bool:
-        """Takes back what was read from this position on; False where that cannot be done."""
+        """Take back what was read from this position on; return False where that is not possible."""
         if self.static:
             self._go_to(position)
         return self.static
 
     def _go_to(self, position: int) -> None:
-        """Nothing is left of what came after: a mask does not keep a NaN away."""
+        """Set the position, and zero the keys and values from there on: a mask does not keep a NaN away."""
         self._position.at_1.fill_(position)
         for layer in self._cache.layers if self.static else ():
             if layer.is_initialized:
@@ -153,24 +153,24 @@ class Steps:
                 position_ids=place_BT,
                 past_key_values=self._cache,
                 use_cache=True,
-                # by number: of a slice's rows, which do not lie together, torch would multiply each with a copy of
-                # the unembedding
+                # an index, not a slice: a slice's rows are not contiguous, and torch would multiply each with a copy
+                # of the unembedding
                 logits_to_keep=place_BT[0, -1:] if place_BT.shape[1] > 1 else 0,
             )
         return Pass(out.logits[:, -1], self.editor.allowed_BT, self.editor.active_BT)
 
     def _body(self) -> tuple[torch.Tensor, ...]:
-        """One step, from tensors to tensors: what is captured."""
+        """Run one step from tensors to tensors: this is what gets captured."""
         position_1 = self._position.at_1
         mask = self._masks.step(position_1, self.rows) if self._masks else None
         return tuple(self._forward(self._ids_B1, self._kind_B1, mask, position_1[None].expand(self.rows, 1)))
 
     def _read(self) -> list[torch.Tensor]:
-        """The tensors that a step reads and whose contents change."""
+        """Return the tensors that a step reads and whose contents change."""
         return [self._ids_B1, self._position.at_1, *self.editor.tensors]
 
     def _held(self) -> list[torch.Tensor]:
-        """The large tensors that it reads besides: weights, keys and values."""
+        """Return the large tensors that a step reads besides: weights, keys and values."""
         layers = [(layer.keys, layer.values) for layer in self._cache.layers]
         sae = [value for value in vars(self.editor.sae).values() if isinstance(value, torch.Tensor)]
         module = self._module
@@ -188,7 +188,7 @@ class Steps:
         return self._body()
 
     def _capture(self) -> tuple[torch.Tensor, ...]:
-        """Runs a step the plain way and captures it, if what it does can be captured."""
+        """Run a step the plain way and capture it, if what it does can be captured."""
         with Watch() as watch:
             plain = self._body()
         if watch.found:
@@ -198,7 +198,7 @@ class Steps:
             on_gpu = self.model.device.type == "cuda"
             captured = graph(self._body) if on_gpu else trace(self._body, [*self._read(), *self._held()])
             again = captured()
-        except Exception:  # whatever this version of torch cannot capture still runs the plain way
+        except Exception:  # what this version of torch cannot capture still runs the plain way
             log.exception("the step cannot be captured")
             return plain
         if same(plain, again):
@@ -217,7 +217,7 @@ class Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         name = func.overloadpacket.__name__
-        # x[mask] has as many rows as the mask is true
+        # x[mask] has as many rows as the mask has true values
         by_mask = name.startswith("index") and any(i.dtype == torch.bool for i in tensors_in(args[1:]))
         if name in READS_DATA or by_mask:
             self.found.add(name)
@@ -225,7 +225,7 @@ class Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 
 def tensors_in(values: Any) -> Iterator[torch.Tensor]:
-    """The tensors among arguments of an operation, those in lists too."""
+    """Yield the tensors among an operation's arguments, those in lists included."""
     for value in values:
         if isinstance(value, torch.Tensor):
             yield value
@@ -234,31 +234,31 @@ def tensors_in(values: Any) -> Iterator[torch.Tensor]:
 
 
 def trace(body: Body, tensors: Sequence[torch.Tensor]) -> Body:
-    """On a CPU: the operations in a row, as TorchScript runs them. `tensors` are those that the body reads.
+    """Capture the body on a CPU: its operations in sequence, as TorchScript runs them. It reads `tensors`.
 
-    They are the trace's inputs, for what is none is a constant to it: some torch might work it out beforehand, and it
-    never lets go of any. The operations are not fused: they are those of the plain step, so the numbers are too, bit
-    for bit.
+    They are the trace's inputs. A tensor that is not an input is a constant to the trace: some versions of torch might
+    precompute with it, and the trace never releases it. The operations are not fused: they are those of the plain step,
+    so the numbers are too, bit for bit.
 
     TorchScript is deprecated. torch names two successors: torch.export, whose program AOTInductor compiles ahead of
     time, and torch.compile. Both fuse operations, so `same` would need a tolerance, and both need a C++ compiler where
     saescope runs. Whatever replaces the trace replaces this function alone; without it steps run the plain way.
     """
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # shapes become constants, which they are; and that traces are deprecated
+        warnings.simplefilter("ignore")  # that shapes become constants, as they should, and that traces are deprecated
         traced = torch.jit.trace(lambda *_: body(), tuple(tensors), check_trace=False)  # type: ignore[no-untyped-call]
 
     def run() -> tuple[torch.Tensor, ...]:
-        # nothing to gain by fusing, and the first runs would be slow
+        # fusing would gain nothing and slow down the first runs
         with torch.jit.optimized_execution(False):  # type: ignore[attr-defined]
-            found: tuple[torch.Tensor, ...] = traced(*tensors)
-        return found
+            outputs: tuple[torch.Tensor, ...] = traced(*tensors)
+        return outputs
 
     return run
 
 
 def graph(body: Body) -> Body:
-    """On a GPU: a CUDA graph. It reads and writes the memory it was captured with."""
+    """Capture the body on a GPU: a CUDA graph, which reads and writes the memory it was captured with."""
     stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
     stream.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(stream):
@@ -267,18 +267,18 @@ def graph(body: Body) -> Body:
     torch.cuda.current_stream().wait_stream(stream)
     captured = torch.cuda.CUDAGraph()
     with uncollected(), torch.cuda.graph(captured):
-        found = body()
+        outputs = body()
 
     def run() -> tuple[torch.Tensor, ...]:
         captured.replay()
-        return found
+        return outputs
 
     return run
 
 
 @contextmanager
 def uncollected() -> Iterator[None]:
-    """Inside, no garbage is collected: a CUDA graph that is deleted while another is captured ends the capture."""
+    """Inside, collect no garbage: a CUDA graph that is deleted while another is captured ends the capture."""
     enabled = gc.isenabled()
     gc.collect()
     gc.disable()
@@ -290,7 +290,7 @@ def uncollected() -> Iterator[None]:
 
 
 def same(plain: Sequence[torch.Tensor], captured: Sequence[torch.Tensor]) -> bool:
-    """Whether a captured step came to the same: bit for bit on a CPU, closely on a GPU."""
+    """Return whether a captured step computed the same: bit for bit on a CPU, closely on a GPU."""
     logits, again = plain[0].float(), captured[0].float()
     if not logits.is_cuda:
         return all(torch.equal(a, b) for a, b in zip(plain, captured, strict=True))

@@ -1,1 +1,1 @@
-"""From a name to a pair of model and SAE. Empty: presets are needed before the first paint."""
+"""From a name to a pair of model and SAE. Imports nothing: presets are needed before the first paint."""

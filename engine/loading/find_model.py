@@ -1,4 +1,4 @@
-"""Where a language model's files are, a folder or the hub, and how much memory it will need. Loads nothing."""
+"""Where a language model's files are, in a folder or on the hub, and how much memory it will need. Loads nothing."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from engine.records import Progress
 from engine.records.errors import ModelError
 
 TEXTS = (".json", ".txt", ".model", ".jinja", ".tiktoken")
-"""Configuration and tokenizer, by the ends of their names."""
+"""Suffixes of configuration and tokenizer files."""
 
 INDEX = "model.safetensors.index.json"
 
@@ -24,11 +24,11 @@ FOLDER = "Give --model a folder with config.json and safetensors files, or the n
 
 @dataclass(frozen=True)
 class ModelSource:
-    """A model found, with the names of its files on the hub; `repo` None where it is a folder."""
+    """Where a model is, with the names of its files on the hub; `repo` is None for a folder."""
 
     name: str
     source: str
-    """What transformers is to load."""
+    """What transformers is to load: a folder or a hub name."""
     repo: hub.Repo | None = None
     files: tuple[str, ...] = ()
 
@@ -38,7 +38,7 @@ class ModelSource:
         return self.repo.commit if self.repo else None
 
     def bytes_needed(self, dtype: torch.dtype | str) -> int:
-        """Memory of the weights in a dtype; 0 where nothing tells."""
+        """Return the memory of the weights in a dtype, in bytes; 0 where nothing tells it."""
         folder = Path(self.source)
         if self.repo is not None:
             if self.repo.missing(self.files):
@@ -61,7 +61,7 @@ class ModelSource:
 
 
 def find_model(name: str) -> Generator[Progress, None, ModelSource]:
-    """Finds a model by a folder or its name on the hub. Raises ModelError in words."""
+    """Find a model by a folder or its name on the hub. Raises ModelError with the reason."""
     path = Path(name).expanduser()
     if path.is_dir():
         return ModelSource(name, str(hub.cached_snapshot(path) or path))  # a repository's folder in the hub's cache
@@ -83,31 +83,31 @@ def find_model(name: str) -> Generator[Progress, None, ModelSource]:
     return ModelSource(name, name, repo, files)
 
 
-def fetch_model(found: ModelSource) -> Generator[Progress, None, None]:
-    """Downloads what is not there yet. Raises ModelError in words."""
-    if found.repo is not None:
-        yield from hub.fetch(found.repo, found.files, hub.Wanted(found.name, "model"))
+def fetch_model(source: ModelSource) -> Generator[Progress, None, None]:
+    """Download those of the model's files that are not cached yet. Raises ModelError with the reason."""
+    if source.repo is not None:
+        yield from hub.fetch(source.repo, source.files, hub.Wanted(source.name, "model"))
 
 
 def files_of_model(repo: hub.Repo) -> tuple[str, ...]:
-    """Configuration, tokenizer and one set of weights: a repository often holds the weights several times."""
+    """Return configuration, tokenizer and one set of weights: many repositories hold the weights several times."""
     top = [name for name in repo.sizes if "/" not in name or name.startswith("additional_chat_templates/")]
     texts = {name for name in top if name.endswith(TEXTS)}
     return tuple(sorted(texts | set(weight_files(top)) | set(shards(repo))))
 
 
 def weight_files(names: Iterable[str]) -> list[str]:
-    """The weights among these: transformers' safetensors, else any safetensors, else pickled ones."""
+    """Return the weights among these: transformers' safetensors, else any safetensors, else pickled ones."""
     listed = sorted(names)
     for pattern in (r"model(-\d+-of-\d+)?\.safetensors", r"(?!consolidated).*\.safetensors", r"pytorch_model.*\.bin"):
-        found = [name for name in listed if re.fullmatch(pattern, name)]
-        if found:
-            return found
+        matching = [name for name in listed if re.fullmatch(pattern, name)]
+        if matching:
+            return matching
     return []
 
 
 def shards(repo: hub.Repo) -> list[str]:
-    """What a cached index lists: a cache may hold a part of the weights only."""
+    """Return the weight files that a cached index lists: a cache may hold only some of them."""
     try:
         index = json.loads((repo.snapshot / INDEX).read_text("utf-8"))
         return sorted(set(map(str, index["weight_map"].values())))

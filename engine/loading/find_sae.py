@@ -32,29 +32,29 @@ class Located:
     place: Path
     """Its folder, or the one file that it is."""
     name: str
-    """OWNER/REPOSITORY/PATH where it is known; some formats say there which model and hook point a SAE belongs to."""
+    """OWNER/REPOSITORY/PATH where known; some formats say there which model and hook point a SAE belongs to."""
     published: dict[str, Any] = field(default_factory=dict)
 
 
 def locate(text: str) -> Generator[Progress, None, Located]:
-    """Finds a SAE by whatever --sae may say, and fetches it. Raises SaeError saying what there is instead.
+    """Find a SAE by anything that --sae may say, and fetch it. Raises SaeError saying what there is instead.
 
-    What exists on this machine wins over releases, and these over the hub.
+    What exists on this machine takes precedence over SAELens' releases, and these over the hub.
     """
     path = Path(text).expanduser()
     if path.exists():
         return local(path)
     address = URL.fullmatch(text)
-    wanted = f"{address[1]}/{address[2]}" if address else text
-    repository, place = "/".join(wanted.split("/")[:2]), "/".join(wanted.strip("/").split("/")[2:])
+    name = f"{address[1]}/{address[2]}" if address else text
+    repository, place = "/".join(name.split("/")[:2]), "/".join(name.strip("/").split("/")[2:])
     if text.startswith(("/", "~", ".")):
         raise SaeError(f"There is no SAE folder {path}.", "Check the path, or give OWNER/REPOSITORY/PATH on the hub.")
-    known = registry.by_release(wanted) or registry.by_place(repository, place)
+    known = registry.by_release(name) or registry.by_place(repository, place)
     if known is None and not NAME.fullmatch(repository):
         raise SaeError(
             f"There is no SAE folder {text}.",
             "Give --sae a folder, OWNER/REPOSITORY/PATH on the hub, or RELEASE/ID of SAELens. "
-            f"{registry.hint(wanted)}".rstrip(),
+            f"{registry.hint(name)}".rstrip(),
         )
     located = yield from from_hub(known or registry.Known(repository, place, {}, ""))
     return located
@@ -83,7 +83,7 @@ def one_file(path: Path) -> bool:
 
 
 def known_by_path(folder: Path) -> registry.Known | None:
-    """What is published about a folder that ends in OWNER/REPOSITORY/PATH, or lies in the hub's cache."""
+    """Return what is published about a folder that ends in OWNER/REPOSITORY/PATH or lies in the hub's cache."""
     parts = list(folder.absolute().parts)
     for i, part in enumerate(parts):
         if part.startswith("models--") and parts[i + 1 : i + 2] == ["snapshots"]:
@@ -127,7 +127,7 @@ def from_hub(known: registry.Known) -> Generator[Progress, None, Located]:
 
 
 def not_there(repo: hub.Repo, place: str) -> SaeError:
-    """There is no SAE at that place: what there is instead, closest first."""
+    """Return the error that there is no SAE at that place; it names what there is instead, closest first."""
     what = f"{repo.name} has no SAE in {place}" if place else f"{repo.name} is no SAE itself"
     if repo.cached_only:
         what += ", as far as the cache of this machine has it, and the hub cannot be reached"

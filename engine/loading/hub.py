@@ -1,6 +1,6 @@
-"""The model hub: what a repository holds, its files fetched into the hub's own cache, its errors in words.
+"""The model hub: what a repository holds, how its files get into the hub's own cache, and the hub's errors in words.
 
-Where the hub cannot be reached, what its cache holds will do. Knows nothing of SAEs, of models or of torch.
+Where the hub cannot be reached, its cache is enough. Knows nothing of SAEs, of models or of torch.
 """
 
 from __future__ import annotations
@@ -31,51 +31,51 @@ ERRORS: dict[Kind, type[SaescopeError]] = {"model": ModelError, "SAE": SaeError}
 TOKEN = "log in with `hf auth login` or set HF_TOKEN"
 
 TRANSPORT = ("TransportError", "ConnectionError", "TimeoutError")
-"""Errors of a network, by the names of their classes: the hub's client has changed its HTTP library before."""
+"""Names of network errors' classes: the hub's client has changed its HTTP library before."""
 
 
 @dataclass(frozen=True)
 class Wanted:
-    """What somebody asked for, so that errors can name it."""
+    """What was asked for, so that errors can name it."""
 
     name: str
     """OWNER/NAME of the repository."""
     kind: Kind
     place: str = ""
-    """The folder in it that a SAE has."""
+    """For a SAE: its folder in the repository."""
     size: int = 0
-    """Bytes to be downloaded, where that is known."""
+    """Bytes to download, where known."""
 
     def error(self, message: str, remedy: str) -> SaescopeError:
-        """A ModelError or a SaeError."""
+        """Return a ModelError or a SaeError, by `kind`."""
         return ERRORS[self.kind](message, remedy)
 
 
 @dataclass(frozen=True)
 class Repo:
-    """A repository as the hub has it, or as the cache does."""
+    """A repository as the hub or its cache has it."""
 
     name: str
     commit: str
     sizes: Mapping[str, int]
-    """Its files, in bytes; 0 where the hub does not say."""
+    """Its files' sizes in bytes; 0 where the hub does not say."""
     cached_only: bool = False
-    """The hub could not be reached: there is nothing but what lies in the cache."""
+    """Whether the hub could not be reached, so that there is only what is in the cache."""
     parameters: Mapping[str, int] = field(default_factory=dict)
-    """Of a model in safetensors: numbers by dtype, such as {"BF16": 7241732096}."""
+    """For a model in safetensors: how many numbers of each dtype, such as {"BF16": 7241732096}."""
 
     @property
     def snapshot(self) -> Path:
-        """Where its files lie once they are fetched."""
+        """The folder that its files are fetched into."""
         return cache_folder(self.name) / "snapshots" / self.commit
 
     def missing(self, files: Iterable[str]) -> list[str]:
-        """Those of the files that are not in the cache."""
+        """Return those of the files that are not in the cache."""
         return [name for name in files if not (self.snapshot / name).exists()]
 
 
 def quiet_transformers() -> None:
-    """transformers draws no bars, and reports errors only."""
+    """Let transformers draw no progress bars, and report errors only."""
     from transformers.utils import logging as theirs
 
     theirs.set_verbosity_error()
@@ -84,21 +84,21 @@ def quiet_transformers() -> None:
 
 
 def hand_on(library: str) -> None:
-    """Lets a library's messages go the way of all others: its own handler would show what files say as it is."""
+    """Let a library's log messages go through ours: its own handler would show text from files unfiltered."""
     logger = logging.getLogger(library)
     logger.handlers.clear()
     logger.propagate = True
 
 
 def cache_folder(name: str) -> Path:
-    """Where the hub's library keeps a repository."""
+    """Return the folder in which the hub's library keeps a repository."""
     from huggingface_hub import constants
 
     return Path(constants.HF_HUB_CACHE).expanduser() / f"models--{name.replace('/', '--')}"
 
 
 def look_up(wanted: Wanted) -> Repo:
-    """What a repository holds. Raises ModelError or SaeError in words where neither hub nor cache know it."""
+    """Return what a repository holds. Raises ModelError or SaeError where neither hub nor cache knows it."""
     from huggingface_hub import HfApi
     from huggingface_hub.utils import logging
 
@@ -106,7 +106,7 @@ def look_up(wanted: Wanted) -> Repo:
     hand_on("huggingface_hub")
     try:
         info = HfApi().model_info(wanted.name, timeout=TIMEOUT_SECONDS, files_metadata=True)
-    except Exception as error:  # a network can fail in any way; what is cached will do then
+    except Exception as error:  # a network can fail in any way; then the cache is enough
         cached = cached_repo(wanted.name)
         if cached is None:
             raise explained(error, wanted) or unexplained(error, wanted) from error
@@ -150,7 +150,7 @@ def files_in(snapshot: Path) -> list[Path]:
 
 
 class Download(threading.Thread):
-    """Fetches files of a repository in a thread of its own, which a cancelled request leaves behind, stopped."""
+    """Fetches files of a repository in a thread of its own, which a cancelled request stops but does not wait for."""
 
     def __init__(self, repo: Repo, files: Sequence[str]) -> None:
         super().__init__(name="download", daemon=True)
@@ -159,18 +159,18 @@ class Download(threading.Thread):
         self.stop = threading.Event()
 
     def run(self) -> None:
-        """Downloads, without a progress bar of its own."""
+        """Download the files, without a progress bar."""
         from huggingface_hub import snapshot_download
 
         patterns = [glob.escape(name) for name in self.files]
         try:
             snapshot_download(self.repo.name, allow_patterns=patterns, tqdm_class=quiet_bar(self.stop))
-        except BaseException as error:  # raised again where somebody waits for it
+        except BaseException as error:  # raised again in the thread that waits for it
             self.error = error
 
 
 def quiet_bar(stop: threading.Event) -> Any:
-    """A progress bar that shows nothing and ends its download once `stop` is set."""
+    """Return a class of progress bars that show nothing and end their download once `stop` is set."""
     from tqdm.auto import tqdm  # type: ignore[import-untyped]
 
     class Bar(tqdm):  # type: ignore[misc]
@@ -187,9 +187,9 @@ def quiet_bar(stop: threading.Event) -> Any:
 
 
 def fetch(repo: Repo, files: Sequence[str], wanted: Wanted) -> Generator[Progress, None, Path]:
-    """Fetches the files that are not cached yet; returns the repository's folder in the cache.
+    """Fetch the files that are not cached yet; return the repository's folder in the cache.
 
-    Raises ModelError or SaeError in words. A closed generator stops the download.
+    Raises ModelError or SaeError with the reason. Closing the generator stops the download.
     """
     missing = repo.missing(files)
     if not missing:
@@ -220,7 +220,7 @@ def fetch(repo: Repo, files: Sequence[str], wanted: Wanted) -> Generator[Progres
 
 
 def bytes_on_disk(repo: Repo) -> int:
-    """What the cache holds of a repository, half-fetched files included."""
+    """Return how many bytes the cache holds of a repository, half-fetched files included."""
     total = 0
     for path in (cache_folder(repo.name) / "blobs").glob("*"):
         try:
@@ -231,7 +231,7 @@ def bytes_on_disk(repo: Repo) -> int:
 
 
 def gigabytes(size: float) -> str:
-    """Bytes as "3.2 GB"."""
+    """Return a number of bytes as text, such as "3.2 GB"."""
     return f"{size / 1e9:.1f} GB" if size >= 1e8 else f"{max(size, 1e5) / 1e6:.1f} MB"
 
 
@@ -239,21 +239,21 @@ def gigabytes(size: float) -> str:
 
 
 def explained(error: BaseException, wanted: Wanted) -> SaescopeError | None:
-    """What went wrong with a repository and what to do; None where the error is none of the hub's.
+    """Return what went wrong with a repository and what to do; None where the error is not the hub's.
 
-    Libraries wrap each other's errors: the whole chain is looked at, the most telling one wins.
+    Libraries wrap each other's errors: the whole chain is searched, and the most telling error is explained.
     """
     chain = list(causes(error))
     for explain in (disk, access, existence, reach):
-        for one in chain:
-            found = explain(one, wanted)
-            if found is not None:
-                return wanted.error(*found)
+        for cause in chain:
+            words = explain(cause, wanted)
+            if words is not None:
+                return wanted.error(*words)
     return None
 
 
 def unexplained(error: BaseException, wanted: Wanted) -> SaescopeError:
-    """Any other error, by its first line."""
+    """Return any other error, by its first line."""
     lines = str(error).strip().splitlines() or [type(error).__name__]
     return wanted.error(
         f"{wanted.name} cannot be fetched from the hub: {lines[0][:300]}", f"Fetch it by hand: {by_hand(wanted)}"
@@ -261,20 +261,20 @@ def unexplained(error: BaseException, wanted: Wanted) -> SaescopeError:
 
 
 def causes(error: BaseException) -> Iterator[BaseException]:
-    """An error and the ones it came from, outermost first."""
+    """Yield an error and those that it came from, outermost first."""
     seen: set[int] = set()
-    one: BaseException | None = error
-    while one is not None and id(one) not in seen:
-        seen.add(id(one))
-        yield one
-        one = one.__cause__ or one.__context__
+    current: BaseException | None = error
+    while current is not None and id(current) not in seen:
+        seen.add(id(current))
+        yield current
+        current = current.__cause__ or current.__context__
 
 
 Words = tuple[str, str] | None
 
 
 def disk(error: BaseException, wanted: Wanted) -> Words:
-    """A cache that cannot be written."""
+    """Explain a cache that cannot be written."""
     number, folder = getattr(error, "errno", None), cache_folder(wanted.name).parent
     if number in (errno.ENOSPC, errno.EDQUOT):
         need = f" needs {gigabytes(wanted.size)} there" if wanted.size else " does not fit"
@@ -288,7 +288,7 @@ def disk(error: BaseException, wanted: Wanted) -> Words:
 
 
 def access(error: BaseException, wanted: Wanted) -> Words:
-    """A gated repository, or one that is switched off."""
+    """Explain a gated repository, or one that is switched off."""
     from huggingface_hub.errors import DisabledRepoError, GatedRepoError
 
     if isinstance(error, GatedRepoError) or "trying to access a gated repo" in str(error):  # transformers' words
@@ -302,7 +302,7 @@ def access(error: BaseException, wanted: Wanted) -> Words:
 
 
 def existence(error: BaseException, wanted: Wanted) -> Words:
-    """A name that is wrong."""
+    """Explain a wrong name."""
     from huggingface_hub.errors import HFValidationError, RepositoryNotFoundError, RevisionNotFoundError
 
     if isinstance(error, RepositoryNotFoundError):
@@ -313,19 +313,19 @@ def existence(error: BaseException, wanted: Wanted) -> Words:
     if isinstance(error, RevisionNotFoundError):
         return f"{wanted.name} has no revision `main` on the hub.", "Download the one you want and give its folder."
     if isinstance(error, HFValidationError):
-        return f"{wanted.name!r} is no name of a repository on the hub.", "Give OWNER/NAME, or a folder."
+        return f"{wanted.name!r} is not the name of a repository on the hub.", "Give OWNER/NAME, or a folder."
     return None
 
 
 def reach(error: BaseException, wanted: Wanted) -> Words:
-    """A hub that refuses, has trouble of its own, or cannot be reached."""
+    """Explain a hub that refuses, has trouble of its own, or cannot be reached."""
     from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError, OfflineModeIsEnabled
 
     status = getattr(getattr(error, "response", None), "status_code", None) or 0
     if status in (401, 403):
         return f"The hub refuses access to {wanted.name} (HTTP {status}).", f"Check your token: {TOKEN}."
     if status == 429:
-        return "The hub wants a pause: too many requests.", f"Wait some minutes, or {TOKEN}."
+        return "The hub asks for a pause: too many requests.", f"Wait some minutes, or {TOKEN}."
     if status >= 500:
         return f"The hub has trouble (HTTP {status}).", f"Try again in some minutes, or fetch it: {by_hand(wanted)}"
     is_network = any(parent.__name__ in TRANSPORT for parent in type(error).__mro__)
@@ -341,7 +341,7 @@ def reach(error: BaseException, wanted: Wanted) -> Words:
 
 
 def not_cached(wanted: Wanted, missing: Sequence[str]) -> SaescopeError:
-    """The hub cannot be reached and the cache does not have it."""
+    """Return the error that the hub cannot be reached and the cache lacks the files."""
     from huggingface_hub import constants
 
     why = "HF_HUB_OFFLINE is set" if constants.HF_HUB_OFFLINE else "the hub cannot be reached"
@@ -353,7 +353,7 @@ def not_cached(wanted: Wanted, missing: Sequence[str]) -> SaescopeError:
 
 
 def by_hand(wanted: Wanted) -> str:
-    """How to download without us. The folder keeps the name: by it a SAE is known."""
+    """Return how to download without saescope, to a folder of the same name, by which a SAE is known."""
     name, place = wanted.name, wanted.place
     if wanted.kind == "model":
         return f"`hf download {name} --local-dir {name}`, then give --model that folder."

@@ -1,4 +1,4 @@
-"""Loads a language model from a folder or the hub, on a device and in a dtype."""
+"""Load a language model from a folder or the hub, on a device and in a dtype."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ USABLE = "Use cpu, cuda, cuda:N or, on a Mac, mps."
 
 
 def choose_dtype(name: str | None, device: torch.device) -> torch.dtype | str:
-    """The dtype to load in: as named, else the file's own ("auto") on a GPU, and on a CPU bfloat16 where native."""
+    """Return the named dtype, else on a GPU the file's own ("auto"), else bfloat16 where native, else float32."""
     known = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
     if name is not None:
         if name not in known:
@@ -61,7 +61,7 @@ def choose_device(name: str | None) -> torch.device:
 
 
 def loaded_as(source: str, device: torch.device, dtype: torch.dtype | str) -> tuple[str, ...]:
-    """What tells one loaded model from another: where it came from, device and dtype."""
+    """Return what tells one loaded model from another: where it came from, device and dtype."""
     return source, str(device), str(dtype)
 
 
@@ -70,7 +70,7 @@ def load_model(
 ) -> LanguageModel:
     """Load a model from a folder or a hub name. Raises ModelError with the reason in words.
 
-    `revision`: the commit of a hub model that is in the hub's cache already; without one it may be fetched.
+    `revision`: the commit of a hub model that is in the hub's cache already; without one the model may be fetched.
     """
     hub.quiet_transformers()
     if source.startswith(("/", "~", ".")):
@@ -183,9 +183,9 @@ def not_loaded(error: Exception, files: ModelFiles) -> SaescopeError:
 
 
 def fingerprint(source: str, module: Any) -> str:
-    """sha256 that tells one set of weights from another without reading gigabytes.
+    """Return a sha256 that tells one set of weights from another without reading gigabytes.
 
-    A local folder: over each weight file's size, first and last MiB. A hub model: over the name and its commit.
+    For a local folder: over each weight file's size, first and last MiB. For a hub model: over its name and commit.
     """
     digest = sha256()
     folder = Path(source)
@@ -198,7 +198,7 @@ def fingerprint(source: str, module: Any) -> str:
 
 
 def ends_of_file(path: Path) -> bytes:
-    """A file's size, first and last MiB: enough to tell versions of a weight file apart."""
+    """Return a file's size, first and last MiB: enough to tell versions of a weight file apart."""
     size = path.stat().st_size
     with path.open("rb") as file:
         head = file.read(1 << 20)

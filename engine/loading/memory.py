@@ -24,7 +24,7 @@ FLOATS = ("F64", "F32", "F16", "BF16")
 
 
 def parameters_of(files: Iterable[Path]) -> dict[str, int]:
-    """How many numbers of each dtype safetensors files hold, by their headers. What cannot be read counts nothing."""
+    """Return how many numbers of each dtype safetensors files hold, by their headers; unreadable files count 0."""
     counts: dict[str, int] = {}
     for path in files:
         try:
@@ -37,24 +37,24 @@ def parameters_of(files: Iterable[Path]) -> dict[str, int]:
                     dtype = tensor["dtype"]
                     counts[dtype] = counts.get(dtype, 0) + (end - start) // BYTES.get(dtype, 1)
         except (OSError, ValueError, TypeError, KeyError, AttributeError, struct.error):
-            continue  # whoever loads it says what is wrong with it
+            continue  # loading the file will say what is wrong with it
     return counts
 
 
 def bytes_of(parameters: Mapping[str, int], dtype: torch.dtype | str) -> int:
-    """Their memory, floating-point numbers converted to the dtype; "auto" leaves them as they are."""
+    """Return the memory of these parameters in bytes, floats converted to the dtype; "auto" keeps their dtypes."""
     to = NAMES.get(dtype) if isinstance(dtype, torch.dtype) else None
     return sum(count * BYTES.get(to if to and name in FLOATS else name, 1) for name, count in parameters.items())
 
 
 def saved_dtype(folder: Path) -> torch.dtype | str:
-    """What "auto" comes to: the dtype a model's configuration names, else that of its file."""
+    """Return the dtype that a model's configuration names; "auto", for that of its file, where it names none."""
     try:
         raw = json.loads((folder / "config.json").read_text("utf-8"))
     except (OSError, ValueError):
         return "auto"
-    found = getattr(torch, str(raw.get("dtype") or raw.get("torch_dtype")).removeprefix("torch."), None)
-    return found if isinstance(found, torch.dtype) else "auto"
+    dtype = getattr(torch, str(raw.get("dtype") or raw.get("torch_dtype")).removeprefix("torch."), None)
+    return dtype if isinstance(dtype, torch.dtype) else "auto"
 
 
 def sae_bytes(place: Path) -> int:
@@ -64,14 +64,17 @@ def sae_bytes(place: Path) -> int:
 
 
 def check(what: str, needed: int, device: torch.device, held: int = 0) -> None:
-    """Raises ModelError where it cannot fit. `held`: what is loaded already and will be let go of only afterwards."""
+    """Raise ModelError where it cannot fit.
+
+    `held`: bytes of the present pair, which is released only after the new one is loaded.
+    """
     free = free_bytes(device)
     if free is not None and needed > free:
         raise too_big(what, device, needed, free, held)
 
 
 def too_big(what: str, device: torch.device, needed: int = 0, free: int | None = None, held: int = 0) -> ModelError:
-    """It does not fit: how much is missing, and what to do."""
+    """Return the error that it does not fit: how much memory is missing, and what to do."""
     name = name_of(device)
     sizes = f"need {gigabytes(needed)}, {name} has " if needed else f"do not fit into the memory of {name}"
     if needed:

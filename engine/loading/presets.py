@@ -15,28 +15,28 @@ from engine.records import Load, Record
 from engine.records.errors import UsageError
 
 BYTES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "I16": 2, "F8_E4M3": 1, "F8_E5M2": 1}
-"""Of one number, by the names safetensors has for dtypes; any other takes one byte."""
+"""Bytes of one number, by safetensors' names for dtypes; of any other dtype it is 1."""
 
 CHOICES = {"float32": "F32", "bfloat16": "BF16", "float16": "F16"}
-"""What --dtype may say."""
+"""What --dtype may say, with safetensors' names for it."""
 
 
 class Pinned(Record, frozen=True):
-    """A feature that somebody has read already; the label says who."""
+    """A feature that somebody has interpreted already; the label says who."""
 
     feature: int
     label: str
 
 
 class Preset(Record, frozen=True):
-    """One line of the table. `model` and `sae` are None for the packaged demo."""
+    """One entry of the table. `model` and `sae` are None for the packaged demo."""
 
     name: str
     title: str
     hook: str
     parameters: int
     dtype: Literal["F32", "F16", "BF16"]
-    """Of the model's file, which is what it is loaded in on a GPU."""
+    """The dtype of the model's file, in which the model is loaded on a GPU."""
     d_in: int
     d_sae: int
     prompts: str
@@ -44,40 +44,40 @@ class Preset(Record, frozen=True):
     sae: str | None = None
     """OWNER/REPOSITORY/PATH on the hub."""
     model_name: str = ""
-    """What the demo's model is called; it has no place on the hub."""
+    """Name of the demo's model, which has no place on the hub."""
     sae_name: str = ""
     release: str = ""
-    """SAELens' name of the release, and below of the SAE in it."""
+    """SAELens' name of the release; `sae_id` is its name of the SAE in it."""
     sae_id: str = ""
     l0: float | None = None
     variance_explained: float | None = None
     neuronpedia: str = ""
     normalisation: str = ""
-    """Where the SAE's own files do not say it."""
+    """Given where the SAE's own files do not say it."""
     centered: bool = False
     pinned: tuple[Pinned, ...] = ()
 
     @property
     def repository(self) -> str:
-        """Where the SAE is on the hub; "" for the demo."""
+        """The hub repository of the SAE; "" for the demo."""
         return "/".join((self.sae or "").split("/")[:2])
 
     @property
     def path(self) -> str:
-        """Its folder there."""
+        """The SAE's folder in the repository."""
         return "/".join((self.sae or "").split("/")[2:])
 
     def model_bytes(self, dtype: str | None = None) -> int:
-        """Memory of the model's weights, converted to a dtype or as they are in the file."""
+        """Return the memory of the model's weights in bytes, converted to a dtype or as they are in the file."""
         return self.parameters * BYTES[CHOICES.get(dtype or "", self.dtype)]
 
     def bytes_needed(self, dtype: str | None = None) -> int:
-        """Memory of model and SAE together; the SAE keeps its dtype, at most float32."""
+        """Return the memory of model and SAE in bytes; the SAE keeps its dtype, at most float32."""
         return self.model_bytes(dtype) + 2 * self.d_in * self.d_sae * BYTES["F32"]
 
 
 class Repository(Record, frozen=True):
-    """What holds for every SAE of a repository and stands in none of its files."""
+    """What holds for every SAE of a repository but is in none of its files."""
 
     name: str
     normalisation: str = ""
@@ -85,7 +85,7 @@ class Repository(Record, frozen=True):
 
 
 class Table(Record, frozen=True):
-    """The file."""
+    """The content of presets.toml."""
 
     preset: tuple[Preset, ...]
     repository: tuple[Repository, ...] = ()
@@ -93,17 +93,17 @@ class Table(Record, frozen=True):
 
 @cache
 def table() -> Table:
-    """The whole table."""
+    """Read presets.toml, once."""
     return msgspec.toml.decode(files("engine.loading").joinpath("presets.toml").read_bytes(), type=Table)
 
 
 def everyone() -> tuple[Preset, ...]:
-    """All presets, in the table's order."""
+    """Return all presets, in the table's order."""
     return table().preset
 
 
 def find(name: str) -> Preset:
-    """A preset by its name. Raises UsageError listing the names, the closest first."""
+    """Return a preset by its name. Raises UsageError listing the names, the closest first."""
     by_name = {preset.name: preset for preset in everyone()}
     if name not in by_name:
         listed = ", ".join(closest_first(name, list(by_name)))
@@ -112,7 +112,7 @@ def find(name: str) -> Preset:
 
 
 def of_sae(sae: str | None) -> Preset | None:
-    """The preset whose SAE this is, named by its place on the hub or by SAELens; the demo's for None."""
+    """Return the preset with this SAE, named by its place on the hub or by SAELens; the demo's for None."""
     text = sae.strip().strip("/") if sae else None
     for preset in everyone():
         if text == preset.sae or (text and text == f"{preset.release}/{preset.sae_id}"):
@@ -121,19 +121,19 @@ def of_sae(sae: str | None) -> Preset | None:
 
 
 def of_model(model: str | None) -> Preset | None:
-    """A preset of this model, for what is known about it."""
+    """Return a preset with this model, for what is known about the model."""
     return next((preset for preset in everyone() if preset.model == model), None)
 
 
 def applied(preset: Preset, load: Load) -> Load:
-    """The request with what it leaves open filled in. A hook point goes with the preset's own SAE only."""
+    """Return the request with its gaps filled from the preset. The hook point goes with the preset's own SAE only."""
     hook = load.hook if load.hook or load.sae else preset.hook if preset.sae else None
     return msgspec.structs.replace(load, model=load.model or preset.model, sae=load.sae or preset.sae, hook=hook)
 
 
 def closest_first(word: str, names: list[str]) -> list[str]:
-    """The names, those that look like the word before the others."""
-    import difflib  # only for a word that is unknown: every start would wait for it
+    """Return the names, those that look like the word first."""
+    import difflib  # imported here, for unknown words only: every start would wait for it
 
-    near = difflib.get_close_matches(word, names, n=5, cutoff=0.4)
-    return near + [name for name in names if name not in near]
+    similar = difflib.get_close_matches(word, names, n=5, cutoff=0.4)
+    return similar + [name for name in names if name not in similar]

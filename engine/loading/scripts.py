@@ -1,4 +1,4 @@
-"""What generated nnsight scripts import: names and signatures here stay as they are."""
+"""What generated nnsight scripts import: names and signatures here must not change."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from engine.models.sae import SparseAutoencoder
 
 
 def read_sae(name: str, device: str) -> SparseAutoencoder:
-    """The SAE that --sae NAME stands for. Raises SaeError."""
+    """Load the SAE that --sae NAME stands for. Raises SaeError."""
     return open_pair.read_sae(finish(locate(name)), torch.device(device))
 
 
 def demo_model(dtype: torch.dtype) -> Path:
-    """The folder of the packaged demo model in this dtype."""
+    """Return the folder of the packaged demo model in this dtype."""
     return demo_model_folder(dtype)
 
 
 def demo_sae() -> Path:
-    """The folder of the packaged demo's SAE."""
+    """Return the folder of the packaged demo's SAE."""
     return open_pair.DEMO_SAE

@@ -1,1 +1,1 @@
-"""The language model, the SAE, and both as a pair."""
+"""The language model, the SAE, and the pair of both."""

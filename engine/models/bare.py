@@ -1,4 +1,4 @@
-"""Twins of a model: modules of their own, without anybody's hooks or wrappers, that share the model's weights.
+"""Twins of a model: copies of its modules that share its weights but nobody's hooks or wrappers.
 
 A twin may be in another dtype, and may leave blocks out.
 """
@@ -15,7 +15,7 @@ from transformers import Cache
 
 
 class Skipped(nn.Module):
-    """A block that passes on what it is given; whatever else the model asks of it the block itself answers."""
+    """Stands in for a block that is left out: passes its input on; other attributes are those of the block."""
 
     def __init__(self, block: nn.Module, layer: int) -> None:
         super().__init__()
@@ -23,7 +23,7 @@ class Skipped(nn.Module):
         self._layer = layer
 
     def forward(self, hidden_states: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
-        """What came in. A cache is told how much that was, for it counts tokens by its first layer."""
+        """Return the input. A cache gets zeros for as many tokens, because it counts tokens by its first layer."""
         for value in (*args, *kwargs.values()):
             if isinstance(value, Cache):
                 nothing = hidden_states.new_zeros(len(hidden_states), 1, hidden_states.shape[1], 1)
@@ -40,34 +40,34 @@ def twin(
     skipped: dict[int, int] | None = None,
     known: dict[int, Any] | None = None,
 ) -> Any:
-    """A module of the same structure and weights, with hooks and wrappers of its own; in another dtype if one is given.
+    """Return a copy of the module that shares its weights but not its hooks and wrappers; in another dtype if given.
 
-    `skipped`: the layer of each block that is left out, by id; `known`: what was copied already, so that tied weights
-    stay tied.
+    `skipped` maps the id of each block to leave out to its layer; `known` holds what was copied already, by id, so that
+    tied weights stay tied.
     """
     skipped, known = skipped or {}, {} if known is None else known
     if id(module) in skipped:
         return Skipped(module, skipped[id(module)])
     if id(module) in known:
         return known[id(module)]
-    found = known[id(module)] = copy.copy(module)
-    vars(found).pop("forward", None)  # nnsight puts one on the instance, bound to the original
+    copied = known[id(module)] = copy.copy(module)
+    vars(copied).pop("forward", None)  # nnsight puts one on the instance, bound to the original
     for name, value in vars(module).items():
         if "hooks" in name and isinstance(value, dict):
-            setattr(found, name, OrderedDict())
-    found._parameters = {name: converted(p, dtype, known) for name, p in module._parameters.items()}
-    found._buffers = dict(module._buffers)
-    found._modules = {
+            setattr(copied, name, OrderedDict())
+    copied._parameters = {name: converted(p, dtype, known) for name, p in module._parameters.items()}
+    copied._buffers = dict(module._buffers)
+    copied._modules = {
         name: None if child is None else twin(child, dtype, skipped, known) for name, child in module._modules.items()
     }
-    return found
+    return copied
 
 
 def converted(parameter: nn.Parameter | None, dtype: torch.dtype | None, known: dict[int, Any]) -> nn.Parameter | None:
-    """The parameter in another dtype; itself where it has it already."""
+    """Return the parameter in another dtype; itself where it has it already."""
     if parameter is None or dtype in (None, parameter.dtype) or not parameter.is_floating_point():
         return parameter
     if id(parameter) not in known:
         known[id(parameter)] = nn.Parameter(parameter.to(dtype), requires_grad=False)
-    found: nn.Parameter = known[id(parameter)]
-    return found
+    result: nn.Parameter = known[id(parameter)]
+    return result

@@ -1,4 +1,4 @@
-"""A device's name, and the memory that it has left."""
+"""A device's name, and its free memory."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import torch
 
 
 def free_bytes(device: torch.device) -> int | None:
-    """What the device has left; None where it does not tell."""
+    """Return the device's free memory in bytes; None where it does not tell."""
     if device.type == "cpu":
         return int(psutil.virtual_memory().available)
     if device.type != "cuda":
@@ -21,7 +21,7 @@ def free_bytes(device: torch.device) -> int | None:
 
 
 def name_of(device: torch.device) -> str:
-    """Such as "cuda:0", where the device only says cuda."""
+    """Return the name of a device, such as "cuda:0" where the device only says cuda."""
     if device.type != "cuda" or device.index is not None:
         return str(device)
     return f"cuda:{torch.cuda.current_device()}" if torch.cuda.is_available() else "cuda:0"

@@ -1,7 +1,7 @@
 """How the blocks of each model family are built: which module and side is which hook point.
 
-By the model type of the family's configuration: blocks that look alike may differ in what they add where. Any other
-family has the two ends of its blocks only. Knows nothing about names of hooks.
+Families are told apart by the model type of their configuration: blocks that look alike may add different vectors in
+different places. Of any other family only the two ends of its blocks are known. Knows nothing about names of hooks.
 """
 
 from __future__ import annotations
@@ -23,32 +23,32 @@ Place = tuple[str, Side]
 
 @dataclass(frozen=True)
 class Layout:
-    """Where things are in a block."""
+    """Where the hook points are in a block."""
 
     parallel: bool
     """Attention and MLP read the same vector: there is no residual stream between them."""
     places: dict[Kind, Place]
     aliases: dict[Place, Place] = field(default_factory=dict)
-    """Other places of the same vector."""
+    """Other places of the same vector, each with its canonical place."""
     routes: dict[Place, tuple[str, ...]] = field(default_factory=dict)
-    """The projections and norms from a place to the residual stream."""
+    """The projections and norms on the way from a place to the residual stream."""
 
     def canonical(self, place: Place) -> Place:
-        """The one place that stands for all spellings of a vector."""
+        """Return the one place that stands for all spellings of a vector."""
         return self.aliases.get(place, place)
 
     def kind(self, place: Place) -> Kind:
-        """The kind of a canonical place."""
+        """Return the kind of hook point at a canonical place."""
         return next((kind for kind, at in self.places.items() if at == place), "other")
 
     def route(self, place: Place) -> tuple[str, ...] | None:
-        """Modules between a canonical place and the residual stream; None where there is no such way."""
+        """Return the modules between a canonical place and the residual stream; None where there is no such way."""
         if place in self.routes:
             return self.routes[place]
         return None if self.kind(place) == "other" else ()
 
     def why_not(self, kind: Kind) -> str:
-        """Why this block has no such hook point, in words."""
+        """Return in words why this block has no such hook point."""
         if kind == "resid_mid" and self.parallel:
             return "in this model attention and MLP run in parallel, nothing lies between them"
         return "where that is in a model of this family is not known"
@@ -64,7 +64,7 @@ def family(
     norm_behind_mlp: str = "",
     parallel: bool = False,
 ) -> Layout:
-    """The layout of a block from the names of its parts; its MLP is called `mlp` in every family, `down` inside it."""
+    """Return the layout of a block from the names of its parts; `down` is in the MLP, named `mlp` in every family."""
     projection, down = f"{attention}.{projection}", f"mlp.{down}"
     behind = {attention: norm_behind_attention, "mlp": norm_behind_mlp}
     places: dict[Kind, Place] = {
@@ -122,16 +122,16 @@ FAMILIES: dict[str, Layout] = {
     "gpt_neox": family(*NEOX, parallel=True),
     "phi": family("self_attn", "dense", "fc2", "input_layernorm", parallel=True),
 }
-"""By `model_type` of the text model's configuration."""
+"""Layouts by `model_type` of the text model's configuration."""
 
 SEQUENTIAL_NEOX = family(*NEOX)
 
 FINAL_NORMS = ("norm", "ln_f", "final_layer_norm", "final_layernorm")
-"""What families call the norm between the last block and the unembedding; it stands beside the list of blocks."""
+"""The families' names for the norm between last block and unembedding; it stands beside the list of blocks."""
 
 
 def layout_of(model: nn.Module, block: nn.Module) -> Layout:
-    """How this block of the model is built."""
+    """Return how this block of the model is built."""
     config = getattr(model, "config", None)
     layout = FAMILIES.get(config.get_text_config().model_type, ENDS) if config is not None else ENDS
     return SEQUENTIAL_NEOX if getattr(block, "use_parallel_residual", True) is False else layout

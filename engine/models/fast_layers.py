@@ -1,15 +1,15 @@
-"""Stand-ins for a model's layers that compute the same in less time, used only where they were seen to agree.
+"""Faster stand-ins for a model's layers, used only where they were seen to compute the same.
 
 On a CPU in bfloat16: linear layers with weights in the order that oneDNN multiplies in. torch hands oneDNN plain
-weights, which then takes them apart anew for every product: of one to three rows, as in decoding, that costs as much
-again as the product. The packed weights are a second copy, so they are made only where memory is plenty; the products
+weights, which oneDNN reorders for every product: with one to three rows, as in decoding, that takes as long again as
+the product. The packed weights are a second copy, so they are made only where there is plenty of memory; the products
 are the same, bit for bit, which is checked for each layer.
 
-On a GPU: a step of one token a row is bound by reading the weights once, unless small kernels stand between the large
-ones. transformers writes an RMS norm as eight operations; torch has one kernel for it, which rounds once where they
+On a GPU: a step of one token per row is bound by reading the weights once, unless small kernels stand between the large
+ones. transformers writes an RMS norm as eight operations; torch has one kernel for it, which rounds once where those
 round twice. The query, key and value projections of a layer read the same vector: as one product over their joined rows
-they reach the memory's rate, which the small ones do not. No weight is held twice: the layers' own weights become views
-of the joined ones. Agreement is up to rounding.
+they reach the memory's rate, which the small products do not. No weight is held twice: the layers' own weights become
+views of the joined ones. Agreement is up to rounding.
 """
 
 from __future__ import annotations
@@ -28,28 +28,28 @@ from engine.models.device import free_bytes
 log = logging.getLogger("saescope")
 
 PACKED_ROWS = 3
-"""How many rows the order is best for: those of a text without variants or samples."""
+"""Number of rows that the packed order is best for: those of a text without variants or samples."""
 
 SHARE_OF_FREE = 0.25
-"""The copy may take so much of the memory that is free."""
+"""Largest share of the free memory that the packed copy may take."""
 
 
 def _product(x: torch.Tensor, weight: torch.Tensor, bias: Optional[torch.Tensor]) -> torch.Tensor:  # noqa: UP045
     nothing: List[Optional[Union[int, float, complex]]] = []  # noqa: UP006, UP007, UP045
-    found: torch.Tensor = torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", nothing, "")
-    return found
+    output: torch.Tensor = torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", nothing, "")
+    return output
 
 
 @cache
 def product() -> Any:
-    """The product x W^T + b with packed W. As a script, for a trace does not know the operation's list."""
+    """Return the product x W^T + b with packed W, as a script: a trace cannot express the operation's list argument."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # scripts are deprecated
         return torch.jit.script(_product)
 
 
 class PackedLinear(nn.Module):
-    """Stands in for a linear layer."""
+    """Stands in for a linear layer, with packed weights."""
 
     def __init__(self, linear: nn.Linear) -> None:
         super().__init__()
@@ -58,14 +58,14 @@ class PackedLinear(nn.Module):
         self.bias = linear.bias
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Like the layer it stands in for."""
-        found: torch.Tensor = product()(x, self.weight, self.bias)
-        return found
+        """Return what the linear layer would return."""
+        output: torch.Tensor = product()(x, self.weight, self.bias)
+        return output
 
 
 @torch.inference_mode()
 def pack(model: nn.Module) -> nn.Module:
-    """Puts packed layers in place of a model's linear ones, where that is of use and there is room; returns it."""
+    """Replace a model's linear layers by packed ones, where that helps and there is room; return the model."""
     linear = [
         (parent, name, child)
         for parent in model.modules()
@@ -87,7 +87,7 @@ def pack(model: nn.Module) -> nn.Module:
 
 
 def same_bits(linear: nn.Linear, packed: PackedLinear) -> bool:
-    """Whether both come to the same bits, of two rows."""
+    """Return whether both layers compute the same bits for two rows."""
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(2, 1, linear.in_features, generator=generator).to(linear.weight.dtype)
     return torch.equal(linear(x), packed(x))
@@ -98,7 +98,7 @@ DEVICES = ("cuda",)
 PROJECTIONS = ("q_proj", "k_proj", "v_proj")
 
 ROUNDING = {torch.float32: 1e-5, torch.bfloat16: 2**-6, torch.float16: 2**-9}
-"""How far a replacement may be off, relative to the largest number: two roundings of the dtype, or another order."""
+"""How far a stand-in may be off, relative to the largest number: two roundings of the dtype, or a reordered sum."""
 
 
 class FusedNorm(nn.Module):
@@ -110,12 +110,12 @@ class FusedNorm(nn.Module):
         self.eps = float(norm.variance_epsilon)  # type: ignore[arg-type]
 
     def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
-        """The normalised vectors, in their dtype."""
+        """Return the normalised vectors, in their dtype."""
         return nn.functional.rms_norm(hidden_states, self.weight.shape, self.weight, self.eps)
 
 
 class Joined:
-    """Linear layers over the same input as one product; the layers' weights become views of its own."""
+    """Linear layers over the same input, computed as one product; their weights become views of the joined weight."""
 
     def __init__(self, linears: Sequence[nn.Linear]) -> None:
         self.weight = torch.cat([linear.weight.detach() for linear in linears])
@@ -128,21 +128,21 @@ class Joined:
         self._outputs: list[torch.Tensor | None] = []
 
     def output(self, index: int, x: torch.Tensor) -> torch.Tensor:
-        """What layer `index` makes of x. The product is kept until every layer has asked for its part of it."""
-        found = self._outputs[index] if self._input is x else None
-        if found is None:
+        """Return layer `index`'s output for x. The product is kept until every layer has asked for its part of it."""
+        part = self._outputs[index] if self._input is x else None
+        if part is None:
             self._input = x
             self._outputs = list(torch.split(nn.functional.linear(x, self.weight, self.bias), self.sizes, dim=-1))
-            found = self._outputs[index]
+            part = self._outputs[index]
         self._outputs[index] = None
         if not any(output is not None for output in self._outputs):
             self._input = None
-        assert found is not None
-        return found
+        assert part is not None
+        return part
 
 
 class JoinedLinear(nn.Module):
-    """Stands in for one linear layer of a Joined."""
+    """Stands in for one of the linear layers of a Joined."""
 
     def __init__(self, joined: Joined, index: int, linear: nn.Linear) -> None:
         super().__init__()
@@ -151,13 +151,13 @@ class JoinedLinear(nn.Module):
         self._joined, self._index = joined, index
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Like the layer it stands in for."""
+        """Return what the linear layer would return."""
         return self._joined.output(self._index, x)
 
 
 @torch.no_grad()
 def fuse(model: nn.Module) -> nn.Module:
-    """Puts fused norms and joined projections in place of a model's own; returns it. Leaves a CPU's model alone."""
+    """Replace a model's norms by fused and its projections by joined ones, unless on a CPU; return the model."""
     if next(model.parameters()).device.type not in DEVICES:
         return model
     for parent, name, norm in list(norms(model)):
@@ -174,7 +174,7 @@ def fuse(model: nn.Module) -> nn.Module:
 
 
 def norms(model: nn.Module) -> Iterator[tuple[nn.Module, str, nn.Module]]:
-    """Parent, name and module of each norm that says it is an RMS norm over the last dimension."""
+    """Yield parent, name and module of each norm that says it is an RMS norm over the last dimension."""
     for parent in model.modules():
         for name, child in parent.named_children():
             weight = getattr(child, "weight", None)
@@ -184,7 +184,7 @@ def norms(model: nn.Module) -> Iterator[tuple[nn.Module, str, nn.Module]]:
 
 
 def projections(model: nn.Module) -> Iterator[tuple[nn.Module, list[nn.Linear]]]:
-    """Each attention module whose query, key and value are plain linear layers, and these."""
+    """Yield each attention module whose query, key and value are plain linear layers, and these layers."""
     for module in model.modules():
         linears = [child for name in PROJECTIONS if type(child := getattr(module, name, None)) is nn.Linear]
         if len(linears) == len(PROJECTIONS) and len({linear.bias is None for linear in linears}) == 1:
@@ -192,12 +192,12 @@ def projections(model: nn.Module) -> Iterator[tuple[nn.Module, list[nn.Linear]]]
 
 
 def alike(modules: Sequence[nn.Module], stand_ins: Sequence[nn.Module], width: int) -> bool:
-    """Whether the stand-ins agree with the modules up to rounding, on two rows of random numbers."""
+    """Return whether the stand-ins agree with the modules up to rounding, on two rows of random numbers."""
     weight: torch.Tensor = modules[0].weight  # type: ignore[assignment]
     x = torch.randn(2, 1, width, generator=torch.Generator().manual_seed(0)).to(weight.device, weight.dtype)
     for module, stand_in in zip(modules, stand_ins, strict=True):
-        wanted, found = module(x).float(), stand_in(x).float()
-        if not (found - wanted).abs().max() <= ROUNDING.get(weight.dtype, 0.0) * wanted.abs().max():
+        expected, actual = module(x).float(), stand_in(x).float()
+        if not (actual - expected).abs().max() <= ROUNDING.get(weight.dtype, 0.0) * expected.abs().max():
             log.info("%s is not fused: what stands in for it differs", type(module).__name__)
             return False
     return True

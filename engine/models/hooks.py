@@ -1,14 +1,14 @@
 """Hook points: TransformerLens names and plain module paths, turned into a module of the Hugging Face model.
 
-    blocks.L.hook_resid_pre    what enters block L (of block 0: position embeddings included where the model adds any)
+    blocks.L.hook_resid_pre    what enters block L (for block 0 with position embeddings, where the model adds any)
     blocks.L.hook_resid_mid    the residual stream between attention and MLP; parallel blocks have none
     blocks.L.hook_resid_post   what leaves block L, before any final norm
-    blocks.L.hook_attn_out     what attention adds to the residual stream, so after Gemma's norm behind it
-    blocks.L.hook_mlp_out      what the MLP adds to it, likewise
+    blocks.L.hook_attn_out     what attention adds to the residual stream, so in Gemma after its post-attention norm
+    blocks.L.hook_mlp_out      what the MLP adds to the residual stream, likewise
     blocks.L.attn.hook_z       the input of attention's output projection, heads side by side: its own width
 
 A plain path such as `model.layers.14` means that module's output; `.input` or `.output` may follow. It may be relative
-to the base model (`layers.14`). Several spellings of one vector become one module and side, the one at which an edit
+to the base model (`layers.14`). All spellings of one vector resolve to one module and side, the one at which an edit
 reaches everything that reads the vector. Knows nothing about running the model.
 """
 
@@ -29,10 +29,10 @@ from engine.records.errors import HookError
 BLOCK_LISTS = ("model.layers", "transformer.h", "gpt_neox.layers", "model.language_model.layers")
 
 BASES = ("", "model.", "transformer.", "gpt_neox.", "model.language_model.")
-"""What a path may have been left without."""
+"""Prefixes that may be missing from a path."""
 
 TEXT_BASE = re.compile(r"(language_model\.)?model\.")
-"""What the text part's path begins with in a text-only model; a multimodal wrapper has it elsewhere."""
+"""How a path into a text-only model begins; in a multimodal wrapper the text model is elsewhere."""
 
 HOOKS: dict[str, Kind] = {
     "hook_resid_pre": "resid_pre",
@@ -56,14 +56,14 @@ class HookPoint:
     path: str
     side: Side
     layer: int | None
-    """The block it is in, counted from 0; None outside the blocks."""
+    """The block that it is in, counted from 0; None outside the blocks."""
     kind: Kind = "other"
     width: int | None = None
-    """Numbers per token; None where neither the weights nor the kind tell."""
+    """Width of the hooked vector; None where neither the weights nor the kind tell."""
 
 
 def find_blocks(model: nn.Module) -> tuple[str, nn.ModuleList]:
-    """The list of transformer blocks and its path. Raises HookError where none of the known places has one."""
+    """Return path and list of the transformer blocks. Raises HookError where none of the known places has them."""
     for path in BLOCK_LISTS:
         try:
             blocks = model.get_submodule(path)
@@ -78,7 +78,7 @@ def find_blocks(model: nn.Module) -> tuple[str, nn.ModuleList]:
 
 
 def resolve_hook(model: nn.Module, name: str) -> HookPoint:
-    """Finds the module a hook name stands for. Raises HookError saying which hook points there are."""
+    """Find the module that a hook name stands for. Raises HookError saying which hook points there are."""
     if name.startswith("blocks."):
         return _resolve_block_hook(model, name)
     path, side = _find_module(model, name)
@@ -96,7 +96,7 @@ def resolve_hook(model: nn.Module, name: str) -> HookPoint:
 
 
 def same_place(model: nn.Module, a: str, b: str) -> bool:
-    """Whether two hook names stand for the same vector; False where one of them is none of this model's."""
+    """Return whether two hook names stand for the same vector; False where this model lacks one of them."""
     if a == b:
         return True
     try:
@@ -106,10 +106,10 @@ def same_place(model: nn.Module, a: str, b: str) -> bool:
 
 
 def neighbours(model: nn.Module, hook: HookPoint) -> tuple[str, ...]:
-    """The hook points of the same kind one layer below and above, as far as there are any; below comes first.
+    """Return the hook points of the same kind one layer below and one above, those that exist, below first.
 
-    The residual stream's go on at the ends: above the last block's resid_pre is its resid_post, below the first
-    block's resid_post its resid_pre.
+    Those of the residual stream continue at the ends: above the last block's resid_pre is its resid_post, below the
+    first block's resid_post its resid_pre.
     """
     if hook.layer is None:
         return ()
@@ -119,9 +119,10 @@ def neighbours(model: nn.Module, hook: HookPoint) -> tuple[str, ...]:
 
 
 def route_to_residual(model: nn.Module, hook: HookPoint) -> tuple[str, ...] | None:
-    """Paths of the projections and norms that a hooked vector still passes before it is added to the residual stream.
+    """Return the paths of the projections and norms between a hooked vector and the residual stream it is added to.
 
-    None where it does not get there by these alone: a norm's output, queries, the inside of an MLP, the embeddings.
+    None where the vector does not get there by these alone: a norm's output, queries, the inside of an MLP, the
+    embeddings.
     """
     if hook.layer is None:
         return None
@@ -132,13 +133,13 @@ def route_to_residual(model: nn.Module, hook: HookPoint) -> tuple[str, ...] | No
 
 
 def final_norm(model: nn.Module) -> nn.Module | None:
-    """The norm that the residual stream passes before the unembedding; None where none is known."""
+    """Return the norm that the residual stream passes before the unembedding; None where none is known."""
     try:
         path, _ = find_blocks(model)
     except HookError:
         return None
-    beside = model.get_submodule(path.rpartition(".")[0])
-    return next((norm for name in FINAL_NORMS if isinstance(norm := getattr(beside, name, None), nn.Module)), None)
+    parent = model.get_submodule(path.rpartition(".")[0])
+    return next((norm for name in FINAL_NORMS if isinstance(norm := getattr(parent, name, None), nn.Module)), None)
 
 
 def _resolve_block_hook(model: nn.Module, name: str) -> HookPoint:
@@ -181,7 +182,7 @@ def _d_model(model: nn.Module) -> int | None:
 
 
 def _weight_width(module: nn.Module, side: Side) -> int | None:
-    """Width of what enters or leaves a projection, a norm or an embedding; None for other modules."""
+    """Return the width of what enters or leaves a projection, norm or embedding; None for other modules."""
     names = ("in_features", "nx") if side == "input" else ("out_features", "nf", "embedding_dim")
     for name in names:  # nx and nf: GPT-2's projections
         if isinstance(width := getattr(module, name, None), int):
@@ -191,7 +192,7 @@ def _weight_width(module: nn.Module, side: Side) -> int | None:
 
 
 def _find_module(model: nn.Module, name: str) -> tuple[str, Side]:
-    """The full path and side that a plain path means. Raises HookError."""
+    """Return the full path and side that a plain path means. Raises HookError."""
     for path, side in _readings(name):
         try:
             model.get_submodule(path)
@@ -210,7 +211,7 @@ def _find_module(model: nn.Module, name: str) -> tuple[str, Side]:
 
 
 def _readings(name: str) -> Iterator[tuple[str, Side]]:
-    """What a plain path may mean, the likeliest first: as it stands, then without its side, then under a base."""
+    """Yield what a plain path may mean, the likeliest first: as it stands, then without its side, then under a base."""
     stems: list[tuple[str, Side]] = [(name, "output")]
     stems += [(name.removesuffix(f".{side}"), side) for side in SIDES if name.endswith(f".{side}")]
     for base in BASES:
@@ -223,14 +224,14 @@ def _readings(name: str) -> Iterator[tuple[str, Side]]:
 
 
 def _place_of(hook: HookPoint) -> tuple[str, Side | int]:
-    """The same for every spelling of a vector: what leaves a block is what enters the next."""
+    """Return a key that all spellings of a vector share: what leaves a block is what enters the next."""
     if hook.layer is not None and hook.kind in ("resid_pre", "resid_post"):
         return "boundary", hook.layer + (hook.kind == "resid_post")
     return hook.path, hook.side
 
 
 def _name_at(blocks_path: str, num_blocks: int, hook: HookPoint, layer: int) -> str:
-    """The name of the hook's kind at a layer; "" where there is none."""
+    """Return the name of the same kind of hook at a layer; "" where there is none."""
     if not 0 <= layer < num_blocks:
         beyond = {("resid_pre", num_blocks): "resid_post", ("resid_post", -1): "resid_pre"}.get((hook.kind, layer))
         return f"blocks.{hook.layer}.hook_{beyond}" if beyond else ""
@@ -240,12 +241,12 @@ def _name_at(blocks_path: str, num_blocks: int, hook: HookPoint, layer: int) -> 
 
 
 Change = Callable[[torch.Tensor], torch.Tensor]
-"""From the hooked vectors h_BTD to what is to stand in their place."""
+"""Returns what replaces the hooked vectors h_BTD."""
 
 
 @contextmanager
 def changed(module: nn.Module, hook: HookPoint, change: Change) -> Iterator[None]:
-    """Inside, what passes the hook point, which is at `module`, is put through `change`, in every forward pass."""
+    """Inside, every forward pass puts what passes the hook point, which is at `module`, through `change`."""
 
     def on_input(_: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
         if hook.kind == "resid_mid":

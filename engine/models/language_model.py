@@ -1,6 +1,6 @@
-"""A language model: capture of the vectors at a hook point, which ends the forward pass there.
+"""A language model, and the capture of the vectors at a hook point, which ends the forward pass there.
 
-Shape suffixes: B batch rows, T tokens, D width of the hooked vector (d_model but for some hooks). Capture goes
+Shape suffixes: B batch rows, T tokens, D width of the hooked vector (d_model except at some hooks). Capture goes
 through nnsight's `trace`. Knows nothing about files or SAEs.
 """
 
@@ -23,7 +23,7 @@ from engine.records import Progress
 from engine.records.errors import HookError, ModelError, UsageError
 
 CAPTURE_TOKENS = 4096
-"""Padded tokens of one capture batch: bounds memory, and is how often a capture can be cancelled."""
+"""Padded tokens of one capture batch: bounds memory, and how long a capture runs before it can be cancelled."""
 
 
 @dataclass
@@ -42,15 +42,15 @@ class LanguageModel:
 
     @cached_property
     def bare(self) -> Any:
-        """The model without nnsight's wrappers, which cost time in every module: its twin with the same weights.
+        """A twin of the model with the same weights and without nnsight's wrappers, which cost time in every module.
 
-        On a CPU in bfloat16 with a packed copy of them where there is room, on a GPU with fused layers.
+        On a CPU in bfloat16 with packed copies of the weights, where there is room; on a GPU with fused layers.
         """
         return fuse(pack(twin(self.module)))
 
     @property
     def device(self) -> torch.device:
-        """Where the weights are."""
+        """The device that the weights are on."""
         return torch.device(next(self.module.parameters()).device)
 
     @property
@@ -66,11 +66,11 @@ class LanguageModel:
 
     @property
     def bytes(self) -> int:
-        """Memory of the weights."""
+        """Memory of the weights, in bytes."""
         return sum(p.numel() * p.element_size() for p in self.module.parameters())
 
     def check_length(self, num_tokens: int) -> None:
-        """Raises UsageError where a text and what is to follow it are longer than the model's context."""
+        """Raise UsageError where a text and what is to follow it are longer than the model's context."""
         limit = getattr(self.module.config.get_text_config(), "max_position_embeddings", None)
         if limit is not None and num_tokens > limit:
             raise UsageError(
@@ -97,29 +97,29 @@ class LanguageModel:
         return repr(text if len(text) <= 60 else f"{text[:60]}…")
 
     def end_ids(self) -> set[int]:
-        """Token ids that end a generation."""
-        found: set[int] = set()
+        """Return the token ids that end a generation."""
+        ids: set[int] = set()
         for value in (self.module.generation_config.eos_token_id, self.tokens.tokenizer.eos_token_id):
-            found |= set(value) if isinstance(value, list) else {value} if value is not None else set()
-        return found
+            ids |= set(value) if isinstance(value, list) else {value} if value is not None else set()
+        return ids
 
     def capture(
         self, hook: HookPoint, sequences: Sequence[Sequence[int]], stage: str
     ) -> Generator[Progress, None, list[torch.Tensor]]:
-        """The hooked vectors h_TD of every sequence, in the model's dtype. Yields progress once a batch."""
+        """Return the hooked vectors h_TD of every sequence, in the model's dtype. Yields progress once per batch."""
         order = sorted(range(len(sequences)), key=lambda i: len(sequences[i]))
-        found: dict[int, torch.Tensor] = {}
+        captured: dict[int, torch.Tensor] = {}
         while order:
-            yield Progress(stage, len(found), len(sequences))
+            yield Progress(stage, len(captured), len(sequences))
             longest = len(sequences[order[-1]])
             batch = [order.pop() for _ in range(min(len(order), max(1, CAPTURE_TOKENS // max(1, longest))))]
-            found |= dict(zip(batch, self.capture_batch(hook, [sequences[i] for i in batch]), strict=True))
-        return [found[i] for i in range(len(sequences))]
+            captured |= dict(zip(batch, self.capture_batch(hook, [sequences[i] for i in batch]), strict=True))
+        return [captured[i] for i in range(len(sequences))]
 
     def capture_batch(self, hook: HookPoint, rows: Sequence[Sequence[int]]) -> list[torch.Tensor]:
-        """The hooked vectors h_TD of a few sequences, in one forward pass that ends at the hook.
+        """Return the hooked vectors h_TD of a few sequences, from one forward pass that ends at the hook.
 
-        Raises HookError where the module has no vector per token there, or not one of the expected width.
+        Raises HookError where the module has no vector per token there, or one of another width than expected.
         """
         width = max(map(len, rows))
         # right padding: causal attention keeps it from the real tokens
@@ -144,11 +144,11 @@ class LanguageModel:
         return hidden.ndim == 3 and hidden.shape[:2] == shape_BT and hook.width in (None, hidden.shape[-1])
 
     def width(self, hook: HookPoint) -> int:
-        """Width of the hooked vector; where neither weights nor kind tell, measured on one token. Raises HookError."""
+        """Return the hooked vector's width, measured on one token where nothing tells it. Raises HookError."""
         return hook.width or self.capture_batch(hook, [[0]])[0].shape[-1]
 
     def hooked_module(self, hook: HookPoint) -> nn.Module:
-        """The module at the hook point."""
+        """Return the module at the hook point."""
         module: nn.Module = self.module.get_submodule(hook.path)
         return module
 

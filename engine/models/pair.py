@@ -4,7 +4,7 @@ A verb is a function of a Pair and a request, in the package of its subject. It 
 (progress, tokens) and returns its result. Its caller can stop it between two events by closing it, run another verb
 between two events, and answer a generation's TokenStep with new edits.
 
-Knows nothing about carriers, files or screens. Shape suffixes: T tokens, D width of the hooked vector.
+Knows nothing about processes, files or screens. Shape suffixes: T tokens, D width of the hooked vector.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ from engine.records import Event, FedPrompt, Format, Loaded, Progress, Prompt, R
 
 T = TypeVar("T")
 Events = Generator[Event, Reply, Any]
-"""A running verb."""
+"""A running verb: yields events, takes replies, returns its result."""
 Key = tuple[str, Format]
-"""What a prompt is fed as depends on nothing else."""
+"""Text and format of a prompt: the token ids it is fed as depend on nothing else."""
 
 CACHED_TOKENS = 32_768
-"""Read prompts are kept up to this many tokens, so that looking at another feature needs no forward pass."""
+"""Limit on the tokens of all read prompts kept, so that looking at another feature needs no forward pass."""
 
 
 @dataclass(frozen=True)
@@ -44,13 +44,13 @@ class Read:
 
 @dataclass(frozen=True)
 class Site:
-    """A SAE and where it acts: the hook points that it reads at and that edits write at."""
+    """A SAE and where it acts: the hook point that it reads at, and the one that edits write at."""
 
     sae: SparseAutoencoder
     reads_at: HookPoint
     writes_at: HookPoint
     reference: Reference
-    """What neutral text says of the SAE there."""
+    """Statistics of the SAE there on neutral text."""
 
 
 class Pair:
@@ -63,48 +63,48 @@ class Pair:
 
     @property
     def site(self) -> Site:
-        """The site in use."""
+        """The site in use: for now always the first."""
         return self.sites[0]
 
     @cached_property
     def upper(self) -> UpperLayers:
-        """The layers above the hook; made when first asked for. Raises HookError."""
+        """The layers above the hook, made on first use. Raises HookError."""
         return UpperLayers(self.model, self.site.writes_at)
 
-    # ---- what verbs remember, by its type
+    # ---- what verbs remember, by type
 
     def kept(self, kind: type[T]) -> T | None:
-        """What a verb kept of this type; None where there is none."""
+        """Return what a verb kept of this type; None where there is nothing."""
         return self._kept.get(kind)
 
     def keep(self, value: T) -> T:
-        """Keeps a value in the place of the last one of its type; returns it."""
+        """Keep a value in place of the last one of its type; return it."""
         self._kept[type(value)] = value
         return value
 
     def kept_or(self, kind: type[T], make: Callable[[], T]) -> T:
-        """What was kept of this type, made first where there is none."""
+        """Return what was kept of this type; where there is nothing, make and keep it first."""
         if kind not in self._kept:
             self._kept[kind] = make()
-        found: T = self._kept[kind]
-        return found
+        value: T = self._kept[kind]
+        return value
 
     def drop(self, kind: type[Any]) -> None:
-        """Forgets what was kept of this type."""
+        """Forget what was kept of this type."""
         self._kept.pop(kind, None)
 
     def forget(self) -> None:
-        """Forgets everything that was read and kept, so that a replay computes it anew."""
+        """Forget everything that was read and kept, so that a replay computes it anew."""
         self._reads.clear()
         self._kept.clear()
 
     # ---- reading prompts
 
     def read(self, prompts: Sequence[Prompt], together: bool = False) -> Generator[Progress, Any, list[Read]]:
-        """Feeds prompts and captures their vectors at the hook; prompts read lately come from the cache.
+        """Feed prompts and capture their vectors at the hook; recently read prompts come from the cache.
 
-        `together` reads all of them anew: in bfloat16 a vector depends a little on what else was in its batch, and a
-        result that is to come out the same again must not depend on what was read before.
+        `together` reads all of them anew: in bfloat16 a vector depends slightly on what else was in its batch, and a
+        result that must be reproducible may not depend on what was read before.
         """
         keys = [(prompt.text, prompt.format) for prompt in prompts]
         known = {} if together else {key: self._reads[key] for key in keys if key in self._reads}

@@ -1,9 +1,9 @@
 """Reference statistics of a SAE on neutral text: density, maxima, the median norm, strongest tokens.
 
-They tell rare features from common ones, give activations a unit, and say what counts as an attention sink.
-Shipped with the packaged demo, computed once and cached for any other pair of model and SAE.
-Shape suffixes: T tokens, D d_model, F features of the SAE, S strongest tokens kept, B bins of activations,
-N activations above zero.
+They tell rare features from common ones, give activations a unit, and say what counts as an attention sink. The
+packaged demo's are shipped with it; for any other pair of model and SAE they are computed once and cached. Shape
+suffixes: T tokens, D d_model, F features of the SAE, S strongest tokens kept, B bins of activations, N activations
+above zero.
 """
 
 from __future__ import annotations
@@ -36,23 +36,23 @@ PASSAGE_TOKENS = 256
 SINK_FACTOR = 10
 
 MIN_COUNT = 10
-"""Fewer firings than this say nothing about a feature's density: counts are floored here."""
+"""Fewer firings than this say nothing about a feature's density: lower counts are raised to this."""
 
 LEAST_TOKENS = 200
 """Of a text with fewer tokens that count nothing is used. MIN_COUNT firings are 5 % of so many: on less text a feature
 that never fires would pass for a common one, and maxima and medians would be those of a sentence or two."""
 
 EDGES = tuple(2.0 ** (k / 2) for k in range(-24, 41))
-"""Upper ends of the histogram's bins; the first begins at 0, the last has no end. Geometric, because activations of
-one feature span orders of magnitude, and wide, because SAEs differ in their unit: from 0.0002 to a million."""
+"""Upper ends of the histogram's bins; the first begins at 0, the last has no end. Geometric, because activations of one
+feature span orders of magnitude, and wide, because SAEs differ in their unit: from 0.0002 to a million."""
 
 
 @dataclass(frozen=True)
 class Reference:
-    """What neutral text says about a SAE. Counts are over n_tokens unmasked tokens."""
+    """Statistics of a SAE on neutral text. Counts are over n_tokens unmasked tokens."""
 
     text: str
-    """What the text is called."""
+    """Name of the text."""
     token_ids_T: torch.Tensor
     """All fed tokens, passage after passage, special ones included."""
     n_tokens: int
@@ -63,13 +63,13 @@ class Reference:
     position_FS: torch.Tensor
     """Their positions in token_ids_T."""
     histogram_FB: torch.Tensor
-    """How many activations lie in each bin, int32; its bins are those of EDGES from `first_bin` on that any feature
-    needs."""
+    """Number of activations in each bin, int32. The bins are those of EDGES that any feature needs, from `first_bin`
+    on."""
     first_bin: int
     median_norm: float
     """Median of ||h|| over the first passages; masked tokens are too few to move it."""
     median_u: float
-    """Median of the scale u that the SAE's input normalisation takes away."""
+    """Median of the scale u that the SAE's input normalisation divides by."""
     l0: float
     variance_explained: float
     unfinite: int = 0
@@ -77,7 +77,7 @@ class Reference:
 
     @property
     def sink_norm(self) -> float:
-        """A token whose ||h|| is above this is an attention sink."""
+        """A token with a larger ||h|| than this is an attention sink."""
         return SINK_FACTOR * self.median_norm
 
     def density_F(self) -> torch.Tensor:
@@ -85,12 +85,12 @@ class Reference:
         return ((self.count_F.clamp(min=MIN_COUNT) + 0.5) / (self.n_tokens + 1)).clamp(max=1)
 
     def fingerprint(self) -> str:
-        """sha256 over the text's tokens and the counts."""
+        """Return a sha256 over the text's tokens and the counts."""
         return sha256(self.token_ids_T.numpy().tobytes() + self.count_F.numpy().tobytes()).hexdigest()
 
 
 def read_text(path: Path) -> list[str]:
-    """The passages of a text file: its non-empty lines. Raises UsageError."""
+    """Return the passages of a text file: its non-empty lines. Raises UsageError."""
     try:
         passages = [line.strip() for line in path.read_text("utf-8").splitlines() if line.strip()]
     except (OSError, UnicodeDecodeError) as error:
@@ -101,7 +101,7 @@ def read_text(path: Path) -> list[str]:
 
 
 def passages_of(model: LanguageModel, texts: list[str], limit: int | None = None) -> list[list[int]]:
-    """Token ids of each passage, cut to PASSAGE_TOKENS; of `limit` tokens in all, spread over the text."""
+    """Return each passage's token ids, cut to PASSAGE_TOKENS; with a `limit` some of them, spread over the text."""
     sequences = []
     for text in texts:
         ids = model.tokens.feed(Prompt(text)).ids
@@ -153,7 +153,7 @@ def check_counted(counted: int, fed: int, unfinite: int, name: str, model: Langu
 
 
 def bins_of(value_N: torch.Tensor) -> torch.Tensor:
-    """The bin of EDGES that each activation lies in: above the edge before, up to its own."""
+    """Return the bin of EDGES that each activation lies in: above the edge before, up to its own."""
     edges_B = torch.tensor(EDGES, dtype=value_N.dtype, device=value_N.device)
     return torch.bucketize(value_N, edges_B).clamp(max=len(EDGES) - 1)
 
@@ -176,7 +176,7 @@ class _Gatherer:
         self.square = torch.zeros((), dtype=torch.float64)
 
     def add(self, ids: list[int], h_TD: torch.Tensor) -> None:
-        """Counts the tokens of a few passages in."""
+        """Add the tokens of a few passages to the statistics."""
         allowed = torch.tensor([i not in self.special for i in ids], device=h_TD.device)
         keep_T = allowed & (h_TD.float().norm(dim=-1) <= self.sink_norm)
         positions_T = keep_T.nonzero()[:, 0] + len(self.ids)
@@ -188,7 +188,7 @@ class _Gatherer:
         self.n_tokens += len(h_TD)
         scale = self.sae.normalise(h_TD)
         self.scales.append(scale.u_T1[:, 0].cpu())
-        # reconstruct() would encode a second time: the parts serve both
+        # reconstruct() would encode a second time: these parts serve both purposes
         h_hat_TD = self.sae.b_dec_D.repeat(len(h_TD), 1)
         for active in self.sae.encode(h_TD):
             self.sae.add_decoded(h_hat_TD, active)
@@ -200,7 +200,7 @@ class _Gatherer:
         self.square += h_TD.double().square().sum().cpu()
 
     def _merge(self, active: Active, positions_T: torch.Tensor) -> None:
-        """Counts activations, and keeps the strongest of every feature."""
+        """Count activations, and keep the strongest of every feature."""
         cell_N = (active.feature_N * len(EDGES) + bins_of(active.value_N)).cpu()
         self.histogram_FB.view(-1).index_add_(0, cell_N, torch.ones(len(cell_N), dtype=torch.int32))
         size = active.features.stop - active.features.start
@@ -219,15 +219,15 @@ class _Gatherer:
         at_FS[feature_N[best], place_N[best]] = positions_T[active.token_N[order_N[best]]].int()
         values = torch.cat([self.strongest_FS[active.features], best_FS.cpu()], 1)
         places = torch.cat([self.position_FS[active.features], at_FS.cpu()], 1)
-        # of equal activations the earlier is kept, whatever the machine: topk makes no such promise
+        # of equal activations the earlier is kept on every machine: topk makes no such promise
         values, order = values.sort(dim=1, descending=True, stable=True)
         self.strongest_FS[active.features] = values[:, :STRONGEST]
         self.position_FS[active.features] = places.gather(1, order[:, :STRONGEST])
 
     def finish(self, name: str, median_norm: float) -> Reference:
-        """The statistics gathered so far."""
+        """Return the statistics gathered so far."""
         total = self.square - self.sum_D.square().sum() / max(1, self.n_tokens)
-        used = self.histogram_FB.any(0).nonzero()[:, 0].tolist() or [0]
+        used_bins = self.histogram_FB.any(0).nonzero()[:, 0].tolist() or [0]
         return Reference(
             text=name,
             token_ids_T=torch.tensor(self.ids, dtype=torch.int32),
@@ -236,8 +236,8 @@ class _Gatherer:
             maximum_F=self.strongest_FS[:, 0].clone(),
             strongest_FS=self.strongest_FS,
             position_FS=self.position_FS,
-            histogram_FB=self.histogram_FB[:, used[0] : used[-1] + 1].clone(),
-            first_bin=used[0],
+            histogram_FB=self.histogram_FB[:, used_bins[0] : used_bins[-1] + 1].clone(),
+            first_bin=used_bins[0],
             median_norm=median_norm,
             median_u=float(torch.cat(self.scales).median()) if self.scales else 1.0,
             l0=float(self.count_F.sum()) / max(1, self.n_tokens),
@@ -247,7 +247,7 @@ class _Gatherer:
 
 
 def cache_key(parts: list[str]) -> str:
-    """A name for something computed from these texts."""
+    """Return a name for something computed from these texts."""
     digest = sha256()
     for part in parts:
         digest.update(sha256(part.encode()).digest())
@@ -265,11 +265,11 @@ NUMBERS = (*WHOLE, "median_norm", "median_u", "l0", "variance_explained")
 
 
 class OutdatedError(SaeError):
-    """Statistics that an older version wrote: they lack something, and are to be measured anew."""
+    """Statistics that an older version wrote: they lack something and must be measured anew."""
 
 
 def save(reference: Reference, path: Path) -> None:
-    """Writes the statistics, atomically. Raises OSError."""
+    """Write the statistics, atomically. Raises OSError."""
     path.parent.mkdir(parents=True, exist_ok=True)
     numbers = {name: repr(getattr(reference, name)) for name in NUMBERS}
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name)
@@ -284,7 +284,7 @@ def save(reference: Reference, path: Path) -> None:
 
 
 def load(path: Path) -> Reference:
-    """Reads statistics written by `save`. Raises SaeError, OutdatedError where an older version wrote them."""
+    """Read statistics written by `save`. Raises SaeError, OutdatedError where an older version wrote them."""
     try:
         with safe_open(path, "pt") as file:
             metadata = file.metadata()
@@ -304,7 +304,7 @@ CONTEXT_TOKENS = 8
 
 
 def reference_tokens(tokens: Tokens, reference: Reference, feature: int) -> list[StrongToken]:
-    """The reference tokens on which a feature fires most, strongest first."""
+    """Return the reference tokens on which a feature fires most, strongest first."""
     ids = reference.token_ids_T
     values, places = reference.strongest_FS[feature].tolist(), reference.position_FS[feature].tolist()
     return [
@@ -321,15 +321,15 @@ def reference_tokens(tokens: Tokens, reference: Reference, feature: int) -> list
 
 
 def distinct(candidates: list[tuple[float, str]], limit: int = 3) -> tuple[str, ...]:
-    """The first few distinct tokens, strongest first; case and surrounding space do not make two of one."""
-    found: dict[str, str] = {}
+    """Return the first few distinct tokens, strongest first; case and surrounding space make no difference."""
+    by_spelling: dict[str, str] = {}
     for _, token in sorted(candidates, key=lambda pair: -pair[0]):
-        found.setdefault(token.strip().lower(), token)
-    return tuple(list(found.values())[:limit])
+        by_spelling.setdefault(token.strip().lower(), token)
+    return tuple(list(by_spelling.values())[:limit])
 
 
 def reference_name(tokens: Tokens, reference: Reference, feature: int) -> tuple[str, ...]:
-    """Up to three distinct tokens of the reference text on which a feature fires most."""
+    """Return up to three distinct tokens of the reference text on which a feature fires most."""
     values, places = reference.strongest_FS[feature].tolist(), reference.position_FS[feature].tolist()
     pairs = [(v, tokens.string(int(reference.token_ids_T[at]))) for v, at in zip(values, places, strict=True) if v > 0]
     return distinct(pairs)

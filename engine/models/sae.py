@@ -37,7 +37,7 @@ TENSORS: dict[Encoder, tuple[str, ...]] = {
     "topk": ("W_enc", "W_dec", "b_enc", "b_dec"),
     "gated": ("W_enc", "W_dec", "b_gate", "r_mag", "b_mag", "b_dec"),
 }
-"""What each encoder needs, by the names SAELens gave them."""
+"""The tensors that each encoder needs, by SAELens' names."""
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 
@@ -59,7 +59,7 @@ class SaeConfig:
     hook: str
     model: str
     format: str = ""
-    """Which loader read it."""
+    """Name of the format it was read from."""
     prepend_bos: bool | None = None
     """Whether training put a leading special token before the text; None where nothing says."""
     context: int | None = None
@@ -70,19 +70,19 @@ class SaeConfig:
     """Of a topk encoder: one feature fires of each of k groups of neighbours (sparsify's groupmax)."""
     rescale_acts_by_decoder_norm: bool = False
     scale: float = 1.0
-    """Of expected_average_only_in: what every vector is multiplied by."""
+    """For expected_average_only_in: the factor that every vector is multiplied by."""
     centered: bool = False
     """Trained on a residual stream whose mean over d_model is zero (TransformerLens' center_writing_weights)."""
     published_l0: float | None = None
     """Mean number of active features per token, as published."""
     published_variance_explained: float | None = None
     neuronpedia: str = ""
-    """Address of its page there, such as gpt2-small/0-res-jb."""
+    """Path of its page on Neuronpedia, such as gpt2-small/0-res-jb."""
     notes: tuple[str, ...] = ()
     """What was decided beyond or against the files, in words for the user."""
 
     def equations(self) -> str:
-        """All that activations depend on besides weights and vectors; the files alone do not always tell."""
+        """Return all that activations depend on besides weights and vectors; the files alone do not always tell it."""
         shape = (self.encoder, self.normalisation, self.apply_b_dec_to_input, self.k)
         known = (*shape, self.rescale_acts_by_decoder_norm, self.scale, self.centered)
         return repr((*known, "groups") if self.groups else known)
@@ -115,7 +115,7 @@ class Active:
     feature_N: torch.Tensor
     value_N: torch.Tensor
     tokens: slice
-    """The tokens this part is about; every pair of a token and a feature is in one part at most."""
+    """The tokens that this part covers; every pair of a token and a feature is in one part at most."""
     features: slice
 
 
@@ -136,18 +136,18 @@ class SparseAutoencoder:
         self.b_dec_D = weights["b_dec"].float()
         zeros_F = torch.zeros(self.d_sae, device=device)
         gated = config.encoder == "gated"
-        # a gated encoder compares and scales the bare product: its two biases are added after
+        # a gated encoder compares and scales the bare product and adds its two biases after that
         self.b_enc_F = zeros_F if gated else weights["b_enc"].float()
         self.threshold_F = weights["threshold"].float().clamp(min=0) if config.encoder == "jumprelu" else zeros_F
         self.b_gate_F = weights["b_gate"].float() if gated else None
         self.gain_F = weights["r_mag"].float().exp() if gated else None
         self.b_mag_F = weights["b_mag"].float() if gated else None
-        # of the decoder as it is applied to vectors in the model's own units: an average-norm scale is part of it
+        # norms of the decoder as applied to vectors in the model's own units: an average-norm scale is part of it
         scale = config.scale if config.normalisation == "expected_average_only_in" else 1.0
         self.norm_F = row_norms(self.w_dec_FD) / scale if config.rescale_acts_by_decoder_norm else None
 
     def to(self, device: torch.device) -> SparseAutoencoder:
-        """Moves the weights; returns itself."""
+        """Move the weights to a device; return the SAE itself."""
         for name, value in vars(self).items():
             if isinstance(value, torch.Tensor):
                 setattr(self, name, value.to(device))
@@ -156,7 +156,7 @@ class SparseAutoencoder:
     # ---- encode
 
     def normalise(self, h_TD: torch.Tensor) -> Normalised:
-        """Puts hooked vectors into the SAE's input units."""
+        """Put hooked vectors into the SAE's input units."""
         x_TD = h_TD.float()
         u_T1 = torch.ones_like(x_TD[..., :1])
         mu_T1 = torch.zeros_like(u_T1)
@@ -178,11 +178,11 @@ class SparseAutoencoder:
         return Normalised(x_TD, u_T1, mu_T1)
 
     def encode(self, h_TD: torch.Tensor) -> Iterator[Active]:
-        """Activations of hooked vectors, in parts small enough for memory.
+        """Yield the activations of hooked vectors, in parts small enough for memory.
 
-        Vectors in bfloat16 are multiplied in it: that is what they are worth, and several times faster. A few
-        features close to their threshold then come out on its other side. All others are multiplied in float32:
-        float16's could overflow, and a topk encoder's choice of k needs values that can be told apart.
+        Vectors in bfloat16 are multiplied in bfloat16: they are no more precise, and it is several times faster. A few
+        features close to their threshold then come out on its other side. All other vectors are multiplied in float32:
+        float16 could overflow, and a topk encoder's choice of k needs values that can be told apart.
         """
         half = h_TD.dtype == torch.bfloat16 and self.config.encoder != "topk"
         buffer_DF = None
@@ -206,14 +206,14 @@ class SparseAutoencoder:
     def _encode_block(
         self, x_TD: torch.Tensor, tokens: slice, features: slice, buffer_DF: torch.Tensor | None
     ) -> Active:
-        """What fires of a block, for every encoder but topk; the dense block is gone on return."""
+        """Return what fires in a block, for every encoder but topk; the dense block is freed on return."""
         z_TF = self.pre_activations(x_TD, features, buffer_DF)
         token_N, feature_N = self._fires(z_TF, features).nonzero(as_tuple=True)
         z_N, feature_N = z_TF[token_N, feature_N], feature_N + features.start
         return Active(token_N + tokens.start, feature_N, self.activate(z_N, feature_N), tokens, features)
 
     def encode_features(self, x_TD: torch.Tensor, columns: FeatureColumns) -> torch.Tensor:
-        """Float32 activations_TK of chosen features from normalised input; any leading dimensions."""
+        """Return float32 activations_TK of chosen features, from normalised input of any leading dimensions."""
         if self.config.encoder == "topk":
             value_Tk, feature_Tk = self.top_k(x_TD.reshape(-1, self.d_in))
             chosen_TkK = feature_Tk[..., None] == columns.index_K
@@ -222,14 +222,17 @@ class SparseAutoencoder:
         return self.activate(x_TD @ columns.w_enc_DK + self.b_enc_F[columns.index_K], columns.index_K)
 
     def blocks(self) -> Iterator[slice]:
-        """All features, in blocks that a dense matrix may be made of."""
+        """Yield all features, in blocks small enough for a dense matrix."""
         for start in range(0, self.d_sae, FEATURES_PER_BLOCK):
             yield slice(start, min(start + FEATURES_PER_BLOCK, self.d_sae))
 
     def pre_activations(
         self, x_TD: torch.Tensor, features: slice, buffer_DF: torch.Tensor | None = None
     ) -> torch.Tensor:
-        """x W_enc + b_enc of a block of features, in float32; the product in x's dtype, weights cast into a buffer."""
+        """Return x W_enc + b_enc of a block of features, in float32.
+
+        The product is in x's dtype; the weights are cast to it, into the buffer where one is given.
+        """
         w_enc_DF = self.w_enc_DF[:, features]
         if buffer_DF is not None:
             w_enc_DF = buffer_DF[:, : w_enc_DF.shape[1]].copy_(w_enc_DF)
@@ -239,7 +242,7 @@ class SparseAutoencoder:
         return (x_TD @ w_enc_DF).float().add_(self.b_enc_F[features])
 
     def _fires(self, z: torch.Tensor, at: slice | torch.Tensor) -> torch.Tensor:
-        """Where f of the features `at` is not zero, from their pre-activations; a NaN fires, so that it is seen."""
+        """Return where f of the features `at` is not zero, from pre-activations; a NaN fires, so that it is seen."""
         if self.b_gate_F is not None and self.gain_F is not None and self.b_mag_F is not None:
             return ~((z + self.b_gate_F[at] <= 0) | (z * self.gain_F[at] + self.b_mag_F[at] <= 0))
         if self.norm_F is not None:
@@ -247,14 +250,14 @@ class SparseAutoencoder:
         return ~(z <= self.threshold_F[at])  # a threshold of 0 makes this a plain relu
 
     def activate(self, z: torch.Tensor, at: slice | torch.Tensor) -> torch.Tensor:
-        """f of the features `at` from their pre-activations, of every encoder but topk."""
+        """Return f of the features `at` from their pre-activations, for every encoder but topk."""
         fires = self._fires(z, at)
         if self.gain_F is not None and self.b_mag_F is not None:
             return (z * self.gain_F[at] + self.b_mag_F[at]) * fires
         return (z if self.norm_F is None else z * self.norm_F[at]) * fires
 
     def top_k(self, x_TD: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """The k largest pre-activations of each token and their features, exact, merged block by block."""
+        """Return the k largest pre-activations of each token and their features, exact, merged block by block."""
         k = self.config.k or self.d_sae
         if self.config.groups:
             return self._group_max(x_TD, self.d_sae // k)
@@ -288,7 +291,7 @@ class SparseAutoencoder:
     # ---- decode
 
     def reconstruct(self, h_TD: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Returns (reconstruction_TD, L0_T): the decoded vectors in h's units and how many features fired."""
+        """Return (reconstruction_TD, L0_T): decoded vectors in h's units, and how many features fired."""
         sum_TD = self.b_dec_D.repeat(len(h_TD), 1)
         l0_T = torch.zeros(len(h_TD), device=h_TD.device)
         for active in self.encode(h_TD):
@@ -298,7 +301,7 @@ class SparseAutoencoder:
         return sum_TD * scale.u_T1 + scale.mu_T1, l0_T
 
     def add_decoded(self, sum_TD: torch.Tensor, active: Active) -> None:
-        """Adds f D of these activations to sum_TD, whose rows are all the encoded tokens."""
+        """Add f D of these activations to sum_TD, whose rows are all the encoded tokens."""
         rows_F, row_N = torch.unique(active.feature_N, return_inverse=True)
         if len(rows_F) == 0:
             return
@@ -317,20 +320,20 @@ class SparseAutoencoder:
         )
 
     def add_projected(self, sum_F: torch.Tensor, active: Active, g_TD: torch.Tensor) -> None:
-        """Adds f (g . D) of these activations to sum_F; g_TD has a row for every encoded token."""
-        # of all pairs in the part, of which few fire: still faster than gathering the decoder's rows one by one
+        """Add f (g . D) of these activations to sum_F; g_TD has a row for every encoded token."""
+        # for all pairs in the part, of which few fire: still faster than gathering the decoder's rows one by one
         slope_TF = g_TD[active.tokens] @ self.w_dec_FD[active.features].to(g_TD.dtype).T
         slope_N = slope_TF[active.token_N - active.tokens.start, active.feature_N - active.features.start]
         value_N = active.value_N if self.norm_F is None else active.value_N / self.norm_F[active.feature_N]
         sum_F.index_add_(0, active.feature_N, (value_N * slope_N).to(sum_F.dtype))
 
     def decoder_norms(self) -> torch.Tensor:
-        """||D||_F in float32, of the decoder as it is applied."""
+        """Return ||D||_F in float32, of the decoder as applied."""
         norm_F = row_norms(self.w_dec_FD)
         return norm_F if self.norm_F is None else norm_F / self.norm_F
 
     def columns(self, features: Sequence[int]) -> FeatureColumns:
-        """The weights of chosen features in float32. Raises EditError for a number the SAE does not have."""
+        """Return the weights of chosen features in float32. Raises EditError for a feature the SAE does not have."""
         for feature in features:
             if not 0 <= feature < self.d_sae:
                 raise EditError(
@@ -345,19 +348,19 @@ class SparseAutoencoder:
 
 
 def row_norms(w_dec_FD: torch.Tensor) -> torch.Tensor:
-    """Norms_F of the decoder's rows in float32, without a float32 copy of them all; never 0, to be divided by."""
+    """Return float32 norms_F of the decoder's rows, without a float32 copy of it; never 0, to be divided by."""
     blocks = [w_dec_FD[at : at + FEATURES_PER_BLOCK] for at in range(0, len(w_dec_FD), FEATURES_PER_BLOCK)]
     return torch.cat([block.float().norm(dim=-1) for block in blocks]).clamp(min=1e-8)
 
 
 def all_finite(weight: torch.Tensor) -> bool:
-    """Whether no number is NaN or infinite: one pass as fast as memory, without a copy."""
+    """Return whether no number is NaN or infinite: one pass at the memory's speed, without a copy."""
     ordered = weight.T if weight.ndim == 2 and not weight.is_contiguous() else weight  # aminmax would copy a view
     return bool(torch.isfinite(torch.stack(ordered.aminmax())).all())  # both ends are NaN as soon as one number is
 
 
 def check_weights(config: SaeConfig, weights: dict[str, torch.Tensor]) -> None:
-    """Raises SaeError where a tensor is missing, is not of finite floating-point numbers, or shapes do not fit."""
+    """Raise SaeError where a tensor is missing, not of finite floating-point numbers, or of the wrong shape."""
     missing = [name for name in TENSORS[config.encoder] if name not in weights]
     if missing:
         has = ", ".join(sorted(weights)[:20]) or "none"

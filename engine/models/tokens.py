@@ -40,7 +40,7 @@ class Tokens:
         self._strings: dict[int, str] = {}
 
     def feed(self, prompt: Prompt, prefill: str = "", answer: str = "") -> TokenIds:
-        """Token ids of a prompt, with text put in the model's mouth behind it, tokenised jointly.
+        """Return the token ids of a prompt, with the beginning of the model's answer after it, tokenised jointly.
 
         Raises UsageError for an empty prompt, one that is not in UTF-8, or one with a token that the model's embeddings
         have no row for; ModelError where a chat prompt meets a model without a template.
@@ -49,18 +49,18 @@ class Tokens:
         if not prompt.text.strip():
             raise UsageError("The prompt is empty.", "Type some text.")
         if prompt.format == "raw":
-            # raw text goes on where it stops: a prefill is a new word
+            # raw text is continued where it stops: a prefill begins a new word
             gap = " " if prefill and not prompt.text[-1].isspace() and not prefill[0].isspace() else ""
             return self._ids(prompt.text + gap + prefill + answer, None)
         text = self.render_chat(prompt.text)
-        # where the template puts a message, found with one that cannot stand elsewhere in it
+        # where the template puts a message, located with a marker that occurs nowhere else in it
         start = self.render_chat(MARKER).index(MARKER)
         if not text.startswith(prompt.text.strip(), start):  # a template that treats messages differently
             start = text.rindex(prompt.text.strip())
         return self._ids(text + prefill + answer, (start, start + len(prompt.text.strip()), len(text)))
 
     def render_chat(self, text: str) -> str:
-        """The chat template around one user message, generation prompt included."""
+        """Return the chat template around one user message, generation prompt included. Raises ModelError."""
         if not self.tokenizer.chat_template:
             raise ModelError("This model has no chat template.", 'Use --raw, or format = "raw" in the prompt set.')
         messages = [{"role": "user", "content": text}]
@@ -101,26 +101,26 @@ class Tokens:
         return {token: i for token, i in known if self.rows is not None and i >= self.rows}
 
     def string(self, token_id: int) -> str:
-        """One token as text."""
+        """Return one token as text."""
         if token_id not in self._strings:
             self._strings[token_id] = str(self.tokenizer.decode([token_id]))
         return self._strings[token_id]
 
     def strings(self, ids: Sequence[int]) -> tuple[str, ...]:
-        """Each token as text; a character split over several tokens stands whole on its last one."""
-        found: list[str] = []
+        """Return each token as text; a character split over several tokens stands whole on its last one."""
+        texts: list[str] = []
         start = 0
         for at, token in enumerate(ids):
-            found.append(self.string(token) if start == at else str(self.tokenizer.decode(list(ids[start : at + 1]))))
-            if BROKEN not in found[-1]:
+            texts.append(self.string(token) if start == at else str(self.tokenizer.decode(list(ids[start : at + 1]))))
+            if BROKEN not in texts[-1]:
                 start = at + 1
             elif at + 1 - start < TOKENS_PER_CHARACTER and at + 1 < len(ids):
-                found[-1] = ""  # perhaps the next token completes it
-            else:  # never completed: as broken as the tokens are
-                found[start:] = [self.string(i) for i in ids[start : at + 1]]
+                texts[-1] = ""  # perhaps the next token completes it
+            else:  # never completed: the tokens one by one, broken as they are
+                texts[start:] = [self.string(i) for i in ids[start : at + 1]]
                 start = at + 1
-        return tuple(found)
+        return tuple(texts)
 
     def decode(self, ids: Sequence[int]) -> str:
-        """A run of tokens as text, special tokens left out."""
+        """Return a run of tokens as text, without special tokens."""
         return str(self.tokenizer.decode(list(ids), skip_special_tokens=True))

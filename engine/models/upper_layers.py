@@ -1,8 +1,8 @@
 """The layers above a hook point, run again and again from the vectors that enter the hook's block.
 
-A twin of the model shares its weights, or holds float32 copies of those above where the model is in half precision:
-in bfloat16 a single feature's effect would drown in rounding. The blocks below are left out. Gradients flow to what
-is added at the hook point and stop there.
+They belong to a twin that shares the model's weights, or holds float32 copies of the upper layers' where the model is
+in half precision: in bfloat16 a single feature's effect would drown in rounding. The blocks below are left out.
+Gradients flow to what is added at the hook point and stop there.
 
 Shape suffixes: B rows, T tokens, D d_model or width of the hooked vector, N scored positions of all rows, V vocabulary.
 """
@@ -26,13 +26,13 @@ from engine.records.errors import HookError
 
 @dataclass(frozen=True)
 class Past:
-    """A row's keys and values_HTK of every layer from the hook's block on, with nothing added: H heads, K width."""
+    """Keys and values_HTK of one row in every layer from the hook's block on, with nothing added: H heads, K width."""
 
     layers: list[tuple[torch.Tensor, torch.Tensor]]
 
 
 class UpperLayers:
-    """Everything from the hook's block on. Raises HookError for a hook point outside the blocks."""
+    """The layers from the hook's block on. Raises HookError for a hook point outside the blocks."""
 
     def __init__(self, model: LanguageModel, hook: HookPoint) -> None:
         if hook.layer is None:
@@ -60,11 +60,11 @@ class UpperLayers:
         past: Sequence[Past] = (),
         start: int = 0,
     ) -> torch.Tensor:
-        """Logits_NV in float32 or better after the positions `keep` of each row, row by row.
+        """Return logits_NV in float32 or better after the positions `keep` of each row, row by row.
 
-        entry: the vectors_TD that enter the block; delta: what is added to the hooked vectors_TD of each row (None:
-        nothing), or delta_BTD of all of them. Where nothing is added or kept before position `start`, what the rows
-        are before it can be taken from their `past`: only the rest is run then.
+        `entry`: the vectors_TD that enter the block. `delta`: what is added to the hooked vectors_TD of each row (None:
+        nothing), or delta_BTD of all rows. Where nothing is added or kept before position `start`, the rows' `past` can
+        stand for what is before it: then only the rest is run.
         """
         entry_BTD, mask_BT = padded(entry, self.dtype)
         entry_BTD = entry_BTD[:, start:]
@@ -86,7 +86,7 @@ class UpperLayers:
         entering = changed(self._block, self.entry, lambda _: entry_BTD)
         with entering, changed(self._hooked, self.hook, change), only(self._head, keep_BT[:, start:]):
             out = self._module(
-                # only their number counts: what they come to is replaced at the block
+                # only their number matters: their vectors are replaced at the block
                 input_ids=torch.zeros_like(mask_BT[:, start:], dtype=torch.long),
                 attention_mask=mask_BT.long(),
                 past_key_values=self._cache(past, start) if start else None,
@@ -96,8 +96,8 @@ class UpperLayers:
         return logits_NV
 
     def _cache(self, past: Sequence[Past], start: int) -> DynamicCache:
-        """The rows' past, cut to what is before `start`, for a run that goes on from there."""
-        cache = DynamicCache()  # without the model's configuration: layers with a window would forget what is cut
+        """Return a cache of the rows' past before `start`, for a run that continues there."""
+        cache = DynamicCache()  # without the model's configuration, with which sliding-window layers would drop tokens
         nothing = torch.zeros(len(past), 1, start, 1, device=self.device)
         for layer in range(self._first):
             cache.update(nothing, nothing, layer)
@@ -108,7 +108,7 @@ class UpperLayers:
 
     @torch.inference_mode()
     def remember(self, entry_TD: torch.Tensor) -> Past:
-        """A row's past, with nothing added."""
+        """Return a row's past, with nothing added."""
         cache = DynamicCache()
         ids_BT = torch.zeros(1, len(entry_TD), dtype=torch.long, device=self.device)
         with changed(self._block, self.entry, lambda _: entry_TD[None].to(self.dtype)):
@@ -117,29 +117,29 @@ class UpperLayers:
 
     @torch.inference_mode()
     def hooked(self, entry: Sequence[torch.Tensor]) -> list[torch.Tensor]:
-        """The hooked vectors_TD of rows, in float32."""
+        """Return the hooked vectors_TD of rows, in float32."""
         if self.hook.path == self.entry.path and self.hook.side == self.entry.side:
             return [h_TD.float() for h_TD in entry]
-        found: list[torch.Tensor] = []
+        seen: list[torch.Tensor] = []
 
         def look(h_BTD: torch.Tensor) -> torch.Tensor:
-            found.append(h_BTD.float().clone())
+            seen.append(h_BTD.float().clone())
             return h_BTD
 
         entry_BTD, mask_BT = padded(entry, self.dtype)
         with changed(self._block, self.entry, lambda _: entry_BTD), changed(self._hooked, self.hook, look):
             ids_BT = torch.zeros_like(mask_BT, dtype=torch.long)
-            # logits are not wanted: those of one place by its number, see steps.py
+            # no logits are needed: ask for those of one position, by its index (see steps.py)
             place = torch.zeros(1, dtype=torch.long, device=self.device)
             self._module(input_ids=ids_BT, attention_mask=mask_BT.long(), use_cache=False, logits_to_keep=place)
-        return [found[0][b, : len(row)] for b, row in enumerate(entry)]
+        return [seen[0][b, : len(row)] for b, row in enumerate(entry)]
 
 
 @contextmanager
 def only(head: nn.Module, keep_BT: torch.Tensor) -> Iterator[None]:
-    """Inside, the unembedding sees the vectors of these positions alone, all rows' in one: its logits are (1, N, V).
+    """Inside, the unembedding sees only the vectors of these positions, of all rows in one: its logits are (1, N, V).
 
-    transformers' own `logits_to_keep` takes the same positions for every row in 5.17, whose like pyproject admits.
+    transformers' own `logits_to_keep` takes the same positions for every row in 5.17, a version that pyproject admits.
     """
 
     def select(_: nn.Module, args: tuple[torch.Tensor, ...]) -> torch.Tensor:
@@ -153,14 +153,14 @@ def only(head: nn.Module, keep_BT: torch.Tensor) -> Iterator[None]:
 
 
 def padded(rows: Sequence[torch.Tensor], dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor]:
-    """Rows_BTD padded on the right, and mask_BT: causal attention keeps the padding from the real tokens."""
+    """Return rows_BTD padded on the right, and mask_BT: causal attention keeps the padding from the real tokens."""
     rows_BTD = nn.utils.rnn.pad_sequence([row.to(dtype) for row in rows], batch_first=True)
     length_B = torch.tensor([len(row) for row in rows], device=rows_BTD.device)
     return rows_BTD, torch.arange(rows_BTD.shape[1], device=rows_BTD.device) < length_B[:, None]
 
 
 def dtype_for(model: LanguageModel, upper: Sequence[nn.Module]) -> torch.dtype:
-    """float32, unless a copy of the upper layers in it does not fit into the memory that is free."""
+    """Return float32, or the model's dtype where a float32 copy of the upper layers does not fit into free memory."""
     if model.dtype == torch.float32:
         return torch.float32
     num = sum(p.numel() for block in upper for p in block.parameters())

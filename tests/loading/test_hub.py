@@ -136,7 +136,7 @@ TROUBLES = [
     (errors.OfflineModeIsEnabled("x"), "HF_HUB_OFFLINE is set", "hf download o/r"),
     (ConnectionResetError("x"), "o/r is not in the cache", "hf download o/r"),
     (TimeoutError("x"), "o/r is not in the cache", "hf download o/r"),
-    (errors.HFValidationError("x"), "'o/r' is no name of a repository", "OWNER/NAME"),
+    (errors.HFValidationError("x"), "'o/r' is not the name of a repository", "OWNER/NAME"),
     (os_error(errno.ENOSPC), "is full: o/r", "Make room"),
     (os_error(errno.EACCES), "cannot be written", "HF_HOME"),
 ]

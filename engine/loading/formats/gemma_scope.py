@@ -1,4 +1,4 @@
-"""Gemma Scope (Gemma 2): one `params.npz` a SAE, no configuration.
+"""Gemma Scope (Gemma 2): one `params.npz` per SAE, no configuration.
 
 Source: https://huggingface.co/google/gemma-scope. JumpReLU, no normalisation, b_dec not subtracted at the input,
 trained with a leading token. Model and hook point stand only in the names of repository and folders, such as
@@ -43,7 +43,7 @@ def load(place: Path, name: str, device: torch.device) -> tuple[SaeConfig, dict[
 
 
 def config_of(name: str) -> SaeConfig:
-    """What the names say; of several layers in a path the last is the SAE's own."""
+    """Return what the names tell; of several layers in a path the last is the SAE's own."""
     repository = REPOSITORY.search(name)
     layer, l0 = re.findall(r"layer_(\d{1,4})(?!\d)", name), re.findall(r"_l0_(\d{1,9})(?!\d)", name)
     model = hook = ""

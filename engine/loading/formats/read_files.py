@@ -1,4 +1,4 @@
-"""Reads the files SAEs come in: nothing in them is executed, and whatever is wrong with one is a SaeError."""
+"""Read the files that SAEs come in: nothing in them is executed, and anything wrong with one is a SaeError."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ MAX_NAME = 200
 
 
 def read_config(path: Path) -> dict[str, Any]:
-    """The JSON object in a file."""
+    """Return the JSON object in a file. Raises SaeError."""
     try:
         if path.stat().st_size > MAX_CONFIG_BYTES:
             raise SaeError(f"{path} is too large for a configuration file.", AGAIN)
         raw = json.loads(path.read_text("utf-8"))
-        json.dumps(raw, ensure_ascii=False).encode("utf-8")  # half a surrogate pair could be neither shown nor sent
+        json.dumps(raw, ensure_ascii=False).encode("utf-8")  # half a surrogate pair can be neither shown nor sent
     except (OSError, ValueError, RecursionError) as error:
         raise unreadable(path, error) from error
     if not isinstance(raw, dict):
@@ -40,9 +40,9 @@ def read_config(path: Path) -> dict[str, Any]:
 
 
 def read_safetensors(path: Path, device: torch.device) -> dict[str, torch.Tensor]:
-    """All tensors, in their dtype, straight on the device; on the CPU they stay mapped to the file."""
+    """Return all tensors, in their dtype, straight on the device; on the CPU they stay mapped to the file."""
     try:
-        path.open("rb").close()  # what forbids it, safe_open would call a missing file
+        path.open("rb").close()  # safe_open would report a forbidden file as missing
         with safe_open(path, "pt", device=str(device)) as file:
             return {name: file.get_tensor(name) for name in file.keys() if is_name(name)}  # noqa: SIM118
     except (SafetensorError, OSError, ValueError, KeyError, RuntimeError) as error:
@@ -50,7 +50,7 @@ def read_safetensors(path: Path, device: torch.device) -> dict[str, torch.Tensor
 
 
 def read_npz(path: Path, device: torch.device) -> dict[str, torch.Tensor]:
-    """All arrays of a numpy archive, in their dtype; arrays of objects, which would be pickles, are refused."""
+    """Return all arrays of a numpy archive, in their dtype; arrays of objects, which would be pickles, are refused."""
     try:
         check_archive(path)
         weights = {}
@@ -60,13 +60,13 @@ def read_npz(path: Path, device: torch.device) -> dict[str, torch.Tensor]:
                 if is_name(name) and name != member.filename:
                     weights[name] = torch.from_numpy(read_array(archive, member)).to(device)
         return weights
-    # what a damaged archive makes zipfile, zlib and numpy's parser of headers raise has no common base
+    # the errors that zipfile, zlib and numpy's parser of headers raise for a damaged archive have no common base
     except Exception as error:
         raise unreadable(path, error) from error
 
 
 def read_array(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> np.ndarray[Any, Any]:
-    """One array. Raises ValueError before any memory is taken where it claims to be larger than its file."""
+    """Return one array. Raises ValueError, before taking memory, where it claims to be larger than its file."""
     with archive.open(member) as file:
         version = np.lib.format.read_magic(file)
         if version not in ((1, 0), (2, 0)):
@@ -81,7 +81,7 @@ def read_array(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> np.ndarray[
 
 
 def check_archive(path: Path) -> None:
-    """Raises ValueError where the archive claims to unpack to far more than it is: weights hardly compress."""
+    """Raise ValueError where the archive claims to unpack to far more than its size: weights hardly compress."""
     size = path.stat().st_size
     with zipfile.ZipFile(path) as archive:
         unpacked = sum(info.file_size for info in archive.infolist())
@@ -90,16 +90,16 @@ def check_archive(path: Path) -> None:
 
 
 def read_pickle(path: Path, device: torch.device) -> dict[str, torch.Tensor]:
-    """The state dict in a torch file. Only tensors are unpickled: a file that holds code is refused."""
+    """Return the state dict in a torch file. Only tensors are unpickled: a file that holds code is refused."""
     try:
         check_archive(path)  # torch has written zip archives since 1.6
-        with warnings.catch_warnings(action="ignore"):  # of what a damaged file looks like to torch
+        with warnings.catch_warnings(action="ignore"):  # torch warns of whatever it takes a damaged file for
             raw = torch.load(path, map_location=device, weights_only=True, mmap=True)
         if not isinstance(raw, dict):
             raise SaeError(f"{path} holds a {type(raw).__name__}, not named tensors.", AGAIN)
-        found = {str(name): tensor for name, tensor in raw.items() if isinstance(tensor, torch.Tensor)}
-        # detached: a parameter would make whatever is computed with it remember how
-        return {name: tensor.detach() for name, tensor in found.items() if is_name(name) and is_plain(tensor)}
+        tensors = {str(name): tensor for name, tensor in raw.items() if isinstance(tensor, torch.Tensor)}
+        # detached: autograd would record everything computed with a parameter
+        return {name: tensor.detach() for name, tensor in tensors.items() if is_name(name) and is_plain(tensor)}
     except pickle.UnpicklingError as error:
         raise SaeError(
             f"{path} was not opened: it is damaged, or holds more than tensors, which could run code.",
@@ -107,24 +107,24 @@ def read_pickle(path: Path, device: torch.device) -> dict[str, torch.Tensor]:
         ) from error
     except SaeError:
         raise
-    except Exception as error:  # what a broken pickle makes the unpickler raise has no common base
+    except Exception as error:  # the errors that a broken pickle raises have no common base
         raise unreadable(path, error) from error
 
 
 def is_plain(tensor: torch.Tensor) -> bool:
-    """A dense tensor no larger than what stores it: a small file can describe one that repeats its bytes for ever."""
+    """Return whether a tensor is dense and no larger than its storage: a small file can describe a huge repetition."""
     if tensor.layout != torch.strided or tensor.is_quantized or tensor.is_meta:
         return False
     return tensor.numel() * tensor.element_size() <= tensor.untyped_storage().nbytes()
 
 
 def is_name(name: str) -> bool:
-    """Could this be a tensor's name? What else stands there is not even shown."""
+    """Return whether this could be a tensor's name; anything else is not even shown."""
     return len(name) <= MAX_NAME and name.isprintable()
 
 
 def unreadable(path: Path, error: BaseException) -> SaeError:
-    """Says why a file cannot be read, on one line. Raises OutOfMemoryError again: the file is not to blame for it."""
+    """Return why a file cannot be read, on one line. Raises OutOfMemoryError again: the file is not to blame for it."""
     if isinstance(error, torch.OutOfMemoryError):
         raise error
     if isinstance(error, PermissionError):
@@ -141,7 +141,7 @@ def unreadable(path: Path, error: BaseException) -> SaeError:
 
 
 def number(raw: dict[str, Any], key: str, source: str) -> float:
-    """A finite number of a configuration. Raises SaeError where there is none."""
+    """Return a finite number of a configuration. Raises SaeError where there is none."""
     value = raw.get(key)
     if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) < 1e30:
         raise SaeError(f"{source}: its configuration gives {brief(value)} for {key}, not a number.", AGAIN)
@@ -149,7 +149,7 @@ def number(raw: dict[str, Any], key: str, source: str) -> float:
 
 
 def whole_number(value: object) -> int | None:
-    """The value if it is a whole number; what is written as true or false is none."""
+    """Return the value if it is a whole number, else None; true and false are none."""
     return value if isinstance(value, int) and not isinstance(value, bool) and abs(value) < 1 << 53 else None
 
 
@@ -160,7 +160,7 @@ def length(value: object) -> int | None:
 
 
 def flag(raw: dict[str, Any], key: str, default: bool, source: str) -> bool:
-    """A setting of a configuration that is on or off. Raises SaeError for anything else: "false" would be true."""
+    """Return a configuration's true or false. Raises SaeError for anything else: "false" would count as true."""
     value = raw.get(key)
     if value is None:
         return default
@@ -170,33 +170,33 @@ def flag(raw: dict[str, Any], key: str, default: bool, source: str) -> bool:
 
 
 def text(value: object) -> str:
-    """A string of a configuration as it may be shown on a terminal: one short line; "" for anything else."""
+    """Return a string of a configuration as it may be shown on a terminal, one short line; "" for anything else."""
     if not isinstance(value, str):
         return ""
     return "".join(c if c.isprintable() else "�" for c in value[:MAX_NAME])
 
 
 def brief(value: object) -> str:
-    """A value of a configuration as it stands in a message."""
+    """Return a value of a configuration as a message shows it."""
     shown = ascii(value) if not isinstance(value, str) else repr(value[:MAX_NAME])
     return shown if len(shown) <= MAX_NAME else f"{shown[:MAX_NAME]}…"
 
 
 def pick(weights: dict[str, torch.Tensor], *names: str) -> torch.Tensor | None:
-    """The first of these tensors that there is."""
+    """Return the first of these tensors that exists; None where none does."""
     return next((weights[name] for name in names if name in weights), None)
 
 
 def present(weights: dict[str, torch.Tensor | None]) -> dict[str, torch.Tensor]:
-    """Without the tensors that are not there; what an encoder misses is said when it is built."""
+    """Return the weights without those that are None; SparseAutoencoder names the ones that it misses."""
     return {name: tensor for name, tensor in weights.items() if tensor is not None}
 
 
 def transposed(tensor: torch.Tensor | None) -> torch.Tensor | None:
-    """A matrix the other way round, as a view: no copy."""
+    """Return a matrix transposed, as a view; anything else as it is."""
     return tensor.T if tensor is not None and tensor.ndim == 2 else tensor
 
 
 def is_matrix(tensor: torch.Tensor | None) -> bool:
-    """Two dimensions of floating-point numbers; anything else is refused by name when the SAE is built."""
+    """Return whether this is a floating-point matrix; anything else is refused by name when the SAE is built."""
     return tensor is not None and tensor.ndim == 2 and tensor.is_floating_point()

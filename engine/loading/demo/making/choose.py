@@ -1,4 +1,4 @@
-"""Chooses the demo's feature list: ablated together, they lower the stereotype slope and spare factual gender.
+"""Choose the demo's feature list: ablated together, they lower the stereotype slope and spare factual gender.
 
     python -m engine.loading.demo.making.choose [--sae FOLDER] [--write] [--controls N]
 
@@ -34,7 +34,7 @@ PENALTIES = (0.2, 1.0)
 
 SIZES = (16, 32, 48, 64, 96, 128)
 
-# of the features that help, those above 4 % cost 0.001 to 0.014 nats per neutral token each, the others 0.0007 at most
+# of the features that help, those above 4 % cost 0.001 to 0.014 nats per neutral token each, the rest at most 0.0007
 MAX_DENSITY = 0.03
 
 REPORT_TOKENS = 4000
@@ -69,7 +69,7 @@ class Bench:
 
     @cached_property
     def dev_halves(self) -> list[list[suite.Items]]:
-        """The dev items of every other occupation, and those of the rest."""
+        """The dev items of every other occupation, and those of the other half."""
         dev = self._spec["dev"]
         names = list(dev["occupations"])
         halves = [{name: dev["occupations"][name] for name in names[k::2]} for k in (0, 1)]
@@ -86,7 +86,7 @@ class Bench:
         return suite.factual_items(self.pair, self._spec["test"]["factual"])
 
     def measure(self, features: Sequence[int], tokens: int) -> Measured:
-        """Everything there is to know about a set."""
+        """Measure everything that is reported about a set."""
         kl_mean, kl_p99, agreement = suite.neutral_effects(self.pair, self.upper, self.texts, tokens, features)
         return Measured(
             features=len(features),
@@ -101,7 +101,7 @@ class Bench:
         )
 
     def dev_activation(self) -> torch.Tensor:
-        """Sum of f * u over the dev items' editable positions, per feature: what controls are matched on."""
+        """Return each feature's sum of f * u over the dev items' editable positions, by which controls are matched."""
         h_ND = torch.cat([items.h_BTD[items.editable_BT] for items in self.dev])
         u_N1 = self.pair.site.sae.normalise(h_ND).u_T1
         total_F = torch.zeros(self.pair.site.sae.d_sae)
@@ -112,19 +112,19 @@ class Bench:
 
 @dataclass(frozen=True)
 class Shares:
-    """Each feature's attribution to slope and to factual gender, as shares of their baselines; 0 if too common."""
+    """Each feature's attribution to slope and factual gender, as shares of their baselines; 0 for common features."""
 
     slope_F: torch.Tensor
     factual_F: torch.Tensor
 
     def best(self, penalty: float, size: int) -> list[int]:
-        """The features with the best balance."""
-        found = (self.slope_F - penalty * self.factual_F.clamp(min=0)).topk(size)
-        return [f for f, b in zip(found.indices.tolist(), found.values.tolist(), strict=True) if b > 0]
+        """Return the `size` features with the best balance, those that help at all."""
+        best = (self.slope_F - penalty * self.factual_F.clamp(min=0)).topk(size)
+        return [f for f, b in zip(best.indices.tolist(), best.values.tolist(), strict=True) if b > 0]
 
 
 def shares(bench: Bench, batches: Sequence[suite.Items]) -> Shares:
-    """Attributes the slope of some dev items, and dev factual gender."""
+    """Attribute the slope of some dev items, and dev factual gender."""
     upper, factual = bench.upper, bench.dev_factual
     rare_F = bench.pair.site.reference.density_F() <= MAX_DENSITY
     slope_F = upper.attribution(batches) / upper.ablated(batches, [])
@@ -132,7 +132,7 @@ def shares(bench: Bench, batches: Sequence[suite.Items]) -> Shares:
 
 
 def cross_validated(bench: Bench, halves: Sequence[Shares], penalty: float, size: int) -> tuple[float, float]:
-    """(slope reduction on the half that was not attributed on, factual gender kept), means over both halves."""
+    """Return (slope reduction on the half not attributed on, share of factual gender kept), means over both halves."""
     reductions, kept = [], []
     for own, held_out in zip(halves, reversed(bench.dev_halves), strict=True):
         features = own.best(penalty, size)
@@ -142,7 +142,7 @@ def cross_validated(bench: Bench, halves: Sequence[Shares], penalty: float, size
 
 
 def controls(bench: Bench, features: list[int], number: int, seed: int = 0) -> list[list[int]]:
-    """Random sets of the same size; each feature is replaced by one about as active on the dev items."""
+    """Draw random sets of the same size; each feature is replaced by one about as active on the dev items."""
     order = bench.dev_activation().argsort(descending=True).tolist()
     place = {feature: at for at, feature in enumerate(order)}
     rng, taken, sets = random.Random(seed), set(features), []
@@ -157,7 +157,7 @@ def controls(bench: Bench, features: list[int], number: int, seed: int = 0) -> l
 
 
 def line(name: str, m: Measured) -> str:
-    """One row of the printed markdown table."""
+    """Return one row of the printed markdown table."""
     return (
         f"| {name} | {m.features} | {m.dev_slope:.3f} | {m.test_occupations_dev_templates:.3f} | {m.test_slope:.3f} "
         f"| {m.dev_factual:.2f} | {m.test_factual:.2f} | {m.kl_mean:.4f} | {m.kl_p99:.3f} | {m.top1_agreement:.3f} |"
@@ -190,8 +190,8 @@ def main() -> None:
             )
     _, penalty, size = max(tried)
     chosen = shares(bench, bench.dev).best(penalty, size)
-    none_whole, whole = bench.measure([], REPORT_TOKENS), bench.measure(chosen, REPORT_TOKENS)
-    print("\n" + HEADER + "\n" + line("none", none_whole) + "\n" + line(f"chosen, penalty {penalty}", whole))
+    baseline, ablated = bench.measure([], REPORT_TOKENS), bench.measure(chosen, REPORT_TOKENS)
+    print("\n" + HEADER + "\n" + line("none", baseline) + "\n" + line(f"chosen, penalty {penalty}", ablated))
     random_sets = controls(bench, chosen, args.controls)
     test_slopes = [round(bench.upper.ablated(bench.test, features), 4) for features in random_sets]
     crossed_slopes = [round(bench.upper.ablated(bench.crossed, features), 4) for features in random_sets]
@@ -203,8 +203,8 @@ def main() -> None:
             "what": "ablated together they lower the stereotype slope; chosen on dev items by choose.py",
             "penalty": penalty,
             "rules_tried": len(tried),
-            "none": asdict(none_whole),
-            "ablated": asdict(whole),
+            "none": asdict(baseline),
+            "ablated": asdict(ablated),
             "random_test_slopes": test_slopes,
             "random_crossed_slopes": crossed_slopes,
         }

@@ -1,4 +1,4 @@
-"""Measures the demo SAE on the neutral text, in float32, and writes the statistics beside its weights.
+"""Measure the demo SAE on the neutral text, in float32, and write the statistics beside its weights.
 
 python -m engine.loading.demo.making.measure
 """
@@ -16,16 +16,16 @@ from engine.models import reference as references
 
 
 def main() -> None:
-    """Overwrites the packaged reference statistics."""
+    """Overwrite the packaged reference statistics."""
     folder = demo_model.demo_model_folder(torch.float32)
     model = load_model(str(folder), demo_model.NAME, torch.device("cpu"), torch.float32)
     sae = load_sae(DEMO_SAE)
     texts = references.read_text(prompts.NEUTRAL_TEXT)
     work = references.compute(model, sae, match(model, sae, None), texts, prompts.NEUTRAL_TEXT.name)
-    found = demo_model.finish(work)
-    references.save(found, DEMO_SAE / SHIPPED_REFERENCE)
-    print(f"{found.n_tokens:,} tokens, L0 {found.l0:.1f}, variance explained {found.variance_explained:.4f}")
-    print(f"features that fire on fewer than 10 tokens: {int((found.count_F < references.MIN_COUNT).sum())}")
+    stats = demo_model.finish(work)
+    references.save(stats, DEMO_SAE / SHIPPED_REFERENCE)
+    print(f"{stats.n_tokens:,} tokens, L0 {stats.l0:.1f}, variance explained {stats.variance_explained:.4f}")
+    print(f"features that fire on fewer than 10 tokens: {int((stats.count_F < references.MIN_COUNT).sum())}")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Samples training text for the demo SAE from the demo model itself.
+"""Sample training text for the demo SAE from the demo model itself.
 
     python -m engine.loading.demo.making.sample OUT.jsonl.gz [--tokens N] [--batch B] [--seed S]
 
@@ -26,7 +26,7 @@ from engine.loading.demo.model import demo_model_folder
 
 
 def starting_ids(tokenizer: Any, rng: random.Random, spec: dict[str, Any]) -> list[int]:
-    """One random beginning as token ids, leading special token included."""
+    """Return one random beginning as token ids, leading special token included."""
     kind = rng.random()
     topic = rng.choice(spec["topics"])
     if kind < 0.45:
@@ -42,7 +42,7 @@ def starting_ids(tokenizer: Any, rng: random.Random, spec: dict[str, Any]) -> li
 
 
 def draw(logits: torch.Tensor, temperature: float, generator: torch.Generator) -> torch.Tensor:
-    """Samples one token per row by inverting the cumulative distribution (cheaper than multinomial here)."""
+    """Sample one token per row by inverting the cumulative distribution (cheaper than multinomial here)."""
     cumulative = torch.softmax(logits.float() / temperature, -1).cumsum(-1)
     threshold = torch.rand(len(logits), 1, generator=generator) * cumulative[:, -1:]
     return torch.searchsorted(cumulative, threshold).clamp_(max=logits.shape[-1] - 1)
@@ -52,7 +52,7 @@ def draw(logits: torch.Tensor, temperature: float, generator: torch.Generator) -
 def sample_batch(
     model: Any, prompts: list[list[int]], new_tokens: int, temperature: float, generator: torch.Generator
 ) -> list[list[int]]:
-    """Continues each prompt by up to new_tokens tokens; a row ends after the end token."""
+    """Continue each prompt by up to new_tokens tokens; a row ends after the end token."""
     width, end = max(map(len, prompts)), model.config.eos_token_id
     ids = torch.tensor([[end] * (width - len(p)) + p for p in prompts])
     mask = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in prompts])
@@ -72,7 +72,7 @@ def sample_batch(
 
 
 def sample(tokens: int, batch: int, new_tokens: int, seed: int) -> Iterator[list[int]]:
-    """Yields sequences until `tokens` tokens were made."""
+    """Yield sequences until they have `tokens` tokens in all."""
     folder = demo_model_folder(torch.bfloat16)
     tokenizer = AutoTokenizer.from_pretrained(folder)
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.bfloat16).eval()

@@ -1,4 +1,4 @@
-"""Measures stereotype slope, factual gender and side effects of a set of ablated features, above the hook only.
+"""Measure stereotype slope, factual gender and side effects of a set of ablated features, above the hook only.
 
 The slope is that of log p(female forms) - log p(male forms), centred per template, on the logit of the occupation's
 share of women; factual gender is the mean log-odds of the right form. The demo model's blocks below the hook run
@@ -28,7 +28,7 @@ SPEC = Path(__file__).with_name("suite.toml")
 
 @dataclass(frozen=True)
 class Items:
-    """A padded batch of vectors at the hook, and what is asked after each item's last token."""
+    """A padded batch of vectors at the hook, and the two answers compared after each item's last token."""
 
     h_BTD: torch.Tensor
     mask_BT: torch.Tensor
@@ -41,17 +41,17 @@ class Items:
 
 
 def read_spec() -> dict[str, Any]:
-    """The suite file."""
+    """Read suite.toml."""
     return tomllib.loads(SPEC.read_text("utf-8"))
 
 
 def with_article(noun: str) -> str:
-    """The noun with "a" or "an"."""
+    """Return the noun with "a" or "an"."""
     return f"{'an' if noun[0] in 'aeio' else 'a'} {noun}"
 
 
 def slope_items(pair: Pair, occupations: dict[str, float], templates: Sequence[dict[str, Any]]) -> list[Items]:
-    """A batch per template; weights make the sum over all of them the least-squares slope, mean over templates."""
+    """Return a batch per template; their weighted sum is the least-squares slope, averaged over templates."""
     x = torch.tensor([log(share / (100 - share)) for share in occupations.values()])
     centred = (x - x.mean()) / (x - x.mean()).square().sum() / len(templates)
     batches = []
@@ -66,14 +66,14 @@ def slope_items(pair: Pair, occupations: dict[str, float], templates: Sequence[d
 
 
 def factual_items(pair: Pair, factual: Sequence[dict[str, str]]) -> list[Items]:
-    """Items whose weighted sum is the mean log-odds of the right pronoun."""
+    """Return items whose weighted sum is the mean log-odds of the right pronoun."""
     rows = [pair.model.tokens.feed(Prompt(item["text"])).ids for item in factual]
     weights = [(1 if item["right"] == "female" else -1) / len(factual) for item in factual]
     return [build(pair, rows, [" she"], [" he"], weights)]
 
 
 def build(pair: Pair, rows: list[list[int]], female: list[str], male: list[str], weights: list[float]) -> Items:
-    """Captures the rows and pads them to one batch."""
+    """Capture the rows and pad them to one batch."""
     vectors = pair.model.capture_batch(pair.site.reads_at, rows)
     width = max(map(len, rows))
     h_BTD = torch.zeros(len(rows), width, pair.model.d_model)
@@ -96,7 +96,7 @@ def build(pair: Pair, rows: list[list[int]], female: list[str], male: list[str],
 
 
 def single_tokens(pair: Pair, strings: Sequence[str]) -> list[int]:
-    """Token ids of forms that are one token each. Raises ValueError where one is not."""
+    """Return the ids of strings that are one token each. Raises ValueError where one is not."""
     ids = [pair.model.tokens.tokenizer(s, add_special_tokens=False).input_ids for s in strings]
     if any(len(i) != 1 for i in ids):
         raise ValueError(f"not single tokens: {strings}")
@@ -104,10 +104,10 @@ def single_tokens(pair: Pair, strings: Sequence[str]) -> list[int]:
 
 
 def shallow_copy(module: Any) -> Any:
-    """A module that shares its parts with the original but can be given other ones."""
+    """Return a module that shares its parts with the original but can be given other ones."""
     twin = copy.copy(module)
     twin._modules = dict(module._modules)
-    # nnsight puts a forward on the instance, bound to the original
+    # nnsight puts a `forward` on the instance, bound to the original
     twin.__dict__.pop("forward", None)
     return twin
 
@@ -125,14 +125,14 @@ class UpperBlocks:
         self.body.config.num_hidden_layers = len(self.body.layers)
 
     def logits(self, h_BTD: torch.Tensor, mask_BT: torch.Tensor, last_B: torch.Tensor | None = None) -> torch.Tensor:
-        """Logits_BTV from vectors at the hook, or logits_BV after each row's last token alone (much cheaper)."""
+        """Return logits_BTV from vectors at the hook, or logits_BV after each row's last token alone (much cheaper)."""
         out = self.body(inputs_embeds=h_BTD, attention_mask=mask_BT.long(), use_cache=False).last_hidden_state
         if last_B is not None:
             out = out[torch.arange(len(out)), last_B]
         return self.unembed(out).float()  # type: ignore[no-any-return]
 
     def edit(self, h_BTD: torch.Tensor, editable_BT: torch.Tensor, features: Sequence[int]) -> torch.Tensor:
-        """The vectors with features ablated."""
+        """Return the vectors with features ablated."""
         if not features:
             return h_BTD
         columns = self.sae.columns(features)
@@ -141,18 +141,18 @@ class UpperBlocks:
         return h_BTD - scaled.u_T1 * (f_BTK @ columns.w_dec_KD)
 
     def measure(self, items: Items, h_BTD: torch.Tensor) -> torch.Tensor:
-        """The items' measure (a scalar with gradient) for given vectors."""
+        """Return the items' measure (a scalar with gradient) for given vectors."""
         logprobs_BV = torch.log_softmax(self.logits(h_BTD, items.mask_BT, items.last_B), -1)
         odds_B = logprobs_BV[:, items.female].logsumexp(1) - logprobs_BV[:, items.male].logsumexp(1)
         return (odds_B * items.weight_B).sum()
 
     @torch.inference_mode()
     def ablated(self, batches: Sequence[Items], features: Sequence[int]) -> float:
-        """The batches' measure with features ablated."""
+        """Return the batches' measure with features ablated."""
         return sum(float(self.measure(b, self.edit(b.h_BTD, b.editable_BT, features))) for b in batches)
 
     def attribution(self, batches: Sequence[Items]) -> torch.Tensor:
-        """A_F: how much each feature adds to the batches' measure; ablating feature i changes it by about -A_i.
+        """Return A_F: how much each feature adds to the batches' measure; ablating feature i changes it by about -A_i.
 
         A_i = sum_t f_ti (g_t . D_i) u_t with u and the error term held fixed.
         """
@@ -163,20 +163,20 @@ class UpperBlocks:
         (g_BTD,) = torch.autograd.grad(self.measure(items, h_BTD), h_BTD)
         h_ND, g_ND = items.h_BTD[items.editable_BT], g_BTD[items.editable_BT]
         g_ND = g_ND * self.sae.normalise(h_ND).u_T1
-        found_F = torch.zeros(self.sae.d_sae)
+        attribution_F = torch.zeros(self.sae.d_sae)
         for active in self.sae.encode(h_ND):
-            # g . D of every token and feature of the part, then only where the feature fires
+            # g . D for every token and feature of the part, then only where the feature fires
             slope_TF = g_ND[active.tokens] @ self.sae.w_dec_FD[active.features].float().T
             at = active.token_N - active.tokens.start, active.feature_N - active.features.start
-            found_F.index_add_(0, active.feature_N, active.value_N * slope_TF[at])
-        return found_F
+            attribution_F.index_add_(0, active.feature_N, active.value_N * slope_TF[at])
+        return attribution_F
 
 
 @torch.inference_mode()
 def neutral_effects(
     pair: Pair, upper: UpperBlocks, texts: list[str], tokens: int, features: Sequence[int]
 ) -> tuple[float, float, float]:
-    """(mean KL, p99 KL, top-1 agreement) of the ablation on neutral text, in nats per token."""
+    """Return (mean KL, p99 KL, top-1 agreement) of the ablation on neutral text, KL in nats per token."""
     sequences = passages_of(pair.model, texts, tokens)
     kls, agreements = [], []
     for ids, h_TD in zip(sequences, pair.model.capture_batch(pair.site.reads_at, sequences), strict=True):

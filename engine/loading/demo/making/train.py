@@ -1,4 +1,4 @@
-"""Trains the demo SAE on activations of the demo model and writes it in SAELens format.
+"""Train the demo SAE on activations of the demo model and write it in SAELens format.
 
     python -m engine.loading.demo.making.train OUT --samples A.jsonl.gz … [--layer L --width F --k K --steps N]
 
@@ -40,7 +40,7 @@ THRESHOLD_SAMPLE = 128  # rows on which a batch's threshold is estimated
 
 
 def read_samples(paths: Sequence[Path], bos: int) -> list[list[int]]:
-    """Token id sequences; one that lacks the leading special token gets it. Stops at a truncated file's end."""
+    """Return token id sequences, each with the leading special token. Stops where a truncated file ends."""
     sequences = []
     for path in paths:
         with gzip.open(path, "rt") as file:
@@ -55,7 +55,7 @@ def read_samples(paths: Sequence[Path], bos: int) -> list[list[int]]:
 
 @torch.inference_mode()
 def capture(sequences: list[list[int]], layers: list[int], folder: Path, seed: int = 0) -> None:
-    """Writes folder/layer-L.npy for each layer: block inputs scaled to norm sqrt(d), special tokens left out.
+    """Write folder/layer-L.npy for each layer: block inputs scaled to norm sqrt(d), special tokens left out.
 
     The system prompt, the same in every chat that has one, is kept in one chat of twenty.
     """
@@ -71,7 +71,7 @@ def capture(sequences: list[list[int]], layers: list[int], folder: Path, seed: i
     system_ids = tokenizer(system[: system.index("<|im_start|>user")], add_special_tokens=False).input_ids
     body.layers = body.layers[: max(layers)]
     body.norm = torch.nn.Identity()
-    found: dict[int, list[np.ndarray]] = {layer: [] for layer in layers}
+    captured: dict[int, list[np.ndarray]] = {layer: [] for layer in layers}
     generator = np.random.default_rng(seed)
     sequences = sorted(sequences, key=len)
     started, done = time.time(), 0
@@ -88,13 +88,13 @@ def capture(sequences: list[list[int]], layers: list[int], folder: Path, seed: i
         for layer in layers:
             h_ND = hidden.hidden_states[layer][keep].float()
             h_ND *= h_ND.shape[1] ** 0.5 / h_ND.norm(dim=-1, keepdim=True)
-            found[layer].append(h_ND.half().numpy())
+            captured[layer].append(h_ND.half().numpy())
         done += int(keep.sum())
         if at // 64 % 20 == 0:
             print(f"captured {done:,} tokens, {done / (time.time() - started):.0f}/s", file=sys.stderr)
     folder.mkdir(parents=True, exist_ok=True)
     for layer in layers:
-        rows = np.concatenate(found.pop(layer))
+        rows = np.concatenate(captured.pop(layer))
         np.random.default_rng(seed).shuffle(rows)
         np.save(folder / f"layer-{layer}.npy", rows)
 
@@ -109,12 +109,12 @@ class Weights:
     b_dec_D: torch.Tensor
 
     def all(self) -> list[torch.Tensor]:
-        """The tensors, in a fixed order."""
+        """Return the tensors, in a fixed order."""
         return [self.enc_FD, self.dec_FD, self.b_enc_F, self.b_dec_D]
 
     @classmethod
     def start(cls, mean_D: torch.Tensor, width: int, seed: int) -> Weights:
-        """Random unit decoder rows, the encoder their transpose, biases that take the mean away."""
+        """Start from random unit decoder rows, the encoder their transpose, biases that take the mean away."""
         generator = torch.Generator().manual_seed(seed)
         dec_FD = torch.nn.functional.normalize(torch.randn(width, len(mean_D), generator=generator))
         return cls(dec_FD.clone(), dec_FD, -dec_FD @ mean_D, mean_D.clone())
@@ -123,7 +123,7 @@ class Weights:
 def sparse(
     rows_E: torch.Tensor, columns_E: torch.Tensor, values_E: torch.Tensor, shape: tuple[int, int]
 ) -> torch.Tensor:
-    """A CSR matrix from entries sorted by row."""
+    """Return a CSR matrix from entries sorted by row."""
     counts = torch.bincount(rows_E, minlength=shape[0])
     starts = torch.cat([counts.new_zeros(1), counts.cumsum(0)])
     return torch.sparse_csr_tensor(starts, columns_E, values_E, shape, check_invariants=False)
@@ -131,7 +131,7 @@ def sparse(
 
 @dataclass
 class StepResult:
-    """Gradients in the order of Weights.all(), the batch's loss and which features fired."""
+    """Gradients in the order of Weights.all(), the batch's loss, and which features fired."""
 
     gradients: list[torch.Tensor]
     loss: float
@@ -139,14 +139,14 @@ class StepResult:
 
 
 def batch_threshold(pre_NF: torch.Tensor, k: float) -> float:
-    """The value above which k entries per row lie on average, estimated on the first rows."""
+    """Return the value above which k entries per row lie on average, estimated on the first rows."""
     part = pre_NF[:THRESHOLD_SAMPLE].flatten()
     wanted = max(1, int(k * len(pre_NF[:THRESHOLD_SAMPLE])))
     return max(0.0, float(part.kthvalue(part.numel() - wanted).values))
 
 
 def entries_above(pre_NF: torch.Tensor, threshold: float) -> Entries:
-    """(row, feature, value) of every entry above the threshold, sorted by row."""
+    """Return (row, feature, value) of every entry above the threshold, sorted by row."""
     rows_E, features_E = (pre_NF > threshold).nonzero(as_tuple=True)
     return rows_E, features_E, pre_NF[rows_E, features_E].float()
 
@@ -154,7 +154,7 @@ def entries_above(pre_NF: torch.Tensor, threshold: float) -> Entries:
 def gradients_of(
     weights: Weights, x_ND: torch.Tensor, target_ND: torch.Tensor, entries: Entries, bias: bool
 ) -> tuple[list[torch.Tensor], torch.Tensor]:
-    """Gradients of mean ||target - decode(entries)||^2 / D, and the error target - decode."""
+    """Return gradients of mean ||target - decode(entries)||^2 / D, and the error target - decode."""
     rows_E, features_E, values_E = entries
     n, d = x_ND.shape
     f = len(weights.enc_FD)
@@ -174,7 +174,7 @@ def gradients_of(
 
 
 def step(weights: Weights, x_ND: torch.Tensor, k: float, dead_F: torch.Tensor) -> StepResult:
-    """One batch: BatchTopK reconstruction, plus dead features (if any) explaining its error."""
+    """Run one batch: BatchTopK reconstruction, plus dead features (if any) explaining its error."""
     pre_NF = (x_ND.bfloat16() @ weights.enc_FD.bfloat16().T).float() + weights.b_enc_F
     entries = entries_above(pre_NF, batch_threshold(pre_NF, k))
     gradients, error_ND = gradients_of(weights, x_ND, x_ND, entries, bias=True)
@@ -190,7 +190,7 @@ def step(weights: Weights, x_ND: torch.Tensor, k: float, dead_F: torch.Tensor) -
 
 
 def batches(data: np.ndarray, size: int, steps: int, seed: int) -> Iterator[torch.Tensor]:
-    """Random batches, epoch after epoch, read in contiguous runs of a shuffled file."""
+    """Yield random batches, epoch after epoch, read in contiguous runs of a shuffled file."""
     generator = np.random.default_rng(seed)
     starts: list[int] = []
     for _ in range(steps):
@@ -204,7 +204,7 @@ def batches(data: np.ndarray, size: int, steps: int, seed: int) -> Iterator[torc
 
 
 def train(data: np.ndarray, width: int, k: int, steps: int, batch: int, lr: float, seed: int) -> Weights:
-    """Adam with warm-up and linear decay; the first steps use more features, which keeps them alive."""
+    """Train with Adam, warm-up and linear decay; the first steps use more features, which keeps them alive."""
     weights = Weights.start(torch.from_numpy(data[:50_000]).float().mean(0), width, seed)
     optimiser = torch.optim.Adam(weights.all(), lr=lr, betas=(0.9, 0.99), fused=True)
     silent_F = torch.zeros(width, dtype=torch.long)
@@ -231,14 +231,14 @@ def train(data: np.ndarray, width: int, k: int, steps: int, batch: int, lr: floa
 
 
 def calibrate(weights: Weights, held_out_ND: torch.Tensor, k: float) -> float:
-    """The inference threshold at which k features fire on average on held-out vectors."""
+    """Return the inference threshold at which k features fire on average on held-out vectors."""
     pre_NF = held_out_ND[:4000] @ weights.enc_FD.T + weights.b_enc_F
     flat = pre_NF.flatten()
     return float(flat.kthvalue(flat.numel() - int(k * len(pre_NF))).values)
 
 
 def quality(weights: Weights, held_out_ND: torch.Tensor, threshold: float) -> dict[str, float]:
-    """Variance explained (in the SAE's units), L0, dead features and the dense share on held-out vectors."""
+    """Return variance explained (in the SAE's units), L0, dead features and the dense share on held-out vectors."""
     fired_F = torch.zeros(len(weights.enc_FD))
     residue = l0 = 0.0
     for x_ND in torch.split(held_out_ND, 2000):
@@ -258,7 +258,7 @@ def quality(weights: Weights, held_out_ND: torch.Tensor, threshold: float) -> di
 
 
 def save(weights: Weights, threshold: float, layer: int, folder: Path, notes: dict[str, object]) -> None:
-    """Writes the SAELens folder, weights in float16."""
+    """Write the SAELens folder, weights in float16."""
     folder.mkdir(parents=True, exist_ok=True)
     tensors = {
         "W_enc": weights.enc_FD.T.half().contiguous(),
