@@ -54,7 +54,7 @@ def never(monkeypatch):
 
 def toggled(pair, num_tokens=32, **how):
     """A text during which every kind of edit is switched on, changed and off again, with a variant and a sample."""
-    lists, every = every_kind(pair), 4
+    lists, every = every_kind(pair, TEXT), 4
     sampling = Sampling(num_tokens, seed=1, **how)
     request = Generate(Prompt(TEXT), lists[0], sampling, variants=(lists[1],), samples=2 if how else 1)
     replies = {index: lists[(index // every + 1) % len(lists)] for index in range(every - 1, num_tokens, every)}
