@@ -69,7 +69,7 @@ class Pair:
 
     @cached_property
     def upper(self) -> UpperLayers:
-        """The layers above the hook; made and compared with the whole model when first asked for. Raises HookError, ModelError."""
+        """The layers above the hook; compared with the whole model at first use. Raises HookError, ModelError."""
         return checked_upper(self.model, self.site.writes_at)
 
     # ---- what verbs remember, by its type

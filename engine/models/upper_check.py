@@ -27,7 +27,7 @@ UNFIT = (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueErr
 
 
 def checked_upper(model: LanguageModel, hook: HookPoint) -> UpperLayers:
-    """The layers above the hook, or the whole model in their place. Raises HookError, and ModelError where neither fits.
+    """The layers above the hook, or the whole model in their place. Raises HookError; ModelError where neither fits.
 
     The comparison is made in the model's own dtype, in which both sides share its weights.
     """
