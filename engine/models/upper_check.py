@@ -64,7 +64,7 @@ def _agrees(model: LanguageModel, upper: UpperLayers, rows: list[Row]) -> bool:
         plain_rows = [Row(row.ids, row.entry_TD.clone()) for row in rows]
         logits_NV = upper.logits(plain_rows, delta_BTD, [range(len(row)) for row in rows])
         g_BTD = torch.autograd.grad(logits_NV.log_softmax(-1)[:, 0].sum(), delta_BTD)[0]
-        for b, (row, found_TV) in enumerate(zip(rows, logits_NV.split([len(row) for row in rows]), strict=True)):
+        for b, (row, found_TV) in enumerate(zip(rows, torch.split(logits_NV, [len(row) for row in rows]), strict=True)):
             wanted_TV, wanted_TD = _whole(model, upper.hook, row, h[b].shape[-1])
             if not _close(found_TV, wanted_TV, model.dtype):
                 return False
