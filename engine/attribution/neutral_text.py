@@ -13,6 +13,7 @@ import torch
 
 from engine.attribution.measure import ablation
 from engine.models.pair import Pair
+from engine.models.upper_layers import Row
 from engine.records import Event, Progress
 
 PASSAGE_TOKENS = 128
@@ -26,7 +27,7 @@ class NeutralText:
     """Passages of the reference text, read up to the hook's block."""
 
     pair: Pair
-    entry: list[torch.Tensor]
+    entry: list[Row]
     h: list[torch.Tensor]
     editable: list[torch.Tensor]
     base: dict[int, torch.Tensor] = field(default_factory=dict)
@@ -36,10 +37,11 @@ class NeutralText:
     def read(cls, pair: Pair, num_tokens: int) -> Generator[Event, Any, NeutralText]:
         """Reads passages of about `num_tokens` tokens in all, spread over the reference text."""
         sequences = passages(pair, num_tokens)
-        entry = yield from pair.model.capture(pair.upper.entry, sequences, "reading neutral text")
-        entry = [row.to(pair.upper.dtype).clone() for row in entry]
-        for ids, entry_TD in zip(sequences, entry, strict=True):
-            pair.model.check_vectors(ids, entry_TD)
+        captured = yield from pair.model.capture(pair.upper.entry, sequences, "reading neutral text")
+        dtype = pair.upper.dtype
+        entry = [Row(ids, entry_TD.to(dtype).clone()) for ids, entry_TD in zip(sequences, captured, strict=True)]
+        for row in entry:
+            pair.model.check_vectors(row.ids, row.entry_TD)
         h = [pair.upper.hooked([row])[0] for row in entry]
         bos, sink = pair.model.tokens.bos, pair.site.reference.sink_norm
         editable = [
@@ -51,18 +53,18 @@ class NeutralText:
     def kl(self, sets: Sequence[Sequence[int]]) -> Generator[Event, Any, list[float]]:
         """Mean KL in nats per token behind the first, of each set of ablated features."""
         sums, count = [0.0] * len(sets), 0
-        for n, (entry_TD, h_TD, editable_T) in enumerate(zip(self.entry, self.h, self.editable, strict=True)):
+        for n, (row, h_TD, editable_T) in enumerate(zip(self.entry, self.h, self.editable, strict=True)):
             yield Progress(STAGE, n, len(self.entry))
-            keep = [range(1, len(entry_TD))]
+            keep = [range(1, len(row))]
             with torch.inference_mode():
                 if n not in self.base:
-                    self.base[n] = torch.log_softmax(self.pair.upper.logits([entry_TD], [None], keep), -1)
+                    self.base[n] = torch.log_softmax(self.pair.upper.logits([row], [None], keep), -1)
                 base_TV = self.base[n]
                 for s, features in enumerate(sets):
                     delta = ablation(self.pair.site.sae, [h_TD], [editable_T], features)
-                    edited_TV = torch.log_softmax(self.pair.upper.logits([entry_TD], delta, keep), -1)
+                    edited_TV = torch.log_softmax(self.pair.upper.logits([row], delta, keep), -1)
                     sums[s] += float((base_TV.exp() * (base_TV - edited_TV)).sum())
-            count += len(entry_TD) - 1
+            count += len(row) - 1
         return [value / max(1, count) for value in sums]
 
 

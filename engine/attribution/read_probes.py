@@ -14,7 +14,7 @@ import torch
 
 from engine.generation.answers import join
 from engine.models.pair import Pair
-from engine.models.upper_layers import Past, UpperLayers
+from engine.models.upper_layers import Past, Row, UpperLayers
 from engine.records import FedPrompt, Probe, Progress, Prompt
 from engine.records.attribution import is_slope
 
@@ -35,8 +35,8 @@ class Item:
 
     probe: Probe
     fed: FedPrompt
-    entry: list[torch.Tensor]
-    """Vectors_TD that enter the hook's block, a row each."""
+    entry: list[Row]
+    """Token ids and the vectors that enter the hook's block."""
     h: list[torch.Tensor]
     """Hooked vectors_TD, float32."""
     editable: list[torch.Tensor]
@@ -83,7 +83,7 @@ def read_items(
     for n, (probe, (rows, targets, unclean), weight) in enumerate(zip(probes, made, weights(probes), strict=True)):
         yield Progress("reading probes", n, len(probes))
         # captured rows are views of whole padded batches
-        entry = [next(vectors).to(upper.dtype).clone() for _ in rows]
+        entry = [Row(ids, next(vectors).to(upper.dtype).clone()) for ids in rows]
         h = upper.hooked(entry)
         for ids, entry_TD, h_TD in zip(rows, entry, h, strict=True):
             pair.model.check_vectors(ids, entry_TD)

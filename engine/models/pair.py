@@ -21,6 +21,7 @@ from engine.models.hooks import HookPoint
 from engine.models.language_model import LanguageModel
 from engine.models.reference import Reference
 from engine.models.sae import SparseAutoencoder
+from engine.models.upper_check import checked_upper
 from engine.models.upper_layers import UpperLayers
 from engine.records import Event, FedPrompt, Format, Loaded, Progress, Prompt, Reply
 
@@ -68,8 +69,8 @@ class Pair:
 
     @cached_property
     def upper(self) -> UpperLayers:
-        """The layers above the hook, made on first use. Raises HookError."""
-        return UpperLayers(self.model, self.site.writes_at)
+        """The layers above the hook; compared with the whole model at first use. Raises HookError, ModelError."""
+        return checked_upper(self.model, self.site.writes_at)
 
     # ---- what verbs remember, by type
 

@@ -10,7 +10,7 @@ Shape suffixes: B rows, T tokens, D d_model or width of the hooked vector, N sco
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -31,10 +31,27 @@ class Past:
     layers: list[tuple[torch.Tensor, torch.Tensor]]
 
 
-class UpperLayers:
-    """The layers from the hook's block on. Raises HookError for a hook point outside the blocks."""
+@dataclass(frozen=True)
+class Row:
+    """A text's token ids and the vectors entry_TD that enter the hook's block: some families' layers read both."""
 
-    def __init__(self, model: LanguageModel, hook: HookPoint) -> None:
+    ids: Sequence[int]
+    entry_TD: torch.Tensor
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+
+class UpperLayers:
+    """The layers from the hook's block on, or the whole model where `whole` is set.
+
+    Raises HookError for a hook point outside the blocks. upper_check.py finds out whether a family's upper layers can be
+    run by themselves.
+    """
+
+    def __init__(
+        self, model: LanguageModel, hook: HookPoint, whole: bool = False, dtype: torch.dtype | None = None
+    ) -> None:
         if hook.layer is None:
             raise HookError(
                 f"{hook.name} is in none of the model's blocks, so there are no layers above it to run.",
@@ -44,9 +61,13 @@ class UpperLayers:
         self.entry = resolve_hook(model.module, f"blocks.{hook.layer}.hook_resid_pre")
         """What enters the hook's block: where a run starts."""
         path, blocks = find_blocks(model.module)
-        self.dtype = dtype_for(model, list(blocks)[hook.layer :])
+        below = [] if whole else list(blocks)[: hook.layer]
+        self.dtype = dtype or dtype_for(model, list(blocks)[len(below) :])
+        self.whole = whole
+        self.with_past = not whole
+        """Whether a run may go on from the rows' past."""
         self._first = hook.layer
-        self._module = twin(model.module, self.dtype, {id(b): n for n, b in enumerate(list(blocks)[: hook.layer])})
+        self._module = twin(model.module, self.dtype, {id(b): n for n, b in enumerate(below)})
         self._block = self._module.get_submodule(f"{path}.{hook.layer}")
         self._hooked = self._module.get_submodule(hook.path)
         self._head = self._module.get_output_embeddings()
@@ -54,7 +75,7 @@ class UpperLayers:
 
     def logits(
         self,
-        entry: Sequence[torch.Tensor],
+        rows: Sequence[Row],
         delta: Sequence[torch.Tensor | None] | torch.Tensor,
         keep: Sequence[Sequence[int]],
         past: Sequence[Past] = (),
@@ -62,12 +83,12 @@ class UpperLayers:
     ) -> torch.Tensor:
         """Return logits_NV in float32 or better after the positions `keep` of each row, row by row.
 
-        `entry`: the vectors_TD that enter the block. `delta`: what is added to the hooked vectors_TD of each row (None:
-        nothing), or delta_BTD of all rows. Where nothing is added or kept before position `start`, the rows' `past` can
-        stand for what is before it: then only the rest is run.
+        `delta`: what is added to the hooked vectors_TD of each row (None: nothing), or delta_BTD of all rows. Where
+        nothing is added or kept before position `start`, the rows' `past` can stand for what is before it: then only
+        the rest is run.
         """
-        entry_BTD, mask_BT = padded(entry, self.dtype)
-        entry_BTD = entry_BTD[:, start:]
+        start = start if self.with_past else 0
+        ids_BT, entry_BTD, mask_BT = self._padded(rows)
         keep_BT = torch.zeros_like(mask_BT)
         for b, positions in enumerate(keep):
             keep_BT[b, list(positions)] = True
@@ -83,11 +104,10 @@ class UpperLayers:
                     changed_BTD[b, : len(delta_TD) - start] += delta_TD[start:].to(h_BTD.dtype)
             return changed_BTD
 
-        entering = changed(self._block, self.entry, lambda _: entry_BTD)
+        entering = self._entering(entry_BTD[:, start:])
         with entering, changed(self._hooked, self.hook, change), only(self._head, keep_BT[:, start:]):
             out = self._module(
-                # only their number matters: their vectors are replaced at the block
-                input_ids=torch.zeros_like(mask_BT[:, start:], dtype=torch.long),
+                input_ids=ids_BT[:, start:],
                 attention_mask=mask_BT.long(),
                 past_key_values=self._cache(past, start) if start else None,
                 use_cache=start > 0,
@@ -107,32 +127,43 @@ class UpperLayers:
         return cache
 
     @torch.inference_mode()
-    def remember(self, entry_TD: torch.Tensor) -> Past:
-        """Return a row's past, with nothing added."""
+    def remember(self, row: Row) -> Past:
+        """Return a row's past, with nothing added; an empty one where runs do not go on from it."""
+        if not self.with_past:
+            return Past([])
         cache = DynamicCache()
-        ids_BT = torch.zeros(1, len(entry_TD), dtype=torch.long, device=self.device)
-        with changed(self._block, self.entry, lambda _: entry_TD[None].to(self.dtype)):
+        ids_BT, entry_BTD, _ = self._padded([row])
+        with self._entering(entry_BTD):
             self._module(input_ids=ids_BT, past_key_values=cache, use_cache=True, logits_to_keep=1)
         return Past([(layer.keys[0], layer.values[0]) for layer in cache.layers[self._first :]])
 
     @torch.inference_mode()
-    def hooked(self, entry: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+    def hooked(self, rows: Sequence[Row]) -> list[torch.Tensor]:
         """Return the hooked vectors_TD of rows, in float32."""
-        if self.hook.path == self.entry.path and self.hook.side == self.entry.side:
-            return [h_TD.float() for h_TD in entry]
+        if not self.whole and self.hook.path == self.entry.path and self.hook.side == self.entry.side:
+            return [row.entry_TD.float() for row in rows]
         seen: list[torch.Tensor] = []
 
         def look(h_BTD: torch.Tensor) -> torch.Tensor:
             seen.append(h_BTD.float().clone())
             return h_BTD
 
-        entry_BTD, mask_BT = padded(entry, self.dtype)
-        with changed(self._block, self.entry, lambda _: entry_BTD), changed(self._hooked, self.hook, look):
-            ids_BT = torch.zeros_like(mask_BT, dtype=torch.long)
+        ids_BT, entry_BTD, mask_BT = self._padded(rows)
+        with self._entering(entry_BTD), changed(self._hooked, self.hook, look):
             # no logits are needed: ask for those of one position, by its index (see steps.py)
             place = torch.zeros(1, dtype=torch.long, device=self.device)
             self._module(input_ids=ids_BT, attention_mask=mask_BT.long(), use_cache=False, logits_to_keep=place)
-        return [seen[0][b, : len(row)] for b, row in enumerate(entry)]
+        return [seen[0][b, : len(row)] for b, row in enumerate(rows)]
+
+    def _entering(self, entry_BTD: torch.Tensor) -> AbstractContextManager[None]:
+        """Inside, the hook's block is given these vectors; a run of the whole model makes its own."""
+        return nullcontext() if self.whole else changed(self._block, self.entry, lambda _: entry_BTD)
+
+    def _padded(self, rows: Sequence[Row]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """ids_BT, entry_BTD and mask_BT of rows."""
+        entry_BTD, mask_BT = padded([row.entry_TD for row in rows], self.dtype)
+        ids = [torch.tensor(list(row.ids), dtype=torch.long, device=self.device) for row in rows]
+        return nn.utils.rnn.pad_sequence(ids, batch_first=True), entry_BTD, mask_BT
 
 
 @contextmanager

@@ -6,7 +6,7 @@ from families import D_MODEL, FAMILIES, LAYERS, PARALLEL, write_family
 
 from engine.loading.load_model import load_model
 from engine.models.hooks import changed, resolve_hook
-from engine.models.upper_layers import UpperLayers
+from engine.models.upper_layers import Row, UpperLayers
 from engine.records import Prompt
 from engine.records.errors import HookError
 
@@ -33,6 +33,11 @@ def whole(model, ids, hook=None, delta_TD=None):
         return model.module(input_ids=row, use_cache=False).logits[0]
 
 
+def entries(model, upper, rows):
+    """What enters the hook's block, with its ids."""
+    return [Row(ids, h) for ids, h in zip(rows, model.capture_batch(upper.entry, rows), strict=True)]
+
+
 def points(name):
     """Each kind of point in two of the layers; in all, within three families."""
     kinds = [k for k in KINDS if k != "hook_resid_mid" or name not in PARALLEL]
@@ -49,7 +54,7 @@ def test_logits_are_the_whole_models_with_and_without_a_change(family):
     for point in points(name):
         hook = resolve_hook(model.module, point)
         upper = UpperLayers(model, hook)
-        entry = model.capture_batch(upper.entry, rows)
+        entry = entries(model, upper, rows)
         h = upper.hooked(entry)
         for found, ids in zip(h, rows, strict=True):
             assert close(found, model.capture_batch(hook, [ids])[0])
@@ -73,7 +78,7 @@ def test_what_comes_before_a_change_can_be_taken_from_the_past(family):
     for point in points(name):
         hook = resolve_hook(model.module, point)
         upper = UpperLayers(model, hook)
-        entry = model.capture_batch(upper.entry, rows)
+        entry = entries(model, upper, rows)
         past = [upper.remember(row) for row in entry]
         generator = torch.Generator().manual_seed(0)
         for start in (1, 5, 11):  # the window of those that have one holds 8
@@ -92,7 +97,7 @@ def test_the_model_itself_is_left_alone(family):
     hook = resolve_hook(model.module, "blocks.1.hook_resid_pre")
     before = whole(model, rows[0])
     upper = UpperLayers(model, hook)
-    upper.logits(model.capture_batch(upper.entry, rows), [None, None], [[0], [0]])
+    upper.logits(entries(model, upper, rows), [None, None], [[0], [0]])
     assert torch.equal(whole(model, rows[0]), before)
     assert not any(module._forward_hooks or module._forward_pre_hooks for module in upper._module.modules())
 
@@ -102,7 +107,7 @@ def test_the_gradient_is_that_of_finite_differences(family):
     for point in points(name):
         hook = resolve_hook(model.module, point)
         upper = UpperLayers(model, hook)
-        entry = model.capture_batch(upper.entry, rows[:1])
+        entry = entries(model, upper, rows[:1])
         keep = [[len(rows[0]) - 1]]
         delta_BTD = torch.zeros(1, len(rows[0]), hook.width or D_MODEL, requires_grad=True)
 
@@ -125,12 +130,12 @@ def test_half_precision_is_run_in_float32(tmp_path):
     hook = resolve_hook(model.module, "blocks.1.hook_resid_pre")
     upper = UpperLayers(model, hook)
     assert upper.dtype == torch.float32 and model.dtype == torch.bfloat16
-    entry = model.capture_batch(upper.entry, [ids])
+    entry = entries(model, upper, [ids])
     exact = load_model(str(folder), "gemma2", CPU, torch.float32)
     with torch.no_grad():
         for wide, half in zip(exact.module.parameters(), model.module.parameters(), strict=True):
             wide.copy_(half)
-    wanted = UpperLayers(exact, hook).logits([entry[0].float()], [None], [range(len(ids))])
+    wanted = UpperLayers(exact, hook).logits([Row(ids, entry[0].entry_TD.float())], [None], [range(len(ids))])
     assert close(upper.logits(entry, [None], [range(len(ids))]), wanted)
 
 
