@@ -85,8 +85,8 @@ def read_items(
         # captured rows are views of whole padded batches
         entry = [Row(ids, next(vectors).to(upper.dtype).clone()) for ids in rows]
         h = upper.hooked(entry)
-        for ids, entry_TD, h_TD in zip(rows, entry, h, strict=True):
-            pair.model.check_vectors(ids, entry_TD)
+        for ids, row, h_TD in zip(rows, entry, h, strict=True):
+            pair.model.check_vectors(ids, row.entry_TD)
             pair.model.check_vectors(ids, h_TD)
             if pair.model.dtype == torch.float16:  # the layers above the hook may be float32, which hides an overflow
                 pair.model.check_logits(ids, len(ids) - min(target.after for target in targets))

@@ -45,8 +45,8 @@ class Row:
 class UpperLayers:
     """The layers from the hook's block on, or the whole model where `whole` is set.
 
-    Raises HookError for a hook point outside the blocks. upper_check.py finds out whether a family's upper layers can be
-    run by themselves.
+    Raises HookError for a hook point outside the blocks. upper_check.py finds out whether a family's upper layers can
+    be run by themselves.
     """
 
     def __init__(
