@@ -6,9 +6,6 @@ from pathlib import Path
 
 import pytest
 
-from engine.loading.find_sae import SETS
-from engine.loading.formats import FILES
-
 ROOT = Path(__file__).parent.parent
 
 SETTINGS = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["tool"]["setuptools"]
@@ -32,7 +29,3 @@ def test_data_files_are_installed(suffix):
             inside = str(name.relative_to(package.replace(".", "/")))
             patterns = SETTINGS["package-data"].get(package, [])
             assert str(name) in NOT_READ or any(fnmatch(inside, pattern) for pattern in patterns), name
-
-
-def test_the_files_that_are_fetched_are_those_that_the_loaders_read():
-    assert sorted(SETS) == sorted(FILES.values())

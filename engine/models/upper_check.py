@@ -31,6 +31,8 @@ def checked_upper(model: LanguageModel, hook: HookPoint) -> UpperLayers:
 
     The comparison is made in the model's own dtype, in which both sides share its weights.
     """
+    if not _finite(model):  # nothing to compare: the whole model needs no comparison, and its verbs name the overflow
+        return UpperLayers(model, hook, whole=True)
     for whole in (False, True):
         tried = UpperLayers(model, hook, whole, model.dtype)
         try:
@@ -49,6 +51,13 @@ def checked_upper(model: LanguageModel, hook: HookPoint) -> UpperLayers:
         "layers do not give what they give for each text by itself.",
         "Ranking, edits and generation do not need this: use `probes --ablate` for the effect of a feature.",
     )
+
+
+@torch.inference_mode()
+def _finite(model: LanguageModel) -> bool:
+    """Whether the model's own logits on the texts are numbers."""
+    rows = [torch.tensor([model.tokens.feed(Prompt(text, "raw")).ids], device=model.device) for text in TEXTS]
+    return all(bool(model.module(input_ids=row, use_cache=False).logits.isfinite().all()) for row in rows)
 
 
 def _rows(model: LanguageModel, upper: UpperLayers) -> list[Row]:
