@@ -283,7 +283,7 @@ from engine.files.autosave import AutosaveStore
 store = AutosaveStore(Path({path!r}))
 for number in range(25):
     store.save(f"{who}-{{number}}", "", session.new(samples.LOAD))
-    assert store.latest() is not None
+    assert store.latest() is not None or store.notice
 print(store.notice)
 """
 
