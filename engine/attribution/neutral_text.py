@@ -50,7 +50,7 @@ class NeutralText:
         return cls(pair, entry, h, editable)
 
     def kl(self, sets: Sequence[Sequence[int]]) -> Generator[Event, Any, list[float]]:
-        """Return the mean KL of each set of ablated features, in nats per token; a passage's first token is left out."""
+        """Return the mean KL of each set of ablated features, in nats per token, without the passages' first."""
         sums, count = [0.0] * len(sets), 0
         for n, (entry_TD, h_TD, editable_T) in enumerate(zip(self.entry, self.h, self.editable, strict=True)):
             yield Progress(STAGE, n, len(self.entry))

@@ -31,7 +31,7 @@ class Target:
 
 @dataclass(frozen=True)
 class Item:
-    """A probe as it was read, with its weight in M; its rows hold all its answers' strings without their last tokens."""
+    """A probe as it was read, with its weight in M; rows hold all its answers' strings but the last token of each."""
 
     probe: Probe
     fed: FedPrompt
