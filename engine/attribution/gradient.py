@@ -42,14 +42,14 @@ def gradient(
     done = 0
     for batch in batches([Unit(item, features, 0) for item in items], upper.device, GRADIENT_TOKENS):
         yield Progress(stage, done, len(items))
-        some = [unit.item for unit in batch]
-        rows = [(item, row) for item in some for row in range(len(item.entry))]
+        batch_items = [unit.item for unit in batch]
+        rows = [(item, row) for item in batch_items for row in range(len(item.entry))]
         delta_BTD = torch.zeros(len(rows), max(len(i.h[r]) for i, r in rows), sae.d_in, device=upper.device)
-        deltas = [delta for item in some for delta in ablation(sae, item.h, item.editable, features)]
+        deltas = [delta for item in batch_items for delta in ablation(sae, item.h, item.editable, features)]
         for b, delta_TD in enumerate(deltas):
             if delta_TD is not None:
                 delta_BTD[b, : len(delta_TD)] = delta_TD
-        g_BTD = _slope(upper, some, delta_BTD)
+        g_BTD = _slope(upper, batch_items, delta_BTD)
         h_ND = torch.cat([item.h[r][item.editable[r]] for item, r in rows])
         g_ND = torch.cat([g_BTD[b, : len(i.h[r])][i.editable[r]] for b, (i, r) in enumerate(rows)])
         u_N1 = sae.normalise(h_ND).u_T1

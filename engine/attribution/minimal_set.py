@@ -229,5 +229,5 @@ def drawn_sets(pair: Pair, slopes: Gradient, chosen: Sequence[int], number: int)
     pools = [pool[n :: len(chosen)] for n in range(len(chosen))]
     if not all(pools):  # too few features fire here for a set of this size
         return []
-    drawn = {tuple(rng.choice(some) for some in pools): None for _ in range(20 * number)}
+    drawn = {tuple(rng.choice(similar) for similar in pools): None for _ in range(20 * number)}
     return [list(features) for features in list(drawn)[:number]]

@@ -74,13 +74,13 @@ def read_items(
     sides: Sequence[tuple[Sequence[str], Sequence[str]]],
 ) -> Generator[Progress, Any, list[Item]]:
     """Feed probes with their answers' strings, `sides` (toward, against) of each, and capture their vectors."""
-    made = [_rows(pair, probe, *side) for probe, side in zip(probes, sides, strict=True)]
-    sequences = [ids for rows, _, _ in made for ids in rows]
+    fed_rows = [_rows(pair, probe, *side) for probe, side in zip(probes, sides, strict=True)]
+    sequences = [ids for rows, _, _ in fed_rows for ids in rows]
     pair.model.check_length(max(map(len, sequences)))
     captured = yield from pair.model.capture(upper.entry, sequences, "reading probes")
     vectors = iter(captured)
     items = []
-    for n, (probe, (rows, targets, unclean), weight) in enumerate(zip(probes, made, weights(probes), strict=True)):
+    for n, (probe, (rows, targets, unclean), weight) in enumerate(zip(probes, fed_rows, weights(probes), strict=True)):
         yield Progress("reading probes", n, len(probes))
         # captured rows are views of whole padded batches
         entry = [next(vectors).to(upper.dtype).clone() for _ in rows]
