@@ -1,4 +1,4 @@
-"""The causal verbs over one loaded model and SAE: attribution and exact effects. The smallest set is minimal_set.py's.
+"""The verb `attribute`: estimate every feature's effect on a measure, and ablate the best ones to get exact effects.
 
 Shape suffixes: F features.
 """
@@ -20,55 +20,59 @@ from engine.records import attribution as measures
 from engine.records.texts import check_causes
 
 NEAR = 16
-"""A control is drawn among so many features that are most like the one it stands for."""
+"""Number of nearest features, by activation and density, among which each control is drawn."""
 
 # ---- attribution
 
 
 def attribute(pair: Pair, request: Attribute) -> Events:
-    """Which features does the measure depend on? Returns an Attribution. Raises UsageError, HookError, EditError."""
+    """Find the features a measure depends on. Returns an Attribution. Raises UsageError, HookError, EditError."""
     check_causes(request)
     sae, upper = pair.site.sae, pair.upper
     sae.columns([*request.candidates, *request.also])  # raises for a feature the SAE does not have
-    found = yield from measured(pair, request.measure)
-    slopes = yield from gradient(sae, upper, found.items, (), "attributing")
+    measurement = yield from measured(pair, request.measure)
+    slopes = yield from gradient(sae, upper, measurement.items, (), "attributing")
     listed = best(slopes.estimate_F, request)
     tested = [f for f in listed if slopes.strength_F[f] > 0][: request.exact]
-    drawn = controls(pair, slopes, tested, request.controls)
-    run = [*tested, *drawn]
-    scored = yield from ablated(sae, upper, found.items, found.values, [[f] for f in run], "ablating one by one")
-    exact = {f: total(found.items, values) - found.baseline for f, values in zip(run, scored, strict=True)}
+    control_features = controls(pair, slopes, tested, request.controls)
+    to_ablate = [*tested, *control_features]
+    scored = yield from ablated(
+        sae, upper, measurement.items, measurement.values, [[f] for f in to_ablate], "ablating one by one"
+    )
+    exact = {
+        f: total(measurement.items, values) - measurement.baseline for f, values in zip(to_ablate, scored, strict=True)
+    }
     rows = listed + [f for f in dict.fromkeys(request.also) if f not in listed]
-    own = [f for f in rows if f in tested]
-    # by exact effect, then by estimate; then what is here for comparison
-    order = sorted(own, key=lambda f: -abs(exact[f])) + [f for f in rows if f not in tested]
-    chosen = [*order, *(f for f in drawn if f not in order)]
-    reads = [Read(item.fed, item.h[0][: len(item.fed.token_ids)]) for item in found.items]
-    made = [
-        _row(pair, slopes, feature, tokens, exact, drawn)
+    tested_rows = [f for f in rows if f in tested]
+    # features with an exact effect, largest first; then the others by estimate; controls last
+    order = sorted(tested_rows, key=lambda f: -abs(exact[f])) + [f for f in rows if f not in tested]
+    chosen = [*order, *(f for f in control_features if f not in order)]
+    reads = [Read(item.fed, item.h[0][: len(item.fed.token_ids)]) for item in measurement.items]
+    attributed = [
+        _row(pair, slopes, feature, tokens, exact, control_features)
         for feature, tokens in zip(chosen, names(pair, chosen, reads), strict=True)
     ]
-    sizes = [abs(exact[f]) for f in run]
+    sizes = [abs(exact[f]) for f in to_ablate]
     return Attribution(
         request=request,
         probes=tuple(
             ProbeMeasured(item.fed, value, mass, item.probe.covariate)
-            for item, value, mass in zip(found.items, found.values, found.masses, strict=True)
+            for item, value, mass in zip(measurement.items, measurement.values, measurement.masses, strict=True)
         ),
-        slope=measures.is_slope([item.probe for item in found.items]),
-        baseline=found.baseline,
-        features=tuple(made),
+        slope=measures.is_slope([item.probe for item in measurement.items]),
+        baseline=measurement.baseline,
+        features=tuple(attributed),
         n_active_features=int((slopes.strength_F > 0).sum()),
-        n_controls=len(drawn),
-        spearman=spearman([float(slopes.estimate_F[f]) for f in run], [exact[f] for f in run]),
-        spearman_activation=spearman([float(slopes.strength_F[f]) for f in run], sizes),
+        n_controls=len(control_features),
+        spearman=spearman([float(slopes.estimate_F[f]) for f in to_ablate], [exact[f] for f in to_ablate]),
+        spearman_activation=spearman([float(slopes.strength_F[f]) for f in to_ablate], sizes),
         dtype=str(upper.dtype).removeprefix("torch."),
-        warnings=(*warnings(pair, found, request.measure), *few_controls(len(drawn))),
+        warnings=(*warnings(pair, measurement, request.measure), *few_controls(len(control_features))),
     )
 
 
 def best(estimate_F: torch.Tensor, request: Attribute) -> list[int]:
-    """The candidates with the largest estimates, signs apart, largest first."""
+    """Return the `request.top` candidates with the largest absolute estimates, largest first; zeros are left out."""
     size_F = estimate_F.abs().cpu()
     if request.candidates:
         allowed = torch.zeros(len(size_F), dtype=torch.bool)
@@ -84,11 +88,11 @@ def _row(
     feature: int,
     tokens: tuple[str, ...],
     exact: dict[int, float],
-    drawn: Sequence[int],
+    control_features: Sequence[int],
 ) -> AttributedFeature:
-    sizes = [abs(exact[f]) for f in drawn if f != feature]
+    sizes = [abs(exact[f]) for f in control_features if f != feature]
     effect = exact.get(feature)
-    compared = effect is not None and feature not in drawn and bool(sizes)
+    compared = effect is not None and feature not in control_features and bool(sizes)
     return AttributedFeature(
         feature=feature,
         tokens=tokens,
@@ -97,14 +101,14 @@ def _row(
         activation=float(slopes.strength_F[feature]),
         density=float(pair.site.reference.density_F()[feature]),
         percentile=sum(size < abs(effect or 0) for size in sizes) / len(sizes) if compared else None,
-        control=feature in drawn,
+        control=feature in control_features,
     )
 
 
 def controls(pair: Pair, slopes: Gradient, features: Sequence[int], number: int) -> list[int]:
-    """Other features that are about as active on the probes and about as dense, each drawn for one of `features`.
+    """Draw up to `number` other features, each about as active on the probes and as dense as one of `features`.
 
-    Drawn without a look at estimates: what is compared must not choose its own company.
+    The draw does not look at estimates: a control chosen by its effect would bias the comparison.
     """
     if not features:
         return []
@@ -122,30 +126,30 @@ def controls(pair: Pair, slopes: Gradient, features: Sequence[int], number: int)
     return drawn
 
 
-def warnings(pair: Pair, found: Measured, measure: Measure) -> list[str]:
-    """What a reader must know before believing the numbers."""
-    said = []
-    small = sum(mass < measures.LOW_MASS for mass in found.masses)
+def warnings(pair: Pair, measurement: Measured, measure: Measure) -> list[str]:
+    """Return sentences on what weakens the numbers: unlikely answers, unclean tokens, skipped probes, low precision."""
+    sentences = []
+    small = sum(mass < measures.LOW_MASS for mass in measurement.masses)
     if small:
-        said.append(
-            f"On {small} of {len(found.items)} probes both answers together have a probability below "
+        sentences.append(
+            f"On {small} of {len(measurement.items)} probes both answers together have a probability below "
             f"{measures.LOW_MASS}: the model would say something else."
         )
-    said += pair.beyond_context([len(item.fed.token_ids) for item in found.items], "probes")
-    unclean = {string for item in found.items for string in item.unclean}
+    sentences += pair.beyond_context([len(item.fed.token_ids) for item in measurement.items], "probes")
+    unclean = {string for item in measurement.items for string in item.unclean}
     if unclean:
-        said.append(f"Tokens of {', '.join(map(repr, sorted(unclean)))} run into the end of the prompt.")
+        sentences.append(f"Tokens of {', '.join(map(repr, sorted(unclean)))} run into the end of the prompt.")
     facts = len(measures.facts(measure.probes))
-    others = len(measure.probes) - len(found.items) - facts
+    others = len(measure.probes) - len(measurement.items) - facts
     if others:
-        said.append(f"{others} of the probes do not track both answers and are left out.")
+        sentences.append(f"{others} of the probes do not track both answers and are left out.")
     if pair.upper.dtype not in (torch.float32, torch.float64):
-        said.append(f"No memory for float32: exact effects are rounded as {pair.upper.dtype} is.")
-    return said
+        sentences.append(f"No memory for float32: exact effects are rounded as {pair.upper.dtype} is.")
+    return sentences
 
 
 def few_controls(number: int) -> list[str]:
-    """Whether there are enough features to compare with."""
+    """Return a warning where there are too few controls to call any effect influence, else an empty list."""
     if number >= measures.MIN_CONTROLS:
         return []
     return [f"With {number} features to compare with, no effect can be called influence."]
@@ -155,7 +159,7 @@ def few_controls(number: int) -> list[str]:
 
 
 def spearman(one: Sequence[float], other: Sequence[float]) -> float | None:
-    """Rank correlation, ties sharing their mean rank; None where there is none to speak of."""
+    """Return the rank correlation, ties sharing their mean rank; None for fewer than 3 values or all equal ones."""
     if len(one) < 3:
         return None
     a_N, b_N = ranks(one), ranks(other)
@@ -165,7 +169,7 @@ def spearman(one: Sequence[float], other: Sequence[float]) -> float | None:
 
 
 def ranks(values: Sequence[float]) -> torch.Tensor:
-    """Ranks_N from 0, ties sharing their mean."""
+    """Return ranks_N, from 0, ties sharing their mean rank."""
     values_N = torch.tensor(values, dtype=torch.float64)
     smaller_N = (values_N[None, :] < values_N[:, None]).sum(1)
     equal_N = (values_N[None, :] == values_N[:, None]).sum(1)

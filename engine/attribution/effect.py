@@ -18,11 +18,11 @@ from engine.records import attribution as measures
 
 
 class KeptEffects(OrderedDict[Hashable, Effect]):
-    """Effects by measure and feature."""
+    """The newest exact effects, keyed by measure and feature."""
 
 
 def describe(pair: Pair, request: Describe) -> Events:
-    """A feature's card, with its exact effect where the request names a measure. Raises as `exact_effect` does."""
+    """Return a feature's card, with its exact effect if the request names a measure. Raises as `exact_effect`."""
     described: Described = yield from card.describe(pair, request)
     if request.measure is None:
         return described
@@ -36,11 +36,11 @@ def describe(pair: Pair, request: Describe) -> Events:
 
 
 def exact_effect(pair: Pair, measure: Measure, feature: int) -> Generator[Event, Any, Effect]:
-    """What ablating one feature does to the measure. Raises UsageError, HookError, EditError."""
-    found = yield from measured(pair, measure)
+    """Measure the probes with and without one feature ablated. Raises UsageError, HookError, EditError."""
+    measurement = yield from measured(pair, measure)
     (values,) = yield from ablated(
-        pair.site.sae, pair.upper, found.items, found.values, [[feature]], "ablating the feature"
+        pair.site.sae, pair.upper, measurement.items, measurement.values, [[feature]], "ablating the feature"
     )
-    slope = measures.is_slope([item.probe for item in found.items])
-    changed = total(found.items, values)
-    return Effect(measure.toward, measure.against, len(found.items), slope, found.baseline, changed)
+    slope = measures.is_slope([item.probe for item in measurement.items])
+    edited = total(measurement.items, values)
+    return Effect(measure.toward, measure.against, len(measurement.items), slope, measurement.baseline, edited)

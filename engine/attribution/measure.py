@@ -1,4 +1,4 @@
-"""The value of a measure, with features ablated or not, in the layers above the hook alone.
+"""Compute a measure, with or without ablated features, by running only the layers above the hook.
 
     m = LSE_a log p(a | prompt) - LSE_b log p(b | prompt)     over the strings of two answers, in nats
     M = sum_p weight_p m_p                                    a mean over probes, or a slope on their covariate
@@ -21,21 +21,21 @@ from engine.models.upper_layers import UpperLayers
 from engine.records import Progress
 
 BATCH_TOKENS = {"cpu": 1024, "cuda": 16_384}
-"""Padded tokens of one run of the upper layers: bounds memory, and is how often the work can be stopped."""
+"""Padded tokens in one run of the upper layers: bounds memory, and the time until a request can be stopped."""
 
 GRADIENT_TOKENS = {"cpu": 1024, "cuda": 2048}
-"""The same where everything is kept for the way back: some 4 MB a token in 14 layers of a 7B model."""
+"""The same for runs that keep everything for the backward pass: some 4 MB a token in 14 layers of a 7B model."""
 
 WITH_PAST = 4
-"""Tokens run and tokens taken from the past together are so many times the limit at most."""
+"""Tokens run and tokens taken from the past may together reach this many times the limit."""
 
 BATCH_ROWS = {"cpu": 64, "cuda": 512}
-"""Each row has logits over the whole vocabulary."""
+"""Rows in one run of the upper layers: each has logits over the whole vocabulary."""
 
 
 @dataclass(frozen=True)
 class Scored:
-    """One item's m in nats and the probability of both answers together."""
+    """One item's m (`value`, in nats) and the probability of both answers together (`mass`)."""
 
     value: torch.Tensor
     mass: torch.Tensor
@@ -47,9 +47,9 @@ def score(
     deltas: Sequence[torch.Tensor | None] | torch.Tensor,
     start: int = 0,
 ) -> list[Scored]:
-    """Each item's m in one run, with deltas_TD (a row each) or delta_BTD added to the hooked vectors.
+    """Score items in one run, with `deltas` (a delta_TD for each row, or one delta_BTD) added to the hooked vectors.
 
-    Before position `start` nothing may be added: only what follows is run.
+    Only positions from `start` on are run, so nothing may be added before it.
     """
     rows = [(item, row) for item in items for row in range(len(item.entry))]
     keep = [item.positions(row) for item, row in rows]
@@ -59,7 +59,7 @@ def score(
     for positions in keep:
         starts.append({position: at + n for n, position in enumerate(positions)})
         at += len(positions)
-    found, first = [], 0
+    results, first = [], 0
     for item in items:
         sides: dict[bool, list[torch.Tensor]] = {True: [], False: []}
         for target in item.targets:
@@ -67,9 +67,9 @@ def score(
             logprobs_nV = torch.log_softmax(logits_NV[places], -1)
             sides[target.toward].append(logprobs_nV[range(len(target.ids)), list(target.ids)].sum())
         toward, against = (torch.stack(sides[side]).logsumexp(0) for side in (True, False))
-        found.append(Scored(toward - against, toward.exp() + against.exp()))
+        results.append(Scored(toward - against, toward.exp() + against.exp()))
         first += len(item.entry)
-    return found
+    return results
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,12 +82,12 @@ class Unit:
 
     @property
     def length(self) -> int:
-        """Of its longest row."""
+        """Length of the item's longest row, in tokens."""
         return max(map(len, self.item.entry))
 
 
 def batches(units: Iterable[Unit], device: torch.device, tokens: dict[str, int] | None = None) -> Iterator[list[Unit]]:
-    """Units in batches of about BATCH_TOKENS padded tokens to run, those that start and end alike together."""
+    """Group units of like starts and lengths into batches of about BATCH_TOKENS (or `tokens`) padded tokens to run."""
     limits = tokens or BATCH_TOKENS
     limit = limits.get(device.type, limits["cpu"])
     most = BATCH_ROWS.get(device.type, BATCH_ROWS["cpu"])
@@ -123,7 +123,7 @@ def run_units(
 
 
 def total(items: Sequence[Item], values: Sequence[float]) -> float:
-    """M = sum of weight times m."""
+    """Return M, the sum over items of weight times m."""
     return sum(item.weight * value for item, value in zip(items, values, strict=True))
 
 
@@ -133,7 +133,7 @@ def total(items: Sequence[Item], values: Sequence[float]) -> float:
 def activations(
     sae: SparseAutoencoder, h: Sequence[torch.Tensor], editable: Sequence[torch.Tensor], features: Sequence[int]
 ) -> list[torch.Tensor]:
-    """f_TK of chosen features in each row, 0 where nothing is edited."""
+    """Return f_TK, the activations of chosen features in each row; 0 at positions that no edit touches."""
     columns = sae.columns(features)
     return [
         sae.encode_features(sae.normalise(h_TD).x_TD, columns) * editable_T[:, None]
@@ -144,7 +144,7 @@ def activations(
 def ablation(
     sae: SparseAutoencoder, h: Sequence[torch.Tensor], editable: Sequence[torch.Tensor], features: Sequence[int]
 ) -> list[torch.Tensor | None]:
-    """What ablating features adds to the hooked vectors_TD of each row; None where they are silent."""
+    """Return the delta_TD that ablating features adds to each row's hooked vectors; None where all are silent."""
     if not features:
         return [None] * len(h)
     w_dec_KD = sae.columns(features).w_dec_KD

@@ -1,4 +1,4 @@
-"""The probes of a measure, read and measured, and remembered."""
+"""Read and measure the probes of a measure, and keep the last few measures' in the pair."""
 
 from __future__ import annotations
 
@@ -16,11 +16,12 @@ from engine.records import Event, Measure, Probe
 from engine.records import attribution as measures
 
 KEPT_MEASURES = 4
+"""Number of measures whose probes are kept."""
 
 
 @dataclass(frozen=True)
 class Measured:
-    """A measure's items, each one's m and both answers' probability, unedited."""
+    """A measure's items with each one's unedited m (`values`, in nats) and probability of both answers (`masses`)."""
 
     items: list[Item]
     values: list[float]
@@ -28,7 +29,7 @@ class Measured:
 
     @property
     def baseline(self) -> float:
-        """M."""
+        """M with nothing ablated."""
         return total(self.items, self.values)
 
 
@@ -37,19 +38,19 @@ class KeptMeasures(OrderedDict[Hashable, Measured]):
 
 
 def measured(pair: Pair, measure: Measure) -> Generator[Event, Any, Measured]:
-    """Reads a measure's probes, or remembers them. Raises UsageError."""
+    """Read a measure's probes, or return them if they are kept. Raises UsageError."""
     probes = measures.check_measure(measure)
     return (yield from read_sides(pair, probes, [_sides(p, measure.toward, measure.against) for p in probes]))
 
 
 def measured_facts(pair: Pair, facts: Sequence[Probe]) -> Generator[Event, Any, Measured]:
-    """The same of questions of fact: the right answer against all others, the mean over them."""
+    """Read questions of fact, each measured as its right answer against all others; the measure is their mean."""
     sides = []
     for probe in facts:
         wrong = [s for answer in probe.answers if answer.name != probe.right for s in answer.strings]
         right = [s for answer in probe.answers if answer.name == probe.right for s in answer.strings]
         sides.append((right, wrong))
-    # their measure is a mean, whatever else they are regressed on elsewhere
+    # without covariates, or the measure would be a slope rather than a mean
     usable = [(replace(p, covariate=None), s) for p, s in zip(facts, sides, strict=True) if s[0] and s[1]]
     if not usable:
         return Measured([], [], [])
@@ -57,7 +58,7 @@ def measured_facts(pair: Pair, facts: Sequence[Probe]) -> Generator[Event, Any, 
 
 
 def read_sides(pair: Pair, probes: Sequence[Probe], sides: list[Sides]) -> Generator[Event, Any, Measured]:
-    """Items and their values; those of the last few measures are kept."""
+    """Read probes and score them unedited, `sides` (toward, against) of each; keep the result for the next call."""
     key = (tuple(probes), tuple((tuple(a), tuple(b)) for a, b in sides))
     kept = pair.kept_or(KeptMeasures, KeptMeasures)
     if key not in kept:

@@ -1,8 +1,9 @@
-"""The smallest set of features that carries a share of a measure: greedy, every step checked by ablating the set.
+"""Search greedily for the smallest set of features that carries a share of a measure, checking each step by ablation.
 
-Each step ablates the set and the candidate that promises most, and is taken back where that does not help. Promises
-come from a gradient, taken again where the set has grown by a few, for features stand in for one another. At the end
-members that are not needed go, and each one's part is what is lost when it alone is left out.
+Each step adds the most promising candidate, ablates the set, and drops the candidate again if that did not help.
+Promises come from a gradient, taken anew each time the set has grown by STEPS_A_GRADIENT, because features stand in
+for one another. At the end, members that are not needed are removed, and each member's part is what is lost when it
+alone is left out.
 
     objective = share - penalty * (share of the facts' log-odds lost + mean KL / 0.1 nats)
 """
@@ -27,22 +28,23 @@ from engine.records.errors import UsageError
 from engine.records.texts import check_causes
 
 KL_UNIT = 0.1
-"""Nats per token of neutral text that count like the whole measure."""
+"""KL in nats per token of neutral text that is penalised as much as losing all of the facts' log-odds."""
 
 STAGE = "looking for the smallest set"
 
 LITTLE = 1e-9
+"""A measure below this, signs apart, counts as 0."""
 
 LEAST_GAIN = 0.002
-"""A feature that promises or adds less than this share of the measure only pads the set."""
+"""Least gain in the objective, promised and then measured, for which a feature is added; less only pads the set."""
 
 STEPS_A_GRADIENT = 4
-"""A gradient costs as much as three steps; over a few steps it hardly changes."""
+"""Steps between gradients: one costs as much as three steps, and over a few steps it hardly changes."""
 
 
 @dataclass(frozen=True)
 class Value:
-    """What ablating a set comes to."""
+    """The result of ablating a set: the measure, and the terms of the objective."""
 
     measure: float
     share: float
@@ -52,39 +54,39 @@ class Value:
 
 
 class Search:
-    """One search: what is measured, and how often."""
+    """What one search measures on (the measure's probes, facts, neutral text), and how many sets it has tried."""
 
     def __init__(
         self,
         pair: Pair,
         request: FindMinimalSet,
-        found: Measured,
+        measurement: Measured,
         facts: Measured | None,
         text: NeutralText | None,
     ) -> None:
         self.pair, self.request = pair, request
-        self.found, self.facts, self.text = found, facts, text
+        self.found, self.facts, self.text = measurement, facts, text
         self.n_tried = 0
         self.unedited: Gradient | None = None
-        """Of the measure with nothing ablated."""
+        """The gradient of the measure with nothing ablated."""
 
     def value(self, features: Sequence[int]) -> Generator[Event, Any, Value]:
-        """Ablates a set and measures all that counts."""
+        """Ablate one set and measure everything that the objective needs."""
         (value,) = yield from self.values([features])
         return value
 
     def values(self, sets: Sequence[Sequence[int]]) -> Generator[Event, Any, list[Value]]:
-        """The same of several sets, their rows run together."""
+        """Ablate and measure several sets, their rows run together."""
         self.n_tried += len(sets)
         rows = yield from self._run(self.found, sets)
         facts = (yield from self._run(self.facts, sets)) if self.facts else None
         kls = (yield from self.text.kl(sets)) if self.text and self.request.penalty else None
         return [self._value(row, facts[n] if facts else None, kls[n] if kls else None) for n, row in enumerate(rows)]
 
-    def _run(self, on: Measured, sets: Sequence[Sequence[int]]) -> Generator[Event, Any, list[float]]:
+    def _run(self, measurement: Measured, sets: Sequence[Sequence[int]]) -> Generator[Event, Any, list[float]]:
         pair = self.pair
-        scored = yield from ablated(pair.site.sae, pair.upper, on.items, on.values, sets, STAGE)
-        return [total(on.items, values) for values in scored]
+        scored = yield from ablated(pair.site.sae, pair.upper, measurement.items, measurement.values, sets, STAGE)
+        return [total(measurement.items, values) for values in scored]
 
     def _value(self, measure: float, facts: float | None, kl: float | None) -> Value:
         share = 1 - measure / self.found.baseline
@@ -94,7 +96,7 @@ class Search:
         return Value(measure, share, kept, kl, objective)
 
     def promise(self, features: Sequence[int]) -> Generator[Event, Any, list[float]]:
-        """By the gradient where `features` are ablated: what ablating each candidate too adds to the objective."""
+        """Estimate, by the gradient with `features` ablated, what ablating each candidate too adds to the objective."""
         request, chosen = self.request, tuple(features)
         slope = yield from self._gradient(self.found, chosen)
         if not chosen:
@@ -105,12 +107,12 @@ class Search:
             gain_F -= request.penalty * (-facts.estimate_F / self.facts.baseline).clamp(min=0)
         return list(gain_F[list(request.candidates)].tolist())
 
-    def _gradient(self, on: Measured, features: tuple[int, ...]) -> Generator[Event, Any, Gradient]:
-        return (yield from gradient(self.pair.site.sae, self.pair.upper, on.items, features, STAGE))
+    def _gradient(self, measurement: Measured, features: tuple[int, ...]) -> Generator[Event, Any, Gradient]:
+        return (yield from gradient(self.pair.site.sae, self.pair.upper, measurement.items, features, STAGE))
 
 
 def check(pair: Pair, request: FindMinimalSet) -> None:
-    """Raises UsageError, or EditError for a feature the SAE does not have."""
+    """Check the request. Raises UsageError, or EditError for a feature the SAE does not have."""
     check_causes(request)
     if not request.candidates:
         raise UsageError("There are no features to choose from.", "Attribute first.")
@@ -122,18 +124,18 @@ def check(pair: Pair, request: FindMinimalSet) -> None:
 
 
 def find_minimal_set(pair: Pair, request: FindMinimalSet) -> Events:
-    """Which smallest set carries the measure? Returns a MinimalSet. Raises UsageError, HookError, EditError."""
+    """Find the smallest set that carries the measure. Returns a MinimalSet. Raises UsageError, HookError, EditError."""
     check(pair, request)
-    found = yield from measured(pair, request.measure)
-    if abs(found.baseline) < LITTLE:
+    measurement = yield from measured(pair, request.measure)
+    if abs(measurement.baseline) < LITTLE:
         raise UsageError("The measure is 0: there is nothing to take away.", "Choose other answers or probes.")
     facts = (yield from measured_facts(pair, request.facts)) if request.facts else None
-    said = []
+    sentences = []
     if facts is not None and (not facts.items or facts.baseline <= 0):
-        said.append("The model does not know the facts, so there is nothing of them to keep: they are left out.")
+        sentences.append("The model does not know the facts, so there is nothing of them to keep: they are left out.")
         facts = None
     text = (yield from NeutralText.read(pair, request.neutral_tokens)) if request.neutral_tokens else None
-    search = Search(pair, request, found, facts, text)
+    search = Search(pair, request, measurement, facts, text)
     chosen, value = yield from grow(search)
     chosen, value, without = yield from prune(search, chosen, value)
     prefixes = yield from search.values([chosen[: n + 1] for n in range(len(chosen) - 1)])
@@ -141,7 +143,7 @@ def find_minimal_set(pair: Pair, request: FindMinimalSet) -> Events:
     kl = None
     if text is not None and chosen:
         (kl,) = yield from text.kl([chosen])
-    reads = [Read(item.fed, item.h[0][: len(item.fed.token_ids)]) for item in found.items]
+    reads = [Read(item.fed, item.h[0][: len(item.fed.token_ids)]) for item in measurement.items]
     members = tuple(
         SetMember(feature, tokens, with_it.share, rest.share)
         for feature, tokens, with_it, rest in zip(
@@ -150,8 +152,8 @@ def find_minimal_set(pair: Pair, request: FindMinimalSet) -> Events:
     )
     return MinimalSet(
         request=request,
-        slope=measures.is_slope([item.probe for item in found.items]),
-        baseline=found.baseline,
+        slope=measures.is_slope([item.probe for item in measurement.items]),
+        baseline=measurement.baseline,
         ablated=value.measure,
         share=value.share,
         reached=value.share >= request.share,
@@ -161,12 +163,12 @@ def find_minimal_set(pair: Pair, request: FindMinimalSet) -> Events:
         kl=kl,
         control_shares=tuple(shares),
         dtype=str(pair.upper.dtype).removeprefix("torch."),
-        warnings=(*said, *warnings(pair, found, request.measure)),
+        warnings=(*sentences, *warnings(pair, measurement, request.measure)),
     )
 
 
 def grow(search: Search) -> Generator[Event, Any, tuple[list[int], Value]]:
-    """Adds the most promising candidate until the share is reached, no candidate helps, or the set is full."""
+    """Add the most promising candidate until the share is reached, no candidate helps, or the set is full."""
     request = search.request
     chosen: list[int] = []
     value = yield from search.value(chosen)
@@ -179,7 +181,7 @@ def grow(search: Search) -> Generator[Event, Any, tuple[list[int], Value]]:
             promise, promised_at = (yield from search.promise(chosen)), len(chosen)
         order = sorted(zip(promise, request.candidates, strict=True), reverse=True)
         left = [f for gain, f in order if gain > LEAST_GAIN and f not in chosen and f not in useless]
-        if not left and promised_at != len(chosen):  # what was promised before the set grew is no reason to give up
+        if not left and promised_at != len(chosen):  # do not give up on promises made before the set grew
             promise, promised_at, useless = (yield from search.promise(chosen)), len(chosen), set()
             continue
         if not left:
@@ -195,7 +197,10 @@ def grow(search: Search) -> Generator[Event, Any, tuple[list[int], Value]]:
 def prune(
     search: Search, chosen: list[int], value: Value
 ) -> Generator[Event, Any, tuple[list[int], Value, list[Value]]]:
-    """Drops members whose loss leaves the share reached, the least needed first; and each one's absence at the end."""
+    """Remove members without which the share is still reached, the least needed first.
+
+    Returns the members left, their value, and the value of the set without each of them.
+    """
     while True:
         without = yield from search.values([[f for f in chosen if f != out] for out in chosen])
         spare = [n for n, rest in enumerate(without) if rest.share >= search.request.share]
@@ -207,7 +212,7 @@ def prune(
 
 
 def control_shares(search: Search, chosen: list[int]) -> Generator[Event, Any, list[float]]:
-    """What sets of other features, each about as active and as dense as the member it stands for, take away."""
+    """Return the shares that random sets take away, each of whose features is about as active and dense as a member."""
     if not chosen or not search.request.controls:
         return []
     if search.unedited is None:
@@ -218,11 +223,11 @@ def control_shares(search: Search, chosen: list[int]) -> Generator[Event, Any, l
 
 
 def drawn_sets(pair: Pair, slopes: Gradient, chosen: Sequence[int], number: int) -> list[list[int]]:
-    """Different random sets of the same size, drawn without a look at estimates; fewer where there are no more."""
+    """Draw up to `number` different random sets of the size of `chosen`, without looking at estimates."""
     rng = random.Random(0)
     pool = controls(pair, slopes, chosen, max(3 * len(chosen), number))
-    like = [pool[n :: len(chosen)] for n in range(len(chosen))]
-    if not all(like):  # too few features fire here for a set of this size
+    pools = [pool[n :: len(chosen)] for n in range(len(chosen))]
+    if not all(pools):  # too few features fire here for a set of this size
         return []
-    drawn = {tuple(rng.choice(some) for some in like): None for _ in range(20 * number)}
+    drawn = {tuple(rng.choice(similar) for similar in pools): None for _ in range(20 * number)}
     return [list(features) for features in list(drawn)[:number]]

@@ -1,4 +1,4 @@
-"""What ablating features does to predictions on neutral text: KL(baseline || edited), above the hook alone.
+"""Measure what ablating features does to predictions on neutral text: KL(baseline || edited), above the hook alone.
 
 Shape suffixes: T tokens, D width of the hooked vector, V vocabulary.
 """
@@ -17,25 +17,28 @@ from engine.models.upper_layers import Row
 from engine.records import Event, Progress
 
 PASSAGE_TOKENS = 128
-"""Of each passage so much is run: the logits of longer ones would fill the memory."""
+"""Passages are cut to this length: the logits of longer ones would fill the memory."""
 
 STAGE = "measuring on neutral text"
 
 
 @dataclass(frozen=True)
 class NeutralText:
-    """Passages of the reference text, read up to the hook's block."""
+    """Passages of the reference text, read up to the hook's block.
+
+    entry: the vectors_TD that enter the block, a tensor for each passage; h: the hooked vectors_TD; editable: masks_T.
+    """
 
     pair: Pair
     entry: list[Row]
     h: list[torch.Tensor]
     editable: list[torch.Tensor]
     base: dict[int, torch.Tensor] = field(default_factory=dict)
-    """Log-probabilities_TV of passages run already, with nothing ablated: 4 bytes x vocabulary a token."""
+    """Unedited log-probabilities_TV of passages already run, by passage: 4 bytes x vocabulary a token."""
 
     @classmethod
     def read(cls, pair: Pair, num_tokens: int) -> Generator[Event, Any, NeutralText]:
-        """Reads passages of about `num_tokens` tokens in all, spread over the reference text."""
+        """Read passages of about `num_tokens` tokens in all, spread over the reference text."""
         sequences = passages(pair, num_tokens)
         captured = yield from pair.model.capture(pair.upper.entry, sequences, "reading neutral text")
         dtype = pair.upper.dtype
@@ -51,7 +54,7 @@ class NeutralText:
         return cls(pair, entry, h, editable)
 
     def kl(self, sets: Sequence[Sequence[int]]) -> Generator[Event, Any, list[float]]:
-        """Mean KL in nats per token behind the first, of each set of ablated features."""
+        """Return the mean KL of each set of ablated features, in nats per token, without the passages' first."""
         sums, count = [0.0] * len(sets), 0
         for n, (row, h_TD, editable_T) in enumerate(zip(self.entry, self.h, self.editable, strict=True)):
             yield Progress(STAGE, n, len(self.entry))
@@ -69,17 +72,20 @@ class NeutralText:
 
 
 def passages(pair: Pair, num_tokens: int) -> list[list[int]]:
-    """Token ids of passages of the reference text as it was fed, cut short: `num_tokens`, spread over it."""
+    """Return the ids of passages of the reference text as it was fed, each cut to PASSAGE_TOKENS, spread over the text.
+
+    They have about `num_tokens` tokens in all.
+    """
     ids = pair.site.reference.token_ids_T.tolist()
     bos = pair.model.tokens.bos
     starts = [at for at, i in enumerate(ids) if i == bos] if bos is not None else list(range(0, len(ids), 256))
     starts = starts or [0]
     ends = [*starts[1:], len(ids)]
-    found = [ids[a : min(b, a + PASSAGE_TOKENS)] for a, b in zip(starts, ends, strict=True) if b - a > 1]
-    # passages differ in length: every so many of them, until the tokens are there
-    stride = max(1, sum(map(len, found)) // max(1, num_tokens))
+    cut = [ids[a : min(b, a + PASSAGE_TOKENS)] for a, b in zip(starts, ends, strict=True) if b - a > 1]
+    # passages differ in length, so take every n-th of them until there are enough tokens
+    stride = max(1, sum(map(len, cut)) // max(1, num_tokens))
     taken, count = [], 0
-    for passage in found[::stride] or found[:1]:
+    for passage in cut[::stride] or cut[:1]:
         if count >= num_tokens:
             break
         taken.append(passage)

@@ -1,6 +1,6 @@
-"""Probes, read for a measure: fed with their answers' strings, up to the hook's block and from there on unedited.
+"""Read probes for a measure: feed them with their answers' strings, and keep what enters the hook's block.
 
-What an edit touches: every position but the leading token and attention sinks, of the answer's own tokens too.
+Edits touch every position but the leading special token and attention sinks; the answer's own tokens are edited too.
 Shape suffixes: T tokens, D width of the hooked vector, P probes.
 """
 
@@ -21,7 +21,7 @@ from engine.records.attribution import is_slope
 
 @dataclass(frozen=True)
 class Target:
-    """An answer's string: in which row of the item, behind which position, its token ids, and on which side."""
+    """One string of an answer: the item's row it is in, the position it comes after, its token ids and its side."""
 
     row: int
     after: int
@@ -31,35 +31,35 @@ class Target:
 
 @dataclass(frozen=True)
 class Item:
-    """A probe, read: rows that hold all its answers' strings but for their last tokens, and its weight in M."""
+    """A probe as it was read, with its weight in M; rows hold all its answers' strings but the last token of each."""
 
     probe: Probe
     fed: FedPrompt
     entry: list[Row]
     """Token ids and the vectors that enter the hook's block."""
     h: list[torch.Tensor]
-    """Hooked vectors_TD, float32."""
+    """Hooked vectors_TD of each row, float32."""
     editable: list[torch.Tensor]
-    """Masks_T of the positions that an edit touches."""
+    """Masks_T of the positions in each row that an edit touches."""
     targets: tuple[Target, ...]
     weight: float
     unclean: tuple[str, ...]
     """Answer strings whose tokens could not be told apart from the prompt's end."""
     past: list[Past]
-    """What each row comes to above the hook while nothing is added."""
+    """Each row's unedited keys and values in the layers from the hook's block on."""
 
     @property
     def scored_from(self) -> int:
-        """The first position behind which an answer's token is scored."""
+        """Return the first position whose next token is scored as an answer's."""
         return min(target.after for target in self.targets)
 
     def positions(self, row: int) -> list[int]:
-        """Behind which positions of a row some answer's tokens are scored."""
+        """Return the positions of a row whose next tokens are scored as an answer's."""
         return sorted({t.after + n for t in self.targets if t.row == row for n in range(len(t.ids))})
 
 
 def weights(probes: Sequence[Probe]) -> list[float]:
-    """What each probe's m counts in M: c_p = (x_p - mean) / sum of squares for a slope, else 1 / n."""
+    """Return each probe's weight in M: (x_p - mean) / sum of squared deviations for a slope, else 1 / n."""
     if not is_slope(probes):
         return [1 / len(probes)] * len(probes)
     x_P = torch.tensor([float(p.covariate or 0) for p in probes], dtype=torch.float64)
@@ -73,14 +73,14 @@ def read_items(
     probes: Sequence[Probe],
     sides: Sequence[tuple[Sequence[str], Sequence[str]]],
 ) -> Generator[Progress, Any, list[Item]]:
-    """Feeds probes with the answers' strings, `sides` (toward, against) of each, and captures their vectors."""
-    made = [_rows(pair, probe, *side) for probe, side in zip(probes, sides, strict=True)]
-    sequences = [ids for rows, _, _ in made for ids in rows]
+    """Feed probes with their answers' strings, `sides` (toward, against) of each, and capture their vectors."""
+    fed_rows = [_rows(pair, probe, *side) for probe, side in zip(probes, sides, strict=True)]
+    sequences = [ids for rows, _, _ in fed_rows for ids in rows]
     pair.model.check_length(max(map(len, sequences)))
     captured = yield from pair.model.capture(upper.entry, sequences, "reading probes")
     vectors = iter(captured)
     items = []
-    for n, (probe, (rows, targets, unclean), weight) in enumerate(zip(probes, made, weights(probes), strict=True)):
+    for n, (probe, (rows, targets, unclean), weight) in enumerate(zip(probes, fed_rows, weights(probes), strict=True)):
         yield Progress("reading probes", n, len(probes))
         # captured rows are views of whole padded batches
         entry = [Row(ids, next(vectors).to(upper.dtype).clone()) for ids in rows]
@@ -100,31 +100,31 @@ def read_items(
 def _rows(
     pair: Pair, probe: Probe, toward: Sequence[str], against: Sequence[str]
 ) -> tuple[list[list[int]], tuple[Target, ...], tuple[str, ...]]:
-    """Rows of ids, targets and unclean strings: an answer needs no row of its own where it goes on from another's."""
+    """Return rows of ids, targets and unclean strings; an answer whose ids begin an earlier row has none of its own."""
     prompt = Prompt(probe.text, probe.format)
     before = pair.model.tokens.feed(prompt, probe.prefill).ids
-    joined = [
+    answers = [
         (string, side, join(before, pair.model.tokens.feed(prompt, probe.prefill, string).ids))
         for side, strings in ((True, toward), (False, against))
         for string in strings
     ]
     rows: list[list[int]] = []
     targets = []
-    for _, side, found in sorted(joined, key=lambda j: -len(j[2].ids)):
-        read = found.ids[:-1]  # what an answer's last token is followed by does not matter
+    for _, side, answer in sorted(answers, key=lambda j: -len(j[2].ids)):
+        read = answer.ids[:-1]  # an answer's last token is predicted, but predicts nothing itself
         row = next((r for r, ids in enumerate(rows) if ids[: len(read)] == read), len(rows))
         if row == len(rows):
             rows.append(read)
-        target = Target(row, found.start - 1, tuple(found.ids[found.start :]), side)
-        if target not in targets:  # the same string twice is no likelier for it
+        target = Target(row, answer.start - 1, tuple(answer.ids[answer.start :]), side)
+        if target not in targets:  # the same tokens listed twice must not count twice
             targets.append(target)
-    return rows, tuple(targets), tuple(string for string, _, found in joined if not found.clean)
+    return rows, tuple(targets), tuple(string for string, _, answer in answers if not answer.clean)
 
 
 def _fed(pair: Pair, probe: Probe, h_TD: torch.Tensor) -> FedPrompt:
     tokens = pair.model.tokens
     fed = tokens.feed(Prompt(probe.text, probe.format), probe.prefill)
-    # an answer may have swallowed the prefill's last token: the row is then shorter than the prompt by itself
+    # an answer's first token may include the prefill's last one; the row is then shorter than the prompt alone
     length = min(len(fed.ids), len(h_TD))
     sink = (h_TD[:length].norm(dim=-1) > pair.site.reference.sink_norm).tolist()
     ids, template = fed.ids[:length], fed.template[:length]

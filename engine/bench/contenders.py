@@ -1,6 +1,6 @@
-"""How others generate an edited text: transformers with a hook, nnsight with an intervention, SAELens with its SAE.
+"""The contenders' ways to generate an edited text: transformers with a hook, nnsight, and SAELens with its own SAE.
 
-Greedily, so many tokens, none of which ends the text. Each gives the tokens it generated.
+All generate greedily, `num_tokens` tokens, none of which ends the text, and return the tokens they generated.
 
 Shape suffixes: B rows, T tokens, D width of the hooked vector, K edited features, F features.
 """
@@ -24,13 +24,13 @@ from engine.records import Edit
 Edits = tuple[Edit, ...]
 
 Generation = Callable[[], list[int]]
-"""Generates one text; its new token ids."""
+"""Generates one text and returns its new token ids."""
 
 NO_SAELENS = "sae-lens is not installed (the extra `saelens`)"
 
 
 def ablation(subject: Subject, edits: Edits) -> Callable[[torch.Tensor], torch.Tensor]:
-    """h - f D of the edited features: what everybody writes into a hook."""
+    """Return a function that subtracts f D of the edited features from h: the ablation that one writes into a hook."""
     features = [edit.feature for edit in edits]
     sae = subject.sae
     w_enc_DK, b_K = sae.w_enc_DF[:, features].float(), sae.b_enc_F[features].float()
@@ -45,7 +45,7 @@ def ablation(subject: Subject, edits: Edits) -> Callable[[torch.Tensor], torch.T
 
 
 def transformers_run(subject: Subject, num_tokens: int, edits: Edits) -> Generation:
-    """`generate`, with a forward hook where there are edits."""
+    """Return a run of transformers' `generate`, with a forward hook if there are edits."""
     module, device = twin(subject.model.module), subject.model.device
     ids_BT = torch.tensor([subject.prompt], device=device)
     change = ablation(subject, edits)
@@ -63,7 +63,7 @@ def transformers_run(subject: Subject, num_tokens: int, edits: Edits) -> Generat
 
 
 def nnsight_run(subject: Subject, num_tokens: int, edits: Edits) -> Generation:
-    """nnsight's `generate`, intervening at every token where there are edits."""
+    """Return a run of nnsight's `generate`, intervening at every token if there are edits."""
     from nnsight import TransformersModel
 
     model = TransformersModel(
@@ -98,21 +98,21 @@ def nnsight_run(subject: Subject, num_tokens: int, edits: Edits) -> Generation:
 
 
 def new_tokens(out_BT: torch.Tensor, ids_BT: torch.Tensor) -> list[int]:
-    """What was generated."""
-    found: list[int] = out_BT[0, ids_BT.shape[1] :].tolist()
-    return found
+    """Return the generated ids, without the prompt's."""
+    ids: list[int] = out_BT[0, ids_BT.shape[1] :].tolist()
+    return ids
 
 
 # ---- SAELens
 
 
 def has_saelens() -> bool:
-    """Whether it is installed."""
+    """Whether SAELens is installed."""
     return find_spec("sae_lens") is not None
 
 
 def saelens_model(subject: Subject) -> Any:
-    """A HookedSAETransformer of the model's shape and dtype, with weights of its own: how long it takes is the same."""
+    """Return a HookedSAETransformer of the model's shape and dtype; its weights are random, with the same speed."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         from sae_lens import HookedSAETransformer
@@ -130,7 +130,7 @@ def saelens_model(subject: Subject) -> Any:
 
 
 def saelens_run(model: Any, sae: SparseAutoencoder, subject: Subject, num_tokens: int, feature: int) -> Generation:
-    """Its `generate` with the SAE attached, error term kept, and a hook that zeroes the feature."""
+    """Return a run of SAELens' `generate` with the SAE attached, the error term kept and the feature zeroed."""
     from sae_lens import StandardSAE, StandardSAEConfig
     from sae_lens.saes.sae import SAEMetadata
 

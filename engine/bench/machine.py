@@ -1,4 +1,4 @@
-"""What the bench ran on."""
+"""Describes the machine that the bench runs on."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ FLAGS = ("avx2", "avx512f", "avx512_bf16", "avx512_vnni", "amx_tile", "amx_bf16"
 
 
 def describe(device: torch.device) -> dict[str, Any]:
-    """CPU, cores, the flags that matter, threads, GPU, load and versions; "" or None for what is not there."""
+    """Return CPU, cores, the CPU flags that matter, threads, GPU, load and versions; "" or None for what is missing."""
     cpu = _cpu_info()
     flags = (cpu.get("flags") or cpu.get("Features") or "").split()
     return {

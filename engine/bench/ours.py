@@ -1,4 +1,7 @@
-"""How we generate: the pair as the app does, and single rows, on steps that are kept from text to text as the app's."""
+"""saescope's own generation, for the bench: the pair as in the app, and single rows.
+
+Steps are kept from text to text, as in the app.
+"""
 
 from __future__ import annotations
 
@@ -14,13 +17,13 @@ from engine.loading.demo.model import finish
 from engine.records import Edit, Generate, Prompt, Sampling
 
 WARM = 1 + max(CAPTURE_AFTER.values())
-"""Steps after which the step is captured."""
+"""Number of steps after which the decoding step has been captured."""
 
 
 def pair(
     subject: Subject, num_tokens: int, edits: tuple[Edit, ...], kl: bool = False, steps: type[Steps] = Steps
 ) -> Callable[[], Decoded]:
-    """Generates baseline and edited text, all that the app does for a token included; `kl` adds its row."""
+    """Return a run that generates baseline and edited text, with all the app does for a token; `kl` adds KL's row."""
     request = Generate(Prompt("bench"), edits, Sampling(max_tokens=num_tokens))
     rows, ids = rows_of(request, kl), subject.prompt
     editor = subject.editor(*lists_of(request, rows, edits))
@@ -34,28 +37,28 @@ def pair(
 
 
 def alone(subject: Subject, num_tokens: int, editor: ResidualEditor) -> Callable[[], list[int]]:
-    """Generates the text of the editor's first row, greedily; all its rows go along."""
+    """Return a run that greedily generates the text of the editor's first row, with its other rows in the batch."""
     ids = subject.prompt
     steps = Steps(subject.model, editor, room_for(len(ids) + num_tokens))
 
     def run() -> list[int]:
         chosen_B = steps.prompt(ids).logits_BV.argmax(-1)
-        found = [int(chosen_B[0])]
-        while len(found) < num_tokens:
+        tokens = [int(chosen_B[0])]
+        while len(tokens) < num_tokens:
             chosen_B = steps.step(chosen_B).logits_BV.argmax(-1)
-            found.append(int(chosen_B[0]))
-        return found
+            tokens.append(int(chosen_B[0]))
+        return tokens
 
     return run
 
 
 def room_of(subject: Subject, count: int) -> int:
-    """Room that `stepping` has for tokens."""
+    """Return the number of positions for which `stepping` has room."""
     return room_for(len(subject.prompt) + count)
 
 
 def stepping(subject: Subject, editor: ResidualEditor, count: int) -> Callable[[], None]:
-    """`count` steps from the same position on, the step captured already."""
+    """Return a run of `count` steps, always from the same position; the step has been captured before it returns."""
     ids = subject.prompt
     steps = Steps(subject.model, editor, room_of(subject, count))
     steps.prompt(ids)

@@ -1,4 +1,4 @@
-"""Writes a SAE and a language model of a given size, of random weights, for the bench to load."""
+"""Writes files of a SAE and of a language model, of a given size and random weights, for the bench to load."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ WIDTH = 2048
 
 
 def write_sae(folder: Path, size: int, dtype: torch.dtype) -> None:
-    """A folder in SAELens' format, of about `size` bytes."""
+    """Write a SAE of about `size` bytes into a new folder, in SAELens' format."""
     folder.mkdir()
     d_in = WIDTH if size > 10_000_000 else WIDTH // 32
     d_sae = max(1, size // (2 * d_in * dtype.itemsize))
@@ -31,7 +31,7 @@ def write_sae(folder: Path, size: int, dtype: torch.dtype) -> None:
 
 
 def write_model(folder: Path, size: int, dtype: torch.dtype) -> None:
-    """A Llama of about `size` bytes with a tokenizer of a few words, as save_pretrained would write them."""
+    """Write a Llama of about `size` bytes and a tokenizer of a few words, in the files that save_pretrained writes."""
     from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
     width = WIDTH if size > 10_000_000 else WIDTH // 32
@@ -57,7 +57,7 @@ def write_model(folder: Path, size: int, dtype: torch.dtype) -> None:
 
 
 def numbers(size: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
-    """Small random numbers; the same million over and over, for speed."""
+    """Return small random numbers; the same million is repeated, for speed."""
     count = torch.Size(size).numel()
-    some = torch.randn(min(count, 1 << 20), generator=torch.Generator().manual_seed(0)).mul_(0.02).to(dtype)
-    return some.repeat(-(-count // len(some)))[:count].reshape(size)
+    repeated = torch.randn(min(count, 1 << 20), generator=torch.Generator().manual_seed(0)).mul_(0.02).to(dtype)
+    return repeated.repeat(-(-count // len(repeated)))[:count].reshape(size)

@@ -1,4 +1,4 @@
-"""Which rows there are, and one run of those asked for."""
+"""The rows of the bench, and one run of the chosen ones."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ ROWS: dict[int, tuple[tuple[str, Measure], ...]] = {
         ("the engine loads", lambda device, quick, model: screen.loading()),
     ),
 }
-"""By the scoreboard's numbers: what is measured, and by what."""
+"""By row number of the scoreboard: the names of its measurements and the functions that make them."""
 
 
 @dataclass(frozen=True)
@@ -49,27 +49,27 @@ class Report:
 
     machine: dict[str, Any]
     quick: bool
-    """Smaller shapes: not comparable with the goals, so nothing is met or missed."""
+    """Measured with smaller shapes: not comparable with the goals, so no goal is met or missed."""
     rows: list[Row]
 
 
 def chosen_rows(text: str | None) -> list[int]:
-    """Row numbers such as "7,8"; all of them for None. Raises UsageError."""
+    """Return the row numbers that text such as "7,8" names, all for None. Raises UsageError for others."""
     if text is None:
         return list(ROWS)
-    found = [int(part) if part.strip().isdecimal() and len(part) < 9 else -1 for part in text.split(",")]
-    if not set(found) <= set(ROWS):
+    numbers = [int(part) if part.strip().isdecimal() and len(part) < 9 else -1 for part in text.split(",")]
+    if not set(numbers) <= set(ROWS):
         raise UsageError(f"--rows {text}: there are rows {', '.join(map(str, ROWS))}.", "For example --rows 7,8.")
-    return sorted(set(found))
+    return sorted(set(numbers))
 
 
 def run(rows: list[int], device: str | None, quick: bool, model: str | None, note: Callable[[str], None]) -> Report:
-    """Measures these rows, telling `note` what is under way. Raises UsageError for an unknown device."""
+    """Measure these rows; call `note` with the name of each measurement. Raises UsageError for an unknown device."""
     torch.set_num_threads(1)
-    chosen = torch.device("cpu") if device is None else choose_device(device)
-    found: list[Row] = []
+    chosen_device = torch.device("cpu") if device is None else choose_device(device)
+    measured: list[Row] = []
     for number in rows:
         for name, measure in ROWS[number]:
             note(f"row {number}: {name}")
-            found += measure(chosen, quick, model)
-    return Report(machine.describe(chosen), quick, found)
+            measured += measure(chosen_device, quick, model)
+    return Report(machine.describe(chosen_device), quick, measured)

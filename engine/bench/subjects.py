@@ -1,8 +1,8 @@
-"""What decoding is measured on: a model, a SAE at one of its hook points, and edits that act.
+"""The subjects on which decoding is measured: a model, a SAE at one of its hook points, and edits that have an effect.
 
 The tiny subject is a Llama of random weights, small enough that most of a step is the interpreter's time. The usual
-subject is the packaged demo on a CPU, and on a GPU the founding study's pair in shape: Mistral-7B and 65,536 features,
-of random weights. A SAE of that many features can be put in the place of the demo's too.
+subject is the packaged demo on a CPU; on a GPU it has the shape of the founding study's pair, Mistral-7B and 65,536
+features, with random weights. A SAE of that many features can replace the demo's too.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ FOUNDING_FEATURES = 65_536
 PROMPT_TOKENS = 16
 
 EDITS = 4
-"""Features that are ablated where nothing else is said."""
+"""Number of features that are ablated by default."""
 
 
 @dataclass(frozen=True)
@@ -46,11 +46,11 @@ class Subject:
 
     @property
     def prompt(self) -> list[int]:
-        """What texts begin with."""
+        """Token ids with which generated texts begin."""
         return prompt_of(self.model)
 
     def ablations(self, count: int = EDITS) -> tuple[Edit, ...]:
-        """Ablations of the features that fire most on the prompt."""
+        """Return ablations of the features that fire most on the prompt."""
         (h_TD,) = self.model.capture_batch(self.hook, [self.prompt])
         strength_F = torch.zeros(self.sae.d_sae, device=h_TD.device)
         for active in self.sae.encode(h_TD):
@@ -58,12 +58,12 @@ class Subject:
         return tuple(Edit(feature) for feature in strength_F.topk(count).indices.tolist())
 
     def editor(self, *rows: tuple[Edit, ...]) -> ResidualEditor:
-        """An editor with these rows."""
+        """Return an editor with these lists of edits, one for each row of a batch."""
         return ResidualEditor(self.model, self.sae, self.hook, self.reference, rows)
 
 
 def tiny(device: torch.device, dtype: torch.dtype = torch.float32) -> Subject:
-    """12 layers of width 256, 1,024 tokens to choose from, 2,048 features."""
+    """Return a subject of 12 layers of width 256, a vocabulary of 1,024 tokens and 2,048 features."""
     from transformers import LlamaConfig
 
     config = LlamaConfig(
@@ -77,26 +77,26 @@ def tiny(device: torch.device, dtype: torch.dtype = torch.float32) -> Subject:
 
 
 def founding(device: torch.device, dtype: torch.dtype | None = None) -> Subject:
-    """The shape of the founding study's pair: Mistral-7B-v0.1 before block 16, with 65,536 features."""
+    """Return a subject in the shape of the founding study's pair: Mistral-7B-v0.1 before block 16, 65,536 features."""
     from transformers import MistralConfig
 
-    chosen = torch.bfloat16 if dtype is None else dtype
+    chosen_dtype = torch.bfloat16 if dtype is None else dtype
     config = MistralConfig(
         vocab_size=32_000, hidden_size=4096, intermediate_size=14_336, num_hidden_layers=32, num_attention_heads=32,
         num_key_value_heads=8, max_position_embeddings=32_768, sliding_window=4096, initializer_range=0.02,
     )  # fmt: skip
-    model = random_model("Mistral-7B of random weights", config, device, chosen)
+    model = random_model("Mistral-7B of random weights", config, device, chosen_dtype)
     hook = resolve_hook(model.module, "blocks.16.hook_resid_pre")
-    return with_features(f"Mistral-7B's shape, {short(chosen)}", model, hook, FOUNDING_FEATURES)
+    return with_features(f"Mistral-7B's shape, {short(chosen_dtype)}", model, hook, FOUNDING_FEATURES)
 
 
 def usual(device: torch.device, dtype: torch.dtype | None = None) -> Subject:
-    """The packaged demo on a CPU, the founding shape on a GPU. Raises ModelError where the demo is not installed."""
+    """Return the demo on a CPU, the founding shape on a GPU. Raises ModelError if the demo is not installed."""
     return founding(device, dtype) if device.type == "cuda" else demo(device, dtype)
 
 
 def random_model(name: str, config: Any, device: torch.device, dtype: torch.dtype) -> LanguageModel:
-    """A model of random weights, made on the device, and a tokenizer of as many words."""
+    """Make a model of random weights on the device, with a tokenizer of as many words as its vocabulary has."""
     from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
 
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []), torch.device(device):
@@ -108,16 +108,16 @@ def random_model(name: str, config: Any, device: torch.device, dtype: torch.dtyp
 
 
 def demo(device: torch.device, dtype: torch.dtype | None = None) -> Subject:
-    """The packaged demo model and its SAE. Raises ModelError where it is not installed."""
-    chosen = app_dtype(device) if dtype is None else dtype
-    pair = finish(open_pair(Load(device=str(device), dtype=short(chosen))))
+    """Return the packaged demo model and its SAE. Raises ModelError if it is not installed."""
+    chosen_dtype = app_dtype(device) if dtype is None else dtype
+    pair = finish(open_pair(Load(device=str(device), dtype=short(chosen_dtype))))
     return Subject(
-        f"demo, {short(chosen)}", endless(pair.model), pair.site.sae, pair.site.reads_at, pair.site.reference
+        f"demo, {short(chosen_dtype)}", endless(pair.model), pair.site.sae, pair.site.reads_at, pair.site.reference
     )
 
 
 def with_features(said: str, model: LanguageModel, hook: HookPoint, count: int) -> Subject:
-    """A model with a SAE of random weights, of whose features a twentieth fires on a vector."""
+    """Return the model with a SAE of random weights, a twentieth of whose features fires on each vector."""
     width, device = model.d_model, model.device
     (h_TD,) = model.capture_batch(hook, [prompt_of(model)])
     h_TD = h_TD[1:].float()  # the first token may be a sink
@@ -135,14 +135,14 @@ def with_features(said: str, model: LanguageModel, hook: HookPoint, count: int) 
 
 
 def reference_of(sae: SparseAutoencoder, norm: float) -> Reference:
-    """What there is of a reference without a text: the norm beyond which a vector is a sink."""
+    """Return a reference without a text, which only gives the norm beyond which a vector is a sink."""
     zero_F1 = torch.zeros(sae.d_sae, 1, dtype=torch.int32)
     nothing = (torch.zeros(0, dtype=torch.int32), 0, zero_F1[:, 0], zero_F1[:, 0].float(), zero_F1.float())
     return Reference("none", *nothing, zero_F1, zero_F1, 0, norm, 1.0, 0.0, 0.0)
 
 
 def prompt_of(model: LanguageModel) -> list[int]:
-    """Random token ids, none of them a special one."""
+    """Return random token ids without special tokens."""
     generator = torch.Generator().manual_seed(1)
     largest = min(1000, int(model.module.config.get_text_config().vocab_size))
     ids: list[int] = torch.randint(20, largest, (PROMPT_TOKENS,), generator=generator).tolist()
@@ -150,7 +150,7 @@ def prompt_of(model: LanguageModel) -> list[int]:
 
 
 def endless(model: LanguageModel) -> LanguageModel:
-    """The same model, of which no token ends a text, whoever generates it."""
+    """Change the model so that no token ends a text, in saescope and in the contenders' `generate`; return it."""
     from transformers import GenerationConfig
 
     for module in (model.module, model.bare):
@@ -160,5 +160,5 @@ def endless(model: LanguageModel) -> LanguageModel:
 
 
 def settle(device: torch.device) -> Any:
-    """What waits for the device; None on a CPU."""
+    """Return a function that waits until the device has finished; None on a CPU."""
     return torch.cuda.synchronize if device.type == "cuda" else None

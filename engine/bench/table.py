@@ -1,4 +1,4 @@
-"""What a report of the bench looks like on a terminal."""
+"""Prints a report of the bench, as a table on a terminal or as JSON."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ NOT_COMPARABLE = "--quick: smaller shapes, not comparable with the goals; no mar
 
 
 def show(report: Report, out: Console) -> None:
-    """The machine, then one line a row."""
+    """Print the machine, then one line for each row."""
     for line in machine_in_words(report.machine):
         out.print(Text(line, style="dim"), soft_wrap=True)
     if report.quick:
@@ -32,7 +32,7 @@ def show(report: Report, out: Console) -> None:
 
 
 def cells(row: Row, quick: bool) -> list[Text]:
-    """One line of the table."""
+    """Return the cells of one line of the table."""
     unit = "" if row.unit == "×" else f" {row.unit}"
     ratio = "–" if row.ratio is None else f"{row.ratio:.3g}{unit}"
     goal = "" if row.goal is None else f"{'≥' if row.at_least else '≤'} {row.goal:g}{unit}"
@@ -42,18 +42,18 @@ def cells(row: Row, quick: bool) -> list[Text]:
 
 
 def machine_in_words(machine: dict[str, Any]) -> list[str]:
-    """What it is made of, what runs on it, how times are taken."""
+    """Say in three lines what the hardware is, what runs on it, and how times are taken."""
     native = "native" if machine["bfloat16_native"] else "not native"
     hardware = f"{machine['cpu']}, {machine['cores']} cores ({' '.join(machine['flags'])}), bfloat16 {native}"
     if machine["gpu"]:
         hardware += f", {machine['gpu']}"
-    versions = ", ".join(f"{name} {found or 'not installed'}" for name, found in machine["versions"].items())
+    versions = ", ".join(f"{name} {version or 'not installed'}" for name, version in machine["versions"].items())
     threads = f"{machine['threads']} thread on {machine['device']}, load average {machine['load_average']}"
     clocks = "times: median (fastest–slowest); on a CPU those of one thread, but rows 10 and 11 by the clock"
     return [hardware, f"{threads} · {versions}", clocks]
 
 
 def to_json(report: Report) -> str:
-    """One JSON object with every raw number."""
+    """Return one JSON object with every raw number."""
     rows = [{**asdict(row), "met": None if report.quick else row.met} for row in report.rows]
     return escaped(json.dumps({"machine": report.machine, "quick": report.quick, "rows": rows}, ensure_ascii=False))

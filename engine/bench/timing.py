@@ -1,4 +1,4 @@
-"""What the bench finds, and how it takes times: contenders in turn. No torch."""
+"""The rows that the bench reports, and how it times contenders in turn and measures memory. No torch."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ from engine.records.errors import SaescopeError
 
 @dataclass(frozen=True)
 class Times:
-    """Seconds of one contender over all rounds; of CPU time or of wall time, as whoever took them says."""
+    """Seconds of one contender over all rounds, of CPU time or wall time: the function that takes them says which."""
 
     median: float
     smallest: float
     largest: float
     wall_median: float
-    """The same by the clock on the wall, which stands for the user's patience and for other processes' share."""
+    """The median of wall time, which is what a user waits for and includes other processes' share."""
 
 
 @dataclass(frozen=True)
 class Row:
-    """One ratio. `goal` is its bound, `at_least` says on which side; without a ratio there is a note why.
+    """One ratio. `goal` is its bound, a lower one where `at_least`; without a ratio, `note` says why.
 
-    A goal of None: for information.
+    A row whose goal is None is for information.
     """
 
     number: int
@@ -45,11 +45,11 @@ class Row:
     unit: str = "×"
     note: str = ""
     raw: dict[str, Any] = field(default_factory=dict)
-    """Every number the ratio was made of, in seconds and bytes."""
+    """Every number from which the ratio was computed, in seconds and bytes."""
 
     @property
     def met(self) -> bool | None:
-        """Whether the goal is met; None where nothing was measured, or there is none."""
+        """Whether the goal is met; None where nothing was measured or there is no goal."""
         if self.ratio is None or self.goal is None:
             return None
         return self.ratio >= self.goal if self.at_least else self.ratio <= self.goal
@@ -58,9 +58,10 @@ class Row:
 def in_turn(
     contenders: Mapping[str, Callable[[], object]], rounds: int, settle: Callable[[], object] | None = None
 ) -> dict[str, Times]:
-    """Times contenders A B C A B C …, after one round that does not count.
+    """Time contenders in turn, A B C A B C …, after one round that does not count.
 
-    By this process's CPU time, which other processes disturb least; where `settle` waits for a device, by the wall.
+    Times are this process's CPU time, which other processes disturb least; wall time where `settle`, which waits for
+    a device, is given.
     """
     clock = time.process_time if settle is None else time.perf_counter
     settle = settle or (lambda: None)
@@ -79,22 +80,25 @@ def in_turn(
 
 
 def summary(taken: list[float], wall: list[float] | None = None) -> Times:
-    """Median and spread; without `wall`, what was taken is wall time."""
+    """Return median and spread of the times taken, which are wall times if `wall` is not given."""
     return Times(statistics.median(taken), min(taken), max(taken), statistics.median(wall or taken))
 
 
 def as_raw(times: Mapping[str, Times]) -> dict[str, Any]:
-    """For Row.raw."""
+    """Return the times in the form that Row.raw holds."""
     return {name: asdict(t) for name, t in times.items()}
 
 
 def spread(times: Times, per: float = 1.0, unit: str = "s") -> str:
-    """Such as "2.88 ms/token (2.85–2.97)"; times are divided by `per`."""
+    """Say median and spread, such as "2.88 ms/token (2.85–2.97)"; times are divided by `per`."""
     return f"{times.median / per:.3g} {unit} ({times.smallest / per:.3g}–{times.largest / per:.3g})"
 
 
 def in_child(module: str, argument: dict[str, Any]) -> dict[str, Any]:
-    """Runs `python -m module` in a process of its own, whose memory is nobody else's; its last line is its answer."""
+    """Run `python -m module` in a process of its own, so that its memory is its own; its last line is the answer, JSON.
+
+    Raises SaescopeError if the process fails.
+    """
     done = subprocess.run(
         [sys.executable, "-P", "-m", module, json.dumps(argument)],
         stdin=subprocess.DEVNULL,
@@ -105,27 +109,27 @@ def in_child(module: str, argument: dict[str, Any]) -> dict[str, Any]:
     if done.returncode != 0:
         last = (done.stderr.strip().splitlines() or ["no message"])[-1]
         raise SaescopeError(f"The bench's process {module} failed: {last}")
-    found: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
-    return found
+    answer: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
+    return answer
 
 
 def reset_peak() -> int:
-    """Lets peak_bytes() start again from now, where the system can (Linux); the resident bytes now."""
+    """Restart the measurement of peak_bytes(), where the system can (Linux), and return the resident bytes now."""
     try:
         with open("/proc/self/clear_refs", "w") as file:
             file.write("5")
     except OSError:
-        pass  # the peak then is that of the whole process, which the bench's processes reach while measuring
+        pass  # the peak is then that of the whole process; the bench's processes reach it while measuring
     return int(psutil.Process().memory_info().rss)
 
 
 def resident_bytes() -> int:
-    """Of this process, mapped file pages included."""
+    """Return the resident size of this process, mapped file pages included."""
     return int(psutil.Process().memory_info().rss)
 
 
 def peak_bytes() -> int:
-    """The largest resident size since reset_peak, mapped file pages included."""
+    """Return the largest resident size since reset_peak, mapped file pages included."""
     try:
         with open("/proc/self/status") as file:
             return next(int(line.split()[1]) * 1024 for line in file if line.startswith("VmHWM:"))

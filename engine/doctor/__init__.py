@@ -1,1 +1,1 @@
-"""Is the SAE wired right to the model?"""
+"""The doctor: checks whether a SAE is wired correctly to its model."""

@@ -1,4 +1,4 @@
-"""What the records say about a SAE's wiring: names of hook and model, equations, notes, and which tokens are fed."""
+"""Checks that need no measuring: the SAE's hook, model, equations and notes, and which tokens are fed."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ SENTENCE = "The sky is blue."
 
 
 def records_say(pair: Pair) -> list[Check]:
-    """Module, names, equations, notes: what needs no measuring."""
+    """Check what the SAE's configuration, the model's names and the tokenizer tell without a forward pass."""
     config = pair.site.sae.config
     hook = pair.site.reads_at
     k = "" if config.k is None else f" k = {config.k},"
@@ -39,7 +39,7 @@ def records_say(pair: Pair) -> list[Check]:
 
 
 def hook_named(pair: Pair) -> Check:
-    """The hook the SAE names against the one used."""
+    """Compare the hook named in the SAE's files with the one used."""
     name, trained_at = "SAE's hook", pair.site.sae.config.hook
     if not trained_at:
         return Check(name, None, "the SAE's files do not name one", "Look it up where the SAE was published.")
@@ -52,7 +52,7 @@ def hook_named(pair: Pair) -> Check:
 
 
 def model_named(pair: Pair) -> Check:
-    """The model the SAE names against the one used."""
+    """Compare the model named in the SAE's files with the one used."""
     trained_on, name = pair.site.sae.config.model, pair.model.name
     if not trained_on:
         return Check("model", None, "the SAE's files do not name one", "Look it up where the SAE was published.")
@@ -68,7 +68,7 @@ def model_named(pair: Pair) -> Check:
 
 
 def fed_ids(pair: Pair) -> Check:
-    """Exactly one leading special token where the model has one, as the SAE was trained."""
+    """Check that a prompt gets exactly one leading special token, or none if the model has none, as in SAE training."""
     tokens, trained = pair.model.tokens, pair.site.sae.config.prepend_bos
     fed = tokens.feed(Prompt(SENTENCE))
     leading = next((n for n, i in enumerate(fed.ids) if i not in tokens.special), len(fed.ids))
@@ -115,7 +115,7 @@ def context(pair: Pair) -> list[Check]:
 
 
 def chat_prompt(pair: Pair) -> Check:
-    """The chat template's own tokens, and not two leading special tokens."""
+    """Show the chat template's own tokens, and check that a prompt does not get two leading special tokens."""
     tokens = pair.model.tokens
     try:
         fed = tokens.feed(Prompt(SENTENCE, "chat"))
@@ -134,13 +134,13 @@ def chat_prompt(pair: Pair) -> Check:
 
 
 def template_around(fed: TokenIds) -> tuple[list[int], list[int]]:
-    """The template's ids before and behind the prompt's own."""
+    """Return the template's ids before and behind the prompt's own."""
     own = [at for at, template in enumerate(fed.template) if not template]
     first, last = (own[0], own[-1]) if own else (len(fed.ids), len(fed.ids))
     return fed.ids[:first], fed.ids[last + 1 :]
 
 
 def one_line(strings: tuple[str, ...]) -> str:
-    """Tokens in a row, cut where they are many."""
+    """Join tokens into one quoted line, its middle cut out beyond 80 characters."""
     text = "".join(strings)
     return repr(text if len(text) <= 80 else f"{text[:40]}…{text[-35:]}")

@@ -1,6 +1,7 @@
-"""The doctor: is this SAE wired right to this model?
+"""The verb `diagnose`: is this SAE wired correctly to this model?
 
-What can be measured on reference text; names and tokens are checks.py's, limits health.py's, other wirings wiring.py's.
+The checks that are measured on reference text are here. declared.py checks names and tokens, limits.py holds what
+counts as healthy, wirings.py measures other wirings.
 Shape suffixes: T tokens, D width of the hooked vector, F features of the SAE.
 """
 
@@ -22,15 +23,15 @@ from engine.models.reference import passages_of, read_text
 from engine.records import Check, Diagnosis, Doctor, Edit, Progress, Prompt
 
 ALIGNED = 0.05
-"""Median cosine of a feature's encoder and decoder directions, below which the two are not of one SAE (trained ones:
+"""Below this median cosine of a feature's encoder and decoder directions, the two are not of one SAE (trained ones:
 0.2 to 0.8; unrelated ones: 0, give or take 1/sqrt(d_in))."""
 
 MISTAKES = 3
-"""How many things are tried otherwise at once where the SAE is not healthy."""
+"""Most things changed at once in the wirings that are tried for a SAE that is not healthy."""
 
 
 def diagnose(pair: Pair, request: Doctor) -> Events:
-    """Runs every check. Ends early where the SAE cannot read the vectors at all."""
+    """Run every check. Returns a Diagnosis; ends early where the SAE does not have the hooked vectors' width."""
     sae, model = pair.site.sae, pair.model
     checks = records_say(pair)
     texts = read_text(prompts.NEUTRAL_TEXT)
@@ -45,22 +46,21 @@ def diagnose(pair: Pair, request: Doctor) -> Events:
     checks += [finite(pair, all_TD), norms(all_TD, len(h_TD))]
     fit = yield from wiring.measure(sae, h_TD, "measuring the SAE")
 
-    some_TD = wiring.sample(h_TD, wiring.sample_size(sae))
-    now = yield from wiring.measure(sae, some_TD, "trying other wirings")
-    at_once = (
-        1 if healthy(pair, fit) else MISTAKES
-    )  # a healthy SAE is not wrong in two ways that make up for each other
-    wirings = [w for w in wiring.alternatives(sae, some_TD) if len(w.changes) <= at_once]
-    others = yield from wiring.compare(wirings, some_TD, "trying other wirings")
-    sparser = yield from wiring.compare(wiring.top_k_alternatives(sae, now), some_TD, "trying topk encoders")
+    sample_TD = wiring.sample(h_TD, wiring.sample_size(sae))
+    now = yield from wiring.measure(sae, sample_TD, "trying other wirings")
+    # a healthy SAE is not wrong in two ways that cancel each other
+    at_once = 1 if healthy(pair, fit) else MISTAKES
+    wirings = [w for w in wiring.alternatives(sae, sample_TD) if len(w.changes) <= at_once]
+    others = yield from wiring.compare(wirings, sample_TD, "trying other wirings")
+    sparser = yield from wiring.compare(wiring.top_k_alternatives(sae, now), sample_TD, "trying topk encoders")
     rewired = wiring.best_of(others, now)
     best = sae if rewired is None else rewired.sae
-    found = yield from wiring.layers(model, pair.site.reads_at, passages, vectors, best)
-    blamed = [wired_otherwise(now, others, rewired), encoder(pair, now, fit, sparser), layer(pair, found)]
+    layers = yield from wiring.layers(model, pair.site.reads_at, passages, vectors, best)
+    wiring_checks = [wired_otherwise(now, others, rewired), encoder(pair, now, fit, sparser), layer(pair, layers)]
     checks += [
-        explains(pair, fit, len(h_TD), any(check.ok is False for check in blamed)),
+        explains(pair, fit, len(h_TD), any(check.ok is False for check in wiring_checks)),
         fires(pair, fit),
-        *blamed,
+        *wiring_checks,
         together(pair, fit),
         dead(pair),
     ]
@@ -69,11 +69,11 @@ def diagnose(pair: Pair, request: Doctor) -> Events:
     return Diagnosis(tuple(checks), fit.l0, fit.variance_explained, len(h_TD))
 
 
-# ---- what is measured
+# ---- the measured checks
 
 
 def width(pair: Pair, hooked: int) -> Check:
-    """d_in against the hooked vector's width."""
+    """Compare d_in with the hooked vectors' width."""
     words = f"SAE {pair.site.sae.d_in}, hooked vectors {hooked}"
     if pair.site.sae.d_in == hooked:
         return Check("d_in", True, words)
@@ -95,12 +95,12 @@ def finite(pair: Pair, h_TD: torch.Tensor) -> Check:
 
 
 def all_finite(weight: torch.Tensor) -> bool:
-    """Whether no number is NaN or infinite, without a mask of the whole."""
+    """Whether no number is NaN or infinite; read in pieces, so that no mask of the whole weight is made."""
     return all(bool(torch.isfinite(weight[at : at + 256]).all()) for at in range(0, len(weight), 256))
 
 
 def healthy(pair: Pair, fit: Fit) -> bool:
-    """Whether the two numbers are what is to be expected."""
+    """Whether variance explained and L0 are as expected."""
     config = pair.site.sae.config
     return health.variance_ok(fit.variance_explained, config.published_variance_explained) and health.l0_ok(
         fit.l0, config.published_l0, config.k, pair.site.sae.d_in
@@ -118,7 +118,7 @@ def norms(h_TD: torch.Tensor, kept: int) -> Check:
 
 
 def explains(pair: Pair, fit: Fit, tokens: int, blamed: bool) -> Check:
-    """Variance explained against the published value."""
+    """Compare the variance explained with the published value; `blamed`: another check names the likely mistake."""
     published = pair.site.sae.config.published_variance_explained
     expected = f"at least {health.MIN_VARIANCE_EXPLAINED} is to be expected"
     if published is not None:
@@ -137,7 +137,7 @@ def explains(pair: Pair, fit: Fit, tokens: int, blamed: bool) -> Check:
 
 
 def fires(pair: Pair, fit: Fit) -> Check:
-    """L0 against the published value."""
+    """Compare L0, the mean number of features that fire per token, with the published value."""
     config = pair.site.sae.config
     low, high = health.l0_limits(config.published_l0, config.k, pair.site.sae.d_in)
     expected = f"published {config.published_l0:.1f}, red outside {low:.0f} to {high:.0f}" if low else ""
@@ -154,7 +154,7 @@ def fires(pair: Pair, fit: Fit) -> Check:
 
 
 def wired_otherwise(now: Fit, others: list[Found], best: Found | None) -> Check:
-    """Whether another normalisation or bias explains clearly more."""
+    """Check whether another normalisation or bias explains clearly more."""
     single = [f"{f.changes[0]} {f.fit.variance_explained:.3f}" for f in others if len(f.changes) == 1]
     words = f"as wired it explains {now.variance_explained:.3f}; " + ", ".join(single)
     if best is None:
@@ -166,7 +166,7 @@ def wired_otherwise(now: Fit, others: list[Found], best: Found | None) -> Check:
 
 
 def encoder(pair: Pair, now: Fit, fit: Fit, sparser: list[Found]) -> Check:
-    """A topk encoder keeps to its k; a standard one is not a TopK SAE read as ReLU."""
+    """Check that a topk encoder keeps to its k, and that a standard one is not a TopK SAE read as ReLU."""
     config = pair.site.sae.config
     if config.encoder == "topk" and config.k is not None:
         words = f"at most {fit.most} features fire on a token, k = {config.k}"
@@ -183,11 +183,11 @@ def encoder(pair: Pair, now: Fit, fit: Fit, sparser: list[Found]) -> Check:
     return Check("encoder", True, f"{most}; {tried}" if tried else most)
 
 
-def layer(pair: Pair, found: list[Found]) -> Check:
-    """Whether a neighbouring layer explains clearly more."""
+def layer(pair: Pair, layers: list[Found]) -> Check:
+    """Check whether a neighbouring layer explains clearly more."""
     name = pair.site.reads_at.name
-    here = next((f.fit for f in found if f.changes[0] == name), None)
-    others = [f for f in found if f.changes[0] != name]
+    here = next((f.fit for f in layers if f.changes[0] == name), None)
+    others = [f for f in layers if f.changes[0] != name]
     if here is None or not others:
         return Check("layer", None, "no layer of the same kind to compare with")
     words = ", ".join(f"{f.changes[0]} {f.fit.variance_explained:.3f}" for f in others)
@@ -200,13 +200,13 @@ def layer(pair: Pair, found: list[Found]) -> Check:
 
 
 def together(pair: Pair, fit: Fit) -> Check:
-    """Whether encoder and decoder are of one SAE: each feature reads about the direction it writes."""
+    """Check that encoder and decoder are of one SAE: each feature reads about the direction it writes."""
     sae = pair.site.sae
     index_F = torch.linspace(0, sae.d_sae - 1, min(sae.d_sae, 4096)).long().to(sae.w_enc_DF.device)
     enc_FD, dec_FD = sae.w_enc_DF[:, index_F].float().T, sae.w_dec_FD[index_F].float()
     cosine = float(torch.nn.functional.cosine_similarity(enc_FD, dec_FD, dim=-1).median())
     words = f"median cosine of a feature's encoder and decoder directions {cosine:.2f}"
-    # a SAE that explains its vectors is whole, whatever its directions
+    # a SAE that explains the vectors has matching weights, whatever the cosine
     if cosine >= ALIGNED or fit.variance_explained >= health.MIN_VARIANCE_EXPLAINED:
         return Check("weights", True, words)
     remedy = "Those of unrelated weights: rows in another order, or files of two SAEs? Download it again."
@@ -214,7 +214,7 @@ def together(pair: Pair, fit: Fit) -> Check:
 
 
 def dead(pair: Pair) -> Check:
-    """How many features never fire on the reference text."""
+    """Check how many features never fire on the reference text."""
     reference = pair.site.reference
     share = float((reference.count_F == 0).float().mean())
     words = f"{share:.1%} of the features never fire on {reference.n_tokens:,} tokens of {reference.text}"
@@ -228,7 +228,7 @@ def dead(pair: Pair) -> Check:
 
 
 def no_op(pair: Pair) -> Check:
-    """An edit with scale 1 must leave every logit as it is, bit for bit."""
+    """Check that an edit with scale 1 leaves every logit as it is, bit for bit."""
     ids = pair.model.tokens.feed(Prompt("The weather in the mountains changes quickly, so take a warm coat.")).ids
     features = pair.site.reference.count_F.topk(min(8, pair.site.sae.d_sae)).indices.tolist()
     editor = make_editor(pair, [(), [Edit(f, 1.0) for f in features]])

@@ -1,4 +1,4 @@
-"""What counts as healthy: the rules by which the doctor, and loading, judge a SAE's wiring. Numbers and names only.
+"""What counts as healthy: the rules by which the doctor and the loader judge a SAE's wiring, from numbers and names.
 
 The limits are wide on purpose: text, context length and precision move variance explained (VE) by a few hundredths
 and L0 by tens of per cent, a wrong wiring by far more (measured on the demo pair in tests/test_doctor.py).
@@ -10,7 +10,8 @@ import re
 from pathlib import Path
 
 MIN_VARIANCE_EXPLAINED = 0.5
-"""Where nothing is published. Below it a SAE hardly reads the vectors it is given; usable ones reach 0.6 to 0.95."""
+"""The lowest healthy VE where none is published. Below it a SAE hardly reads its vectors; usable ones reach 0.6 to
+0.95."""
 
 SHORTFALL = 0.1
 """How far VE may lie below the published value, which was measured on other text."""
@@ -19,17 +20,18 @@ L0_FACTOR = 2.0
 """L0 may lie between published / 2 and published * 2. A wrong normalisation, bias or encoder misses it by more."""
 
 SPARSE = 4
-"""Where nothing is published L0 must be below d_in / 4: a vector told by more numbers than that is not told sparsely.
+"""Where no L0 is published, it must be below d_in / 4: a code of more active features than that is not sparse.
 The densest Gemma Scope and Llama Scope SAEs stay below it; a TopK SAE read as ReLU does not."""
 
 MAX_DEAD = 0.9
-"""Share of features that never fire. Rare features stay unseen in 100,000 tokens (a third and more of a wide SAE), but
-where nine in ten do, the encoder does not get the vectors it was trained on."""
+"""The largest healthy share of features that never fire. In 100,000 tokens rare features do not fire (a third and more
+of a wide SAE), but where nine in ten do not, the encoder does not get the vectors it was trained on."""
 
 DEAD_TOKENS = 10_000
-"""On less text than this silent features say nothing."""
+"""On fewer tokens than this, the number of features that never fire says nothing."""
 
 TUNED = ("it", "instruct", "chat", "sft", "dpo")
+"""Parts of a model's name that mark it as tuned."""
 
 ALIASES = {
     "gpt2-small": "gpt2",
@@ -40,19 +42,19 @@ ALIASES = {
 
 
 def variance_ok(measured: float, published: float | None) -> bool:
-    """Whether this much of the variance explained is what to expect. NaN is not."""
+    """Whether this variance explained is healthy; NaN is not."""
     return measured >= (MIN_VARIANCE_EXPLAINED if published is None else published - SHORTFALL)
 
 
 def l0_limits(published: float | None, k: int | None, d_in: int) -> tuple[float, float]:
-    """The smallest and the largest healthy mean number of active features."""
+    """Return the smallest and the largest healthy L0 (mean number of active features per token)."""
     if published is not None:
         return published / L0_FACTOR, published * L0_FACTOR
     return 0.0, float(k) if k is not None else d_in / SPARSE
 
 
 def l0_ok(measured: float, published: float | None, k: int | None, d_in: int) -> bool:
-    """Whether as many features fire as are to be expected; a topk encoder's at most k."""
+    """Whether this L0 is healthy; a topk encoder's is at most k where none is published."""
     low, high = l0_limits(published, k, d_in)
     return measured > 0 and low <= measured <= high
 
@@ -65,24 +67,24 @@ def short_doubts(
     k: int | None,
     d_in: int,
 ) -> list[str]:
-    """What the two measured numbers say against the wiring, in a few words each; nothing where they are healthy."""
-    found = []
+    """Return what VE and L0 say against the wiring, in a few words each; an empty list where both are healthy."""
+    doubts = []
     if not variance_ok(variance_explained, published_variance_explained):
         other = "" if published_variance_explained is None else f", published {published_variance_explained:.2f}"
-        found.append(f"VE {variance_explained:.2f}{other}: wrong layer, model or normalisation?")
+        doubts.append(f"VE {variance_explained:.2f}{other}: wrong layer, model or normalisation?")
     if not l0_ok(l0, published_l0, k, d_in):
         other = f", published {published_l0:.0f}" if published_l0 is not None else f" of at most {k or d_in // SPARSE}"
-        found.append(f"L0 {l0:.0f}{other}")
-    return found
+        doubts.append(f"L0 {l0:.0f}{other}")
+    return doubts
 
 
 # ---- model names
 
 
 def same_model(trained_on: str, name: str) -> bool | None:
-    """Whether two names are of the same model: spelt by owner or not, in TransformerLens' way or the hub's.
+    """Whether two names mean the same model, with or without its owner, as TransformerLens or the hub spells it.
 
-    None where they are the base and the instruction-tuned model of one family: a SAE often carries over.
+    None for the base and the instruction-tuned model of one family: a SAE of one often works on the other.
     """
     one, other = canonical(trained_on), canonical(name)
     if one == other:
@@ -91,12 +93,12 @@ def same_model(trained_on: str, name: str) -> bool | None:
 
 
 def is_any_folder(name: str) -> bool:
-    """Whether a model's name is a folder's, which may be called anything; the hub's cache names its folders well."""
+    """Whether a model's name is a folder of any name; folders of the hub's cache, named after their model, are not."""
     return Path(name).expanduser().exists() and "models--" not in name
 
 
 def canonical(name: str) -> str:
-    """A model's name without its owner, hub cache folders and differences of spelling."""
+    """Return a model's name without its owner, hub cache folders and differences of spelling."""
     if match := re.search(r"models--[^/]+?--([^/]+)", name):
         name = match[1]
     name = name.rstrip("/").split("/")[-1].lower().replace("_", "-")
@@ -107,5 +109,5 @@ def canonical(name: str) -> str:
 
 
 def family(canonical_name: str) -> str:
-    """The name with what tells base and tuned models apart taken out."""
+    """Return the name without the parts that tell base and tuned models apart."""
     return "-".join(p for p in canonical_name.split("-") if p not in (*TUNED, "base"))

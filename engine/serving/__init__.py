@@ -1,1 +1,4 @@
-"""Who runs a request, and how it travels. Empty: the client is needed before the first paint."""
+"""Runs requests, in this process or another, and carries them there.
+
+Empty, because the app imports `client` before its first paint.
+"""

@@ -1,7 +1,7 @@
-"""The interfaces between a front end and the engine, whatever carries them.
+"""The interfaces between a front end and the engine, independent of what carries requests between them.
 
 A carrier turns one request into a stream of events that ends with Finished, Failed or Cancelled. The command line
-reads such a stream (`EngineClient`); the app sends many requests and is told of their events (`LiveEngine`).
+reads such a stream (`EngineClient`); the app sends many requests and a listener gets their events (`LiveEngine`).
 """
 
 from __future__ import annotations
@@ -16,74 +16,74 @@ T = TypeVar("T")
 
 
 class EngineClient(Protocol):
-    """What a front end may ask of an engine."""
+    """An engine that runs one request at a time."""
 
     def stream(self, request: Request) -> Iterator[Event]:
-        """Runs a request. Never raises for a request that fails: the last event says so."""
+        """Run a request and yield its events. Never raises for a request that fails: the last event says so."""
         ...
 
     def cancel(self) -> None:
-        """Asks the running request to stop at its next event; harmless when nothing runs."""
+        """Ask the running request to stop at its next event; harmless when nothing runs."""
         ...
 
     def close(self) -> None:
-        """Ends the engine and frees its memory."""
+        """End the engine and free its memory."""
         ...
 
 
 class Listener(Protocol):
-    """Who hears what a LiveEngine has to say. Both are called in the event loop the engine was started in."""
+    """Gets the events of a LiveEngine. Both methods are called in the event loop in which the engine was started."""
 
     def on_event(self, request_id: int, event: Event) -> None:
-        """One event of a request; id 0 belongs to none."""
+        """Take one event of a request; id 0 marks an event of no request."""
         ...
 
     def on_lost(self, error: errors.EngineFault) -> None:
-        """The engine is gone, and its requests with it; called once, and not after `close`."""
+        """Take the news that the engine and its requests are lost; called once, and never after `close`."""
         ...
 
 
 class LiveEngine(Protocol):
-    """An engine that works while the app goes on. `start` before anything else; after a loss, `start` again."""
+    """An engine that works while the app goes on. Call `start` before anything else, and again after a loss."""
 
     @property
     def log_path(self) -> Path:
-        """Where its log is."""
+        """Path of the engine's log."""
         ...
 
     async def start(self, listener: Listener) -> None:
-        """Starts the engine. Raises EngineFault where it cannot be started or is another version's."""
+        """Start the engine. Raises EngineFault if it cannot be started or is of another version."""
         ...
 
     def ask(self, request: Request) -> int:
-        """Sends a request and returns its id. A newer request of a kind cancels the older ones of that kind."""
+        """Send a request and return its id. A newer request of a kind cancels the older ones of that kind."""
         ...
 
     def cancel(self, request_id: int) -> None:
-        """Stops a request within one token or one batch; harmless when it has ended."""
+        """Stop a request within one token or one batch; harmless when it has ended."""
         ...
 
     def set_edits(self, request_id: int, edits: tuple[Edit, ...]) -> None:
-        """Puts the running generation under these edits from its next token on."""
+        """Apply these edits to the running generation from its next token on, in place of the earlier ones."""
         ...
 
     def stop(self, request_id: int) -> None:
-        """Ends the running generation at its next token; what there is of it becomes its result."""
+        """End the running generation at its next token; the text so far becomes its result."""
         ...
 
     async def close(self) -> None:
-        """Ends the engine and frees its memory."""
+        """End the engine and free its memory."""
         ...
 
 
 class RequestCancelled(Exception):
-    """The request was stopped by the user."""
+    """Raised by `ask` when the user stopped the request."""
 
 
 def ask(client: EngineClient, request: Request, kind: type[T], on_event: Callable[[Event], None] | None = None) -> T:
-    """Runs a request to its end and returns its result of the given kind.
+    """Run a request to its end and return its result, which is of type `kind`.
 
-    Raises the SaescopeError that the engine reported, or RequestCancelled.
+    Raises the SaescopeError that the engine reported, RequestCancelled, or EngineFault for any other result.
     """
     for event in client.stream(request):
         if on_event is not None:
@@ -98,7 +98,7 @@ def ask(client: EngineClient, request: Request, kind: type[T], on_event: Callabl
 
 
 def to_error(failed: Failed) -> errors.SaescopeError:
-    """The exception a Failed event stands for."""
+    """Return the exception that a Failed event stands for."""
     kind = getattr(errors, failed.kind, errors.EngineFault)
     error: errors.SaescopeError = kind(failed.message, failed.remedy)
     return error

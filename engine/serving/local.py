@@ -1,7 +1,7 @@
-"""The engine in this very process: the command line's and the tests' carrier.
+"""The engine in the caller's process: the carrier of the command line and the tests.
 
-Same requests and events as the engine process has, which runs them with this module's `Engine` too; a request is
-cancelled between two of its events.
+The engine process runs the same requests with the `Engine` of this module. A request is cancelled between two of its
+events.
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ SMALLER = "Use fewer or shorter prompts, or a smaller model."
 
 
 class Engine:
-    """One loaded model and the requests run on it: what every carrier shares."""
+    """Holds the loaded pair and runs requests on it; every carrier uses this class."""
 
     def __init__(self) -> None:
         self.pair: Pair | None = None
 
     def run(self, request: Request) -> Generator[Event, tuple[Edit, ...] | None, None]:
-        """Runs a request event by event; the last is Finished or Failed, and nothing a verb raises gets past it.
+        """Run a request event by event; the last is Finished, or Failed for any exception that a verb raises.
 
-        What is sent in answer to an event goes to the verb: new edits for a running generation. To stop a request,
-        close it.
+        A value sent in answer to an event goes to the verb: new edits for a running generation. To stop a request,
+        close the generator.
         """
         end: Finished | Failed
         try:
@@ -48,7 +48,7 @@ class Engine:
             log.exception("request %s failed", type(request).__name__)
             message = f"Unexpected error: {type(error).__name__}: {error}"
             end = Failed("EngineFault", message, "The log has the details.")
-        yield end  # out here, so that a failed verb's frames and their tensors are gone by now
+        yield end  # outside the `except`, where the failed verb's frames and their tensors are freed
 
     def _start(self, request: Request) -> Events:
         if isinstance(request, Load):
@@ -72,7 +72,7 @@ class LocalClient:
         return self._engine.pair
 
     def stream(self, request: Request) -> Iterator[Event]:
-        """Runs a request event by event; see EngineClient."""
+        """Run a request event by event; see EngineClient."""
         self._cancelled.clear()
         work = self._engine.run(request)
         for event in work:
@@ -83,9 +83,9 @@ class LocalClient:
                 return
 
     def cancel(self) -> None:
-        """Stops the running request at its next event; callable from another thread or a signal handler."""
+        """Stop the running request at its next event; callable from another thread or a signal handler."""
         self._cancelled.set()
 
     def close(self) -> None:
-        """Lets go of the model."""
+        """Free the model."""
         self._engine.pair = None

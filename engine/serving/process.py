@@ -1,6 +1,6 @@
-"""The engine in a process of its own: the app's carrier. Runs in the event loop, never imports torch.
+"""The engine in a process of its own: the app's carrier. Runs in the event loop and never imports torch.
 
-Why a socket pair and a session of its own: a stray print of a library must not land in the protocol, and the
+Why a socket pair and a session of its own: a stray print of a library must not end up in the protocol, and the
 terminal's signals (SIGWINCH, SIGHUP, SIGINT) must not reach the engine.
 """
 
@@ -42,10 +42,13 @@ from engine.serving.wire import (
 log = logging.getLogger("saescope")
 
 HELLO_SECONDS = 20.0
+"""How long `start` waits for the engine's hello."""
 
 CLOSE_SECONDS = 2.0
+"""How long the engine has to end by itself before it is killed."""
 
 TAIL_BYTES = 4096
+"""How much of the log's end is searched for its last line."""
 
 RESTART = "Prompts, edits and results are kept. Restart it."
 
@@ -56,7 +59,7 @@ SHADOWED = "Start saescope without PYTHONPATH, or rename your own folder or file
 
 @dataclass
 class Running:
-    """One engine process and what belongs to it."""
+    """One engine process with its socket, its log and its listener."""
 
     process: asyncio.subprocess.Process
     reader: asyncio.StreamReader
@@ -64,63 +67,63 @@ class Running:
     log: BinaryIO
     listener: Listener
     task: asyncio.Task[None] | None = None
-    """Hands events on; None until the engine has said hello."""
+    """Hands events to the listener; None until the engine has said hello."""
     last_words: str = ""
     """The log's last line, once the process has ended."""
 
 
 class EngineProcess(LiveEngine):
-    """A LiveEngine in a child process, whose stdout and stderr go to a log file; the last run's log is kept as .1.
+    """A LiveEngine in a child process whose stdout and stderr go to a log file; the last run's log is kept as .1.
 
-    `ask`, `cancel`, `set_edits` and `stop` never wait and never raise: what is sent to an engine that is gone is lost.
+    `ask`, `cancel`, `set_edits` and `stop` never wait and never raise: messages to a lost engine are dropped.
     """
 
     def __init__(self, log_path: Path | None = None) -> None:
         self._log_path = log_path or Path(platformdirs.user_state_dir("saescope")) / "engine.log"
         self._own = own_hello()
         self._running: Running | None = None
-        self._last_id = 0  # goes on after a restart, so that nobody takes one run's events for another's
+        self._last_id = 0  # not reset by a restart, so that events of two runs cannot be confused
 
     @property
     def log_path(self) -> Path:
-        """Where the engine's own output is."""
+        """Path of the engine's log, its stdout and stderr."""
         return self._log_path
 
     async def start(self, listener: Listener) -> None:
-        """Starts the engine, ending one that still runs, and waits for its hello; it has not imported torch by then.
+        """Start the engine, after ending one that still runs, and wait for its hello, sent before it imports torch.
 
-        Raises EngineFault where it dies, says nothing for 20 s, or is another version's or another package's.
+        Raises EngineFault if it dies, says nothing for 20 s, or is of another version or another package.
         """
         await self.close()
         running = self._running = await self._spawn(listener)
         try:
             await self._greet(running)
-        except BaseException:  # CancelledError too: the app may go while the engine comes
+        except BaseException:  # CancelledError too: the app may close while the engine starts
             if self._running is running:
                 self._running = None
             raise
         running.task = asyncio.create_task(self._listen(running), name="engine")
 
     def ask(self, request: Request) -> int:
-        """Sends a request and returns its id. A newer request of a kind cancels the older ones of that kind."""
+        """Send a request and return its id. A newer request of a kind cancels the older ones of that kind."""
         self._last_id += 1
         self._send(Ask(self._last_id, request))
         return self._last_id
 
     def cancel(self, request_id: int) -> None:
-        """Stops a request within one token or one batch; harmless when it has ended."""
+        """Stop a request within one token or one batch; harmless when it has ended."""
         self._send(Cancel(request_id))
 
     def set_edits(self, request_id: int, edits: tuple[Edit, ...]) -> None:
-        """Puts the running generation under these edits from its next token on."""
+        """Apply these edits to the running generation from its next token on, in place of the earlier ones."""
         self._send(SetEdits(request_id, edits))
 
     def stop(self, request_id: int) -> None:
-        """Ends the running generation at its next token; what there is of it becomes its result."""
+        """End the running generation at its next token; the text so far becomes its result."""
         self._send(Stop(request_id))
 
     async def close(self) -> None:
-        """Ends the engine: the end of its socket tells it to go; after 2 s it is killed. Nothing is heard of it."""
+        """End the engine by closing its socket, and kill it if it runs after 2 s. The listener gets no more events."""
         running, self._running = self._running, None
         if running is None:
             return
@@ -154,7 +157,7 @@ class EngineProcess(LiveEngine):
                 )
             reader, writer = await asyncio.open_unix_connection(sock=ours)
         except BaseException as error:
-            ours.close()  # an engine that did start goes with it
+            ours.close()  # this also ends an engine that has started
             output.close()
             if isinstance(error, OSError):
                 raise EngineFault(f"The engine cannot be started: {error}.", "Is the memory full?") from error
@@ -162,7 +165,10 @@ class EngineProcess(LiveEngine):
         return Running(process, reader, writer, output, listener)
 
     def _open_log(self) -> BinaryIO:
-        """An empty log. It is read through this handle: another app's start may move the file meanwhile."""
+        """Open an empty log, also for reading: another app may move the file when it starts.
+
+        A temporary file where the log cannot be written.
+        """
         path = self._log_path
         try:
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -175,7 +181,7 @@ class EngineProcess(LiveEngine):
             return tempfile.TemporaryFile(buffering=0)
 
     async def _greet(self, running: Running) -> None:
-        """Waits for the hello; unless it is the right one, ends the process and raises EngineFault."""
+        """Wait for the engine's hello. Ends the process and raises EngineFault unless the right hello comes."""
         see_log = f"The log has the details: {self._log_path}"
         try:
             async with asyncio.timeout(HELLO_SECONDS):
@@ -199,7 +205,7 @@ class EngineProcess(LiveEngine):
             raise
 
     async def _listen(self, running: Running) -> None:
-        """Hands events to the listener until the engine is gone, and tells it so."""
+        """Hand events to the listener until the engine ends, then report the loss to it."""
         decoder = msgspec.msgpack.Decoder(Answer)
         message = ""
         try:
@@ -220,12 +226,12 @@ class EngineProcess(LiveEngine):
 
 
 async def read_frame(reader: asyncio.StreamReader) -> bytes:
-    """The next frame's body. Raises EOFError or OSError at the end, EngineFault for what is no frame."""
+    """Read the next frame's body. Raises EOFError or OSError at the end, EngineFault for what is not a frame."""
     return await reader.readexactly(body_length(await reader.readexactly(HEADER.size)))
 
 
 def check_hello(own: Hello, theirs: Hello) -> None:
-    """Raises EngineFault unless the engine runs this very code."""
+    """Compare package and version of the engine with the app's. Raises EngineFault where they differ."""
     if theirs.package != own.package:
         raise EngineFault(
             f"The engine process found another package called engine: {theirs.package}, not {own.package}.", SHADOWED
@@ -238,7 +244,7 @@ def check_hello(own: Hello, theirs: Hello) -> None:
 
 
 async def kill(running: Running) -> None:
-    """Ends the process without asking."""
+    """Kill the process, then clean up after it."""
     if running.process.returncode is None:
         with suppress(ProcessLookupError):
             running.process.kill()
@@ -246,8 +252,8 @@ async def kill(running: Running) -> None:
 
 
 async def end(running: Running) -> None:
-    """Closes the socket, waits for the process to end by itself, kills it after 2 s; leaves no zombie."""
-    running.writer.transport.abort()  # close() would first wait for what a stuck engine does not read
+    """Close the socket, wait for the process to end by itself, kill it after 2 s; leave no zombie."""
+    running.writer.transport.abort()  # close() would first wait until all is sent, and a stuck engine does not read
     process = running.process
     try:
         with suppress(TimeoutError):
@@ -264,7 +270,7 @@ async def end(running: Running) -> None:
 
 
 def last_line(file: BinaryIO) -> str:
-    """The last line that is not blank, shortened; "" if there is none."""
+    """Return the file's last line that is not blank, shortened; "" if there is none."""
     size = os.fstat(file.fileno()).st_size
     tail = os.pread(file.fileno(), TAIL_BYTES, max(0, size - TAIL_BYTES)).decode("utf-8", "replace")
     lines = [line.strip() for line in tail.splitlines() if line.strip()]
@@ -272,7 +278,7 @@ def last_line(file: BinaryIO) -> str:
 
 
 def how_it_ended(running: Running) -> str:
-    """The end of a process in plain words."""
+    """Say in plain words how the process ended."""
     code = running.process.returncode or 0
     if code == -signal.SIGKILL:
         return (

@@ -1,4 +1,4 @@
-"""Runs recorded results again and says where the second run first differs, and by how much."""
+"""The verb `replay`: run a recorded result again, and say where the second run first differs and by how much."""
 
 from __future__ import annotations
 
@@ -32,10 +32,10 @@ from engine.records.words.texts import arm_in_words
 
 
 def replay(pair: Pair, request: Replay) -> Events:
-    """Runs a recorded result again as it was asked for, and compares.
+    """Run a recorded result's request again and compare the results. Returns a Replayed.
 
-    Of a text all arms' token ids are compared; of a ranking the rows' features and scores; of an attribution the rows
-    and effects; of a set the members and shares.
+    Compared are, of a text, all arms' token ids; of a ranking, the rows' features and scores; of an attribution, the
+    rows and effects; of a minimal set, the members and shares.
     """
     recorded = request.recorded
     if not isinstance(recorded, Generated):
@@ -53,7 +53,7 @@ def replay(pair: Pair, request: Replay) -> Events:
 
 
 def compare(old: Replayable, new: Replayable) -> Replayed:
-    """A recorded result against the same one run again."""
+    """Compare a recorded result with the same one run again."""
     match old, new:
         case Generated(), Generated():
             return compare_texts(old, new)
@@ -67,10 +67,10 @@ def compare(old: Replayable, new: Replayable) -> Replayed:
 
 
 def request_of(recorded: Generated) -> Generate:
-    """The request that a recorded generation comes from.
+    """Return the request that gives a recorded text again.
 
-    Edits that changed while the text was generated change again at the same tokens. A text that was stopped is
-    generated up to there.
+    Edits that changed while the text was generated change again at the same tokens. A text that was stopped or failed
+    is generated up to that token.
     """
     sampling = recorded.sampling
     if recorded.stopped or recorded.fault:
@@ -88,7 +88,7 @@ def request_of(recorded: Generated) -> Generate:
 
 
 def request_of_ranking(recorded: Ranking) -> Rank:
-    """The request that a recorded ranking comes from."""
+    """Return the request that gives a recorded ranking again."""
     prompts = [Prompt(fed.text, fed.format) for fed in recorded.prompts]
     n = recorded.n_positive
     return Rank(
@@ -102,7 +102,7 @@ def request_of_ranking(recorded: Ranking) -> Rank:
 
 
 def compare_texts(old: Generated, new: Generated) -> Replayed:
-    """All arms' token ids, and the prompt's."""
+    """Compare the token ids of all arms and of the prompt."""
     arms = [compare_arms("baseline", old.baseline, new.baseline), compare_arms("edited", old.edited, new.edited)]
     arms += [compare_arms(arm_in_words(o), o.arm, n.arm) for o, n in zip(old.more, new.more, strict=True)]
     ids_same = new.prompt.token_ids == old.prompt.token_ids
@@ -110,7 +110,10 @@ def compare_texts(old: Generated, new: Generated) -> Replayed:
 
 
 def compare_arms(name: str, old: Arm, new: Arm) -> ArmReplay:
-    """One arm; where it diverges, the margin between the two likeliest tokens decides what that means."""
+    """Compare one arm.
+
+    Where it diverges, the margin between the two likeliest tokens tells rounding (small) from a real difference.
+    """
     at = first_difference(old.token_ids, new.token_ids)
     if at is None:
         return ArmReplay(name, same=True)
@@ -125,28 +128,28 @@ def compare_arms(name: str, old: Arm, new: Arm) -> ArmReplay:
 
 
 def compare_rankings(old: Ranking, new: Ranking) -> Replayed:
-    """Rows in order, and the scores of the features in both."""
+    """Compare the rows in order, and the scores of features that are in both."""
     scores = {row.feature: row.score for row in new.features}
     changes = [abs(row.score - scores[row.feature]) for row in old.features if row.feature in scores]
     return _replayed([r.feature for r in old.features], [r.feature for r in new.features], changes)
 
 
 def compare_attributions(old: Attribution, new: Attribution) -> Replayed:
-    """Rows in order, and their exact effects where both were ablated, else estimates."""
+    """Compare the rows in order, and their exact effects where both were ablated, else their estimates."""
     rows = {row.feature: row for row in new.features}
     changes = [change(row, rows[row.feature]) for row in old.features if row.feature in rows]
     return _replayed([r.feature for r in old.features], [r.feature for r in new.features], changes)
 
 
 def change(old: AttributedFeature, new: AttributedFeature) -> float:
-    """By how much a feature's effect differs."""
+    """Return by how much a feature's effect differs, as a positive number."""
     if old.exact is None or new.exact is None:
         return abs(old.estimate - new.estimate)
     return abs(old.exact - new.exact)
 
 
 def compare_sets(old: MinimalSet, new: MinimalSet) -> Replayed:
-    """Members in order, and the shares: the set's, and those with and without each member."""
+    """Compare the members in order, the set's share, and the shares with and without each member."""
     members = {member.feature: member for member in new.members}
     changes = [abs(old.share - new.share)]
     for member in old.members:

@@ -1,11 +1,11 @@
-"""Whose turn it is: runs the requests of one engine as generators, one event at a time.
+"""Schedules the requests of one engine: runs them as generators, one event at a time.
 
-Knows nothing of sockets, threads, models or torch. Everything happens in the caller's thread and between two events
-of the running request, so stopping one is closing its generator.
+Knows nothing about sockets, threads, models or torch. Everything happens in the caller's thread, between two events of
+the running request, so a request is stopped by closing its generator.
 
 - Long requests (LONG) run one after another in order of arrival; quick ones run between two events of a long one.
 - A newer request of a kind cancels the older ones of that kind; replays, each of another recording, are all kept.
-- A Load cancels everything else, and what comes after it waits for it: it is meant for the new model.
+- A Load cancels everything else, and later requests wait for it, because they are meant for the new model.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ from engine.serving.wire import Ask, Cancel, SetEdits, Stop, ToEngine
 log = logging.getLogger("saescope")
 
 Work = Generator[Event, Reply, None]
-"""A request at work: its last event is Finished, Failed or Cancelled. Only a generation is ever told anything."""
+"""A running request: its last event is Finished, Failed or Cancelled. Only a generation is sent replies."""
 
 LONG: dict[type[Request], str] = {
     Load: "the model to load",
@@ -52,12 +52,13 @@ LONG: dict[type[Request], str] = {
     FindMinimalSet: "the search for a smallest set",
     Replay: "the replay",
 }
-"""The kinds that run one after another, in the words "waiting for" goes with. All others are quick."""
+"""The kinds of request that run one after another, each as named after "waiting for". All others are quick."""
 
 MEMORY_SECONDS = 2.0
+"""Time between two reports of free memory while long requests run."""
 
 PATIENCE_SECONDS = 0.5
-"""However many quick requests arrive, a long one gets one event in this time."""
+"""A long request runs for one event at least this often, however many quick requests arrive."""
 
 
 @dataclass(eq=False)
@@ -68,20 +69,20 @@ class Job:
     request: Request
     work: Work
     edits: tuple[Edit, ...] | None = None
-    """The newest edits that the generation has not been given yet."""
+    """The newest edits, until they are sent to the generation."""
     stop: bool = False
     """The user wants no more tokens."""
     at_token: bool = False
-    """Its last event was a TokenStep: it takes edits now."""
+    """Its last event was a TokenStep, so it takes a reply now."""
 
     @property
     def long(self) -> bool:
-        """Whether it takes its turn among the long ones."""
+        """Whether this is a long request."""
         return type(self.request) in LONG
 
 
 class Scheduler:
-    """Takes messages by `receive`, runs one event's worth of work a `step`, hands events to `emit`."""
+    """Takes messages by `receive`, runs one request up to its next event by `step`, hands events to `emit`."""
 
     def __init__(
         self,
@@ -97,11 +98,11 @@ class Scheduler:
 
     @property
     def idle(self) -> bool:
-        """Nothing to do until the next message."""
+        """Whether there is nothing to do until the next message."""
         return not self._jobs
 
     def receive(self, message: ToEngine) -> None:
-        """Takes a message in; what it stops is stopped at once."""
+        """Take in a message; requests that it cancels end at once."""
         match message:
             case Ask(id=request_id, request=request):
                 self._ask(request_id, request)
@@ -116,14 +117,14 @@ class Scheduler:
                     job.stop = True
 
     def refuse(self, request_id: int, failed: Failed) -> None:
-        """Answers a message that made no sense. The id is the request's it would have been, or 0."""
+        """Answer a malformed message. `request_id` is the id of the request it was meant to be, or 0."""
         if request_id <= self._newest_id:
-            request_id = 0  # that request has, or will have, its own last event
+            request_id = 0  # the request with this id gets a last event of its own
         self._newest_id = max(self._newest_id, request_id)
         self._emit(request_id, failed)
 
     def step(self) -> None:
-        """Runs whichever request is due up to its next event; does nothing when idle."""
+        """Run the request that is due up to its next event; do nothing when idle."""
         job = self._due()
         if job is None:
             return

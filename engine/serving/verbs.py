@@ -1,4 +1,4 @@
-"""Which function runs which request."""
+"""The table of verbs: which function runs which kind of request."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ VERBS: dict[type[Request], Callable[[Pair, Any], Events]] = {
 
 
 def run_verb(pair: Pair, request: Request) -> Events:
-    """The verb a request asks for. Raises UsageError for a request that is none's."""
+    """Run the verb that a request asks for. Raises UsageError for a request of an unknown kind."""
     verb = VERBS.get(type(request))
     if verb is None:
         raise UsageError(f"Unknown request {type(request).__name__}.")

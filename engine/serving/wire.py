@@ -1,4 +1,4 @@
-"""What travels between the app and the engine process: length-prefixed msgpack frames of tagged records.
+"""The messages between the app and the engine process: length-prefixed msgpack frames of tagged records.
 
 A frame is four bytes of length, most significant first, then that many bytes of msgpack. Knows nothing about sockets.
 """
@@ -19,11 +19,11 @@ from engine.records.errors import EngineFault
 HEADER = struct.Struct(">I")
 
 MAX_FRAME = 256 << 20
-"""A longer frame is no message of ours."""
+"""Most bytes in a frame; a longer one is not a message of saescope."""
 
 
 class Ask(Record, frozen=True, tag=True):
-    """Runs a request; its events come back under its id. Ids grow, and are never used twice."""
+    """Asks the engine to run a request; its events come back under its id. Ids grow, and are never used twice."""
 
     id: int
     request: Request
@@ -36,20 +36,20 @@ class Cancel(Record, frozen=True, tag=True):
 
 
 class SetEdits(Record, frozen=True, tag=True):
-    """From the next token on, the running generation `id` goes under these edits."""
+    """Applies these edits to the running generation `id` from its next token on, in place of the earlier ones."""
 
     id: int
     edits: tuple[Edit, ...]
 
 
 class Stop(Record, frozen=True, tag=True):
-    """Ends the running generation `id` at its next token; what there is of it is its result."""
+    """Ends the running generation `id` at its next token; the text so far is its result."""
 
     id: int
 
 
 class Hello(Record, frozen=True, tag=True):
-    """The engine's first message: whose code it runs."""
+    """The engine's first message: which code it runs."""
 
     version: str
     package: str
@@ -70,7 +70,7 @@ FromEngine = Hello | Answer
 
 
 def frame(message: ToEngine | FromEngine) -> bytes:
-    """The message as it travels. Raises EngineFault where it is longer than MAX_FRAME, or not UTF-8."""
+    """Encode a message as a frame. Raises EngineFault if it is longer than MAX_FRAME or its text is not UTF-8."""
     try:
         body = msgspec.msgpack.encode(message)
     except UnicodeEncodeError as error:
@@ -81,7 +81,7 @@ def frame(message: ToEngine | FromEngine) -> bytes:
 
 
 def body_length(header: bytes | bytearray) -> int:
-    """How many bytes follow this header. Raises EngineFault where they are more than MAX_FRAME."""
+    """Return how many bytes follow this header. Raises EngineFault if they are more than MAX_FRAME."""
     length: int = HEADER.unpack(header)[0]
     if length > MAX_FRAME:
         raise EngineFault(f"A frame of {length} bytes is no message of saescope's.", "Restart it.")
@@ -89,10 +89,10 @@ def body_length(header: bytes | bytearray) -> int:
 
 
 def own_hello() -> Hello:
-    """Whose code this process runs."""
+    """Return the hello of this process: version and folder of the code it runs."""
     try:
         version = metadata.version("saescope")
     except metadata.PackageNotFoundError:  # run from a checkout that was never installed
         version = "unknown"
-    # asked of the package, not of this file: an editable install lends our modules to a foreign package that lacks them
+    # not this file's folder: with an editable install, another package named engine can import our modules
     return Hello(version, str(Path(next(iter(engine.__path__))).resolve()), os.getpid())

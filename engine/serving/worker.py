@@ -1,8 +1,8 @@
 """The engine process: `python -P -m engine.serving.worker FD`, where FD is its end of a socket pair.
 
 A reader thread takes messages off the socket; the main thread runs the requests and sends every reply. When the
-other end is gone the process ends at once, whatever it computes, and the device's memory is free. Stdout and stderr
-are the log file's. Torch is not imported before the first request. No maths here.
+other end closes, the process ends at once, even in the middle of a computation, which frees the device's memory. Stdout
+and stderr go to the log file. Torch is not imported before the first request. No maths here.
 """
 
 from __future__ import annotations
@@ -34,42 +34,42 @@ log = logging.getLogger("saescope")
 
 @dataclass(frozen=True)
 class Refused:
-    """A message that made no sense, and what to answer."""
+    """The answer to a malformed message."""
 
     id: int
     failed: Failed
     fatal: bool = False
-    """Nothing after it can be understood: the engine ends."""
+    """No later message can be understood, so the engine ends."""
 
 
 Inbox = SimpleQueue[ToEngine | Refused]
 
 
 class Reader:
-    """The reader thread: messages into the inbox, and the end of the process when the socket ends."""
+    """The reader thread: puts messages into the inbox, and ends the process when the socket ends."""
 
     def __init__(self, sock: socket.socket, inbox: Inbox) -> None:
         self._sock, self._inbox = sock, inbox
         self._decoder = msgspec.msgpack.Decoder(ToEngine)
 
     def run(self) -> None:
-        """Reads until the socket ends, then ends the process: never returns."""
+        """Read until the socket ends, then end the process; never returns."""
         try:
             while True:
                 length = body_length(self._exactly(HEADER.size))
                 self._inbox.put(self._message(self._exactly(length)))
-        except EngineFault as fault:  # no frame of ours, so nobody knows where the next one starts
+        except EngineFault as fault:  # not a frame of saescope, so it is unknown where the next one starts
             self._inbox.put(Refused(0, Failed("EngineFault", fault.message, fault.remedy), fatal=True))
             self._drain()
         except OSError:
-            pass  # the other end is gone
+            pass  # the other end has closed
         except BaseException:
             log.exception("the reader thread failed")
             os._exit(1)
         os._exit(0)
 
     def _exactly(self, count: int) -> bytearray:
-        """The next `count` bytes. Raises OSError at the end of the socket."""
+        """Read the next `count` bytes. Raises OSError at the end of the socket."""
         data = bytearray(count)
         view = memoryview(data)
         while view:
@@ -94,7 +94,7 @@ class Reader:
 
 
 def asked_id(body: bytearray) -> int:
-    """The id of the request a malformed message was meant to ask; 0 if it meant anything else."""
+    """Return the id of the request that a malformed message was meant to be; 0 if it was meant to be anything else."""
     try:
         content = msgspec.msgpack.decode(body)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
@@ -113,7 +113,7 @@ class Worker:
         self._engine: Engine | None = None
 
     def serve(self) -> None:
-        """Says hello, then works until the process ends. Returns after a message that ends it."""
+        """Send the hello, then run requests until the process ends. Returns only after a fatal message."""
         self._send(frame(own_hello()))
         inbox: Inbox = SimpleQueue()
         scheduler = Scheduler(self._run, self._emit, self._memory)
@@ -153,10 +153,10 @@ class Worker:
         try:
             self._sock.sendall(data)
         except OSError:
-            os._exit(0)  # nobody is left to work for
+            os._exit(0)  # the app is gone
 
     def _memory(self) -> MemoryLeft | None:
-        """Memory of the model's device; None while no model is loaded."""
+        """Return free and total memory of the model's device; None while no model is loaded."""
         if self._engine is None or self._engine.pair is None:
             return None
         device = self._engine.pair.model.device
@@ -167,19 +167,19 @@ class Worker:
 
         try:
             return MemoryLeft(*torch.cuda.mem_get_info(device))
-        except RuntimeError:  # the GPU is in trouble: the next request will say so
+        except RuntimeError:  # the GPU has failed, which the next request will report
             log.exception("the GPU does not tell its memory")
             return None
 
 
 def main(fd: int) -> None:
-    """Serves the socket `fd` until it ends; ends the process itself."""
+    """Serve the socket `fd` until it ends, then end the process."""
     faulthandler.enable()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(line_buffering=True)  # os._exit flushes nothing
     sock = socket.socket(fileno=fd)
-    sock.set_inheritable(False)  # a child of ours must not keep it open when we are gone
+    sock.set_inheritable(False)  # or a child process could keep the socket open after this process ends
     Worker(sock).serve()
     logging.shutdown()
     os._exit(1)

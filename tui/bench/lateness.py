@@ -1,7 +1,7 @@
-"""How late the app's event loop is, and how often it paints, while text streams or a model loads.
+"""Measures how late the app's event loop is, and how often it paints, while text streams or a model loads.
 
 Run by the engine's bench on a terminal of its own (a pty), with the real driver: python -P -m tui.bench.lateness JSON.
-What it finds goes into the file that the argument names, since standard output is the terminal.
+The result goes into the file that the argument names, because standard output is the terminal.
 """
 
 from __future__ import annotations
@@ -26,35 +26,37 @@ from tui.state.study import Study, start_workspace
 from tui.widgets.token_text import TokenText
 
 NAP = 0.005
-"""Seconds that the probe sleeps; what it oversleeps is the lateness."""
+"""Seconds for which the probe sleeps; the time by which it oversleeps is the lateness."""
 
 PROMPT_TOKENS = 100
+"""Tokens of each prompt in the prompt set."""
 
 IDLE = 1.0
-"""Seconds for which a loop that does nothing else is watched first: whatever it is late, the machine is."""
+"""Seconds for which an idle loop is probed first: its lateness is the machine's, not the app's."""
 
 PATIENCE = 120.0
+"""Seconds after which `until` stops waiting."""
 
 
 @dataclass(frozen=True)
 class Options:
-    """What is to happen while the loop is watched."""
+    """What happens while the loop is probed."""
 
     what: str
     """`stream` or `load`."""
     result: str
-    """The file that the answer goes into."""
+    """Path of the file to which the result is written."""
     tokens: int = 4000
-    """Coloured in the tokens pane, and as many in both arms together before the clock starts."""
+    """Coloured tokens in the tokens pane; both arms together also have that many before the measurement starts."""
     rate: float = 200.0
-    """Tokens of each arm a second."""
+    """Tokens per second in each arm."""
     seconds: float = 8.0
 
 
 class Watched(SaescopeApp):
-    """The app, counting the frames that show more text than the frame before."""
+    """The app, which counts the frames that show more text than the frame before."""
 
-    CSS_PATH = str(Path(__file__).parent.parent / "app.tcss")  # else looked for beside this file
+    CSS_PATH = str(Path(__file__).parent.parent / "app.tcss")  # by default it would be looked for beside this file
 
     def __init__(self, opening: Opening) -> None:
         super().__init__(opening)
@@ -69,18 +71,18 @@ class Watched(SaescopeApp):
 
     @property
     def furnished(self) -> bool:
-        """Whether all panes are there."""
+        """Whether all panes have been mounted."""
         return bool(self._screen_stack) and self.main.furnished.is_set()
 
     def num_streamed(self) -> int:
-        """Tokens that the arms have."""
+        """Return how many tokens both arms show."""
         if not self.furnished:
             return 0
         return sum(len(p.tokens) for text in self.main.generation.query(TokenText) for p in text._passages)
 
 
 class Probe:
-    """Sleeps again and again and notes how late it wakes."""
+    """Measures the loop's lateness: sleeps for NAP again and again and notes how late it wakes."""
 
     def __init__(self) -> None:
         self.late: list[float] = []
@@ -94,18 +96,18 @@ class Probe:
             self.late.append(max(0.0, loop.time() - due))
 
     def take(self) -> list[float]:
-        """Seconds of lateness since the last time it was asked."""
-        found, self.late = self.late, []
-        return found
+        """Return the latenesses, in seconds, noted since the last call."""
+        late, self.late = self.late, []
+        return late
 
     def stop(self) -> list[float]:
-        """The same, and it is the last time."""
+        """Stop probing, and return the latenesses noted since the last `take`."""
         self._task.cancel()
         return self.take()
 
 
 async def streaming(app: Watched, options: Options) -> dict[str, Any]:
-    """Two arms stream while the tokens pane is full."""
+    """Measure lateness and updates while two arms stream and the tokens pane is full."""
     await until(lambda: app.furnished)
     main, loop = app.main, asyncio.get_running_loop()
     await until(lambda: main.context.tasks.ready)
@@ -124,7 +126,7 @@ async def streaming(app: Watched, options: Options) -> dict[str, Any]:
 
 
 async def loading(app: Watched, options: Options) -> dict[str, Any]:
-    """The engine's process starts and loads the demo."""
+    """Measure lateness while the engine process starts and loads the demo."""
     await until(lambda: app.furnished)
     loop = asyncio.get_running_loop()
     probe, begin = Probe(), loop.time()
@@ -132,15 +134,15 @@ async def loading(app: Watched, options: Options) -> dict[str, Any]:
     return {"late": probe.stop(), "seconds": loop.time() - begin, "problem": " ".join(app.main.messages)}
 
 
-async def until(true: Any) -> None:
-    """Waits for something to become true."""
+async def until(condition: Any) -> None:
+    """Wait until `condition()` is true. Raises TimeoutError after PATIENCE seconds."""
     async with asyncio.timeout(PATIENCE):
-        while not true():
+        while not condition():
             await asyncio.sleep(0.02)
 
 
 def study_of(options: Options) -> Study:
-    """Prompts of so many words, a question, an edit."""
+    """Return a study with prompts of `options.tokens` words in all, a question and an edit."""
     words = [tokens_at(index)[0].strip() for index in range(options.tokens)]
     starts = range(0, options.tokens, PROMPT_TOKENS)
     prompts = tuple(Prompt(" ".join(words[at : at + PROMPT_TOKENS])) for at in starts)
@@ -151,12 +153,12 @@ def study_of(options: Options) -> Study:
 
 
 def engine_for(options: Options) -> LiveEngine:
-    """The stand-in, or the real process."""
+    """Return the stand-in for streaming, or the real engine process for loading."""
     return StandIn(options.tokens // 2, options.rate) if options.what == "stream" else EngineProcess()
 
 
 async def measure(options: Options) -> None:
-    """Runs the app to the end of the measurement, and writes what it found. Raises RuntimeError where the app ends."""
+    """Run the app until the measurement ends, and write the result. Raises RuntimeError if the app ends before that."""
     idle = Probe()
     await asyncio.sleep(IDLE)
     bare = idle.stop()
@@ -173,7 +175,7 @@ async def measure(options: Options) -> None:
 
 
 def main(argument: str) -> None:
-    """The process of its own."""
+    """Run the measurement that the argument, Options as JSON, describes."""
     asyncio.run(measure(Options(**json.loads(argument))))
 
 

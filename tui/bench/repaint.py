@@ -1,6 +1,6 @@
-"""Times of TokenText against Static.update of the same rich Text. Run: python -P -m tui.bench.repaint [JSON]
+"""Times TokenText against Static.update of the same rich Text. Run: python -P -m tui.bench.repaint JSON
 
-Each paints the same tokens at 160x48 up to the terminal sequences of a frame; contenders alternate.
+Both paint the same tokens at 160x48, up to the terminal sequences of a frame; contenders alternate.
 """
 
 from __future__ import annotations
@@ -35,14 +35,14 @@ WORDS = [" the", " of", " sparse", " feature", "ization", ",", ".", " nurse", " 
 
 
 class One(App[None]):
-    """One widget, its frames made into terminal sequences though there is no terminal."""
+    """An app of one widget that renders its frames to terminal sequences, without a terminal."""
 
     def __init__(self, widget: Widget, root: Widget | None = None) -> None:
         super().__init__()
         self.widget, self.root, self.sent = widget, root or widget, ""
 
     def compose(self) -> ComposeResult:
-        """The widget, or what it is in."""
+        """Yield the widget, or the container that holds it."""
         yield self.root
 
     def _display(self, screen: Any, renderable: Any) -> None:
@@ -50,7 +50,7 @@ class One(App[None]):
             self.sent += renderable.render_segments(self.console)
 
     async def frame(self) -> None:
-        """Lays out and paints what has changed, as the screen's next frame would."""
+        """Lay out and paint what has changed, as the screen's next frame would."""
         layout = self.widget._layout_required
         self.widget._check_refresh()
         if layout:
@@ -61,17 +61,17 @@ class One(App[None]):
 
 
 class Clock:
-    """Seconds of this process's CPU time and bytes sent of every contender."""
+    """Keeps, for every contender, this process's CPU seconds and the number of characters that its last frame sent."""
 
     def __init__(self) -> None:
         self.seconds: dict[str, list[float]] = {}
         self.sent: dict[str, int] = {}
 
     async def time(self, name: str, app: One, action: Callable[[], object]) -> None:
-        """Does something and paints it."""
+        """Time one action with the frame that paints it."""
         with app._context():
             app.sent = ""
-            gc.collect()  # or one contender pays for the other's rubbish
+            gc.collect()  # or the timing would include collecting another contender's garbage
             begin = process_time()
             action()
             await app.frame()
@@ -81,7 +81,7 @@ class Clock:
 
 
 async def compare(rounds: int, num_tokens: int = TOKENS) -> dict[str, Any]:
-    """Seconds of every contender in every round, and the characters its last frame sent."""
+    """Return the seconds of every contender in every round, and the number of characters its last frame sent."""
     rng = random.Random(0)
     tokens = tuple(rng.choice(WORDS) for _ in range(num_tokens))
     shadings = [tuple(rng.choice([0, 0, 0, rng.randint(1, STEPS)]) for _ in tokens) for _ in range(rounds + 1)]
@@ -106,14 +106,14 @@ async def compare(rounds: int, num_tokens: int = TOKENS) -> dict[str, Any]:
             ours.scroll_to(y=ours.max_scroll_y, animate=False)
             await app.frame()
             await clock.time("4 tokens appended", app, partial(ours.append, [" and"] * 4, [0, 3, 3, 0]))
-            ours.show(passages)  # for the next round to recolour
+            ours.show(passages)  # so that the next round recolours it
             await pilot.pause()
             await static_pilot.pause()
     return {"seconds": clock.seconds, "sent": clock.sent}
 
 
 def main(argument: str) -> None:
-    """Prints what was found as one line of JSON."""
+    """Print the result of `compare` as one line of JSON."""
     options = json.loads(argument)
     print(json.dumps(asyncio.run(compare(options["rounds"], options["tokens"]))))
 

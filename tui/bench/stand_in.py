@@ -1,4 +1,4 @@
-"""An engine of records, for measuring the screen alone: it answers at once, and streams tokens at a given rate."""
+"""A stand-in engine without a model, to measure the screen alone: answers at once, streams tokens at a given rate."""
 
 from __future__ import annotations
 
@@ -39,18 +39,22 @@ LOADED = Loaded(
 WORDS = tuple(f"w{n}" for n in range(3000))
 
 COMMONNESS = tuple(accumulate(1 / (n + 3) for n in range(len(WORDS))))
-"""As in a language: a word's frequency falls with its rank. What an alignment of two texts takes depends on it."""
+"""Cumulative weights of WORDS: as in a language, a word's frequency falls with its rank.
+
+The time to align two texts depends on it.
+"""
 
 MAXIMUM = 8.0
+"""The largest activation."""
 
 DIFFERS_EVERY = 7
-"""Of the arms' tokens, so many are the same one after another."""
+"""Every DIFFERS_EVERY-th token differs between the arms."""
 
 
 class StandIn(LiveEngine):
-    """Answers Load, Show and Generate. Of a text, `at_once` tokens come together, the rest `rate` a second.
+    """Answers Load, Show and Generate. The first `at_once` tokens of a text come together, the rest at `rate` a second.
 
-    What it says goes through the wire's encoding, as what a process says does.
+    Events are encoded and decoded as on the wire, as those of an engine process are.
     """
 
     def __init__(self, at_once: int, rate: float) -> None:
@@ -62,15 +66,15 @@ class StandIn(LiveEngine):
 
     @property
     def log_path(self) -> Path:
-        """It writes no log."""
+        """A path of no file: the stand-in writes no log."""
         return Path("none")
 
     async def start(self, listener: Listener) -> None:
-        """From now on it tells the listener."""
+        """Send events to this listener from now on."""
         self._listener = listener
 
     def ask(self, request: Request) -> int:
-        """Answers in the next turn of the loop."""
+        """Start the text, or answer in the next turn of the loop; return the request's id."""
         self._last_id += 1
         if isinstance(request, Generate):
             self._streams[self._last_id] = asyncio.create_task(self._stream(self._last_id, request))
@@ -79,16 +83,16 @@ class StandIn(LiveEngine):
         return self._last_id
 
     def cancel(self, request_id: int) -> None:
-        """Nothing is ever cancelled here."""
+        """Do nothing: requests are never cancelled here."""
 
     def set_edits(self, request_id: int, edits: tuple[Edit, ...]) -> None:
-        """Edits change none of its tokens."""
+        """Do nothing: edits do not change the tokens."""
 
     def stop(self, request_id: int) -> None:
-        """Its texts run to their end."""
+        """Do nothing: texts run to their end."""
 
     async def close(self) -> None:
-        """Ends the texts that still run."""
+        """End the texts that still run."""
         for task in self._streams.values():
             task.cancel()
 
@@ -98,27 +102,27 @@ class StandIn(LiveEngine):
             self._listener.on_event(answer.id, answer.event)
 
     async def _stream(self, request_id: int, request: Generate) -> None:
-        """All tokens that are due, then a nap; so the rate holds however late the loop is."""
+        """Send all tokens that are due, then sleep, and so on: the rate holds however late the loop is."""
         loop = asyncio.get_running_loop()
-        started, told, total = loop.time(), 0, request.sampling.max_tokens
-        while told < total:
+        started, sent, total = loop.time(), 0, request.sampling.max_tokens
+        while sent < total:
             due = min(total, self.at_once + int((loop.time() - started) * self.rate))
-            for index in range(told, due):
+            for index in range(sent, due):
                 baseline, edited = tokens_at(index)
                 self._tell(request_id, TokenStep(index, baseline, edited, kl=0.25))
-            told = due
+            sent = due
             await asyncio.sleep(1 / self.rate)
         self._tell(request_id, Finished(generated(request)))
 
 
 def tokens_at(index: int) -> tuple[str, str]:
-    """The arms' tokens."""
+    """Return the baseline's and the edited arm's token at this index."""
     baseline = " " + random.Random(index).choices(WORDS, cum_weights=COMMONNESS)[0]
     return baseline, " other" if index % DIFFERS_EVERY == 0 else baseline
 
 
 def answer_to(request: Request) -> Finished | Failed:
-    """What it says to anything but a generation."""
+    """Return the answer to any request but Generate."""
     if isinstance(request, Load):
         return Finished(LOADED)
     if isinstance(request, Show):
@@ -130,14 +134,14 @@ def answer_to(request: Request) -> Finished | Failed:
 
 
 def fed_as(prompt: Prompt) -> FedPrompt:
-    """A token a word."""
+    """Return the prompt as fed, each word a token."""
     words = tuple(f" {word}" for word in prompt.text.split())
     counts = (True,) * len(words)
     return FedPrompt(prompt.text, prompt.format, tuple(range(len(words))), words, counts, counts)
 
 
 def generated(request: Generate) -> Generated:
-    """The whole text, as a result."""
+    """Return the whole text, as the result of a generation."""
     pairs = [tokens_at(index) for index in range(request.sampling.max_tokens)]
     baseline, edited = (arm_of([pair[row] for pair in pairs]) for row in (0, 1))
     schedule = (EditsFrom(0, request.edits),)
@@ -149,5 +153,5 @@ def generated(request: Generate) -> Generated:
 
 
 def arm_of(tokens: list[str]) -> Arm:
-    """Tokens as an arm."""
+    """Return an arm of these tokens."""
     return Arm("".join(tokens), tuple(range(len(tokens))), tuple(tokens), (-0.5,) * len(tokens))

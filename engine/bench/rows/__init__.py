@@ -1,1 +1,1 @@
-"""The scoreboard's rows, a file each."""
+"""The measurements of the scoreboard's rows."""

@@ -1,8 +1,8 @@
 """Row 6: an edited text against SAELens' own way to ablate a feature: its model with the SAE attached, and a hook.
 
-On the shape of the usual subject (subjects.py), with the founding study's number of features and with its own. SAELens'
-model has random weights, and everybody the app's dtype. Ours is timed as one row, the edited text, and as the pair
-that the app generates.
+Measured on the usual subject (subjects.py), with the founding study's number of features and with its own. SAELens'
+model has the same shape and random weights; all use the app's dtype. Our generation is timed as one row, the edited
+text, and as the pair that the app generates.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ GOAL = 6.0
 
 @dataclass(frozen=True)
 class Shape:
-    """Tokens of a text, rounds, and the features of the large SAE."""
+    """Tokens of a text, number of rounds, and features of the large SAE."""
 
     tokens: int
     rounds: int
@@ -33,12 +33,12 @@ class Shape:
 
 
 def shape(quick: bool) -> Shape:
-    """Of minutes, most are SAELens'; the steps of ours are kept from round to round, so they are captured ones."""
+    """Return a shape that takes minutes, most of them SAELens'; our steps are kept from round to round, so captured."""
     return Shape(4, 1, 8192) if quick else Shape(24, 2, FOUNDING_FEATURES)
 
 
 def measure(sizes: Shape, device: torch.device) -> list[Row]:
-    """With many features, and with the subject's own."""
+    """Return the rows of a SAE with many features, and those of the subject's own."""
     if not contenders.has_saelens():
         return [Row(6, WHAT, "", "", None, GOAL, note=contenders.NO_SAELENS)]
     try:
@@ -51,7 +51,7 @@ def measure(sizes: Shape, device: torch.device) -> list[Row]:
 
 
 def rows_of(subject: Subject, theirs: Any, sizes: Shape, goal: float | None) -> list[Row]:
-    """Against the edited row alone, and against the pair."""
+    """Return the rows that compare SAELens with our edited row alone, and with our pair."""
     edits, sae = subject.ablations(1), subject.sae
     work: dict[str, Callable[[], object]] = {
         "edited": ours.alone(subject, sizes.tokens, subject.editor(edits)),
@@ -61,10 +61,10 @@ def rows_of(subject: Subject, theirs: Any, sizes: Shape, goal: float | None) -> 
     times = in_turn(work, sizes.rounds, settle(subject.model.device))
     raw = {"tokens": sizes.tokens, "features": sae.d_sae, "seconds": as_raw(times)}
 
-    def row(what: str, mine: str, wanted: float | None) -> Row:
+    def row(what: str, mine: str, row_goal: float | None) -> Row:
         per, unit = sizes.tokens / 1e3, "ms/token"
-        said = f"{spread(times[mine], per, unit)}, {subject.said}, {sae.d_sae:,} features"
+        description = f"{spread(times[mine], per, unit)}, {subject.said}, {sae.d_sae:,} features"
         ratio = times["SAELens"].median / times[mine].median
-        return Row(6, what, said, spread(times["SAELens"], per, unit), ratio, wanted, raw=raw)
+        return Row(6, what, description, spread(times["SAELens"], per, unit), ratio, row_goal, raw=raw)
 
     return [row(WHAT, "edited", goal), row("SAELens' ablation ÷ our pair", "pair", None)]

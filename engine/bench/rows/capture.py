@@ -1,4 +1,4 @@
-"""Row 9: capture up to a hook against the share of a forward pass that its blocks are.
+"""Row 9: the time of a capture up to a hook, against the same share of the time of a full forward pass.
 
 The hook is the output of block L, so that L+1 of N blocks run; the forward pass is the whole body without LM head.
 """
@@ -20,7 +20,7 @@ from engine.records.errors import ModelError
 
 @dataclass(frozen=True)
 class Shape:
-    """What is read: `rows` sequences of `tokens` random tokens."""
+    """What the model reads: `rows` sequences of `tokens` random tokens."""
 
     rows: int
     tokens: int
@@ -28,12 +28,12 @@ class Shape:
 
 
 def shape(quick: bool) -> Shape:
-    """A batch like that of a prompt set."""
+    """Return the shape of a batch like that of a prompt set, or a smaller one."""
     return Shape(rows=4, tokens=32, rounds=5) if quick else Shape(rows=8, tokens=64, rounds=15)
 
 
 def measure(sizes: Shape, device: torch.device, source: str | None) -> list[Row]:
-    """The row, on the packaged demo model or the one named."""
+    """Measure the row on the packaged demo model, or on the model `source`. Raises ModelError for the latter."""
     what = "capture to block L ÷ (L+1)/N of a forward pass"
     try:
         model = open_model(source, device)
@@ -45,7 +45,7 @@ def measure(sizes: Shape, device: torch.device, source: str | None) -> list[Row]
 
 
 def open_model(source: str | None, device: torch.device) -> LanguageModel:
-    """Loaded as the app would."""
+    """Load the model `source`, or the packaged demo model, as the app would."""
     if source is not None:
         return load_model(source, source, device, choose_dtype(None, device))
     dtype = app_dtype(device)
@@ -53,10 +53,10 @@ def open_model(source: str | None, device: torch.device) -> LanguageModel:
 
 
 def row_of(model: LanguageModel, sizes: Shape, what: str) -> Row:
-    """Capture and forward pass in turn."""
+    """Time capture and forward pass in turn."""
     config = model.module.config.get_text_config()
-    num_blocks, run = int(config.num_hidden_layers), max(1, int(config.num_hidden_layers) // 2)
-    hook = resolve_hook(model.module, f"blocks.{run - 1}.hook_resid_post")
+    num_blocks, num_run = int(config.num_hidden_layers), max(1, int(config.num_hidden_layers) // 2)
+    hook = resolve_hook(model.module, f"blocks.{num_run - 1}.hook_resid_post")
     generator = torch.Generator().manual_seed(0)
     ids_BT = torch.randint(5, int(config.vocab_size), (sizes.rows, sizes.tokens), generator=generator)
     rows, ids_BT = ids_BT.tolist(), ids_BT.to(model.device)
@@ -69,9 +69,10 @@ def row_of(model: LanguageModel, sizes: Shape, what: str) -> Row:
     settle = torch.cuda.synchronize if model.device.type == "cuda" else None
     contenders = {"capture": lambda: model.capture_batch(hook, rows), "forward": forward}
     times = in_turn(contenders, sizes.rounds, settle)
-    raw = {"shape": asdict(sizes), "blocks": num_blocks, "blocks_run": run, "seconds": as_raw(times)}
+    raw = {"shape": asdict(sizes), "blocks": num_blocks, "blocks_run": num_run, "seconds": as_raw(times)}
     ours = (
-        f"{spread(times['capture'], 1e-3, 'ms')} for {run} of {num_blocks} blocks, {model.name}, {short(model.dtype)}"
+        f"{spread(times['capture'], 1e-3, 'ms')} for {num_run} of {num_blocks} blocks, {model.name}, "
+        f"{short(model.dtype)}"
     )
-    ratio = times["capture"].median / (times["forward"].median * run / num_blocks)
+    ratio = times["capture"].median / (times["forward"].median * num_run / num_blocks)
     return Row(9, what, ours, f"forward {spread(times['forward'], 1e-3, 'ms')}", ratio, 1.05, at_least=False, raw=raw)

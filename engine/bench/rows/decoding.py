@@ -1,7 +1,7 @@
-"""Row 1: baseline and edited text of one prompt, as the app generates them, against two runs of others.
+"""Row 1: baseline and edited text of one prompt, as the app generates them, against two runs of other libraries.
 
-Ours is one batch of two rows, without the third row that KL takes; what that row costs is told beside it. The others
-run twice, without and with their hook. All end after the same number of tokens, greedily, in the same dtype.
+Ours is one batch of two rows; a second ratio adds the third row that KL takes. The others run twice, without and with
+their hook. All generate the same number of tokens, greedily, in the same dtype.
 """
 
 from __future__ import annotations
@@ -23,19 +23,19 @@ GOALS = {"cpu": 2.5, "cuda": 5.0}
 
 @dataclass(frozen=True)
 class Shape:
-    """How much is generated, and how often."""
+    """Number of tokens of a text, and of rounds."""
 
     tokens: int
     rounds: int
 
 
 def shapes(quick: bool) -> tuple[Shape, Shape]:
-    """For the tiny model and the usual one."""
+    """Return the shapes for the tiny model and the usual one."""
     return (Shape(24, 1), Shape(20, 1)) if quick else (Shape(64, 5), Shape(32, 3))
 
 
 def measure(sizes: tuple[Shape, Shape], device: torch.device) -> list[Row]:
-    """Both subjects. The goal is the tiny one's on a CPU, where a large model's time is its matrices'."""
+    """Measure both subjects. On a CPU only the tiny one has a goal: a large model's time goes into matrix products."""
     goal = GOALS[device.type]
     rows = rows_of(tiny(device), sizes[0], goal)
     try:
@@ -45,7 +45,7 @@ def measure(sizes: tuple[Shape, Shape], device: torch.device) -> list[Row]:
 
 
 def rows_of(subject: Subject, sizes: Shape, goal: float | None) -> list[Row]:
-    """Against transformers, with KL's row, and against nnsight."""
+    """Return the ratios of transformers to our pair, without and with KL's row, and of nnsight to our pair."""
     edits = subject.ablations()
     work: dict[str, Callable[[], object]] = {
         "pair": ours.pair(subject, sizes.tokens, edits),
@@ -56,9 +56,9 @@ def rows_of(subject: Subject, sizes: Shape, goal: float | None) -> list[Row]:
     times = in_turn(work, sizes.rounds, settle(subject.model.device))
     raw = {"tokens": sizes.tokens, "rounds": sizes.rounds, "seconds": as_raw(times)}
 
-    def row(what: str, mine: str, other: str, wanted: float | None) -> Row:
-        said = f"{per_token(times[mine], sizes)}, {subject.said}"
-        return Row(1, what, said, per_token(times[other], sizes), ratio(times, other, mine), wanted, raw=raw)
+    def row(what: str, mine: str, other: str, row_goal: float | None) -> Row:
+        description = f"{per_token(times[mine], sizes)}, {subject.said}"
+        return Row(1, what, description, per_token(times[other], sizes), ratio(times, other, mine), row_goal, raw=raw)
 
     return [
         row(WHAT, "pair", "transformers", goal),
@@ -70,16 +70,16 @@ def rows_of(subject: Subject, sizes: Shape, goal: float | None) -> list[Row]:
 def twice(
     make: Callable[[Subject, int, contenders.Edits], contenders.Generation], subject: Subject, tokens: int
 ) -> Callable[[], object]:
-    """One run without edits, one with."""
+    """Return a function that makes a run without edits, then one with."""
     baseline, edited = make(subject, tokens, ()), make(subject, tokens, subject.ablations())
     return lambda: (baseline(), edited())
 
 
 def ratio(times: dict[str, Times], above: str, below: str) -> float:
-    """Of medians."""
+    """Return the ratio of two contenders' medians."""
     return times[above].median / times[below].median
 
 
 def per_token(times: Times, sizes: Shape) -> str:
-    """Such as "5.1 ms/token (5.0–5.3)"."""
+    """Say time per token, such as "5.1 ms/token (5.0–5.3)"."""
     return spread(times, sizes.tokens / 1e3, "ms/token")

@@ -1,9 +1,10 @@
 """Row 7: encode + statistics against SAELens' `encode`, and against our own plain matrix product.
 
-Random weights of the founding SAE's shape, with a bias such that some 74 of 65,536 features fire per token. SAELens
-holds float32 weights, as it loads them by default, and gets the same numbers as float32 vectors; ours gets vectors in
-the dtype the app would hold them in, and weights in the file's dtype: float32 as in the founding SAE's file, and the
-vectors'. SAELens' encode makes a matrix of all activations, ours makes the statistics of a ranking.
+The weights are random, in the founding SAE's shape, with a bias such that some 74 of 65,536 features fire per token.
+SAELens holds float32 weights, as it loads them by default, and gets the vectors in float32. Ours gets the same vectors
+in the dtype the app would hold them in, and weights in the dtype of the SAE's file: once float32, as in the founding
+SAE's file, and once the vectors' dtype. SAELens' encode makes a matrix of all activations, ours the statistics of a
+ranking.
 
 Shape suffixes: T tokens, D d_in, F features.
 """
@@ -28,7 +29,7 @@ from engine.models.sae import SaeConfig, SparseAutoencoder
 
 @dataclass(frozen=True)
 class Shape:
-    """Sizes of one comparison."""
+    """Sizes of the SAE, the vectors and the comparison."""
 
     d_in: int
     d_sae: int
@@ -40,14 +41,14 @@ class Shape:
 
 
 def shape(quick: bool) -> Shape:
-    """The founding shape, or a smaller one."""
+    """Return the founding shape, or a smaller one."""
     full = Shape(d_in=4096, d_sae=65_536, tokens=512, prompt_tokens=32, fires=74, rounds=5)
     return replace(full, d_in=1024, d_sae=16_384, fires=18, rounds=3) if quick else full
 
 
 @dataclass(frozen=True)
 class Data:
-    """Random vectors in float32 and the encoder they meet."""
+    """Random vectors in float32, and an encoder."""
 
     h_TD: torch.Tensor
     w_enc_DF: torch.Tensor
@@ -55,7 +56,7 @@ class Data:
 
 
 def make(sizes: Shape, device: torch.device) -> Data:
-    """Vectors and weights with standard normal pre-activations; the bias leaves `fires` of them above zero."""
+    """Make vectors and weights with standard normal pre-activations; the bias leaves `fires` of them above zero."""
     generator = torch.Generator(device).manual_seed(0)
     h_TD = torch.randn(sizes.tokens, sizes.d_in, generator=generator, device=device).bfloat16().float()
     w_enc_DF = torch.randn(sizes.d_in, sizes.d_sae, generator=generator, device=device).div_(sizes.d_in**0.5)
@@ -64,13 +65,13 @@ def make(sizes: Shape, device: torch.device) -> Data:
 
 
 def app_dtype(device: torch.device) -> torch.dtype:
-    """What the app holds vectors in; on a GPU the model's file decides, which mostly is bfloat16."""
-    found = choose_dtype(None, device)
-    return found if isinstance(found, torch.dtype) else torch.bfloat16
+    """Return the dtype the app holds vectors in. On a GPU the model's file decides: bfloat16 as a rule."""
+    dtype = choose_dtype(None, device)
+    return dtype if isinstance(dtype, torch.dtype) else torch.bfloat16
 
 
 def our_sae(data: Data, dtype: torch.dtype) -> SparseAutoencoder:
-    """Ours, with weights in a dtype."""
+    """Return saescope's SAE with weights in a dtype."""
     d_in, d_sae = data.w_enc_DF.shape
     device = data.w_enc_DF.device
     weights = {
@@ -83,7 +84,7 @@ def our_sae(data: Data, dtype: torch.dtype) -> SparseAutoencoder:
 
 
 def their_encode(data: Data) -> Callable[[], torch.Tensor] | None:
-    """SAELens' `encode` of the vectors; None where it is not installed."""
+    """Return a run of SAELens' `encode` of the vectors; None if it is not installed."""
     if find_spec("sae_lens") is None:
         return None
     with warnings.catch_warnings():
@@ -97,21 +98,21 @@ def their_encode(data: Data) -> Callable[[], torch.Tensor] | None:
 
     def work() -> torch.Tensor:
         with torch.inference_mode():
-            found: torch.Tensor = theirs.encode(data.h_TD)
-            return found
+            activations_TF: torch.Tensor = theirs.encode(data.h_TD)
+            return activations_TF
 
     return work
 
 
 def statistics(sae: SparseAutoencoder, h_TD: torch.Tensor, prompt_tokens: int) -> Pooled:
-    """What a ranking asks of the vectors: encoded, pooled by prompts, half of them positive."""
+    """Encode the vectors and pool them by prompts, half of these positive: the work of a ranking."""
     vectors = list(torch.split(h_TD, prompt_tokens))
     masks = [torch.ones(len(h), dtype=torch.bool) for h in vectors]
     return finish(pool_prompts(sae, vectors, masks, "max", (len(vectors) + 1) // 2))
 
 
 def measure(sizes: Shape, device: torch.device) -> list[Row]:
-    """Every ratio of the row."""
+    """Measure all ratios of the row."""
     data = make(sizes, device)
     dtype = app_dtype(device)
     h_TD = data.h_TD.to(dtype)
@@ -131,26 +132,26 @@ def measure(sizes: Shape, device: torch.device) -> list[Row]:
 
 
 def rows_of(sizes: Shape, dtype: torch.dtype, files: list[torch.dtype], times: dict[str, Times]) -> list[Row]:
-    """Per dtype of the SAE's file: SAELens ÷ ours, and product ÷ ours."""
+    """Return, for each dtype of the SAE's file, the ratios of SAELens and of the plain product to ours."""
     per, unit = sizes.tokens / 1e3, "ms/token"
     raw = {"shape": asdict(sizes), "vectors": str(dtype), "seconds": as_raw(times)}
     rows = []
     for file in files:
         ours = times[f"ours, {short(file)} file"]
-        said = f"{spread(ours, per, unit)}, {short(dtype)} vectors, {short(file)} file"
+        description = f"{spread(ours, per, unit)}, {short(dtype)} vectors, {short(file)} file"
         if "SAELens" in times:
             other, note = f"SAELens {spread(times['SAELens'], per, unit)}, float32", ""
             ratio: float | None = times["SAELens"].median / ours.median
         else:
             other, ratio, note = "", None, "sae-lens is not installed (the extra `saelens`)"
         what = "SAELens' encode ÷ our encode + statistics"
-        rows.append(Row(7, what, said, other, ratio, 2.5, at_least=True, note=note, raw=raw))
+        rows.append(Row(7, what, description, other, ratio, 2.5, at_least=True, note=note, raw=raw))
         product = times["product"]
         what, other = "plain matrix product ÷ encode + statistics", f"{spread(product, per, unit)}, {short(dtype)}"
-        rows.append(Row(7, what, said, other, product.median / ours.median, 0.8, at_least=True, raw=raw))
+        rows.append(Row(7, what, description, other, product.median / ours.median, 0.8, at_least=True, raw=raw))
     return rows
 
 
 def short(dtype: torch.dtype) -> str:
-    """Such as "float32"."""
+    """Return the dtype's name, such as "float32"."""
     return str(dtype).removeprefix("torch.")

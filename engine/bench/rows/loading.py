@@ -1,12 +1,13 @@
-"""Row 10, second part: loading 2 GB, against reading the same bytes, and what it holds of memory.
+"""Row 10, second part: loading 2 GB against reading the same bytes, and the memory that loading takes.
 
 Random files are written to a temporary folder and removed again, also on Ctrl+C. A process of its own first loads a
 tiny file of the same kind, so that imports are not counted; then it reads and loads in turn. Both times are of files
-the system has just written, so they come from its page cache.
+that have just been written, so they come from the system's page cache.
 
-    load      load_sae or load_model, then one look at every page of the weights: nothing is left to be read later
+    load      load_sae or load_model, then one read of every page of the weights, so that nothing is left for later
     read      read() of the same files into one buffer of 16 MiB, again and again
-    resident  growth of the resident size after the load, mapped file pages included; peak: its largest while loading
+    resident  growth of the resident size after the load, mapped file pages included
+    peak      largest growth of the resident size during the load
 """
 
 from __future__ import annotations
@@ -40,19 +41,19 @@ GOALS = (("load ÷ raw read", 1.2), ("resident ÷ file size", 1.1), ("peak ÷ fi
 
 @dataclass(frozen=True)
 class Shape:
-    """What is loaded, about so many bytes."""
+    """Bytes of the loaded files, about, and number of rounds."""
 
     size: int
     rounds: int
 
 
 def shape(quick: bool) -> Shape:
-    """2 GB, or little."""
+    """Return 2 GB, or a tenth of it."""
     return Shape(200_000_000, 3) if quick else Shape(2_000_000_000, 5)
 
 
 def measure(kind: Kind, sizes: Shape, device: torch.device) -> list[Row]:
-    """Time, resident and peak size."""
+    """Measure time, resident and peak size."""
     names = {"sae": "a SAE", "model": "a model"}
     folder = Path(tempfile.gettempdir())
     needed, free = int(sizes.size * 1.15) + (16 << 20), shutil.disk_usage(folder).free
@@ -62,41 +63,41 @@ def measure(kind: Kind, sizes: Shape, device: torch.device) -> list[Row]:
     with tempfile.TemporaryDirectory(prefix="saescope-bench-") as temporary:
         options = {"kind": kind, "device": str(device), "rounds": sizes.rounds}
         options["dtype"] = write(kind, Path(temporary), sizes.size, device)
-        found = in_child("engine.bench.rows.loading", {**options, "folder": temporary})
-    return rows_of(names[kind], sizes, found)
+        result = in_child("engine.bench.rows.loading", {**options, "folder": temporary})
+    return rows_of(names[kind], sizes, result)
 
 
 def write(kind: Kind, folder: Path, size: int, device: torch.device) -> str:
-    """Writes the file and a tiny one, in the dtype they will be loaded in; its name."""
+    """Write the file and a tiny one, in the dtype they will be loaded in; return that dtype's name."""
     dtype = torch.float32 if kind == "sae" else app_dtype(device)  # the founding SAE's file is of float32
     writer = random_files.write_sae if kind == "sae" else random_files.write_model
-    for name, wanted in (("tiny", 1_000_000), ("large", size)):
-        writer(folder / name, wanted, dtype)
+    for name, bytes_wanted in (("tiny", 1_000_000), ("large", size)):
+        writer(folder / name, bytes_wanted, dtype)
     return str(dtype).removeprefix("torch.")
 
 
-def rows_of(name: str, sizes: Shape, found: dict[str, Any]) -> list[Row]:
-    """The three ratios."""
-    load, read = summary(found["load"]), summary(found["read"])
-    size = found["size"]
+def rows_of(name: str, sizes: Shape, result: dict[str, Any]) -> list[Row]:
+    """Return the three ratios."""
+    load, read = summary(result["load"]), summary(result["read"])
+    size = result["size"]
     times: dict[str, Times] = {"load": load, "read": read}
-    raw = {"shape": asdict(sizes), **{k: found[k] for k in ("size", "resident", "peak", "dtype")}, "seconds": {}}
+    raw = {"shape": asdict(sizes), **{k: result[k] for k in ("size", "resident", "peak", "dtype")}, "seconds": {}}
     raw["seconds"] = as_raw(times)
-    file = f"{size / 1e9:.2f} GB file, {found['dtype']}, in the page cache"
-    values = (load.median / read.median, found["resident"] / size, found["peak"] / size)
-    said = (spread(load), f"{found['resident'] / 1e9:.2f} GB", f"{found['peak'] / 1e9:.2f} GB")
+    file = f"{size / 1e9:.2f} GB file, {result['dtype']}, in the page cache"
+    values = (load.median / read.median, result["resident"] / size, result["peak"] / size)
+    descriptions = (spread(load), f"{result['resident'] / 1e9:.2f} GB", f"{result['peak'] / 1e9:.2f} GB")
     against = (f"read {spread(read)}, {file}", file, file)
     return [
         Row(10, f"{name}: {what}", ours, other, ratio, goal, at_least=False, raw=raw)
-        for (what, goal), ours, other, ratio in zip(GOALS, said, against, values, strict=True)
+        for (what, goal), ours, other, ratio in zip(GOALS, descriptions, against, values, strict=True)
     ]
 
 
-# ---- the process of its own
+# ---- what the process of its own runs
 
 
 def read_raw(folder: Path) -> None:
-    """Reads the weight files."""
+    """Read the weight files once."""
     buffer = bytearray(BUFFER)
     for path in sorted(folder.glob("*.safetensors")):
         with path.open("rb", buffering=0) as file:
@@ -105,7 +106,7 @@ def read_raw(folder: Path) -> None:
 
 
 def load(kind: Kind, folder: Path, device: torch.device, dtype: torch.dtype) -> object:
-    """Loads as the app does, and looks at every page of the weights."""
+    """Load as the app does, then read a number from every page of the weights."""
     if kind == "sae":
         sae = load_sae(folder, device=device)
         loaded: object = sae
@@ -119,10 +120,10 @@ def load(kind: Kind, folder: Path, device: torch.device, dtype: torch.dtype) -> 
 
 
 def compare(kind: Kind, folder: Path, device: torch.device, dtype: torch.dtype, rounds: int) -> dict[str, Any]:
-    """Reads and loads in turn; seconds of each, and bytes of the first load."""
+    """Read and load in turn; return the seconds of each, and the bytes of memory of the first load."""
     load(kind, folder / "tiny", device, dtype)
     read_raw(folder / "large")
-    found: dict[str, Any] = {"read": [], "load": []}
+    result: dict[str, Any] = {"read": [], "load": []}
     contenders: dict[str, Callable[[], object]] = {
         "read": partial(read_raw, folder / "large"),
         "load": partial(load, kind, folder / "large", device, dtype),
@@ -133,16 +134,16 @@ def compare(kind: Kind, folder: Path, device: torch.device, dtype: torch.dtype, 
             before = reset_peak()
             start = time.perf_counter()
             loaded = work()
-            found[name].append(time.perf_counter() - start)
+            result[name].append(time.perf_counter() - start)
             if turn == 0 and name == "load":
-                found |= {"resident": resident_bytes() - before, "peak": peak_bytes() - before}
+                result |= {"resident": resident_bytes() - before, "peak": peak_bytes() - before}
             del loaded
     size = sum(path.stat().st_size for path in (folder / "large").glob("*.safetensors"))
-    return {**found, "size": size, "dtype": str(dtype).removeprefix("torch.")}
+    return {**result, "size": size, "dtype": str(dtype).removeprefix("torch.")}
 
 
 def main(argument: str) -> None:
-    """Prints what was found as one line of JSON."""
+    """Print the result of `compare` as one line of JSON."""
     torch.set_num_threads(1)
     options = json.loads(argument)
     device, dtype = torch.device(options["device"]), getattr(torch, options["dtype"])

@@ -1,7 +1,7 @@
 """Row 10, first part: how soon the app has painted its first pane.
 
 The app is started on a terminal of its own (a pty) with state and configuration folders of its own; the clock stops
-when the first pane's title arrives. In turn with it, a bare `import textual.app` is timed: below that no app can be.
+when the first pane's title arrives. A bare `import textual.app` is timed in turn with it: no app can be faster.
 """
 
 from __future__ import annotations
@@ -27,22 +27,22 @@ SIZE = (40, 120)
 """Lines and columns of the terminal."""
 
 PATIENCE = 30.0
-"""Seconds after which an app that paints nothing is given up."""
+"""Seconds after which an app that has painted no pane is ended."""
 
 
 def runs(quick: bool) -> int:
-    """How often the app is started."""
+    """Return how often the app is started."""
     return 3 if quick else 11
 
 
 def measure(count: int) -> list[Row]:
-    """The row: seconds until the first pane is painted, the median of `count` starts."""
+    """Measure the seconds until the first pane is painted, the median of `count` starts."""
     what = "first paint"
     if not sys.platform.startswith(("linux", "darwin")):
         return [Row(10, what, "", "", None, 0.30, at_least=False, unit="s", note="needs a pty")]
     paints, imports = [], []
     with tempfile.TemporaryDirectory(prefix="saescope-bench-") as folder:
-        first_paint(Path(folder))  # compiles and reads what later starts find ready
+        first_paint(Path(folder))  # not counted: it compiles modules and fills the file cache for later starts
         for _ in range(count):
             paints.append(first_paint(Path(folder)))
             imports.append(seconds_of([sys.executable, "-P", "-c", "import textual.app"], environment(Path(folder))))
@@ -54,17 +54,17 @@ def measure(count: int) -> list[Row]:
 
 
 def seconds_of(command: list[str], env: dict[str, str]) -> float:
-    """Wall time of a command."""
+    """Return the wall time of a command, in seconds."""
     start = time.perf_counter()
     subprocess.run(command, check=True, stdin=subprocess.DEVNULL, env=env)
     return time.perf_counter() - start
 
 
 def environment(folder: Path) -> dict[str, str]:
-    """State, configuration and compiled modules in a folder of their own.
+    """Return an environment that keeps state, configuration and compiled modules in `folder`.
 
-    An installed app finds its modules compiled; where Python is told not to write them (PYTHONDONTWRITEBYTECODE), a
-    checkout would be compiled anew at every start.
+    PYTHONDONTWRITEBYTECODE is left out: an installed app has compiled modules, but with it a checkout would be
+    compiled anew at every start.
     """
     places = {name: str(folder) for name in ("XDG_STATE_HOME", "XDG_CONFIG_HOME", "PYTHONPYCACHEPREFIX")}
     kept = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
@@ -72,11 +72,11 @@ def environment(folder: Path) -> dict[str, str]:
 
 
 def first_paint(folder: Path) -> float:
-    """Starts the app, waits for its first pane, ends it; the seconds in between. Raises TimeoutError."""
+    """Start the app, wait for its first pane, end the app; return the seconds until the pane. Raises TimeoutError."""
     ours, theirs = os.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", *SIZE, 0, 0))
     start = time.perf_counter()
-    # -P: a folder named engine where the user is must not be taken for ours
+    # -P: a folder named engine in the working directory must not be imported
     command = [sys.executable, "-P", "-m", "saescope"]
     app = subprocess.Popen(
         command, stdin=theirs, stdout=theirs, stderr=theirs, env=environment(folder), start_new_session=True
@@ -94,7 +94,7 @@ def first_paint(folder: Path) -> float:
 
 
 def read_some(terminal: int) -> bytes:
-    """What the terminal was sent, within a tenth of a second; nothing where the app has closed it."""
+    """Read what the app sends to the terminal within a tenth of a second; b"" if nothing, or if it has closed it."""
     if not select.select([terminal], [], [], 0.1)[0]:
         return b""
     try:
@@ -104,7 +104,7 @@ def read_some(terminal: int) -> bytes:
 
 
 def end(app: subprocess.Popen[bytes], terminal: int) -> None:
-    """Ends the app politely, reading on so that it can say good-bye; after five seconds for sure."""
+    """Ask the app to end, reading its output so that it can write on; kill it after five seconds."""
     with contextlib.suppress(ProcessLookupError):
         app.send_signal(signal.SIGTERM)
     until = time.perf_counter() + 5

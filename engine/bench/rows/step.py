@@ -1,8 +1,8 @@
-"""Rows 2, 3 and 4: what one decoding step costs, all rows of its batch one token further, on the usual subject.
+"""Rows 2, 3 and 4: the cost of a decoding step (one more token in all rows of a batch), on the usual subject.
 
-row 2  bytes that a step has to read (weights, keys and values) in its time, against copying memory in the same run
+row 2  the rate at which a step reads its bytes (weights, keys and values) ÷ the rate of a memory copy in the same run
 row 3  a step of two rows ÷ a step of one, in bfloat16: the second row should cost nothing
-row 4  a step of two rows with 64 edited features ÷ a step without any hook of ours
+row 4  a step of two rows with 64 edited features ÷ a step without a hook of saescope
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ SLOTS = 64
 BATCH = 2
 
 GPU_COPIES = 16
-"""A GPU copies so many times as much: else launching and waiting would be a part of its time."""
+"""A GPU copies this many times as much, or launching and waiting would be part of the time."""
 
 WHAT = {
     2: "bytes a step reads ÷ its time ÷ the rate of a copy",
@@ -40,7 +40,7 @@ GOALS = {2: 0.75, 3: 1.05, 4: 1.02}
 
 @dataclass(frozen=True)
 class Shape:
-    """Steps of a round, rounds, and the bytes that are copied for comparison."""
+    """Number of steps in a round, number of rounds, and bytes copied for comparison."""
 
     steps: int
     rounds: int
@@ -48,22 +48,22 @@ class Shape:
 
 
 def shape(quick: bool) -> Shape:
-    """A few steps, many rounds: a ratio of 1.02 has to be told from 1."""
+    """Return a shape of few steps and many rounds: a ratio of 1.02 has to be told from 1."""
     return Shape(4, 2, 1 << 24) if quick else Shape(6, 15, 1 << 28)
 
 
 class Unhooked(ResidualEditor):
-    """An editor that hooks nothing: the bare model's step."""
+    """An editor that hooks nothing, for a step of the bare model."""
 
     @contextmanager
     def applied(self, module: nn.Module | None = None) -> Iterator[None]:
-        """Nothing is edited."""
+        """Mark no position as edited; hook nothing."""
         self.allowed_BT = self.active_BT = torch.zeros_like(self._ids_BT, dtype=torch.bool)
         yield
 
 
 def measure(number: int, sizes: Shape, device: torch.device) -> list[Row]:
-    """One of the rows; a note where it cannot be measured."""
+    """Measure one of the rows 2, 3 and 4; its note says why where it cannot be measured."""
     bf16 = torch.bfloat16 if number == 3 else None
     goal = GOALS[number]
     native = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
@@ -78,7 +78,7 @@ def measure(number: int, sizes: Shape, device: torch.device) -> list[Row]:
 
 
 def limit(subject: Subject, sizes: Shape) -> Row:
-    """Row 2. The goal is a GPU's; a CPU's row is for information."""
+    """Measure row 2. The goal is for a GPU; on a CPU the row is for information."""
     device = subject.model.device
     copied = sizes.copied * (GPU_COPIES if device.type == "cuda" else 1)
     source = torch.zeros(copied, dtype=torch.uint8, device=device)
@@ -88,25 +88,27 @@ def limit(subject: Subject, sizes: Shape) -> Row:
     read = step_bytes(subject, ours.room_of(subject, sizes.steps))
     rate, copy_rate = read * sizes.steps / times["step"].median, 2 * copied / times["copy"].median
     raw = {"seconds": as_raw(times), "steps": sizes.steps, "bytes": read, "copied": 2 * copied}
-    said = f"{spread(times['step'], sizes.steps / 1e3, 'ms')}, {read / 1e6:.0f} MB, {subject.said}, {device.type}"
+    description = (
+        f"{spread(times['step'], sizes.steps / 1e3, 'ms')}, {read / 1e6:.0f} MB, {subject.said}, {device.type}"
+    )
     goal = GOALS[2] if device.type == "cuda" else None
-    return Row(2, WHAT[2], said, f"copy: {copy_rate / 1e9:.3g} GB/s", rate / copy_rate, goal, raw=raw)
+    return Row(2, WHAT[2], description, f"copy: {copy_rate / 1e9:.3g} GB/s", rate / copy_rate, goal, raw=raw)
 
 
 def step_bytes(subject: Subject, room: int) -> int:
-    """Weights that a step reads, once each, and the keys and values of BATCH rows in all their room."""
+    """Return the bytes that a step reads: the weights, and keys and values of BATCH rows of `room` positions."""
     model, config = subject.model, subject.model.module.config.get_text_config()
     weights = {id(p): p.numel() * p.element_size() for p in model.module.parameters()}
     embedding, head = model.module.get_input_embeddings().weight, model.module.get_output_embeddings().weight
     if embedding is not head:
-        del weights[id(embedding)]  # of which a step reads a row or two
+        del weights[id(embedding)]  # a step reads only a row or two of it
     width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
     token = 2 * config.num_hidden_layers * config.num_key_value_heads * width * model.dtype.itemsize
     return int(sum(weights.values()) + BATCH * room * token)
 
 
 def second_row(subject: Subject, sizes: Shape) -> Row:
-    """Row 3."""
+    """Measure row 3, two rows against one."""
     edits = subject.ablations()
     work = {"two": ((), edits), "one": (edits,)}
     times = compare(subject, {name: subject.editor(*rows) for name, rows in work.items()}, sizes)
@@ -114,7 +116,7 @@ def second_row(subject: Subject, sizes: Shape) -> Row:
 
 
 def slots(subject: Subject, sizes: Shape) -> Row:
-    """Row 4."""
+    """Measure row 4, SLOTS edited features against no hook."""
     edits = subject.ablations(SLOTS)
     bare = Unhooked(subject.model, subject.sae, subject.hook, subject.reference, ((), ()))
     times = compare(subject, {"edited": subject.editor((), edits), "bare": bare}, sizes)
@@ -122,7 +124,7 @@ def slots(subject: Subject, sizes: Shape) -> Row:
 
 
 def compare(subject: Subject, editors: dict[str, ResidualEditor], sizes: Shape) -> dict[str, Times]:
-    """Steps under these editors in turn."""
+    """Time steps with these editors in turn."""
     work: dict[str, Callable[[], Any]] = {
         name: ours.stepping(subject, editor, sizes.steps) for name, editor in editors.items()
     }
@@ -130,10 +132,10 @@ def compare(subject: Subject, editors: dict[str, ResidualEditor], sizes: Shape) 
 
 
 def row_of(number: int, subject: Subject, sizes: Shape, times: dict[str, Times], *names: str) -> Row:
-    """The first of two contenders ÷ the second."""
+    """Return the row of the first of two contenders ÷ the second."""
     per = sizes.steps / 1e3
     raw = {"seconds": as_raw(times), "steps": sizes.steps, "rounds": sizes.rounds}
     mine, other = (spread(times[name], per, "ms") for name in names)
     ratio = times[names[0]].median / times[names[1]].median
-    said = f"{mine}, {subject.said}"
-    return Row(number, WHAT[number], said, other, ratio, GOALS[number], at_least=False, raw=raw)
+    description = f"{mine}, {subject.said}"
+    return Row(number, WHAT[number], description, other, ratio, GOALS[number], at_least=False, raw=raw)

@@ -1,6 +1,6 @@
 """Row 5: how many tokens pass until a toggled edit acts, and whether an edit that is off changes a bit.
 
-A text of both arms is generated as the app does, on the tiny model in float32 and on the usual one in the app's dtype.
+Both arms of a text are generated as in the app, on the tiny model in float32 and on the usual one in the app's dtype.
 The edit is sent as the answer to a token, as the app sends it; logits of all passes are kept and compared bit by bit.
 """
 
@@ -25,22 +25,22 @@ from engine.records.errors import ModelError
 DELAY, OFF = "tokens from a toggle to its effect", "passes whose bits an edit that is off changes"
 
 STEERED = 0.1
-"""By how much the edit moves a vector, in units of the median vector's length."""
+"""How far the edit steers a vector, as a multiple of the median vector's norm."""
 
 MARGIN = 3
-"""Tokens that are awaited for an effect."""
+"""Number of tokens generated after a toggle to look for its effect."""
 
 
 @dataclass(frozen=True)
 class Shape:
-    """Tokens of the text, and the tokens in answer to which the edit is toggled on, off, on …"""
+    """Number of tokens of the text, and the tokens after which the edit is toggled on, off, on …"""
 
     tokens: int
     toggles: tuple[int, ...]
 
 
 def shape(quick: bool) -> Shape:
-    """Before the step is captured, around it, and after."""
+    """Return toggles before the decoding step is captured, around that token, and after it."""
     return Shape(8, (3,)) if quick else Shape(40, (4, 9, 16, 17, 25, 33))
 
 
@@ -51,21 +51,21 @@ class Kept(Steps):
         super().__init__(model, editor, length)
         self.logits: list[torch.Tensor] = []
 
-    def prompt(self, *given: Any) -> Pass:
-        """As a pass."""
-        return self._keep(super().prompt(*given))
+    def prompt(self, *args: Any) -> Pass:
+        """Read the prompt and keep the pass's logits."""
+        return self._keep(super().prompt(*args))
 
     def step(self, ids_B: torch.Tensor) -> Pass:
-        """As a pass."""
+        """Take a step and keep its logits."""
         return self._keep(super().step(ids_B))
 
-    def _keep(self, found: Pass) -> Pass:
-        self.logits.append(found.logits_BV.clone())
-        return found
+    def _keep(self, result: Pass) -> Pass:
+        self.logits.append(result.logits_BV.clone())
+        return result
 
 
 def measure(sizes: Shape, device: torch.device) -> list[Row]:
-    """Both subjects."""
+    """Measure both subjects."""
     rows = rows_of(tiny(device), sizes)
     try:
         return rows + rows_of(usual(device), sizes)
@@ -74,7 +74,7 @@ def measure(sizes: Shape, device: torch.device) -> list[Row]:
 
 
 def rows_of(subject: Subject, sizes: Shape) -> list[Row]:
-    """The longest delay of all toggles; and how many passes of a text without edits differ from the baseline's."""
+    """Return two rows: the longest delay of all toggles, and how many passes without edits differ from the baseline."""
     delays = [delay(subject, sizes.toggles[: n + 1]) for n in range(len(sizes.toggles))]
     passes = generate(subject, sizes.tokens, ())
     changed = sum(not torch.equal(logits_BV[BASELINE], logits_BV[EDITED]) for logits_BV in passes)
@@ -88,7 +88,10 @@ def rows_of(subject: Subject, sizes: Shape) -> list[Row]:
 
 
 def delay(subject: Subject, toggles: tuple[int, ...]) -> int:
-    """Tokens from the last toggle to the first pass that it changes, itself counted; more than MARGIN: none seen."""
+    """Return the number of tokens from the last toggle to the first pass that it changes, that one included.
+
+    MARGIN + 1 if it changes none.
+    """
     last = toggles[-1]
     without = generate(subject, last + 1 + MARGIN, toggles[:-1])
     toggled = generate(subject, last + 1 + MARGIN, toggles)
@@ -97,7 +100,7 @@ def delay(subject: Subject, toggles: tuple[int, ...]) -> int:
 
 
 def generate(subject: Subject, num_tokens: int, toggles: Sequence[int]) -> list[torch.Tensor]:
-    """Logits_BV of every pass of a text whose edit goes on and off in answer to these tokens."""
+    """Return logits_BV of every pass of a text whose edit is toggled on and off in answer to these tokens."""
     edit = Edit(subject.ablations(1)[0].feature, 1.0, "steer", absolute=STEERED * subject.reference.median_norm)
     request = Generate(Prompt("bench"), (), Sampling(max_tokens=num_tokens))
     rows, ids = decode.rows_of(request, kl=False), subject.prompt
