@@ -1,7 +1,7 @@
 """What counts as healthy: the rules by which the doctor and the loader judge a SAE's wiring, from numbers and names.
 
 The limits are wide on purpose: text, context length and precision move variance explained (VE) by a few hundredths
-and L0 by tens of per cent, a wrong wiring by far more (measured on the demo pair in tests/test_doctor.py).
+and L0 by tens of per cent, a wrong wiring by far more (measured on the demo pair in tests/doctor).
 """
 
 from __future__ import annotations

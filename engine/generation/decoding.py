@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from math import inf, isnan
 
 import torch
+from msgspec.structs import replace
 
 from engine.generation.sampling import Chooser, stops
 from engine.generation.steps import Steps
@@ -272,8 +273,7 @@ def planned(request: Generate, at: int) -> list[EditsFrom]:
 
 def _asked(request: Generate) -> tuple[object, ...]:
     """Return what a text depends on, except its length and the edits that may change."""
-    s = request.sampling
-    how = (s.temperature, s.seed, s.top_k, s.top_p, s.min_p, s.stop)
+    how = replace(request.sampling, max_tokens=1)
     return request.prompt.text, request.prompt.format, request.prefill, how, request.samples
 
 
