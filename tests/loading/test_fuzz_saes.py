@@ -2,7 +2,7 @@
 
 from mutate import try_numbers
 
-COUNT = 3000
+COUNT = 2000
 
 
 def test_a_damaged_sae_works_or_is_refused(tmp_path):

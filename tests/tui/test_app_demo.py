@@ -56,7 +56,7 @@ def test_a_saved_visit_opens_and_replays_the_same(converted, tmp_path):
 
     async def visit():
         engine, study = EngineProcess(tmp_path / "engine.log"), first_study(DEMO, None, None)
-        study.history.now = msgspec.structs.replace(study.work, sampling=Sampling(max_tokens=40))
+        study.history.now = msgspec.structs.replace(study.work, sampling=Sampling(max_tokens=24))
         async with opened(tmp_path, study, engine=engine, size=(160, 48), ready=False) as b:
             await b.until(lambda: b.main.context.tasks.ready, LONG)
             await b.press("a")
