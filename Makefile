@@ -18,7 +18,7 @@ demo: .venv/ready
 	$(BIN)/saescope tour
 
 test: .venv/ready
-	$(BIN)/pytest --numprocesses 2 --dist worksteal
+	$(BIN)/pytest --numprocesses 3 --dist worksteal
 
 check: .venv/ready
 	$(BIN)/ruff check .
