@@ -82,8 +82,17 @@ class SaescopeApp(App[None]):
         assert isinstance(screen, MainScreen)
         return screen
 
+    def on_load(self) -> None:
+        """Save and end at a hang-up or a kill, from before the terminal is in application mode."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGHUP, signal.SIGTERM):
+            try:
+                loop.add_signal_handler(number, self._end_by_signal)
+            except (NotImplementedError, RuntimeError, ValueError):  # not in the main thread, as in some tests
+                return
+
     def on_mount(self) -> None:
-        """Set the user's theme and keys; make SIGHUP and SIGTERM save and quit."""
+        """Set the user's theme and keys."""
         self.theme_changed_signal.subscribe(self, lambda theme: preferences.remember_theme(theme.name))
         if self._theme_problem:
             self.main.report(self._theme_problem, "The theme is saescope's own: the palette (ctrl+p) chooses another.")
@@ -91,12 +100,6 @@ class SaescopeApp(App[None]):
         self.set_keymap(keymap)
         if problem:
             self.main.report(problem, "Those keys keep their defaults.")
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGHUP, signal.SIGTERM):
-            try:
-                loop.add_signal_handler(number, self._end_by_signal)
-            except (NotImplementedError, RuntimeError, ValueError):  # not in the main thread, as in some tests
-                return
 
     async def on_event(self, event: events.Event) -> None:
         """Handle an event; keys and clicks wait until all panes are mounted."""
@@ -178,7 +181,9 @@ class SaescopeApp(App[None]):
         self._last_task = asyncio.create_task(self._quit_once_furnished())
 
     async def _quit_once_furnished(self) -> None:
-        """Quits as a key does: panes that are being mounted fail where the screen is going."""
+        """Quit as a key does: mounting panes on a screen that is closing would fail."""
+        while not self.screen_stack:  # the main screen is not there yet
+            await asyncio.sleep(0.01)
         await self.main.furnished.wait()
         await self.action_quit()
 

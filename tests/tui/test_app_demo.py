@@ -285,6 +285,18 @@ def test_a_signal_ends_it_with_everything_kept(terminal, how):
     assert not list((app.folder / "state").rglob("crash.log"))
 
 
+@pytest.mark.parametrize("seen", [b"\x1b[?1049h", b"positive"])
+def test_a_signal_while_it_starts_ends_it_without_a_word(terminal, seen):
+    """As soon as the terminal is the app's, and as soon as the prompts are there, while the other panes are not."""
+    app = terminal()
+    app.until(lambda: seen in app.out)
+    os.kill(app.pid, signal.SIGTERM)
+    app.until(app.ended)
+    app.read_to_the_end()
+    assert app.code == 0 and b"\x1b[?1049l" in app.out
+    assert b"defect" not in app.out and not list((app.folder / "state").rglob("crash.log"))
+
+
 def test_a_key_typed_ahead_of_the_first_paint(terminal):
     app = terminal(ahead=b"a")
     app.until(lambda: b"positive" in app.out or app.ended())
