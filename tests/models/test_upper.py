@@ -3,12 +3,14 @@
 import pytest
 import torch
 from families import D_MODEL, FAMILIES, LAYERS, PARALLEL, write_family
+from transformers.models.llama.modeling_llama import LlamaDecoderLayer
 
 from engine.loading.load_model import load_model
 from engine.models.hooks import changed, resolve_hook
+from engine.models.upper_check import checked_upper
 from engine.models.upper_layers import Row, UpperLayers
 from engine.records import Prompt
-from engine.records.errors import HookError
+from engine.records.errors import HookError, ModelError
 
 CPU = torch.device("cpu")
 
@@ -144,3 +146,49 @@ def test_a_hook_outside_the_blocks_has_no_layers_above_it(family):
     embedding = next(n for n, m in model.module.named_modules() if isinstance(m, torch.nn.Embedding))
     with pytest.raises(HookError, match="none of the model's blocks"):
         UpperLayers(model, resolve_hook(model.module, embedding))
+
+
+# ---- where the layers above the hook cannot be run by themselves
+
+
+PLAIN = LlamaDecoderLayer.forward
+
+
+def looking_back(tmp_path, monkeypatch, change=lambda h_BTD: h_BTD):
+    """A model whose blocks add what the first one was given: no twin without that one can stand for it."""
+    given = {}
+
+    def forward(block, hidden_states, *args, **kwargs):
+        if block.self_attn.layer_idx == 0:
+            given["h"] = hidden_states
+        first = given["h"] if block.self_attn.layer_idx < LAYERS - 1 else given.pop("h")
+        return PLAIN(block, change(hidden_states + first), *args, **kwargs)
+
+    monkeypatch.setattr(LlamaDecoderLayer, "forward", forward)
+    model = load_model(str(write_family("llama", tmp_path / "model")), "llama", CPU, torch.float32)
+    return model, resolve_hook(model.module, "blocks.1.hook_resid_post")
+
+
+def test_a_model_whose_upper_layers_need_the_lower_ones_is_run_whole(tmp_path, monkeypatch):
+    model, hook = looking_back(tmp_path, monkeypatch)
+    upper = checked_upper(model, hook)
+    assert upper.whole and not upper.with_past
+    rows = [model.tokens.feed(Prompt(text)).ids for text in TEXTS]
+    vectors = model.capture_batch(upper.entry, rows)
+    entry = [Row(ids, entry_TD) for ids, entry_TD in zip(rows, vectors, strict=True)]
+    generator = torch.Generator().manual_seed(0)
+    deltas = [torch.randn(len(ids), D_MODEL, generator=generator) for ids in rows]
+    with torch.inference_mode():
+        past = [upper.remember(row) for row in entry]
+        logits_NV = upper.logits(entry, deltas, [range(len(ids)) for ids in rows], past, start=3)
+        hooked = upper.hooked(entry)
+        for b, ours_TV in enumerate(logits_NV.split([len(ids) for ids in rows])):
+            assert close(ours_TV, whole(model, rows[b], hook, deltas[b]))
+            assert close(hooked[b], model.capture_batch(hook, [rows[b]])[0])
+
+
+def test_a_model_that_gives_other_numbers_in_a_batch_is_refused(tmp_path, monkeypatch):
+    model, hook = looking_back(tmp_path, monkeypatch, lambda h_BTD: h_BTD * len(h_BTD))
+    with pytest.raises(ModelError, match="cannot be measured in a LlamaForCausalLM") as caught:
+        checked_upper(model, hook)
+    assert "probes --ablate" in caught.value.remedy
