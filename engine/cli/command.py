@@ -31,7 +31,7 @@ class Command:
     def __init__(self, args: argparse.Namespace, printer: Printer, connect: Callable[[], EngineClient]) -> None:
         self.args, self.printer, self._connect = args, printer, connect
         self.client: EngineClient | None = None
-        load = Load(**{name: getattr(args, name, None) for name in Load.__struct_fields__})
+        load = Load(**{name: value for name, value in vars(args).items() if name in Load.__struct_fields__})
         self.preset = presets.find(args.preset) if getattr(args, "preset", None) else None
         self.load = presets.applied(self.preset, load) if self.preset else load
 

@@ -27,6 +27,8 @@ def replay(command: Command) -> None:
     if recorded.loaded.device == "cpu":  # else the default: a GPU may have another number here, or be missing
         kept["device"] = "cpu"
     changes = {**kept, **{name: value for name, value in overrides.items() if value is not None}}
+    if command.load.bos != "auto":
+        changes["bos"] = command.load.bos
     command.load = msgspec.structs.replace(recorded.load, **changes)
     loaded = command.open()
     command.printer.differences(recorded.loaded, loaded)

@@ -130,6 +130,8 @@ SAME = {
     "centered": "mean removal",
     "rescaled": "scale of activations",
     "hook": "hook",
+    "raw_bos": "BOS before raw prompts",
+    "chat_bos": "BOS before chat prompts",
     "dtype": "dtype",
     "reference_fingerprint": "reference",
 }
@@ -207,6 +209,8 @@ def raw_session(data: bytes, what: str) -> Any:
             raw = with_strengths(raw)
         if version in (1, 2):
             raw = with_one_list(raw) | {"saescope_session": VERSION}
+        if isinstance(raw, dict) and isinstance(raw.get("load"), dict):
+            raw["load"].setdefault("bos", "always")  # sessions from before there was a choice: one before every prompt
     except UnicodeDecodeError as error:
         where = f"byte {error.start + 1:,}, in line {data.count(NEW_LINE, 0, error.start) + 1:,}"
         remedy = "Mend that byte, or use a copy."

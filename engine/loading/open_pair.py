@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import platform
 from collections.abc import Generator
+from dataclasses import replace
 from importlib.metadata import version
 from math import isfinite
 from pathlib import Path
@@ -71,6 +72,10 @@ def open_pair(request: Load, current: Pair | None = None) -> Generator[Progress,
         yield from fetch_model(source)
         yield Progress(f"loading {source.name}")
         model = load_model(source.source, source.name, device, dtype, source.revision)
+    # a copy: the current pair keeps its own way to feed prompts, should this load fail
+    tokens = model.tokens.feeding(request.bos, sae.config.prepend_bos)
+    model = model if tokens is model.tokens else replace(model, tokens=tokens)
+    if not kept:
         ids = model.tokens.feed(Prompt(SENTENCE)).ids
         model.check_logits(ids, len(ids))
     hook = match(model, sae, request.hook)
@@ -164,7 +169,8 @@ def find_reference(
 ) -> Generator[Progress, None, Reference]:
     """Reference statistics: shipped beside the SAE, or cached, or computed now and cached."""
     shipped = sae_place / SHIPPED_REFERENCE
-    if request.reference is None and request.model is None and shipped.exists():
+    fed_as_shipped = model.tokens.raw_bos == sae.config.prepend_bos
+    if request.reference is None and request.model is None and fed_as_shipped and shipped.exists():
         try:
             return checked(references.load(shipped), sae, shipped)
         except references.OutdatedError as error:
@@ -172,7 +178,9 @@ def find_reference(
     path = Path(request.reference) if request.reference else prompts.NEUTRAL_TEXT
     texts = references.read_text(path)
     of_sae = [sae_fingerprint(sae_place), sae.config.equations()]
-    key = references.cache_key([references.VERSION, model.fingerprint, *of_sae, hook.name, str(model.dtype), *texts])
+    fed = repr((model.tokens.raw_bos, sorted(model.tokens.special)))
+    of_model = [model.fingerprint, hook.name, str(model.dtype), fed]
+    key = references.cache_key([references.VERSION, *of_sae, *of_model, *texts])
     cached = Path(platformdirs.user_cache_dir("saescope")) / "reference" / f"{key}.safetensors"
     if cached.exists():
         return checked(references.load(cached), sae, cached)
@@ -233,6 +241,8 @@ def describe(
         neuronpedia=sae.config.neuronpedia,
         centered=sae.config.centered,
         rescaled=sae.config.rescale_acts_by_decoder_norm,
+        raw_bos=model.tokens.raw_bos,
+        chat_bos=model.tokens.chat_bos,
         notes=(*sae.config.notes, *model.notes),
         l0=reference.l0,
         # NaN where all vectors are the same; JSON, and so a session, has none

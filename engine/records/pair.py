@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from engine.records.base import Record
+from engine.records.base import Bos, Record
 
 
 class Load(Record, frozen=True, tag=True):
@@ -16,6 +16,7 @@ class Load(Record, frozen=True, tag=True):
     threads: int | None = None
     reference: str | None = None
     """Path of a text file that replaces the packaged neutral text."""
+    bos: Bos = "auto"
 
 
 class Loaded(Record, frozen=True, tag=True):
@@ -51,6 +52,10 @@ class Loaded(Record, frozen=True, tag=True):
     """Whether the SAE reads vectors whose mean is subtracted first."""
     rescaled: bool = False
     """Whether its activations are multiplied by the norms of their decoder rows."""
+    raw_bos: bool = True
+    """Whether a BOS is put before raw prompts; in records from before it could be chosen, before all prompts."""
+    chat_bos: bool = True
+    """Whether a BOS is put before chat prompts whose template begins with none."""
     notes: tuple[str, ...] = ()
     """What the loader decided about the SAE beyond or against its files, and which tensors the model leaves unused."""
     l0: float | None = None

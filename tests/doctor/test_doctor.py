@@ -318,7 +318,9 @@ def test_notes_training_and_missing_names_are_shown(topk):
     assert found.checks["note"].detail == "folded"
     found = examined(rewired(topk, model="", prepend_bos=False))
     assert found.checks["model"].ok is None and found.checks["model"].remedy
-    assert "without one (the one fed is left out" in found.checks["fed token ids"].detail
+    fed = found.checks["fed token ids"]
+    assert "trained without one" in fed.detail
+    assert fed.ok is None and "--bos" in fed.remedy
 
 
 def test_two_leading_tokens_are_red(topk, monkeypatch):

@@ -171,6 +171,19 @@ def test_the_script_generates_what_the_engine_does(opened, tmp_path, capsys, nam
         assert found != expected.baseline.token_ids  # the edit is not nothing
 
 
+@pytest.mark.parametrize("bos", ["always", "never"])
+@pytest.mark.parametrize("format", ["raw", "chat"])
+def test_the_script_feeds_a_bos_where_the_engine_does(load, tmp_path, format, bos):
+    load = msgspec.structs.replace(load, bos=bos)
+    engine = LocalClient()
+    loaded = ask(engine, load, Loaded)
+    request = Generate(Prompt(QUESTION, format), (Edit(3, -6.0),), Sampling(12))
+    expected = ask(engine, request, Generated)
+    found = run(nnsight_snippet(loaded, load, request, engine._pair.site.reference.sink_norm), tmp_path)
+    assert found == expected.edited.token_ids
+    assert f"--bos {bos}" in command_line(load, request)
+
+
 @pytest.mark.parametrize("raw", [False, True])
 def test_the_script_begins_with_the_prefill_and_ends_at_a_stop_string(load, client, tmp_path, raw):
     loaded = client._pair.loaded

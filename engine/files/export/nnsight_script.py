@@ -76,6 +76,7 @@ def nnsight_snippet(loaded: Loaded, load: Load, request: Generate, sink_norm: fl
         sae=_sae_path(load, plain),
         question=repr(request.prompt.text),
         dtype=loaded.dtype,
+        puts_bos=loaded.raw_bos if request.prompt.format == "raw" else loaded.chat_bos,
         device=loaded.device,
         other_outputs=parts.OTHER_OUTPUTS if side == "output" else "",
         sinks=parts.SINKS_UNKNOWN if sink_norm is None else parts.SINKS.format(norm=sink_norm),

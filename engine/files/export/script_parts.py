@@ -34,7 +34,7 @@ def edited(value, ids):  # the hooked vectors, one a token, with the change of e
 {prompt}
 ids = tokenizer(text, add_special_tokens=False)["input_ids"]
 bos = -1 if tokenizer.bos_token_id is None else tokenizer.bos_token_id
-ids = [bos, *ids] if bos >= 0 and ids[:1] != [bos] else ids  # exactly one leading special token
+ids = [bos, *ids] if {puts_bos} and bos >= 0 and ids[:1] != [bos] else ids  # as saescope feeds such prompts
 stop = module.generation_config.eos_token_id
 ends = {{tokenizer.eos_token_id, *(stop if isinstance(stop, list) else [stop])}}
 cache, new, step = DynamicCache(config=module.config), [], torch.tensor([ids], device={device!r})
