@@ -64,7 +64,9 @@ def model_named(pair: Pair) -> Check:
     if same:
         return Check("model", True, words)
     if same is None:
-        remedy = "Base and tuned models of a family share most features; for exact ones use the SAE's own model."
+        remedy = (
+            "Another variant: trust it as far as the SAE explains this model as well as its own (variance explained)."
+        )
         return Check("model", None, words, remedy)
     if health.is_any_folder(name):
         return Check("model", None, f"{words}: a folder may be called anything", "Make sure that it is that model.")

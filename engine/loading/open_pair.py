@@ -258,7 +258,7 @@ def doubts(model: LanguageModel, sae: SparseAutoencoder, hook: HookPoint, refere
     if reference.unfinite:
         dtype = short_name(model.dtype)
         found.append(f"{reference.unfinite:,} vectors are NaN or infinite in {dtype}: {if_not_finite(model.dtype)}")
-    if config.model and health.same_model(config.model, model.name) is False and not health.is_any_folder(model.name):
+    if config.model and not health.same_model(config.model, model.name) and not health.is_any_folder(model.name):
         found.append(f"the SAE's model is {config.model}")
     if config.hook and not same_place(model.module, config.hook, hook.name):
         found.append(f"the SAE's hook is {config.hook}")

@@ -283,6 +283,10 @@ def test_features_that_never_fire_are_counted_and_judged_on_enough_text(topk):
     assert found.red == {"dead features"}
     assert found.checks["dead features"].detail.startswith("94.8% of the features never fire on 100,000 tokens")
     assert examined(with_counts(topk, count, 900)).checks["dead features"].ok is None
+    for never, ok in ((28, True), (30, None)):  # of 96
+        count = torch.full((topk.site.sae.d_sae,), 100, dtype=torch.int32)
+        count[:never] = 0
+        assert examined(with_counts(topk, count)).checks["dead features"].ok is ok
 
 
 def test_numbers_that_are_none_are_found_and_the_rest_goes_on(topk, monkeypatch):
@@ -370,6 +374,11 @@ def test_what_is_red_says_what_to_do(client):
         ("gemma-3-1b-pt", "google/gemma-3-1b-it", None),
         ("Qwen/Qwen3-1.7B-Base", "Qwen/Qwen3-1.7B", None),
         ("Llama-3.1-8B", "meta-llama/Llama-3.1-8B-Instruct", None),
+        ("Llama-3.1-8B", "NousResearch/Hermes-3-Llama-3.1-8B", None),
+        ("google/gemma-2-9b-it", "unsloth/gemma-2-9b-it-bnb-4bit", None),
+        ("Qwen/Qwen2.5-7B", "deepseek-ai/DeepSeek-R1-Distill-Qwen2.5-7B", None),
+        ("deepseek-ai/DeepSeek-R1-Distill-Llama-8B", "meta-llama/Llama-3.1-8B", False),
+        ("meta-llama/Llama-3.1-8B", "deepseek-ai/DeepSeek-R1-Distill-Llama-8B", False),
         ("mistral-7b", "mistralai/Mistral-7B-v0.3", False),
         ("gpt2-small", "gpt2-medium", False),
         ("gemma-2-2b", "google/gemma-2-9b", False),
@@ -386,6 +395,7 @@ def test_limits():
     assert health.variance_ok(0.42, 0.5) and not health.variance_ok(float("nan"), None)
     assert health.l0_ok(74, 74, None, 4096) and not health.l0_ok(20, 74, None, 4096)
     assert not health.l0_ok(600, 80, None, 4096)
+    assert not health.l0_ok(0.9, None, None, 16) and not health.l0_ok(0.9, 1.5, None, 16)
     assert not health.l0_ok(0, None, None, 16) and not health.l0_ok(200, None, None, 768)
     assert health.l0_ok(256, None, 256, 768) and not health.l0_ok(257, None, 256, 768)
     assert health.short_doubts(0.8, 70, 0.85, 74, None, 4096) == []
@@ -417,6 +427,8 @@ def test_loading_doubts_another_hook_and_another_model(topk):
     assert found(rewired(topk, hook="blocks.2.hook_resid_pre")) == ("the SAE's hook is blocks.1.hook_resid_pre",)
     other = replace(topk.model, name="google/gemma-2-9b")
     assert found(rewired(topk, model=other, hook=topk.site.reads_at.name)) == ("the SAE's model is tiny",)
+    base = replace(topk.model, name="owner/tiny-base")  # the SAE may be worth less on another variant
+    assert found(rewired(topk, model=base, hook=topk.site.reads_at.name)) == ("the SAE's model is tiny",)
 
 
 def test_a_session_from_before_these_numbers_is_read():
