@@ -174,8 +174,9 @@ class MainScreen(Screen[None]):
         self._show_current()
 
     def _show_current(self) -> None:
+        single = self.has_class("-single")  # else the classes change nothing, and styling all widgets again takes time
         for name in PANES:
-            self.set_class(name == self.current, f"-show-{name}")
+            self.set_class(name == self.current, f"-show-{name}", update=single)
         self.query_one(TabLine).show(self.current)
 
     @on(TabLine.TabChosen)

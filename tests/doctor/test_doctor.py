@@ -1,6 +1,8 @@
 """The doctor finds the demo healthy, and every way of wiring it wrong: each turns the check red that is about it."""
 
+from copy import copy
 from dataclasses import replace
+from functools import cache
 from types import SimpleNamespace
 
 import msgspec
@@ -21,7 +23,6 @@ from engine.models.pair import Pair, Site
 from engine.models.reference import compute as compute_reference
 from engine.models.reference import passages_of, read_text
 from engine.models.sae import SaeConfig, SparseAutoencoder
-from engine.models.tokens import Tokens
 from engine.records import Diagnosis, Doctor, Loaded, Progress
 from engine.serving.client import ask
 
@@ -63,20 +64,23 @@ def rewired(explorer, *, weights=None, hook=None, model=None, reference=None, **
 # ---- the packaged demo
 
 
-FEW = 500
-"""Tokens on which a mistake shows on the demo. To choose between normalisations that do about as well takes more."""
+FEW, MORE = 500, 900
+"""Tokens on which a mistake shows on the demo; to choose between normalisations that do about as well takes more."""
 
 
 @pytest.fixture(scope="module")
 def demo(demo):
     """The demo's pair, which reads passages once for all tests."""
     explorer, captured = demo._pair, {}
-    model = replace(explorer.model)
+    tokens = copy(explorer.model.tokens)
+    tokens.feed = cache(tokens.feed)
+    model = replace(explorer.model, tokens=tokens)
     capture = model.capture
 
     def once(hook, sequences, stage):
-        """The same passages are read at the same place again and again."""
-        key = (hook.path, hook.side, tuple(map(tuple, sequences)))
+        """The same passages are read at the same place again and again; a layer's output is the next one's input."""
+        layer = int(hook.path.rsplit(".", 1)[1]) + (hook.side == "output")
+        key = (layer, tuple(map(tuple, sequences)))
         if key not in captured:
             captured[key] = yield from capture(hook, sequences, stage)
         return captured[key]
@@ -87,7 +91,7 @@ def demo(demo):
 
 @pytest.mark.demo
 def test_the_demo_is_green_and_measures_what_its_reference_says(demo):
-    found = examined(demo, 1500)
+    found = examined(demo, MORE)
     assert found.red == set()
     assert not [check for check in found.diagnosis.checks if check.remedy]
     assert found.diagnosis.variance_explained == pytest.approx(demo.site.reference.variance_explained, abs=0.02)
@@ -114,7 +118,7 @@ def test_the_same_place_by_another_name_is_fine(demo):
 
 @pytest.mark.demo
 def test_a_missing_normalisation_is_named(demo):
-    found = examined(rewired(demo, normalisation="none"))
+    found = examined(rewired(demo, normalisation="none"), MORE)
     assert found.red == {"variance explained", "L0", "wiring"}
     assert "with constant_norm_rescale it explains 0.8" in found.checks["wiring"].detail
     assert "name a wiring that does better" in found.checks["variance explained"].remedy
@@ -123,7 +127,7 @@ def test_a_missing_normalisation_is_named(demo):
 @pytest.mark.demo
 def test_a_wrong_normalisation_is_named_even_where_it_explains_a_lot(demo):
     scale = demo.site.sae.d_in**0.5 / demo.site.reference.median_norm
-    found = examined(rewired(demo, normalisation="expected_average_only_in", scale=scale))
+    found = examined(rewired(demo, normalisation="expected_average_only_in", scale=scale), MORE)
     assert found.red == {"wiring"}
     assert "with constant_norm_rescale" in found.checks["wiring"].detail
     found = examined(rewired(demo, normalisation="expected_average_only_in", scale=3 * scale), FEW)
@@ -171,7 +175,7 @@ def test_another_model_of_the_same_width_is_found_out(demo):
     from nnsight import NNsight
 
     module = LlamaForCausalLM(config).eval()
-    other = LanguageModel("someone/else", "", module, Tokens(demo.model.tokens.tokenizer), NNsight(module), ())
+    other = LanguageModel("someone/else", "", module, demo.model.tokens, NNsight(module), ())
     sae = demo.site.sae
     texts = read_text(prompts.NEUTRAL_TEXT)[:8]
     hook = resolve_hook(module, "blocks.1.hook_resid_pre")

@@ -38,7 +38,7 @@ def looks(snap_compare, tmp_path, monkeypatch):
         async def before(pilot):
             bench = Bench(app, pilot, engine, store)
             await bench.until(lambda: app.main.context.tasks.ready)
-            await bench.settle()
+            await bench.answered()
             await go(bench)
             await bench.no_toasts()
             await bench.until(lambda: not app.main.context.autosave._keeping)
