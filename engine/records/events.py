@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import msgspec
+
 from engine.records.attribution import Attribution, MinimalSet
 from engine.records.base import Record
 from engine.records.features import Described, Ranking, Shown, TokenFeatures
@@ -75,3 +77,23 @@ class MemoryLeft(Record, frozen=True, tag=True):
 
 
 Event = Progress | TokenStep | Finished | Failed | Cancelled | MemoryLeft
+
+DETAILS = "The log has the details."
+"""The remedy where the engine failed for no reason that it knows. Its client says where that log is."""
+
+
+def fault(message: str) -> Failed:
+    """Return the event of a failure whose traceback is in the log."""
+    return Failed("EngineFault", message, DETAILS)
+
+
+def unexpected(error: Exception) -> Failed:
+    """Return the event of an exception that is not a SaescopeError."""
+    return fault(f"Unexpected error: {type(error).__name__}: {error}")
+
+
+def naming_log(event: Event, remedy: str) -> Event:
+    """Return the event with this remedy where the log is all that it points to."""
+    if isinstance(event, Failed) and event.remedy == DETAILS:
+        return msgspec.structs.replace(event, remedy=remedy)
+    return event

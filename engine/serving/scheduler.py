@@ -35,6 +35,7 @@ from engine.records import (
     RunProbes,
     TokenStep,
 )
+from engine.records.events import fault, unexpected
 from engine.serving.wire import Ask, Cancel, SetEdits, Stop, ToEngine
 
 log = logging.getLogger("saescope")
@@ -167,11 +168,10 @@ class Scheduler:
         try:
             event = job.work.send(reply)
         except StopIteration:
-            event = Failed("EngineFault", "The request ended without a result.", "The log has the details.")
+            event = fault("The request ended without a result.")
         except Exception as error:
             log.exception("request %d failed", job.id)
-            message = f"Unexpected error: {type(error).__name__}: {error}"
-            event = Failed("EngineFault", message, "The log has the details.")
+            event = unexpected(error)
         job.at_token = isinstance(event, TokenStep)
         if isinstance(event, Finished | Failed | Cancelled):
             self._end(job, event)
