@@ -128,7 +128,7 @@ def check_memory(
     kept: bool,
 ) -> None:
     """Raises ModelError where model and SAE cannot fit; a model that is loaded already needs nothing more."""
-    needed = memory.sae_bytes(located.place) + (0 if kept else source.bytes_needed(dtype))
+    needed = memory.sae_bytes(located.place) + (0 if kept else source.bytes_needed(dtype, device))
     held = 0 if current is None or kept or current.model.device.type != device.type else current.model.bytes
     what = f"The SAE {located.name}" if kept else f"{source.name} and its SAE"
     memory.check(what, needed, device, held)
