@@ -1,20 +1,30 @@
-"""Attribution above the hook in many families: the model's own numbers, or a refusal in words.
+"""The sweep over families: what is captured, continued, edited and attributed is the model's own, or refused in words.
 
-The reference is plain transformers on one row at a time, with a hook of the test's own on the block.
+The reference is plain transformers on one row at a time, without a cache, with a hook of the test's own on the block
+that computes the edit from the SAE's weights.
 """
 
 import pytest
 import torch
 import transformers as tf
+from editing import make_reference, random_sae
 from tiny import BOS, EOS, make_tokenizer
 
+from engine.bench.subjects import endless
+from engine.generation.decoding import Text, lists_of, rows_of
+from engine.generation.edits import ResidualEditor
+from engine.generation.steps import Steps
 from engine.loading.load_model import load_model
 from engine.models.hooks import resolve_hook
 from engine.models.upper_check import checked_upper
 from engine.models.upper_layers import Row
-from engine.records import Prompt
+from engine.records import Edit, Generate, Prompt, Sampling
 
 D, TEXTS = 16, ("She said the tide is in.", "A doctor ate")
+
+NEW = 18
+"""Tokens of each text: more than the 16 after which a step is captured."""
+
 IDS = {"bos_token_id": BOS, "eos_token_id": EOS, "pad_token_id": EOS}
 BASE = IDS | {
     "hidden_size": D,
@@ -126,15 +136,88 @@ def plain(model, block, ids, delta_TD):
         handle.remove()
 
 
+def changed(model, block, ids, edit):
+    """Logits_TV of one row by itself, with the vectors h_TD that leave the block replaced by edit(h_TD)."""
+
+    def replace(_module, _args, out):
+        whole = out if not isinstance(out, tuple) else out[0]
+        new = edit(whole[0])[None]
+        return new if not isinstance(out, tuple) else (new, *out[1:])
+
+    handle = model.get_submodule(block).register_forward_hook(replace)
+    try:
+        with torch.inference_mode():
+            return model(input_ids=torch.tensor([ids]), use_cache=False).logits[0]
+    finally:
+        handle.remove()
+
+
+def continued(model, block, ids, edit):
+    """The next NEW tokens and their log-probabilities, each by a pass over everything before it."""
+    ids, logprobs = list(ids), []
+    for _ in range(NEW):
+        last_V = changed(model, block, ids, edit)[-1].log_softmax(-1)
+        ids.append(int(last_V.argmax()))
+        logprobs.append(float(last_V.max()))
+    return tuple(ids[-NEW:]), torch.tensor(logprobs)
+
+
+def result_of(generator):
+    while True:
+        try:
+            next(generator)
+        except StopIteration as end:
+            return end.value
+
+
 def margin(logits_TV):
     return logits_TV[-1].log_softmax(-1)[5] - logits_TV[-1].log_softmax(-1)[9]
 
 
-@pytest.mark.parametrize("name", CONFIGS)
-def test_baseline_effect_and_gradient_are_plain_transformers(name, tmp_path):
-    model = load_model(str(written(name, tmp_path / "m")), name, torch.device("cpu"), torch.float32)
-    exact = tf.AutoModelForCausalLM.from_pretrained(tmp_path / "m", dtype=torch.float32)
-    hook = resolve_hook(model.module, "blocks.2.hook_resid_post")
+@pytest.fixture(scope="module", params=CONFIGS)
+def family(request, tmp_path_factory):
+    """(the family's LanguageModel, plain transformers' own of the same files, the hook point)"""
+    folder = written(request.param, tmp_path_factory.mktemp("family") / request.param)
+    model = endless(load_model(str(folder), request.param, torch.device("cpu"), torch.float32))
+    exact = tf.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    return model, exact, resolve_hook(model.module, "blocks.2.hook_resid_post")
+
+
+def test_what_is_captured_of_padded_rows_is_what_leaves_the_block(family):
+    model, exact, hook = family
+    rows = [model.tokens.feed(Prompt(text)).ids for text in TEXTS]
+    for ids, captured_TD in zip(rows, model.capture_batch(hook, rows), strict=True):
+        seen = []
+        changed(exact, hook.path, ids, lambda h_TD, seen=seen: seen.append(h_TD) or h_TD)
+        torch.testing.assert_close(captured_TD, seen[0], rtol=1e-4, atol=1e-5)
+
+
+def test_texts_with_and_without_edits_are_those_of_passes_without_a_cache(family):
+    model, exact, hook = family
+    ids = model.tokens.feed(Prompt(TEXTS[1])).ids
+    sae = random_sae(D, hook.name)
+    h_TD = model.capture_batch(hook, [ids])[0]
+    firing = torch.relu(h_TD @ sae.w_enc_DF + sae.b_enc_F).sum(0).argmax()
+    ablated, steered = int(firing), (int(firing) + 1) % sae.d_sae
+    request = Generate(Prompt(TEXTS[1]), (Edit(ablated), Edit(steered, 2.0, "steer")), Sampling(max_tokens=NEW))
+    rows = rows_of(request)
+    editor = ResidualEditor(model, sae, hook, make_reference(sae), lists_of(request, rows, request.edits))
+    found = result_of(Text(model, Steps(model, editor, len(ids) + NEW), rows, ids, request).run())
+
+    def edit(h_TD):
+        f_T = torch.relu(h_TD @ sae.w_enc_DF[:, ablated] + sae.b_enc_F[ablated])
+        new_TD = h_TD - f_T[:, None] * sae.w_dec_FD[ablated] + 2.0 * sae.w_dec_FD[steered]
+        return torch.cat([h_TD[:1], new_TD[1:]])  # BOS is left out
+
+    texts = continued(exact, hook.path, ids, lambda h_TD: h_TD), continued(exact, hook.path, ids, edit)
+    for arm, (wanted_ids, wanted) in zip(found.arms, texts, strict=False):
+        assert tuple(arm.ids) == wanted_ids
+        torch.testing.assert_close(torch.tensor(arm.logprobs), wanted, rtol=1e-4, atol=1e-4)
+    assert texts[0][1].ne(texts[1][1]).any()
+
+
+def test_baseline_effect_and_gradient_are_plain_transformers(family):
+    model, exact, hook = family
     upper = checked_upper(model, hook)
     rows = [model.tokens.feed(Prompt(text)).ids for text in TEXTS]
     captured = model.capture_batch(upper.entry, rows)
