@@ -46,6 +46,15 @@ LINEAR = {
     "linear_value_head_dim": 8,
 }
 GPT = IDS | {"n_embd": D, "n_layer": 4, "n_head": 2, "n_positions": 128, "initializer_range": 0.3}
+MAMBA = {
+    "mamba_n_heads": 4,
+    "mamba_d_head": 8,
+    "mamba_n_groups": 1,
+    "mamba_d_state": 8,
+    "mamba_chunk_size": 4,
+}
+ROUTED = {"n_routed_experts": 4, "num_experts_per_tok": 2, "n_group": 1, "topk_group": 1}
+LATENT = {"kv_lora_rank": 8, "qk_rope_head_dim": 4, "qk_nope_head_dim": 4, "v_head_dim": 8, "head_dim": 4}
 GEMMA4 = {"hidden_size_per_layer_input": 8, "vocab_size_per_layer_input": 300, "num_kv_shared_layers": 0}
 
 CONFIGS = {
@@ -62,6 +71,29 @@ CONFIGS = {
     "CodeGen": GPT | {"rotary_dim": 4, "n_head": 4},
     "GPTBigCode": GPT,
     "GPTNeo": {"num_layers": 4, "num_heads": 2, "attention_types": [[["global", "local"], 2]]},
+    "Bamba": MAMBA | {"attn_layer_indices": [1, 3], "mamba_expand": 2},
+    "FalconH1": MAMBA | {"mamba_d_ssm": 32},
+    "GraniteMoeHybrid": MAMBA | MOE | {"layer_types": ["mamba", "attention"] * 2, "shared_intermediate_size": 16},
+    "Jamba": {"attn_layer_period": 2, "attn_layer_offset": 1, "mamba_d_state": 4, "mamba_dt_rank": 4}
+    | {"use_mamba_kernels": False, "num_experts": 2},
+    "NemotronH": {"hybrid_override_pattern": "M*M*", "mamba_num_heads": 4, "mamba_head_dim": 8, "ssm_state_size": 8}
+    | {"n_groups": 1, "chunk_size": 4},
+    "Zamba2": {"layers_block_type": ["mamba", "hybrid"] * 2, "n_mamba_heads": 4, "mamba_headdim": 8, "adapter_rank": 4}
+    | {"mamba_d_state": 8, "chunk_size": 4},
+    "MiniMax": MOE | {"layer_types": ["linear_attention", "full_attention"] * 2, "block_size": 4},
+    "Lfm2Moe": MOE | {"layer_types": ["conv", "full_attention"] * 2},
+    "DeepseekV2": ROUTED | LATENT | {"q_lora_rank": None, "first_k_dense_replace": 1},
+    "DeepseekV3": ROUTED | LATENT | {"q_lora_rank": 8, "first_k_dense_replace": 1},
+    "Youtu": LATENT | {"q_lora_rank": 8},
+    "Glm4Moe": ROUTED,
+    "Llama4Text": MOE
+    | {"num_local_experts": 2, "num_experts_per_tok": 1, "interleave_moe_layer_step": 1}
+    | {"intermediate_size_mlp": 32},
+    "JetMoe": MOE | {"kv_channels": 8},
+    "FlexOlmo": MOE,
+    "HunYuanMoEV1": MOE | {"moe_topk": 2},
+    "Ernie4_5_Moe": {"moe_num_experts": 4, "moe_k": 2},
+    "XGLM": IDS | {"d_model": D, "ffn_dim": 32, "num_layers": 4, "attention_heads": 2, "initializer_range": 0.3},
     "Mixtral": MOE,
     "Qwen2Moe": MOE | {"shared_expert_intermediate_size": 16},
     "Qwen3Moe": MOE,
@@ -99,6 +131,9 @@ for plain_name in [
     "Gemma",
     "Gemma2",
     "Gemma3Text",
+    "Ministral3",
+    "ModernBertDecoder",
+    "Doge",
     "Phi",
     "Phi3",
     "BitNet",
@@ -141,7 +176,8 @@ def changed(model, block, ids, edit):
 
     def replace(_module, _args, out):
         whole = out if not isinstance(out, tuple) else out[0]
-        new = edit(whole[0])[None]
+        spared_T = torch.tensor(ids) == BOS  # no edit acts there, wherever it stands
+        new = torch.where(spared_T[:, None], whole[0], edit(whole[0]))[None]
         return new if not isinstance(out, tuple) else (new, *out[1:])
 
     handle = model.get_submodule(block).register_forward_hook(replace)
@@ -206,8 +242,7 @@ def test_texts_with_and_without_edits_are_those_of_passes_without_a_cache(family
 
     def edit(h_TD):
         f_T = torch.relu(h_TD @ sae.w_enc_DF[:, ablated] + sae.b_enc_F[ablated])
-        new_TD = h_TD - f_T[:, None] * sae.w_dec_FD[ablated] + 2.0 * sae.w_dec_FD[steered]
-        return torch.cat([h_TD[:1], new_TD[1:]])  # BOS is left out
+        return h_TD - f_T[:, None] * sae.w_dec_FD[ablated] + 2.0 * sae.w_dec_FD[steered]
 
     texts = continued(exact, hook.path, ids, lambda h_TD: h_TD), continued(exact, hook.path, ids, edit)
     for arm, (wanted_ids, wanted) in zip(found.arms, texts, strict=False):
