@@ -34,7 +34,7 @@ def fill(dictionary, seed):
             elif name.startswith(("encoder.weight", "W_enc")):
                 tensor.copy_(random(*tensor.shape, scale=D_MODEL**-0.5))
             elif tensor.is_floating_point():
-                tensor.copy_(random(*tensor.shape, scale=0.4, mean=-1.2 if name in ("encoder.bias", "b_enc") else 0.0))
+                tensor.copy_(random(*tensor.shape, scale=0.4, mean=-1.3 if name in ("encoder.bias", "b_enc") else 0.0))
     return dictionary
 
 
