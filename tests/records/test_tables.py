@@ -1,10 +1,14 @@
 """The tables of facts: a row more is all it takes for every place that is made of them."""
 
+import dataclasses
 from types import SimpleNamespace
 from typing import get_args
 
 import msgspec
 import pytest
+import samples
+import torch
+from msgspec.structs import replace
 
 from engine.cli import features, options
 from engine.cli.printing import features as printed
@@ -23,13 +27,15 @@ from engine.records import (
     Sampling,
     texts,
 )
-from engine.records.edits import EDIT_KINDS, EditForm, KindOfEdit
+from engine.records.edits import EDIT_KINDS, EditForm, KindOfEdit, Linear, SlotMaths
 from engine.records.errors import EditError, UsageError
 from engine.records.features import RankColumn
 from engine.records.texts import SAMPLING, Setting, check_sampling
 from engine.records.words import edits as edit_words
 from engine.records.words import texts as words
+from tui.commands.keys import BY_ID
 from tui.panes import leaderboard
+from tui.panes.edits import EditsPane
 from tui.screens import text_forms
 from tui.state import edits
 
@@ -128,46 +134,79 @@ def test_features_are_ranked_by_what_the_table_says():
 
 
 @pytest.fixture
-def clamp(monkeypatch):
+def lift(monkeypatch):
     """An edit of a kind that the table has a row more for."""
-    form = EditForm("clamp", "FEATURE=MAXIMA", "no more than so many maxima", "4133=2")
+    form = EditForm("lift", "FEATURE=MAXIMA", "add so many maxima", "4133=2")
     row = KindOfEdit(
-        (form,), "clamp to", "f becomes {strength:g} at most", "{feature} clamped to {strength:g}", "≤ {strength:g}",
-        "clamped", steps=(1.0, 2.0), tried=(0.5, 1.0), has_unit=True,
+        (form,), "lift by", "f becomes f + {strength:g}", "lift adds to it.", "{feature} lifted by {strength:g}",
+        "+ {strength:g}", "lifted", steps=(1.0, 2.0), tried=(0.5, 1.0), unit="activation",
+        slot=SlotMaths(gain=Linear(0.0, -0.5), offset=Linear(0.0, 1.0), amount_is="f + amount"),
     )  # fmt: skip
-    monkeypatch.setitem(EDIT_KINDS, "clamp", row)
-    return Edit(7, 2.0, "clamp")
+    monkeypatch.setitem(EDIT_KINDS, "lift", row)
+    return Edit(7, 2.0, "lift")
 
 
 def test_every_kind_of_edit_has_a_row():
     assert (*EDIT_KINDS,) == get_args(EditKind)
 
 
-def test_a_kind_more_is_an_option_and_a_word_of_variants(clamp):
+def test_a_kind_more_is_an_option_and_a_word_of_variants(lift):
     parser = options.Parser()
     options.add_edit_options(parser, 24)
-    assert parser.parse_args(["--clamp", "7=2", "--reconstruct"]).edits == [("clamp", "7=2"), ("reconstruct", "")]
-    assert edit_words.parse("clamp", "7=2", "all", None) == [clamp]
-    assert edit_words.parse_list("clamp 7=2, at all", "last", None) == (clamp,)
-    assert edit_words.spelled([clamp]) == ("all", [("clamp", "7=2.0")])
-    with pytest.raises(EditError, match="--clamp 7: expected FEATURE=MAXIMA"):
-        edit_words.parse("clamp", "7", "all", None)
+    assert parser.parse_args(["--lift", "7=2", "--reconstruct"]).edits == [("lift", "7=2"), ("reconstruct", "")]
+    assert edit_words.parse("lift", "7=2", "all", None) == [lift]
+    assert edit_words.parse_list("lift 7=2, at all", "last", None) == (lift,)
+    assert edit_words.spelled([lift]) == ("all", [("lift", "7=2.0")])
+    with pytest.raises(EditError, match="--lift 7: expected FEATURE=MAXIMA"):
+        edit_words.parse("lift", "7", "all", None)
 
 
-def test_a_kind_more_is_said_in_sentences_and_in_few_letters(clamp):
-    assert edit_words.edits_in_words([clamp]) == "7 clamped to 2" and edit_words.edits_in_short([clamp]) == "7 ≤ 2"
-    assert edit_words.edits_in_words([clamp] * 9) == "9 features clamped"
+def test_a_kind_more_is_said_in_sentences_and_in_few_letters(lift):
+    assert edit_words.edits_in_words([lift]) == "7 lifted by 2" and edit_words.edits_in_short([lift]) == "7 + 2"
+    assert edit_words.edits_in_words([lift] * 9) == "9 features lifted"
 
 
-def test_a_kind_more_is_in_the_form_and_has_its_steps(clamp):
-    values = {"kind": "clamp to", "strength": "2", "at": "all tokens"}
-    assert text_forms.edit_of(7, values) == clamp and edit_words.meaning_of(clamp) == "f becomes 2 at most"
-    assert edits.stepped(edits.slot_of(clamp), -5).strength == 1.0
+def test_a_kind_more_is_in_the_form_and_has_its_steps(lift):
+    values = {"kind": "lift by", "strength": "2", "at": "all tokens"}
+    assert text_forms.edit_of(7, values) == lift and edit_words.meaning_of(lift) == "f becomes f + 2"
+    assert edits.stepped(edits.slot_of(lift), -5).strength == 1.0
 
 
-def test_a_kind_more_takes_a_slot_where_its_row_says_so(clamp):
-    loaded = SimpleNamespace(encoder="standard", normalisation="none", sae_format="", centered=False, rescaled=False)
-    assert nnsight_script.is_plain(loaded, Load(), [clamp])
-    assert not nnsight_script.is_plain(loaded, Load(), [Edit(7, 0.0, "project")])
-    assert "left out: 7 clamped to 2" in nnsight_script._notes([clamp])
-    assert edit_tensors.flags_of(clamp) == (True, True, False, False)
+def test_the_help_and_the_key_of_edits_name_every_kind():
+    assert edit_words.kinds_explained() in EditsPane.HELP
+    assert edit_words.choices_in_words() in BY_ID["feature.edit"].tooltip
+
+
+def test_a_kind_more_is_named_in_the_help_and_by_the_key(lift):
+    assert edit_words.kinds_explained().endswith(" lift adds to it.")
+    assert edit_words.choices_in_words() == "scale, set, steer, project or lift"
+
+
+def test_the_maths_of_a_kind_more_are_those_of_its_row(lift):
+    slot = EDIT_KINDS["lift"].slot
+    assert edit_tensors.numbers_of(slot, 4.0) == (-2.0, 4.0, 0.0, 0.0)
+    acting = replace(lift, absolute=4.0)
+    assert edit_tensors.flags_of(acting) == (True, True, False, False)
+    assert not edit_tensors.flags_of(replace(lift, absolute=0.0))[1]
+
+
+LOADED = SimpleNamespace(encoder="standard", normalisation="none", sae_format="", centered=False, rescaled=False)
+
+
+def test_a_kind_more_with_a_slot_is_in_the_script(lift):
+    assert nnsight_script.is_plain(LOADED, Load(), [lift])
+    assert "left out: 7 lifted by 2; generate with it first" in nnsight_script._notes([lift])
+    script = nnsight_script._edits([replace(lift, absolute=4.0), Edit(8, 0.5)], "cpu")
+    assert "KIND = {7: 'lift'}  # lift: f + amount" in script["edits"]
+    names = {"torch": torch, "EDITS": {7: 4.0, 8: 0.5}, "KIND": {7: "lift"}}
+    exec(script["amounts"], names)
+    assert (names["gain"].tolist(), names["offset"].tolist()) == ([-2.0, -0.5], [4.0, 0.0])
+
+
+def test_a_kind_more_without_a_slot_is_left_out_of_the_script_in_words(lift, monkeypatch):
+    monkeypatch.setitem(EDIT_KINDS, "lift", dataclasses.replace(EDIT_KINDS["lift"], unit="", slot=None))
+    assert not nnsight_script.is_plain(LOADED, Load(), [lift])
+    assert "left out: 7 lifted by 2; this script has no lines for it" in nnsight_script._notes([lift])
+    request = Generate(Prompt("x"), (lift, Edit(8)))
+    text = nnsight_script.nnsight_snippet(samples.LOADED, Load(), request)
+    assert "EDITS = {8: 0.0}" in text and "lift" not in text.replace("left out: 7 lifted", "")

@@ -202,6 +202,17 @@ def meaning_of(edit: Edit) -> str:
     return _filled(EDIT_KINDS[edit.kind].meaning, "", edit)
 
 
+def kinds_explained() -> str:
+    """Return what every kind of edit does, a sentence each, for the app's help."""
+    return " ".join(row.help for row in EDIT_KINDS.values())
+
+
+def choices_in_words() -> str:
+    """Return the kinds of a feature's edit, such as "scale, set, steer or project"."""
+    *kinds, last = (kind for kind, row in EDIT_KINDS.items() if row.choice)
+    return f"{', '.join(kinds)} or {last}"
+
+
 def edit_notes(edits: Sequence[Edit]) -> list[str]:
     """Return what a reader of a text has to know about the edits that were in force, a sentence each."""
     notes = []
