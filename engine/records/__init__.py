@@ -19,7 +19,17 @@ from engine.records.attribution import (
 )
 from engine.records.base import Format, Record
 from engine.records.edits import NO_FEATURE, Edit, EditKind, Positions
-from engine.records.events import Cancelled, Event, Failed, Finished, MemoryLeft, Progress, ResultValue, TokenStep
+from engine.records.events import (
+    Cancelled,
+    Event,
+    Failed,
+    Finished,
+    MemoryLeft,
+    Progress,
+    Request,
+    ResultValue,
+    TokenStep,
+)
 from engine.records.features import (
     RANK_COLUMNS,
     RANKED_BY,
@@ -57,21 +67,6 @@ from engine.records.texts import (
     RunProbes,
     Sampling,
     ScoreAnswers,
-)
-
-Request = (
-    Load
-    | Rank
-    | Show
-    | Describe
-    | FeaturesAt
-    | Generate
-    | ScoreAnswers
-    | RunProbes
-    | Doctor
-    | Attribute
-    | FindMinimalSet
-    | Replay
 )
 
 __all__ = [

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import ClassVar, Literal
 
-from engine.records.base import Record
+from engine.records.base import Record, VerbRequest
 from engine.records.errors import UsageError
 from engine.records.prompts import FedPrompt, Probe
 
@@ -24,9 +24,10 @@ class Measure(Record, frozen=True):
     against: str
 
 
-class Attribute(Record, frozen=True, tag=True):
+class Attribute(VerbRequest, frozen=True, tag=True):
     """Which features does the measure depend on? Estimates all of them from one gradient and ablates the best."""
 
+    waited_for: ClassVar[str] = "the attribution"
     measure: Measure
     top: int = 200
     """How many rows to return: the features with the largest estimates."""
@@ -40,9 +41,10 @@ class Attribute(Record, frozen=True, tag=True):
     """Features that get a row however small their estimates are."""
 
 
-class FindMinimalSet(Record, frozen=True, tag=True):
+class FindMinimalSet(VerbRequest, frozen=True, tag=True):
     """Which smallest set of the candidates, ablated together, takes away this share of the measure?"""
 
+    waited_for: ClassVar[str] = "the search for a smallest set"
     measure: Measure
     candidates: tuple[int, ...]
     share: float = 0.5

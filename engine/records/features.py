@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 from engine.records.attribution import Effect, Measure
-from engine.records.base import Record
+from engine.records.base import Record, VerbRequest
 from engine.records.prompts import FedPrompt, Prompt, PromptSet
 
 Pool = Literal["max", "mean", "sum", "fraction"]
 
 
-class Rank(Record, frozen=True, tag=True):
+class Rank(VerbRequest, frozen=True, tag=True):
     """Which features tell the positive prompts from the negative ones?"""
 
+    waited_for: ClassVar[str] = "the ranking"
     prompts: PromptSet
     by: str = "score"
     top: int = 20
@@ -26,14 +27,14 @@ class Rank(Record, frozen=True, tag=True):
     """Features that get a row whatever their rank: pinned ones, or one looked up by its number."""
 
 
-class Show(Record, frozen=True, tag=True):
+class Show(VerbRequest, frozen=True, tag=True):
     """One feature's activation on every token of the prompts."""
 
     feature: int
     prompts: tuple[Prompt, ...]
 
 
-class Describe(Record, frozen=True, tag=True):
+class Describe(VerbRequest, frozen=True, tag=True):
     """What is known about one feature: its strongest tokens, its logit lens, related features."""
 
     feature: int
@@ -43,7 +44,7 @@ class Describe(Record, frozen=True, tag=True):
     """The measure on which to compute the feature's exact effect; None computes no effect."""
 
 
-class FeaturesAt(Record, frozen=True, tag=True):
+class FeaturesAt(VerbRequest, frozen=True, tag=True):
     """Which features fire most strongly on one token of a prompt?"""
 
     prompt: Prompt

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from sys import float_info
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from engine.records.attribution import Attribute, FindMinimalSet
-from engine.records.base import Record
+from engine.records.base import Record, VerbRequest
 from engine.records.edits import Edit
 from engine.records.errors import UsageError
 from engine.records.prompts import FedPrompt, Probe, Prompt
@@ -120,9 +120,10 @@ class EditsFrom(Record, frozen=True):
     edits: tuple[Edit, ...]
 
 
-class Generate(Record, frozen=True, tag=True):
+class Generate(VerbRequest, frozen=True, tag=True):
     """Continue a prompt: baseline, edited, and any variants and further samples, as rows of one batch."""
 
+    waited_for: ClassVar[str] = "the generation"
     prompt: Prompt
     edits: tuple[Edit, ...] = ()
     sampling: Sampling = Sampling()
@@ -143,16 +144,17 @@ Reply = tuple[Edit, ...] | Literal["stop"] | None
 """The caller's answer between two tokens of a generation: new edits, "stop" to end here, or None to go on."""
 
 
-class ScoreAnswers(Record, frozen=True, tag=True):
+class ScoreAnswers(VerbRequest, frozen=True, tag=True):
     """Compute the probabilities of one probe's tracked answers, baseline and edited, without generating."""
 
     probe: Probe
     edits: tuple[Edit, ...] = ()
 
 
-class RunProbes(Record, frozen=True, tag=True):
+class RunProbes(VerbRequest, frozen=True, tag=True):
     """Answer every probe, baseline and edited."""
 
+    waited_for: ClassVar[str] = "the probes"
     probes: tuple[Probe, ...]
     edits: tuple[Edit, ...] = ()
     sampling: Sampling = Sampling(max_tokens=24)
