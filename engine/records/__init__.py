@@ -52,7 +52,7 @@ from engine.records.features import (
 )
 from engine.records.pair import Check, Diagnosis, Doctor, Load, Loaded
 from engine.records.prompts import Answer, FedPrompt, Probe, Prompt, PromptSet
-from engine.records.replays import ArmReplay, Replay, Replayable, Replayed
+from engine.records.replays import ArmReplay, Recorded, Replay, Replayable, Replayed
 from engine.records.texts import (
     AnswerRow,
     AnswersScored,
@@ -124,6 +124,7 @@ __all__ = [
     "Rank",
     "Ranking",
     "Record",
+    "Recorded",
     "Replay",
     "Replayable",
     "Replayed",

@@ -12,7 +12,9 @@ from msgspec.structs import replace
 
 from engine.cli import features, options
 from engine.cli.printing import features as printed
-from engine.files.export import command_line, nnsight_script, tables
+from engine.files import recorded, session
+from engine.files.export import command_line, formats, nnsight_script, tables
+from engine.files.recorded import RECORDED, KindOfResult, Replaying
 from engine.generation import edit_tensors
 from engine.records import (
     RANK_COLUMNS,
@@ -24,6 +26,10 @@ from engine.records import (
     Load,
     Prompt,
     Ranking,
+    Recorded,
+    Replay,
+    Replayable,
+    Replayed,
     Sampling,
     texts,
 )
@@ -33,6 +39,7 @@ from engine.records.features import RankColumn
 from engine.records.texts import SAMPLING, Setting, check_sampling
 from engine.records.words import edits as edit_words
 from engine.records.words import texts as words
+from engine.serving import verbs
 from tui.commands.keys import BY_ID
 from tui.panes import leaderboard
 from tui.panes.edits import EditsPane
@@ -112,8 +119,7 @@ def test_a_column_more_is_shown_on_a_terminal(more_columns):
 
 
 def test_a_column_more_is_in_the_table_file(more_columns):
-    session = SimpleNamespace(of=lambda kind: (more_columns[1],))
-    assert next(tables.feature_rows(session))["median"] == 0.25
+    assert next(tables.feature_rows(more_columns[1]))["median"] == 0.25
 
 
 def test_a_column_more_is_shown_and_explained_in_the_app(more_columns):
@@ -210,3 +216,60 @@ def test_a_kind_more_without_a_slot_is_left_out_of_the_script_in_words(lift, mon
     request = Generate(Prompt("x"), (lift, Edit(8)))
     text = nnsight_script.nnsight_snippet(samples.LOADED, Load(), request)
     assert "EDITS = {8: 0.0}" in text and "lift" not in text.replace("left out: 7 lifted", "")
+
+
+# ---- kinds of results that a session keeps
+
+
+def test_every_kind_of_result_has_a_row_and_a_table():
+    assert {*RECORDED} == {*get_args(Recorded)} and len({*formats.TABLES}) == len(RECORDED)
+    assert {kind for kind, row in RECORDED.items() if row.replaying} == {*get_args(Replayable)}
+
+
+class Count(msgspec.Struct):
+    number: int
+
+
+@pytest.fixture
+def counts(monkeypatch):
+    """A session with two results of a kind that the table has a row more for."""
+    replaying = Replaying(
+        lambda recorded: Generate(Prompt(str(recorded.number))),
+        lambda old, new: Replayed(old == new),
+        lambda recorded, again: [f"the count {recorded.number} came out {'the same' if again.same else 'otherwise'}"],
+    )
+    row = KindOfResult(
+        "counts", lambda result: iter([{"number": result.number}]), "count", lambda result: [f"## {result.number}"],
+        replaying,
+    )  # fmt: skip
+    monkeypatch.setitem(RECORDED, Count, row)
+    return replace(session.new(Load()), results=(Count(3), Count(4)))
+
+
+def test_a_kind_of_result_more_is_exported(counts):
+    assert formats.to_csv(counts, "counts") == "count,number\n0,3\n1,4\n"
+    assert formats.to_markdown(counts).endswith("\n## 3\n## 4")
+
+
+def test_a_kind_of_result_more_is_replayed_and_put_in_words(counts, monkeypatch):
+    assert recorded.replayable(counts) == [Count(3), Count(4)]
+    forgotten = []
+    pair = SimpleNamespace(forget=lambda: forgotten.append(True))
+
+    def count_again(pair, request):
+        return Count(int(request.prompt.text) // 4 * 4)
+        yield
+
+    monkeypatch.setitem(verbs.VERBS, Generate, count_again)
+    three, four = (list_out(verbs.replay(pair, Replay(result))) for result in counts.results)
+    assert (three.same, four.same, len(forgotten)) == (False, True, 2)
+    assert recorded.replay_in_words(Count(4), four) == ["the count 4 came out the same"]
+
+
+def list_out(work):
+    """What a verb returns."""
+    try:
+        while True:
+            next(work)
+    except StopIteration as end:
+        return end.value

@@ -8,10 +8,10 @@ from pathlib import Path
 from engine.files import paths
 from engine.files import session as sessions
 from engine.files.autosave import StoredInfo
+from engine.files.recorded import replay_in_words, replayable
 from engine.records import Generated, Ranking, Replay, Replayed
 from engine.records.errors import SessionError, UsageError
 from engine.records.words.numbers import count_in_words
-from engine.records.words.replays import replay_in_words
 from engine.records.words.rich_text import Text
 from tui.commands import pair
 from tui.services.context import Context
@@ -181,7 +181,7 @@ def replay(context: Context) -> None:
 
 def _run_again(context: Context, tell: Callable[[str, bool | None], None]) -> None:
     """Run every result again; `tell` gets a line per result and whether it is the same, at last a line and None."""
-    results = sessions.replayable(context.study.results)
+    results = replayable(context.study.results)
 
     async def task() -> None:
         for result in results:

@@ -23,6 +23,7 @@ from engine.records import (
     Prompt,
     PromptSet,
     Ranking,
+    Recorded,
     Sampling,
 )
 from engine.records.measures import is_current
@@ -191,7 +192,7 @@ class Study:
         self.results = sessions.new(self.load, self.loaded)
         self.id, self.file, self.foreign = os.urandom(16).hex(), None, []
 
-    def add(self, result: sessions.Result) -> bool:
+    def add(self, result: Recorded) -> bool:
         """Add a result; return whether a new session had to begin for it.
 
         A ranking of the same prompts replaces the last one, for sorting again is no new result; so does the same
@@ -246,7 +247,7 @@ class Study:
         return fed != now or ranking.n_positive != len(self.work.prompts.positive)
 
 
-def is_repeated(last: sessions.Result, new: sessions.Result) -> bool:
+def is_repeated(last: Recorded, new: Recorded) -> bool:
     """Return whether a result repeats the last one of its kind: the same prompts ranked, or the same attribution."""
     match last, new:
         case Ranking(), Ranking():

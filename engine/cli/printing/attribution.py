@@ -67,7 +67,8 @@ def features(out: Console, result: Attribution, rows: int | None) -> None:
 
 
 def minimal_set(out: Console, result: MinimalSet) -> None:
-    """Print the set, a line per member in the order in which they were chosen."""
+    """Print the set below an attribution, a line per member in the order in which they were chosen."""
+    out.print()
     out.print(Text(set_title(result), style="bold"))
     members = result.members
     if members:

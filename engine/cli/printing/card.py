@@ -19,7 +19,7 @@ BAR = 24
 """Width of the histogram's longest bar."""
 
 
-def described(out: Console, result: Described, page: str) -> None:
+def described(out: Console, result: Described, page: str = "") -> None:
     """Print everything known about a feature; `page` is the path of its SAE on Neuronpedia, "" if there is none."""
     facts = (
         f"  density {result.density:.3%} (fires on {result.reference_count:,} of {result.reference_tokens:,} reference "
