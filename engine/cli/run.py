@@ -14,7 +14,7 @@ from engine.cli.command import Command
 from engine.cli.options import Parser, add_load_options
 from engine.cli.printing import Printer
 from engine.records.errors import SaescopeError, UsageError
-from engine.records.words.tokens import safe
+from engine.records.words.safe_text import safe
 from engine.serving.client import EngineClient, RequestCancelled
 
 VERBS = {

@@ -31,7 +31,7 @@ from engine.records import (
     Record,
 )
 from engine.records.errors import NewerSessionError, SessionError
-from engine.records.words.tokens import to_json
+from engine.records.words.safe_text import to_json
 
 T = TypeVar("T")
 

@@ -23,7 +23,7 @@ import platformdirs
 from engine.files.paths import contents as file_contents
 from engine.records import Record
 from engine.records.errors import NotesError
-from engine.records.words.tokens import to_json, visible
+from engine.records.words.safe_text import to_json, visible
 
 try:
     import fcntl

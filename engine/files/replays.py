@@ -21,8 +21,8 @@ from engine.records import (
     Replayed,
 )
 from engine.records.texts import first_difference
+from engine.records.words.safe_text import visible
 from engine.records.words.texts import arm_in_words
-from engine.records.words.tokens import visible
 
 # ---- rankings
 

@@ -29,7 +29,7 @@ from engine.records import (
 )
 from engine.records.errors import NewerSessionError, SessionError
 from engine.records.texts import MOST_SAMPLES
-from engine.records.words.tokens import escaped
+from engine.records.words.safe_text import escaped
 
 VERSION = 3
 

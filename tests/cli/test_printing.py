@@ -7,9 +7,10 @@ import pytest
 import samples
 from rich.console import Console
 
-from engine.cli.printing import Printer, attribution, card, features, pair, shade, texts
+from engine.cli.printing import Printer, attribution, card, features, pair, texts
 from engine.cli.printing.layout import Column, bar, print_table
 from engine.records import Arm, Progress, Replayed, Sampling, TokenStep
+from engine.records.words.shades import shade
 
 replace = msgspec.structs.replace
 

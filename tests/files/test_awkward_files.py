@@ -18,7 +18,7 @@ from engine.files.autosave import AutosaveStore
 from engine.files.notes import Notes
 from engine.models.hooks import BLOCK_HOOK
 from engine.records.errors import NotesError, SessionError
-from engine.records.words.tokens import safe, to_json
+from engine.records.words.safe_text import safe, to_json
 from tui.app import read_keymap
 from tui.services import preferences
 from tui.services.safe_lines import SafeLines

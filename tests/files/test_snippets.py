@@ -19,7 +19,7 @@ from engine.files.export.nnsight_script import nnsight_snippet
 from engine.loading.demo import feature_lists
 from engine.records import Edit, Generate, Generated, Load, Loaded, Prompt, Sampling
 from engine.records.edits import EDIT_KINDS, Linear, SlotMaths
-from engine.records.words.tokens import safe
+from engine.records.words.safe_text import safe
 from engine.serving.client import ask
 from engine.serving.local import LocalClient
 

@@ -16,8 +16,8 @@ from textual.widgets import DataTable, Input, Static
 
 from engine.records import RANK_COLUMNS, FeatureRow, Ranking
 from engine.records.features import NO_NUMBER, RankColumn
+from engine.records.words.features import tokens_in_words
 from engine.records.words.rich_text import Text
-from engine.records.words.tokens import tokens_in_words
 from tui.services.context import Context
 from tui.state.effects import Effects
 from tui.state.study import Study

@@ -18,7 +18,7 @@ from textual.widgets.option_list import Option
 
 from engine.records import Prompt, PromptSet
 from engine.records.words.rich_text import Text
-from engine.records.words.tokens import visible
+from engine.records.words.safe_text import visible
 from tui.services.context import Context
 from tui.state.prompts import Group
 from tui.widgets.fields import TextField

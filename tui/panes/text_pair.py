@@ -14,7 +14,8 @@ from engine.records.words.edits import asked, edits_in_short
 from tui.panes.text_view import ArmView
 from tui.state.edits import change_in_words, schedule_in_words
 from tui.state.texts import FIRST, Pair, Rows, differing, name_of, prompt_of, schedule_of, unlike, without_end
-from tui.widgets.token_text import DIFFERS, MASKED, TURNED, TURNED_DIFFERS, Passage
+from tui.widgets.colours import DIFFERS, MASKED, TURNED, TURNED_DIFFERS
+from tui.widgets.token_layout import Passage
 
 LEFT, RIGHT = 0, 1
 

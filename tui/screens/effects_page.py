@@ -16,7 +16,7 @@ from engine.records.attribution import listed
 from engine.records.words.attribution import measure_in_short
 from engine.records.words.numbers import count_in_words
 from engine.records.words.rich_text import Text
-from engine.records.words.tokens import visible
+from engine.records.words.safe_text import visible
 from tui.services.context import Context
 from tui.state.effects import Effects, effect_in_words, number
 from tui.widgets.page import Report

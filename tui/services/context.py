@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from engine.records import Attribution, Load, Ranking
-from engine.records.words.tokens import tokens_in_words
+from engine.records.words.features import tokens_in_words
 from tui.services.autosave import Autosave
 from tui.services.bridge import Bridge
 from tui.services.described import KnownFeatures

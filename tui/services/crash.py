@@ -8,7 +8,7 @@ from pathlib import Path
 
 import platformdirs
 
-from engine.records.words.tokens import safe
+from engine.records.words.safe_text import safe
 
 CRASH_FILE = "crash.log"
 

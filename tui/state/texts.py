@@ -12,7 +12,7 @@ from engine.records import Arm, Edit, EditsFrom, Generate, Generated, Prompt, To
 from engine.records.texts import first_unlike
 from engine.records.words.edits import asked
 from engine.records.words.numbers import count_in_words
-from engine.records.words.tokens import visible
+from engine.records.words.safe_text import visible
 from tui.state.edits import schedule_in_words
 
 

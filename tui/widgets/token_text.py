@@ -1,6 +1,6 @@
 """Passages of tokens coloured by activation, painted line by line, so that thousands of tokens scroll and stream.
 
-The colours go from the background to the theme's accent; lightness shows the value.
+Its colours are those of colours.py.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from rich.style import Style
 from textual import events
 from textual.actions import SkipAction
 from textual.binding import Binding, BindingType
-from textual.color import BLACK, WHITE, Color, Lab, lab_to_rgb, rgb_to_lab
+from textual.color import BLACK, WHITE, Color
 from textual.geometry import Region, Size
 from textual.message import Message
 from textual.reactive import reactive
@@ -23,35 +23,13 @@ from textual.scroll_view import ScrollView
 from textual.strip import Strip
 
 from engine.records.words.rich_text import Text
-from engine.records.words.tokens import safe
-from tui.widgets.token_layout import DIFFERS, MASKED, STEPS, TURNED, TURNED_DIFFERS, Layout, Line, Passage, step_of
-
-__all__ = ["DIFFERS", "MASKED", "STEPS", "TURNED", "TURNED_DIFFERS", "Passage", "TokenText", "gradient", "step_of"]
-
-FAINTEST = 0.12
-"""How far the first step's colour is from the background, as a share of the way to the accent: it must be visible."""
-
-TURNED_TINT = 0.16
-"""How far the background of tokens under other edits is from the plain one, as a share of the way to white or black."""
-
-LIGHTNESS_RANGE = 55
-"""The least difference in lightness, of 100, of last step and background: the accent may be as light as the latter."""
+from engine.records.words.safe_text import safe
+from engine.records.words.shades import STEPS
+from tui.widgets.colours import MASKED, token_styles
+from tui.widgets.token_layout import Layout, Line, Passage
 
 ADORNMENTS = ("outline_top", "outline_right", "outline_bottom", "outline_left", "hatch", "tint")
 """Style rules by which Textual draws over the lines of a widget."""
-
-
-def gradient(background: Color, accent: Color) -> list[Color]:
-    """Return the colours of the steps 1 to STEPS."""
-    low, high = rgb_to_lab(background), rgb_to_lab(accent)
-    away = LIGHTNESS_RANGE if low.L < 50 else -LIGHTNESS_RANGE
-    top = max(high.L, low.L + away) if away > 0 else min(high.L, low.L + away)
-    colours = []
-    for step in range(STEPS):
-        share = FAINTEST + (1 - FAINTEST) * step / (STEPS - 1)
-        a, b = (start + (end - start) * share for start, end in ((low.a, high.a), (low.b, high.b)))
-        colours.append(lab_to_rgb(Lab(low.L + (top - low.L) * share, a, b)).clamped)
-    return colours
 
 
 class TokenText(ScrollView, can_focus=True):
@@ -422,19 +400,13 @@ class TokenText(ScrollView, can_focus=True):
 
     def _style(self, shade: int) -> Style:
         if not self._palette:
-            plain = self.rich_style
             background, accent = self.background_colors[1], Color.parse(self.app.theme_variables["accent"])
             if background.ansi is not None:  # the terminal's own background, which is unknown
                 background = BLACK if self.app.current_theme.dark else WHITE
-            self._palette = {0: plain}
-            for name, key in (("masked", MASKED), ("differs", DIFFERS)):
-                self._palette[key] = plain + self.get_component_rich_style(f"token-text--{name}", partial=True)
-            tint = background.blend(BLACK if background.brightness > 0.5 else WHITE, TURNED_TINT).rich_color
-            self._palette[TURNED] = plain + Style(bgcolor=tint)
-            self._palette[TURNED_DIFFERS] = self._palette[DIFFERS] + Style(bgcolor=tint)
-            for step, colour in enumerate(gradient(background, accent), 1):
-                text = WHITE if rgb_to_lab(colour).L < 50 else BLACK
-                self._palette[step] = plain + Style.from_color(text.rich_color, colour.rich_color)
+            masked, differs = (
+                self.get_component_rich_style(f"token-text--{name}", partial=True) for name in ("masked", "differs")
+            )
+            self._palette = token_styles(self.rich_style, masked, differs, background, accent)
         return self._palette[shade]
 
     def _under_cursor(self, line: Line) -> set[int]:

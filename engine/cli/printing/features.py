@@ -6,11 +6,13 @@ from collections.abc import Sequence
 
 from rich.console import Console
 
-from engine.cli.printing.layout import STEPS, Column, print_table, shade, tokens_in_words
+from engine.cli.printing.layout import Column, print_table
 from engine.records import RANK_COLUMNS, FedPrompt, Ranking, Shown
 from engine.records.features import RankColumn
+from engine.records.words.features import tokens_in_words
 from engine.records.words.rich_text import Text
-from engine.records.words.tokens import visible
+from engine.records.words.safe_text import visible
+from engine.records.words.shades import STEPS, shade
 
 EVIDENCE = "associated, no more: these features tell the two sets apart; only an edit shows whether they have influence"
 

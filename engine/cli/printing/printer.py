@@ -30,7 +30,7 @@ from engine.records import (
 from engine.records.texts import edits_in_force
 from engine.records.words.edits import edit_notes
 from engine.records.words.rich_text import Terminal, Text
-from engine.records.words.tokens import to_json
+from engine.records.words.safe_text import to_json
 
 
 def write_json(text: str) -> None:

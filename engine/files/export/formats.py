@@ -9,7 +9,7 @@ from engine.files.export.markdown import loaded_lines
 from engine.files.recorded import RECORDED
 from engine.files.session import Session
 from engine.records.errors import UsageError
-from engine.records.words.tokens import safe, to_json
+from engine.records.words.safe_text import safe, to_json
 
 TABLES = tuple(kind.table for kind in RECORDED.values())
 """Names of the csv tables."""

@@ -13,7 +13,7 @@ from engine.files.export import script_parts as parts
 from engine.records import Edit, Generate, Load, Loaded
 from engine.records.edits import DEFAULT_KIND, EDIT_KINDS, EditKind, Linear, amount_of, has_no_amount
 from engine.records.words.edits import edit_in_words, edit_notes
-from engine.records.words.tokens import UNKNOWN, safe
+from engine.records.words.safe_text import UNKNOWN, safe
 
 WIDTH = 110
 

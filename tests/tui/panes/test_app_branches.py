@@ -6,8 +6,8 @@ from textual.widgets import OptionList
 
 from engine.records import Edit, EditsFrom, Finished, Generate, Generated, Prompt, Sampling
 from tui.screens.kept_texts import Branches
+from tui.widgets.colours import DIFFERS, TURNED, TURNED_DIFFERS
 from tui.widgets.forms import Form, Sheet
-from tui.widgets.token_text import DIFFERS, TURNED, TURNED_DIFFERS
 
 WAY = "".join(BASELINE)
 
