@@ -5,6 +5,7 @@ from types import SimpleNamespace
 from typing import get_args
 
 import msgspec
+import numpy as np
 import pytest
 import samples
 import torch
@@ -12,8 +13,9 @@ from msgspec.structs import replace
 
 from engine.cli import features, options
 from engine.cli.printing import features as printed
+from engine.features import rank
 from engine.files import recorded, session
-from engine.files.export import command_line, formats, nnsight_script, tables
+from engine.files.export import command_line, formats, markdown, nnsight_script, tables
 from engine.files.recorded import RECORDED, KindOfResult, Replaying
 from engine.generation import edit_tensors
 from engine.records import (
@@ -25,6 +27,8 @@ from engine.records import (
     Generate,
     Load,
     Prompt,
+    PromptSet,
+    Rank,
     Ranking,
     Recorded,
     Replay,
@@ -35,7 +39,7 @@ from engine.records import (
 )
 from engine.records.edits import EDIT_KINDS, EditForm, KindOfEdit, Linear, SlotMaths
 from engine.records.errors import EditError, UsageError
-from engine.records.features import RankColumn
+from engine.records.features import BY_NAME, RankColumn
 from engine.records.texts import SAMPLING, Setting, check_sampling
 from engine.records.words import edits as edit_words
 from engine.records.words import texts as words
@@ -102,24 +106,37 @@ def test_every_number_of_a_row_has_a_column():
 
 @pytest.fixture
 def more_columns(monkeypatch):
-    """The leaderboard's table with a row more, and a ranking of rows that have it."""
-    table = (*RANK_COLUMNS, RankColumn("median", "the middle of the positives", 11, 8, ".1f", heading="mid"))
-    monkeypatch.setattr(printed, "RANK_COLUMNS", table)
-    more = msgspec.defstruct("Row", [("median", float, 0.0)], bases=(FeatureRow,), frozen=True)
-    monkeypatch.setattr(tables, "FeatureRow", more)
+    """The leaderboard's table with a row more, and a ranking of rows that have it, once as infinity."""
+    column = RankColumn(
+        "median", "the middle of the positives", 11, 8, ".1f", heading="mid", ranks=False, sorts_rows=True,
+        least_prompts=3, in_report=True, note="mid: over {n_positive} positives",
+    )  # fmt: skip
+    table = (*RANK_COLUMNS, column)
+    for module in (printed, markdown, leaderboard):
+        monkeypatch.setattr(module, "RANK_COLUMNS", table)
+    monkeypatch.setattr(leaderboard, "COLUMNS", leaderboard.columns(table))
+    monkeypatch.setitem(BY_NAME, "median", column)
+    more = msgspec.defstruct(
+        "Row", [("median", float | None, None), ("median_infinite", bool, False)], bases=(FeatureRow,), frozen=True
+    )
     row = more(7, ("a",), 1.0, 1.0, 1.0, 1.0, None, 1.0, 0.5, 0.1, 2.0, median=0.25)
-    ranking = Ranking((row,), "score", "max", False, True, 1, 1, 9, 2, 0.5, (), ())
+    other = replace(row, feature=8, diff=-1.0, median=None, median_infinite=True)
+    ranking = Ranking((row, other), "score", "max", False, True, 3, 3, 9, 2, 0.5, (), ())
     return table, ranking
 
 
 def test_a_column_more_is_shown_on_a_terminal(more_columns):
     _, ranking = more_columns
     found = {column.name: column.cells for column in printed.columns(ranking)}
-    assert found["mid"] == ["0.2"] and found["cover +/−"] == ["100%/50%"] and not {"p", "loo"} & {*found}
+    assert found["mid"] == ["0.2", "-∞"] and found["cover +/−"] == ["100%/50%"] * 2 and not {"p", "loo"} & {*found}
+    assert printed.columns_in_words(ranking) == " · mid: over 3 positives"
+    assert printed.columns_in_words(replace(ranking, features=())) == ""
 
 
-def test_a_column_more_is_in_the_table_file(more_columns):
-    assert next(tables.feature_rows(more_columns[1]))["median"] == 0.25
+def test_a_column_more_is_in_the_table_file_and_the_report(more_columns):
+    assert [row["median"] for row in tables.feature_rows(more_columns[1])] == [0.25, "-∞"]
+    heading = next(line for line in markdown.ranking_section(more_columns[1]) if line.startswith("| feature"))
+    assert heading == "| feature | tokens | score | auroc | t | g | density | median |"
 
 
 def test_a_column_more_is_shown_and_explained_in_the_app(more_columns):
@@ -127,6 +144,28 @@ def test_a_column_more_is_shown_and_explained_in_the_app(more_columns):
     last = leaderboard.columns(table)[-1]
     assert (last.heading, last.by, last.cell(ranking.features[0], None)) == ("median", "median", "0.2")
     assert leaderboard.meanings(table).endswith(" · median: the middle of the positives")
+
+
+def test_the_app_sorts_by_a_column_more_where_there_are_enough_prompts_and_numbers(more_columns):
+    _, ranking = more_columns
+    assert leaderboard.sorts_rows("median") and "median" in leaderboard.sortable(ranking, None)
+    assert "median" not in leaderboard.sortable(replace(ranking, n_negative=2), None)
+    empty = tuple(replace(row, median=None, median_infinite=False) for row in ranking.features)
+    assert "median" not in leaderboard.sortable(replace(ranking, features=empty), None)
+
+
+def test_ranking_by_a_column_needs_as_many_prompts_as_its_row_says(monkeypatch):
+    monkeypatch.setitem(BY_NAME, "t", dataclasses.replace(BY_NAME["t"], least_prompts=2))
+    few = PromptSet("few", (Prompt("a"), Prompt("b")), (Prompt("c"),))
+    with pytest.raises(UsageError, match="t needs at least two prompts in each set"):
+        rank.check(Rank(few, by="t"))
+    rank.check(Rank(few))
+
+
+def test_an_infinite_number_becomes_a_field_of_its_own():
+    numbers = {name: np.array([0.5]) for name in BY_NAME} | {"g": np.array([-np.inf]), "p": None, "loo": None}
+    row = rank.feature_row(3, 0, numbers)
+    assert (row.g, row.g_infinite, row.p, row.score) == (None, True, None, 0.5)
 
 
 def test_features_are_ranked_by_what_the_table_says():

@@ -15,7 +15,7 @@ from textual.message import Message
 from textual.widgets import DataTable, Input, Static
 
 from engine.records import RANK_COLUMNS, FeatureRow, Ranking
-from engine.records.features import NO_NUMBER, RankColumn
+from engine.records.features import BY_NAME, NO_NUMBER, RankColumn
 from engine.records.words.features import tokens_in_words
 from engine.records.words.rich_text import Text
 from tui.services.context import Context
@@ -53,15 +53,20 @@ FIXED_WIDTH = 11
 
 FALLBACK_WIDTH = 48
 
-HERE = ("effect", "loo")
-"""Sort keys by which the pane sorts its rows itself, without ranking again."""
+EFFECT = "effect"
+"""The sort key of the effects."""
 
 
 def shown(column: RankColumn) -> Column:
     """Return the pane's column for a column of the ranking."""
-    by = column.name if column.ranks or column.name in HERE else None
+    by = column.name if column.ranks or column.sorts_rows else None
     heading = column.app_heading or column.name
     return Column(heading, by, lambda row, effects: column.cell(row, column.app_form), column.width)
+
+
+def sorts_rows(by: str) -> bool:
+    """Return whether the pane sorts its rows by this key itself, without ranking again."""
+    return by == EFFECT or BY_NAME[by].sorts_rows
 
 
 def of_effects(say: Callable[[Effects, int], str]) -> Cell:
@@ -74,7 +79,7 @@ def columns(ranked: Sequence[RankColumn]) -> tuple[Column, ...]:
     first, *rest = map(shown, sorted(ranked, key=lambda column: column.place))
     return (
         first,
-        Column("effect", "effect", of_effects(Effects.words), 8, True),
+        Column("effect", EFFECT, of_effects(Effects.words), 8, True),
         Column("evidence", None, of_effects(Effects.evidence), 11, True),
         *rest,
     )
@@ -155,7 +160,7 @@ feature by its number."""
         self._ranking: Ranking | None = None
         self._effects: Effects | None = None
         self._here = ""
-        """The key of HERE that the rows are sorted by; "" for the ranking's own order."""
+        """The key by which the pane has sorted its rows; "" for the ranking's own order."""
         self._marks: dict[int, str] = {}
         self._pinned: tuple[int, ...] = ()
         self._labels: dict[int, str] = {}
@@ -198,7 +203,7 @@ feature by its number."""
         study = self.context.study
         ranking, self._effects = study.ranking(), study.effects()
         self._pinned, self._labels = study.work.pinned, self.context.labels
-        if self._effects is None and self._here == "effect":
+        if self._effects is None and self._here == EFFECT:
             self._here = ""
         self._mark_edits()
         self._ranking = ranking
@@ -306,10 +311,11 @@ feature by its number."""
     def _place(self, row: FeatureRow) -> tuple[bool, float]:
         """Return a row's sort key: pinned features first; equal keys keep the ranking's order."""
         place = 0.0
-        if self._here == "effect" and self._effects is not None:
+        if self._here == EFFECT and self._effects is not None:
             place = -self._effects.size(row.feature)
-        elif self._here == "loo":
-            place = inf if row.loo is None else row.loo
+        elif self._here:
+            number = getattr(row, self._here)
+            place = inf if number is None else number
         return row.feature not in self._pinned, place
 
     def _searched(self, row: FeatureRow) -> str:
@@ -366,11 +372,7 @@ feature by its number."""
         if self._ranking is None:
             self.notify("Nothing is ranked yet: r")
             return
-        order = [c.by for c in COLUMNS if c.by and (self._effects is not None or not c.of_effects)]
-        if min(self._ranking.n_positive, self._ranking.n_negative) < 4:
-            order.remove("g")
-        if all(row.loo is None for row in self._ranking.features):
-            order.remove("loo")
+        order = sortable(self._ranking, self._effects)
         now = self._here or self._ranking.by
         at = order.index(now) if now in order else -1
         self._sort_by(order[(at + step) % len(order)])
@@ -379,8 +381,8 @@ feature by its number."""
         ranking = self._ranking
         if ranking is None:
             return
-        self._here = by if by in HERE else ""
-        if by in HERE or by == ranking.by:
+        self._here = by if sorts_rows(by) else ""
+        if self._here or by == ranking.by:
             self._fill(ranking)
         else:
             from tui.commands import features
@@ -424,6 +426,14 @@ feature by its number."""
             search.value = ""
             search.display = False
             self.table.focus()
+
+
+def sortable(ranking: Ranking, effects: Effects | None) -> list[str]:
+    """Return the keys by which a ranking's rows can be sorted, in the columns' order."""
+    missing = {c.name for c in RANK_COLUMNS if not c.has_prompts(ranking.n_positive, ranking.n_negative)}
+    missing |= {c.name for c in RANK_COLUMNS if c.sorts_rows and all(c.value(r) is None for r in ranking.features)}
+    columns = [c for c in COLUMNS if effects is not None or not c.of_effects]
+    return [c.by for c in columns if c.by and c.by not in missing]
 
 
 def chance_in_words(ranking: Ranking) -> str:

@@ -14,9 +14,6 @@ from engine.records.words.edits import edit_notes, edits_in_words
 from engine.records.words.numbers import percent
 from engine.records.words.texts import story
 
-REPORTED = ("score", "auroc", "t", "g", "density")
-"""The columns of a leaderboard that a report has."""
-
 
 def loaded_lines(loaded: Loaded | None) -> list[str]:
     """Return what was loaded, as list items."""
@@ -31,7 +28,7 @@ def loaded_lines(loaded: Loaded | None) -> list[str]:
 
 def ranking_section(ranking: Ranking) -> list[str]:
     """Return the section on one leaderboard."""
-    columns = [column for column in RANK_COLUMNS if column.name in REPORTED]
+    columns = [column for column in RANK_COLUMNS if column.in_report]
     names = ("feature", "tokens", *(column.name for column in columns))
     rows = [
         [str(row.feature), ", ".join(row.tokens), *(column.cell(row) for column in columns)] for row in ranking.features

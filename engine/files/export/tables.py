@@ -7,7 +7,6 @@ from typing import Any
 
 from engine.records import (
     Attribution,
-    FeatureRow,
     Generated,
     MinimalSet,
     ProbeTable,
@@ -15,7 +14,7 @@ from engine.records import (
 )
 from engine.records import attribution as measures
 from engine.records.attribution import set_evidence
-from engine.records.features import infinity
+from engine.records.features import BY_NAME
 from engine.records.texts import Comparison, comparisons
 from engine.records.words.edits import edits_in_words
 from engine.records.words.texts import changes_in_words, sampling_in_words
@@ -26,9 +25,8 @@ ROW_COLUMNS = ("estimate", "exact", "activation", "density", "percentile", "cont
 def feature_rows(ranking: Ranking) -> Iterator[dict[str, Any]]:
     """Yield the rows of a ranking."""
     for rank, row in enumerate(ranking.features, 1):
-        values = {name: getattr(row, name) for name in FeatureRow.__struct_fields__ if name != "g_infinite"}
-        values["g"] = infinity(row.diff) if row.g_infinite else row.g
-        yield {"rank": rank, **values, "tokens": " | ".join(row.tokens)}
+        numbers = {name: BY_NAME[name].value(row) for name in row.__struct_fields__ if name in BY_NAME}
+        yield {"rank": rank, "feature": row.feature, "tokens": " | ".join(row.tokens), **numbers}
 
 
 def generation_rows(result: Generated) -> Iterator[dict[str, Any]]:

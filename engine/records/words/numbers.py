@@ -8,6 +8,14 @@ def count(number: int, what: str) -> str:
     return f"{number:,} {what}{'' if number == 1 else 's'}"
 
 
+LETTERS = ("no", "one", "two", "three", "four", "five", "six")
+
+
+def in_letters(number: int) -> str:
+    """Return a small number in letters, such as "four"."""
+    return LETTERS[number] if number < len(LETTERS) else str(number)
+
+
 def percent(share: float | None) -> str:
     """Return a share as a percentage, such as 12%; a dash for None."""
     return "–" if share is None else f"{share:.0%}".replace("-0%", "0%")
