@@ -114,7 +114,7 @@ class MainScreen(Screen[None]):
 
     def on_mount(self) -> None:
         """Show the prompts; mount the rest once they are painted."""
-        self.prompts.look()
+        self.prompts.redraw()
         self.prompts.rows.focus()
         self.call_after_refresh(self._start)
 
@@ -287,10 +287,10 @@ class MainScreen(Screen[None]):
     def show_study(self) -> None:
         """Show the whole study: the app has started, or another session was opened."""
         work = self.study.work
-        self.prompts.look()
+        self.prompts.redraw()
         self.tokens.clear()
         self.generation.clear()
-        self.generation.look()
+        self.generation.redraw()
         self.show_ranking()
         if work.feature is not None:
             self.features.go_to(work.feature)
@@ -311,20 +311,20 @@ class MainScreen(Screen[None]):
 
     def show_prompts(self) -> None:
         """Show the prompts, and which results are out of date with them."""
-        self.prompts.look()
-        self.features.look_at_prompts()
+        self.prompts.redraw()
+        self.features.redraw_for_prompts()
         self.reread()
 
     def show_question(self) -> None:
         """Show the question and its settings, and score its answers."""
-        self.generation.look()
+        self.generation.redraw()
         self.generation.show_staleness()
         self.context.text.score_answers()
 
     def show_ranking(self) -> None:
         """Show the leaderboard and the names of edited features; choose the first feature if none is chosen."""
-        self.features.look()
-        self.edits.look()
+        self.features.redraw()
+        self.edits.redraw()
         ranking = self.study.ranking()
         if ranking is not None and ranking.features and self.study.work.feature is None:
             self.read(ranking.features[0].feature)
@@ -350,8 +350,8 @@ class MainScreen(Screen[None]):
 
     def show_edits(self) -> None:
         """Show the list of edits and the leaderboard's marks; apply the edits to the running text."""
-        self.edits.look()
-        self.features.look_at_edits()
+        self.edits.redraw()
+        self.features.redraw_marks()
         self.context.text.edits_changed()
         self.generation.show_staleness()
 

@@ -157,12 +157,10 @@ class MinimalSet(Record, frozen=True, tag=True):
     warnings: tuple[str, ...] = ()
 
 
-Causes = Attribution | MinimalSet
-
 Evidence = Literal["associated", "influences"]
 """What may be claimed about a feature. "mitigates" would need an evaluation on test items, which no attribution is."""
 
-MIN_CONTROLS = 20
+MIN_CONTROLS, MOST_CONTROLS = 20, 10_000
 
 LOW_MASS = 0.2
 """If both answers together are less probable than this, the model would hardly give either of them."""
@@ -226,6 +224,14 @@ def check_measure(measure: Measure) -> tuple[Probe, ...]:
                     "Give it at least one.",
                 )
     return probes
+
+
+def check_counts(request: Attribute | FindMinimalSet) -> None:
+    """Raise UsageError for numbers of features that make no sense."""
+    if not 0 <= request.controls <= MOST_CONTROLS:
+        raise UsageError(f"--controls must be between 0 and {MOST_CONTROLS:,}.")
+    if isinstance(request, Attribute) and (request.top < 1 or request.exact < 0):
+        raise UsageError("--top must be at least 1, --exact at least 0.")
 
 
 def unit_of(slope: bool) -> str:

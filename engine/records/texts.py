@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from sys import float_info
 from typing import Any, ClassVar, Literal
 
-from engine.records.attribution import Attribute, FindMinimalSet
 from engine.records.base import Record, VerbRequest
 from engine.records.edits import Edit
 from engine.records.errors import UsageError
@@ -291,8 +290,6 @@ def edits_in_force(result: Generated) -> list[Edit]:
 MOST_SAMPLES = 4096
 """Most samples of one request; a batch may have several rows for each."""
 
-MOST_CONTROLS = 10_000
-
 
 def check_sampling(sampling: Sampling, samples: int = 1) -> None:
     """Raise UsageError for settings that make no sense."""
@@ -332,14 +329,6 @@ def check_branch(request: Generate) -> None:
             f"{request.branched_at + 1:,} on.",
             "Allow more tokens, or go back further.",
         )
-
-
-def check_causes(request: Attribute | FindMinimalSet) -> None:
-    """Raise UsageError for numbers of features that make no sense."""
-    if not 0 <= request.controls <= MOST_CONTROLS:
-        raise UsageError(f"--controls must be between 0 and {MOST_CONTROLS:,}.")
-    if isinstance(request, Attribute) and (request.top < 1 or request.exact < 0):
-        raise UsageError("--top must be at least 1, --exact at least 0.")
 
 
 def first_difference(one: Sequence[object], other: Sequence[object]) -> int | None:

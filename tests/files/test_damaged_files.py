@@ -82,7 +82,7 @@ def show_text(text, study):
         differing(rows.tokens[pair.baseline], rows.tokens[pair.edited])
         schedule_of(text, pair)
         asked = rewound(text, 1, study.edits.on(), 3, pair)
-        Rows.asked(asked, text, pair)
+        Rows.at_start(asked, text, pair)
     assert name_of(text) + difference_in_words(text, None) + staleness(text, replays.text_again(text)) is not None
     with suppress(UsageError):
         run_out(verbs.replay(None, Replay(text)))

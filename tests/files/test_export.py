@@ -13,7 +13,7 @@ from engine.files.export import formats as export
 from engine.files.export.markdown import grid
 from engine.records import Edit, EditsFrom, Loaded, MinimalSet, Sampling
 from engine.records.errors import UsageError
-from engine.records.words.edits import asked, edits_in_words, settled
+from engine.records.words.edits import edits_in_words, with_recorded_amounts, without_amounts
 
 replace = msgspec.structs.replace
 
@@ -228,9 +228,9 @@ def test_many_edits_are_counted_instead_of_spelled_out():
 
 def test_what_was_asked_is_what_was_recorded_but_for_the_absolute_values():
     recorded = (Edit(3, 2.0, "set", "last", absolute=7.5), Edit(4))
-    assert asked(recorded) == (Edit(3, 2.0, "set", "last"), Edit(4))
+    assert without_amounts(recorded) == (Edit(3, 2.0, "set", "last"), Edit(4))
     wanted = (Edit(4), Edit(3, 2.0, "set"), Edit(3, 2.0, "set", "last"))
-    assert settled(wanted, recorded) == (Edit(4), Edit(3, 2.0, "set"), recorded[0])
+    assert with_recorded_amounts(wanted, recorded) == (Edit(4), Edit(3, 2.0, "set"), recorded[0])
 
 
 # ---- causes

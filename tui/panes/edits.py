@@ -61,7 +61,7 @@ strength and place, a switches all."""
     def rows(self) -> OptionList:
         return self.query_one(OptionList)
 
-    def look(self) -> None:
+    def redraw(self) -> None:
         """Show the study's edits; the cursor stays on its line."""
         slots, name_of = self.context.study.work.edits, self.context.name_of
         at = self.rows.highlighted

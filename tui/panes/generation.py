@@ -100,7 +100,7 @@ probes)."""
 
     # ---- settings and question
 
-    def look(self) -> None:
+    def redraw(self) -> None:
         """Show the study's question and its settings."""
         work = self.context.study.work
         question = in_a_field(work.question)

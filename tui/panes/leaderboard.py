@@ -198,7 +198,7 @@ feature by its number."""
 
     # ---- showing
 
-    def look(self) -> None:
+    def redraw(self) -> None:
         """Show the study's ranking with pins, labels and edits. The cursor stays on its feature."""
         study = self.context.study
         ranking, self._effects = study.ranking(), study.effects()
@@ -219,14 +219,14 @@ feature by its number."""
         if wanted is not None and self.go_to(wanted):
             self.context.wanted = None
 
-    def look_at_prompts(self) -> None:
+    def redraw_for_prompts(self) -> None:
         """Show whether the ranking is out of date; remove effects of other probes."""
         self._show_staleness()
         effects = self.context.study.effects()
         if self._ranking is not None and (effects is None) != (self._effects is None):
-            self.look()
+            self.redraw()
 
-    def look_at_edits(self) -> None:
+    def redraw_marks(self) -> None:
         """Update the marks of edited features in place."""
         self._mark_edits()
         for row in self.table.ordered_rows:
@@ -450,7 +450,7 @@ def staleness(study: Study) -> str:
     """Say what of the leaderboard is out of date and which key renews it; "" if nothing is."""
     if study.ranking_is_stale():
         return "prompts changed: r ranks again"
-    if study.attribution() is not None and study.other_than(study.results.loaded):
+    if study.attribution() is not None and study.differences_from(study.results.loaded):
         return "effects of another pair: A measures again"
     if study.attribution() is not None and study.effects() is None:
         return "probes changed: A measures effects again"

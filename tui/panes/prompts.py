@@ -156,7 +156,7 @@ whose answers are tracked. Enter edits in place (ctrl+j: line break); on a probe
         """The list of prompts, which takes the focus."""
         return self.query_one("#prompt-list", OptionList)
 
-    def look(self) -> None:
+    def redraw(self) -> None:
         """Show the study's prompts; the cursor stays on its line."""
         self._prompts = prompts = self.context.study.work.prompts
         at = self.rows.highlighted
@@ -260,7 +260,7 @@ whose answers are tracked. Enter edits in place (ctrl+j: line break); on a probe
         editor.display = False
         if place.index is None:  # remove the line made for the new prompt
             self.rows.highlighted = max(0, self._line - 1)
-            self.look()
+            self.redraw()
         if had_focus:
             self.screen.set_focus(self.rows)
         return Typed(place.group, place.index, text) if text else None

@@ -56,7 +56,7 @@ class Autosave:
     def keep_result(self, result: Recorded) -> None:
         """Add a result to the session, or to a new one if its pair is not the session's."""
         study = self.desk.study
-        if study.foreign:
+        if study.differences:
             self.keep_now()
         if study.add(result):
             self.desk.notify("A new session begins here; the one so far is under ctrl+o.")

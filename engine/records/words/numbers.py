@@ -21,11 +21,6 @@ def percent(share: float | None) -> str:
     return "–" if share is None else f"{share:.0%}".replace("-0%", "0%")
 
 
-def count_in_words(count: int, noun: str) -> str:
-    """Return a count with its noun, such as "1 ranking" or "3 rankings"."""
-    return f"{count} {noun}" + ("" if count == 1 else "s")
-
-
 def size_in_words(size: int) -> str:
     """Return a number of bytes as "3.2 GB" or "12 MB"."""
     return f"{size / 1e9:.1f} GB" if size >= 1e9 else f"{size / 1e6:.0f} MB"

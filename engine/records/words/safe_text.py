@@ -72,6 +72,11 @@ def visible(text: str) -> str:
     return safe(text).replace("\n", "⏎").replace("\t", "⇥")
 
 
+def in_utf8(text: str) -> str:
+    """Return the text with what UTF-8 cannot hold replaced, such as odd bytes of an old file name."""
+    return text.encode("utf-8", "replace").decode()
+
+
 def to_json(value: Any) -> str:
     """Return a record as JSON that loses nothing and is harmless when printed on a terminal."""
     try:
