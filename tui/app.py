@@ -26,10 +26,10 @@ from engine.files.paths import contents, shortened
 from engine.records.words.rich_text import Text
 from engine.records.words.safe_text import safe
 from tui.main import PANE_TYPES, MainScreen
-from tui.services import preferences
-from tui.services.crash import keep_details
-from tui.services.opening import Opening
+from tui.services import state_folder
+from tui.services.context import Opening
 from tui.services.safe_lines import SafeLines
+from tui.services.state_folder import keep_details
 from tui.widgets.colours import DARK, LIGHT
 
 GONE_SECONDS = 5.0
@@ -57,7 +57,7 @@ class SaescopeApp(App[None]):
         self._opening = opening
         for theme in (DARK, LIGHT):
             self.register_theme(theme)
-        chosen, self._theme_problem = preferences.theme()
+        chosen, self._theme_problem = state_folder.theme()
         self.theme = chosen if chosen in self.available_themes else DARK.name
 
     def get_default_screen(self) -> Screen[None]:
@@ -81,7 +81,7 @@ class SaescopeApp(App[None]):
 
     def on_mount(self) -> None:
         """Set the user's theme and keys."""
-        self.theme_changed_signal.subscribe(self, lambda theme: preferences.remember_theme(theme.name))
+        self.theme_changed_signal.subscribe(self, lambda theme: state_folder.remember_theme(theme.name))
         if self._theme_problem:
             self.main.report(self._theme_problem, "The theme is saescope's own: the palette (ctrl+p) chooses another.")
         keymap, problem = read_keymap()

@@ -25,8 +25,7 @@ from tui.panes.leaderboard import LeaderboardPane
 from tui.panes.prompts import PromptsPane
 from tui.panes.tokens import TokensPane
 from tui.services.bridge import Bridge
-from tui.services.context import Context
-from tui.services.opening import Opening
+from tui.services.context import Context, Opening
 from tui.state.prompts import Group
 from tui.state.study import Study
 from tui.state.texts import FIRST, Pair

@@ -33,7 +33,7 @@ from engine.serving import verbs
 from prompts import PromptSetError, importer
 from tui.app import read_keymap
 from tui.commands import keys
-from tui.services import preferences
+from tui.services import state_folder
 from tui.state.study import Study
 from tui.state.texts import Rows, difference_in_words, differing, name_of, rewound, schedule_of, siblings, staleness
 
@@ -336,14 +336,14 @@ def test_a_damaged_keymap_is_told_and_stays(tmp_path, monkeypatch):
 
 def test_damaged_preferences_are_set_aside(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
-    preferences.remember_theme("saescope-light")
+    state_folder.remember_theme("saescope-light")
     path = next(tmp_path.rglob("preferences.json"))
     content = path.read_bytes()
 
     def tried(number):
         data = damaged(number, content, json_values=True)
         path.write_bytes(data)
-        name, problem = preferences.theme()
+        name, problem = state_folder.theme()
         asides = list(path.parent.glob("*.broken-*"))
         assert [aside.read_bytes() for aside in asides] == [data] * bool(problem)
         for aside in asides:

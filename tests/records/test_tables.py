@@ -45,7 +45,7 @@ from engine.records.words import edits as edit_words
 from engine.records.words import texts as words
 from engine.serving import verbs
 from tui.commands.keys import BY_ID
-from tui.panes import leaderboard
+from tui.panes import leaderboard_columns as leaderboard
 from tui.panes.edits import EditsPane
 from tui.screens import text_forms
 from tui.state import edits

@@ -34,7 +34,7 @@ from tui.screens.kept_texts import Branches
 from tui.screens.minimal_set_page import MinimalSetScreen
 from tui.screens.model_form import ModelForm
 from tui.services import safe_lines
-from tui.services.crash import CRASH_FILE, keep_details
+from tui.services.state_folder import CRASH_FILE, keep_details
 from tui.start import first_study
 from tui.widgets.dialogs import AskNote, AskText, Choose
 from tui.widgets.forms import Form, SummaryForm

@@ -13,7 +13,7 @@ from tui.app import SaescopeApp
 from tui.screens.effects_page import CausesScreen
 from tui.screens.kept_texts import Branches
 from tui.screens.minimal_set_page import MinimalSetScreen
-from tui.services.opening import Opening
+from tui.services.context import Opening
 from tui.widgets.dialogs import AskText
 from tui.widgets.forms import Form, SummaryForm
 from tui.widgets.page import Report

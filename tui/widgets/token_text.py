@@ -9,8 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
-from rich.cells import cell_len, set_cell_size
-from rich.segment import Segment
+from rich.cells import cell_len
 from rich.style import Style
 from textual import events
 from textual.actions import SkipAction
@@ -26,7 +25,8 @@ from engine.records.words.rich_text import Text
 from engine.records.words.safe_text import safe
 from engine.records.words.shades import STEPS
 from tui.widgets.colours import MASKED, token_styles
-from tui.widgets.token_layout import Layout, Line, Passage
+from tui.widgets.token_layout import Layout, Passage
+from tui.widgets.token_painting import LineStyles, painted
 
 ADORNMENTS = ("outline_top", "outline_right", "outline_bottom", "outline_left", "hatch", "tint")
 """Style rules by which Textual draws over the lines of a widget."""
@@ -129,7 +129,7 @@ class TokenText(ScrollView, can_focus=True):
         self._column = 0  # the column that up and down aim at
         self._following = True  # whether the end is in view, and is kept there when tokens arrive
         self._strips: dict[int, Strip] = {}
-        self._palette: dict[int, Style] = {}
+        self._styles: LineStyles | None = None
 
     # ---- what is shown
 
@@ -371,7 +371,7 @@ class TokenText(ScrollView, can_focus=True):
         """Forget the painted lines and colours, since the theme or the focus has changed."""
         super().notify_style_update()
         self._strips.clear()
-        self._palette.clear()
+        self._styles = None
 
     def render_lines(self, crop: Region) -> list[Strip]:
         """Return the lines of a region.
@@ -399,54 +399,28 @@ class TokenText(ScrollView, can_focus=True):
         return strip
 
     def _style(self, shade: int) -> Style:
-        if not self._palette:
+        return self._line_styles.of_shades[shade]
+
+    @property
+    def _line_styles(self) -> LineStyles:
+        if self._styles is None:
             background, accent = self.background_colors[1], Color.parse(self.app.theme_variables["accent"])
             if background.ansi is not None:  # the terminal's own background, which is unknown
                 background = BLACK if self.app.current_theme.dark else WHITE
-            masked, differs = (
-                self.get_component_rich_style(f"token-text--{name}", partial=True) for name in ("masked", "differs")
+            masked, differs, cursor, positive, negative = (
+                self.get_component_rich_style(f"token-text--{name}", partial=True)
+                for name in ("masked", "differs", "cursor", "positive", "negative")
             )
-            self._palette = token_styles(self.rich_style, masked, differs, background, accent)
-        return self._palette[shade]
-
-    def _under_cursor(self, line: Line) -> set[int]:
-        """Return the indices of the pieces under the cursor; a piece without width is shown on the one before it."""
-        if self._cursor is None or line.passage != self._cursor[0]:
-            return set()
-        pieces = [index for index, piece in enumerate(line.pieces) if piece.token == self._cursor[1]]
-        if any(line.pieces[index].width for index in pieces):
-            return set(pieces)
-        return {max(0, index - 1) for index in pieces}
-
-    def _prefix(self, passage: Passage, line: Line) -> Segment:
-        if not (line.first and passage.prefix):
-            return Segment(" " * line.indent, self._style(0))
-        style = self._style(0) + Style(bold=True)
-        if passage.prefix_style:
-            style += self.get_component_rich_style(f"token-text--{passage.prefix_style}", partial=True)
-        return Segment(set_cell_size(safe(passage.prefix), line.indent), style)
+            self._styles = LineStyles(
+                self.rich_style,
+                token_styles(self.rich_style, masked, differs, background, accent),
+                cursor,
+                self.has_focus,
+                {"positive": positive, "negative": negative},
+            )
+        return self._styles
 
     def _paint(self, row: int) -> Strip:
-        line, plain = self._placed.lines[row], self._style(0)
-        if line.passage < 0:
-            return Strip.blank(self._text_width, plain)
-        passage = self._shown[line.passage]
-        shades, palette, covered = passage.shades, self._palette, self._under_cursor(line)
-        first = self._prefix(passage, line)
-        segments, run, run_style = [], [first.text], first.style
-        for index, (token, _x, _width, text) in enumerate(line.pieces):
-            style = palette[shades[token]]
-            if index in covered:
-                # with the focus every cursor looks the same: a bright block, whatever the activation
-                base = plain if self.has_focus else style
-                style = base + self.get_component_rich_style("token-text--cursor", partial=True)
-            if style is not run_style:
-                segments.append(Segment("".join(run), run_style))
-                run, run_style = [], style
-            run.append(text)
-        if run_style is not plain:
-            segments.append(Segment("".join(run), run_style))
-            run = []
-        run.append(" " * (self._text_width - line.end))
-        segments.append(Segment("".join(run), plain))
-        return Strip([segment for segment in segments if segment.text], self._text_width)
+        line = self._placed.lines[row]
+        passage = self._shown[line.passage] if line.passage >= 0 else None
+        return painted(line, passage, self._cursor, self._line_styles, self._text_width)
