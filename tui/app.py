@@ -25,7 +25,8 @@ from textual.screen import Screen
 from engine.files.paths import contents, shortened
 from engine.records.words.rich_text import Text
 from engine.records.words.safe_text import safe
-from tui.main import PANE_TYPES, MainScreen
+from tui.main import MainScreen
+from tui.panes.layout import PANE_TYPES
 from tui.services import state_folder
 from tui.services.context import Opening
 from tui.services.safe_lines import SafeLines
