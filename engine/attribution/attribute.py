@@ -17,7 +17,7 @@ from engine.features.activations import names
 from engine.models.pair import Events, Pair, Read
 from engine.records import Attribute, AttributedFeature, Attribution, Measure, ProbeMeasured
 from engine.records import attribution as measures
-from engine.records.texts import check_causes
+from engine.records.attribution import check_counts
 
 NEAR = 16
 """Number of nearest features, by activation and density, among which each control is drawn."""
@@ -27,7 +27,7 @@ NEAR = 16
 
 def attribute(pair: Pair, request: Attribute) -> Events:
     """Find the features a measure depends on. Returns an Attribution. Raises UsageError, HookError, EditError."""
-    check_causes(request)
+    check_counts(request)
     sae, upper = pair.site.sae, pair.upper
     sae.columns([*request.candidates, *request.also])  # raises for a feature the SAE does not have
     measurement = yield from measured(pair, request.measure)

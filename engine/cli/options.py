@@ -11,7 +11,7 @@ from typing import NoReturn, get_args
 from engine.records import Load, Positions, Sampling
 from engine.records.edits import edit_forms
 from engine.records.texts import SAMPLING, Setting
-from engine.records.words.tokens import safe
+from engine.records.words.safe_text import safe
 
 DEFAULT_SET = "gender_bias"
 

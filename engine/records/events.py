@@ -1,15 +1,30 @@
-"""The events that the engine sends while a request runs and at its end."""
+"""All requests, all results, and the events that the engine sends while a request runs and at its end."""
 
 from __future__ import annotations
 
 import msgspec
 
-from engine.records.attribution import Attribution, MinimalSet
+from engine.records.attribution import Attribute, Attribution, FindMinimalSet, MinimalSet
 from engine.records.base import Record
-from engine.records.features import Described, Ranking, Shown, TokenFeatures
-from engine.records.pair import Diagnosis, Loaded
-from engine.records.replays import Replayed
-from engine.records.texts import AnswersScored, Generated, ProbeTable
+from engine.records.features import Describe, Described, FeaturesAt, Rank, Ranking, Show, Shown, TokenFeatures
+from engine.records.pair import Diagnosis, Doctor, Load, Loaded
+from engine.records.replays import Replay, Replayed
+from engine.records.texts import AnswersScored, Generate, Generated, ProbeTable, RunProbes, ScoreAnswers
+
+Request = (
+    Load
+    | Rank
+    | Show
+    | Describe
+    | FeaturesAt
+    | Generate
+    | ScoreAnswers
+    | RunProbes
+    | Doctor
+    | Attribute
+    | FindMinimalSet
+    | Replay
+)
 
 ResultValue = (
     Loaded

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from engine.records.base import Bos, Record
+from typing import ClassVar
+
+from engine.records.base import Bos, Record, VerbRequest
 
 
-class Load(Record, frozen=True, tag=True):
+class Load(VerbRequest, frozen=True, tag=True):
     """Load a model and its SAE. None means the packaged demo's; `hook` None means the hook point that the SAE names."""
 
+    waited_for: ClassVar[str] = "the model to load"
     model: str | None = None
     sae: str | None = None
     hook: str | None = None
@@ -66,9 +69,10 @@ class Loaded(Record, frozen=True, tag=True):
     """Signs in these numbers, the hook point or the model that the wiring is wrong, in few words; () if none."""
 
 
-class Doctor(Record, frozen=True, tag=True):
+class Doctor(VerbRequest, frozen=True, tag=True):
     """Is the SAE wired right to this model?"""
 
+    waited_for: ClassVar[str] = "the doctor"
     text_tokens: int = 4000
     """On how many tokens of the reference text to measure."""
 

@@ -11,8 +11,9 @@ import pytest
 import samples
 
 from engine.cli.run import main
-from engine.files import export, session
+from engine.files import session
 from engine.files.autosave import AutosaveStore
+from engine.files.export import formats as export
 from engine.files.session import EditSlot, Session, Workspace
 from engine.records import Attribution, Generated, MinimalSet, ProbeTable, Prompt, PromptSet, Ranking, Sampling
 from engine.records.errors import SessionError

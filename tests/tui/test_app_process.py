@@ -25,7 +25,7 @@ from engine.records import Generated, Load, Sampling
 from engine.serving.process import EngineProcess
 from tui.start import first_study
 from tui.widgets.dialogs import AskText
-from tui.widgets.forms import Sheet
+from tui.widgets.forms import SummaryForm
 from tui.widgets.page import Report
 
 LONG = 90
@@ -91,7 +91,7 @@ def test_a_saved_visit_opens_and_replays_the_same(load, tmp_path):
             assert branch.branched_at == 2 and branch.edited.token_ids[:2] == result.edited.token_ids[:2]
             assert [(c.token_index, len(c.edits)) for c in branch.schedule] == [(0, 1), (2, 2)]
             await b.press("T")
-            await b.until(lambda: isinstance(b.top, Sheet))
+            await b.until(lambda: isinstance(b.top, SummaryForm))
             await b.handled()
             b.top.query_one(Input).value = "0.5, 1"
             await b.handled()

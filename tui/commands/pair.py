@@ -105,7 +105,7 @@ def take_loaded(context: Context, wanted: Load, loaded: Loaded, chosen: bool) ->
     context.desk.show_loaded()
     if study.attribution() is not None:
         study.tell(Topic.RANKING)  # the effects may be of another SAE now, or hold again
-    if study.foreign:
+    if study.differences:
         what = ", ".join(differences)
         context.desk.report(
             f"These results were recorded with another {what} than is loaded now.",

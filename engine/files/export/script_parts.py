@@ -118,11 +118,11 @@ SINKS_UNKNOWN = "# saescope also leaves attention sinks, vectors of an outlying 
 
 GAIN = "gain = torch.tensor([factor - 1 for factor in EDITS.values()], device={device!r})\n"
 
-GAIN_LEVEL_PUSH = """\
-kinds = [(KIND.get(feature, "scale"), amount) for feature, amount in EDITS.items()]
-gain = torch.tensor([{{"scale": x - 1, "set": -1.0, "steer": 0.0}}[kind] for kind, x in kinds], device={device!r})
-level = torch.tensor([x * (kind == "set") for kind, x in kinds], device={device!r})
-push = torch.tensor([x * (kind == "steer") for kind, x in kinds], device={device!r})
+GAIN_OFFSET_PUSH = """\
+kinds = [(KIND.get(feature, {default!r}), x) for feature, x in EDITS.items()]
+gain = torch.tensor([{gain}[kind] for kind, x in kinds], device={device!r})
+offset = torch.tensor([{offset}[kind] for kind, x in kinds], device={device!r})
+push = torch.tensor([{push}[kind] for kind, x in kinds], device={device!r})
 """
 
 UNITS = """\
@@ -158,7 +158,7 @@ SCALED = """\
 """
 
 CHANGED = """\
-    out = h + u * (({acts} * (f * gain + level)) @ w_dec) + ({acts} * push) @ w_dec
+    out = h + u * (({acts} * (f * gain + offset)) @ w_dec) + ({acts} * push) @ w_dec
 """
 
 PROJECT = """\

@@ -82,7 +82,7 @@ from engine.records import attribution as measures
 from engine.records.errors import EngineFault
 from engine.serving.client import LiveEngine
 from tui.app import SaescopeApp
-from tui.services.opening import Opening
+from tui.services.context import Opening
 from tui.state.study import Study, start_workspace
 
 replace = msgspec.structs.replace
