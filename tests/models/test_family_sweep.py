@@ -35,6 +35,7 @@ BASE = IDS | {
     "intermediate_size": 32,
     "moe_intermediate_size": 16,
     "max_position_embeddings": 128,
+    "sliding_window": 16,
     "initializer_range": 0.3,
 }
 MOE = {"num_experts": 4, "num_local_experts": 4, "num_experts_per_tok": 2}
@@ -228,14 +229,15 @@ def test_what_is_captured_of_padded_rows_is_what_leaves_the_block(family):
         torch.testing.assert_close(captured_TD, seen[0], rtol=1e-4, atol=1e-5)
 
 
-def test_texts_with_and_without_edits_are_those_of_passes_without_a_cache(family):
+@pytest.mark.parametrize("text", [TEXTS[1], pytest.param(3 * TEXTS[0], marks=pytest.mark.full)], ids=["short", "long"])
+def test_texts_with_and_without_edits_are_those_of_passes_without_a_cache(family, text):
     model, exact, hook = family
-    ids = model.tokens.feed(Prompt(TEXTS[1])).ids
+    ids = model.tokens.feed(Prompt(text)).ids
     sae = random_sae(D, hook.name)
     h_TD = model.capture_batch(hook, [ids])[0]
     firing = torch.relu(h_TD @ sae.w_enc_DF + sae.b_enc_F).sum(0).argmax()
     ablated, steered = int(firing), (int(firing) + 1) % sae.d_sae
-    request = Generate(Prompt(TEXTS[1]), (Edit(ablated), Edit(steered, 2.0, "steer")), Sampling(max_tokens=NEW))
+    request = Generate(Prompt(text), (Edit(ablated), Edit(steered, 2.0, "steer")), Sampling(max_tokens=NEW))
     rows = rows_of(request)
     editor = ResidualEditor(model, sae, hook, make_reference(sae), lists_of(request, rows, request.edits))
     found = result_of(Text(model, Steps(model, editor, len(ids) + NEW), rows, ids, request).run())
