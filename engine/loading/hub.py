@@ -364,5 +364,5 @@ def by_hand(wanted: Wanted) -> str:
     return (
         f"`hf download {name}{include if place else ''} --local-dir {name}`, then give --sae "
         f"{'' if wanted.one_file else 'the folder '}{f'{name}/{place}'.rstrip('/')} "
-        "(keep its name: what is published about a SAE is found by it)."
+        "(keep the folder's name: saescope recognises a published SAE by it)."
     )

@@ -93,13 +93,13 @@ CPU = torch.device("cpu")
 NO_SCALE = "the files do not say by which factor vectors are scaled; if none is published, they are not"
 
 DEEPEST, MOST_FOLDERS, MOST_FILES = 6, 2000, 20_000
-"""Bounds of the search for SAEs below a folder that is none: the hub's cache has them 5 folders down."""
+"""Bounds of the search for SAEs below a folder: levels, folders, files of a folder. The hub's cache needs 5 levels."""
 
 
 def load_sae(
     place: Path, name: str | None = None, device: torch.device = CPU, published: Mapping[str, Any] | None = None
 ) -> SparseAutoencoder:
-    """Load the SAE at a place, whatever its format. Raises SaeError saying what is there instead.
+    """Load the SAE at a place, whatever its format. Raises SaeError, naming what is there instead.
 
     `published`: fields of SaeConfig that replace those of the files.
     """
@@ -157,7 +157,7 @@ def files_on_disk(place: Path) -> list[Path]:
 
 def files_of_sae(files: Collection[str], place: str) -> list[str]:
     """Return the SAE's files at a place of a repository that has these files; [] where no SAE is."""
-    return next((found for format in FORMATS if (found := format.FILES.inside(files, place))), [])
+    return next((inside for format in FORMATS if (inside := format.FILES.inside(files, place))), [])
 
 
 def saes_in(files: Collection[str]) -> list[str]:
