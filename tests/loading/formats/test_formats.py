@@ -252,7 +252,7 @@ def test_llama_scope_says_where_it_belongs(tmp_path):
         ({"norm_activation": "batch-wise"}, "'batch-wise'"),
         ({"dataset_average_activation_norm": {"in": 0.0, "out": 1.0}}, "average norm of 0"),
         ({"dataset_average_activation_norm": 6.3}, "gives None for in"),
-        ({"dataset_average_activation_norm": {"in": 6.3, "out": 9.1}}, "6.3 where it reads them and 9.1"),
+        ({"dataset_average_activation_norm": {"in": 6.3, "out": 9.1}}, "6.3 where the SAE reads them and 9.1"),
         ({"dataset_average_activation_norm": {"in": 6.3, "out": "6.3"}}, "'6.3' for out"),
         ({"dataset_average_activation_norm": {"blocks.9.hook_resid_post": 6.3}}, "gives None for in"),
         ({"jump_relu_threshold": "0.6"}, "'0.6' for jump_relu_threshold"),
