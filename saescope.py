@@ -7,7 +7,7 @@ import sys
 import traceback
 from types import TracebackType
 
-from engine.records.words.tokens import safe
+from engine.records.words.safe_text import safe
 
 
 def main() -> int:

@@ -36,7 +36,7 @@ from engine.files.autosave import AutosaveStore
 from engine.records import Load
 from tui.app import SaescopeApp
 from tui.commands import keys
-from tui.services.opening import Opening
+from tui.services.context import Opening
 from tui.start import first_study
 
 

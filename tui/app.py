@@ -21,16 +21,17 @@ from textual.binding import Binding, BindingType
 from textual.dom import DOMNode
 from textual.filter import LineFilter
 from textual.screen import Screen
-from textual.theme import Theme
 
 from engine.files.paths import contents, shortened
 from engine.records.words.rich_text import Text
-from engine.records.words.tokens import safe
-from tui.main import PANE_TYPES, MainScreen
-from tui.services import preferences
-from tui.services.crash import keep_details
-from tui.services.opening import Opening
+from engine.records.words.safe_text import safe
+from tui.main import MainScreen
+from tui.panes.layout import PANE_TYPES
+from tui.services import state_folder
+from tui.services.context import Opening
 from tui.services.safe_lines import SafeLines
+from tui.services.state_folder import keep_details
+from tui.widgets.colours import DARK, LIGHT
 
 GONE_SECONDS = 5.0
 """Time from a signal until the process exits, whether or not it has quit by itself."""
@@ -41,18 +42,6 @@ MOST_NAMED = 5
 """How many invalid lines of the keymap file an error message names."""
 
 SAFE_LINES = SafeLines()
-
-DARK = Theme(
-    name="saescope-dark", dark=True,
-    primary="#7aa2f7", secondary="#9ece6a", accent="#ffb000", warning="#ff8c42", error="#f7768e", success="#73c991",
-    foreground="#d8dce4", background="#14161b", surface="#1a1d23", panel="#272b34", boost="#22262e",
-)  # fmt: skip
-
-LIGHT = Theme(
-    name="saescope-light", dark=False,
-    primary="#1f5fbf", secondary="#3a7d2c", accent="#b45309", warning="#a84300", error="#b3261e", success="#1c7c3c",
-    foreground="#1d2129", background="#f4f5f7", surface="#ffffff", panel="#dfe3ea", boost="#eceff4",
-)  # fmt: skip
 
 
 class SaescopeApp(App[None]):
@@ -69,7 +58,7 @@ class SaescopeApp(App[None]):
         self._opening = opening
         for theme in (DARK, LIGHT):
             self.register_theme(theme)
-        chosen, self._theme_problem = preferences.theme()
+        chosen, self._theme_problem = state_folder.theme()
         self.theme = chosen if chosen in self.available_themes else DARK.name
 
     def get_default_screen(self) -> Screen[None]:
@@ -93,7 +82,7 @@ class SaescopeApp(App[None]):
 
     def on_mount(self) -> None:
         """Set the user's theme and keys."""
-        self.theme_changed_signal.subscribe(self, lambda theme: preferences.remember_theme(theme.name))
+        self.theme_changed_signal.subscribe(self, lambda theme: state_folder.remember_theme(theme.name))
         if self._theme_problem:
             self.main.report(self._theme_problem, "The theme is saescope's own: the palette (ctrl+p) chooses another.")
         keymap, problem = read_keymap()

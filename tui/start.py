@@ -11,7 +11,7 @@ from engine.files.paths import typed
 from engine.loading import presets
 from engine.records import Load
 from tui.app import SaescopeApp
-from tui.services.opening import Opening
+from tui.services.context import Opening
 from tui.state.presets import DEFAULT_SET, packaged_set, with_pins
 from tui.state.study import Study, start_workspace
 

@@ -17,7 +17,7 @@ from engine.features.activations import names
 from engine.models.pair import Events, Pair, Read
 from engine.records import Attribute, AttributedFeature, Attribution, Measure, ProbeMeasured
 from engine.records import attribution as measures
-from engine.records.texts import check_causes
+from engine.records.attribution import check_counts
 
 NEAR = 16
 """Number of nearest features, by activation and density, among which each control is drawn."""
@@ -27,7 +27,7 @@ NEAR = 16
 
 def attribute(pair: Pair, request: Attribute) -> Events:
     """Find the features a measure depends on. Returns an Attribution. Raises UsageError, HookError, EditError."""
-    check_causes(request)
+    check_counts(request)
     sae, upper = pair.site.sae, pair.upper
     sae.columns([*request.candidates, *request.also])  # raises for a feature the SAE does not have
     measurement = yield from measured(pair, request.measure)
@@ -143,6 +143,10 @@ def warnings(pair: Pair, measurement: Measured, measure: Measure) -> list[str]:
     others = len(measure.probes) - len(measurement.items) - facts
     if others:
         sentences.append(f"{others} of the probes do not track both answers and are left out.")
+    if pair.upper.whole:
+        sentences.append(
+            "The layers above the hook cannot run by themselves here: whole passes replaced them, slower."
+        )
     if pair.upper.dtype not in (torch.float32, torch.float64):
         sentences.append(f"No memory for float32: exact effects are rounded as {pair.upper.dtype} is.")
     return sentences

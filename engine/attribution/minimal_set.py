@@ -24,8 +24,8 @@ from engine.features.activations import names
 from engine.models.pair import Events, Pair, Read
 from engine.records import Event, FindMinimalSet, MinimalSet, Progress, SetMember
 from engine.records import attribution as measures
+from engine.records.attribution import check_counts
 from engine.records.errors import UsageError
-from engine.records.texts import check_causes
 
 KL_UNIT = 0.1
 """KL in nats per token of neutral text that is penalised as much as losing all of the facts' log-odds."""
@@ -113,7 +113,7 @@ class Search:
 
 def check(pair: Pair, request: FindMinimalSet) -> None:
     """Check the request. Raises UsageError, or EditError for a feature the SAE does not have."""
-    check_causes(request)
+    check_counts(request)
     if not request.candidates:
         raise UsageError("There are no features to choose from.", "Attribute first.")
     if not 0 < request.share <= 1:

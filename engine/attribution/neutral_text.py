@@ -77,7 +77,7 @@ def passages(pair: Pair, num_tokens: int) -> list[list[int]]:
     They have about `num_tokens` tokens in all.
     """
     ids = pair.site.reference.token_ids_T.tolist()
-    bos = pair.model.tokens.bos
+    bos = pair.model.tokens.bos if pair.model.tokens.raw_bos else None
     starts = [at for at, i in enumerate(ids) if i == bos] if bos is not None else list(range(0, len(ids), 256))
     starts = starts or [0]
     ends = [*starts[1:], len(ids)]

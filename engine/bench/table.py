@@ -12,7 +12,7 @@ from rich.table import Table
 from engine.bench.run import Report
 from engine.bench.timing import Row
 from engine.records.words.rich_text import Text
-from engine.records.words.tokens import escaped
+from engine.records.words.safe_text import escaped
 
 NOT_COMPARABLE = "--quick: smaller shapes, not comparable with the goals; no mark is given."
 

@@ -7,8 +7,9 @@ from typing import Any
 
 from msgspec.structs import fields
 
-from engine.cli.command import Command
+from engine.cli.command import Command, Verb
 from engine.cli.options import add_measure_options, add_prompts_option, count, penalty, positive_int, share
+from engine.cli.printing import attribution as printing
 from engine.records import Attribute, Attribution, FindMinimalSet, Loaded, MinimalSet, PromptSet, Rank, Ranking
 from engine.records import attribution as measures
 from engine.records.errors import SaescopeError, UsageError
@@ -31,7 +32,7 @@ def attribute(command: Command) -> None:
     request = Attribute(measure, candidates=candidates, **given(command, "top", "exact", "controls"))
     result = command.ask(request, Attribution)
     if command.args.share is None:
-        command.printer.attribution(result, command.args.top)
+        command.printer.result(printing.attribution, result, command.args.top)
         command.record(loaded, result, chosen)
     else:
         with_set(command, loaded, chosen, result)
@@ -67,7 +68,7 @@ def with_set(command: Command, loaded: Loaded, chosen: PromptSet, attribution: A
     smallest = None
     try:
         if not command.printer.json:
-            command.printer.attribution(attribution, command.args.top)
+            command.printer.result(printing.attribution, attribution, command.args.top)
         command.record(loaded, attribution, chosen)
         request = FindMinimalSet(
             attribution.request.measure,
@@ -77,7 +78,7 @@ def with_set(command: Command, loaded: Loaded, chosen: PromptSet, attribution: A
         )
         smallest = command.ask(request, MinimalSet)
         if not command.printer.json:
-            command.printer.minimal_set(smallest)
+            command.printer.result(printing.minimal_set, smallest)
     finally:
         if command.printer.json:
             command.printer.attribution_with_set(attribution, smallest)
@@ -131,3 +132,14 @@ def add_attribute_options(target: argparse.ArgumentParser) -> None:
     )
     smallest.add_argument("--penalty", type=penalty, metavar="P", help=PENALTY)
     smallest.add_argument("--neutral-tokens", type=count, metavar="N", help="neutral tokens to measure KL on (0)")
+
+
+VERBS = (
+    Verb(
+        "attribute",
+        "which features an answer depends on, tested by ablation",
+        attribute,
+        add_attribute_options,
+        saves=True,
+    ),
+)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from functools import partial
 from typing import TypeVar
 
@@ -17,7 +18,7 @@ from engine.files.paths import typed
 from engine.files.prompt_sets import as_published
 from engine.loading import presets
 from engine.loading.demo import feature_lists
-from engine.records import Edit, Load, Loaded, PromptSet, Request, Sampling
+from engine.records import Edit, Load, Loaded, PromptSet, Recorded, Request, Sampling
 from engine.records.errors import EditError, SessionError
 from engine.records.words import edits as edit_specs
 from engine.serving.client import EngineClient, ask
@@ -31,7 +32,7 @@ class Command:
     def __init__(self, args: argparse.Namespace, printer: Printer, connect: Callable[[], EngineClient]) -> None:
         self.args, self.printer, self._connect = args, printer, connect
         self.client: EngineClient | None = None
-        load = Load(**{name: getattr(args, name, None) for name in Load.__struct_fields__})
+        load = Load(**{name: value for name, value in vars(args).items() if name in Load.__struct_fields__})
         self.preset = presets.find(args.preset) if getattr(args, "preset", None) else None
         self.load = presets.applied(self.preset, load) if self.preset else load
 
@@ -54,7 +55,7 @@ class Command:
         with self.printer.watching() as on_event:
             return ask(self.client, request, kind, on_event)
 
-    def record(self, loaded: Loaded, result: session.Result, prompt_set: PromptSet | None = None) -> None:
+    def record(self, loaded: Loaded, result: Recorded, prompt_set: PromptSet | None = None) -> None:
         """Add a result to the session file, if --session names one."""
         if self.args.session is None:
             return
@@ -67,6 +68,26 @@ class Command:
             raise SessionError(f"{path} was recorded with another {', '.join(other)}.", "Give --session a new file.")
         session.write(session.add(current, result, prompt_set), path)
         self.printer.note(f"saved to {path}")
+
+
+def no_options(target: argparse.ArgumentParser) -> None:
+    """Add no options."""
+
+
+@dataclass(frozen=True)
+class Verb:
+    """A verb of the command line: its function, its own options, and which of the common ones it takes."""
+
+    name: str
+    help: str
+    run: Callable[[Command], None]
+    add_options: Callable[[argparse.ArgumentParser], None] = no_options
+    loads: bool = True
+    """Whether it takes the options that say what to load."""
+    saves: bool = False
+    """Whether it takes --session."""
+    json: bool = True
+    """Whether it takes --json."""
 
 
 def prompt_set(name_or_path: str) -> PromptSet:

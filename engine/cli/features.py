@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import argparse
 
-from engine.cli.command import Command
-from engine.cli.options import add_prompts_option, positive_int
+from engine.cli.command import Command, Verb
+from engine.cli.options import add_measure_options, add_prompts_option, positive_int
+from engine.cli.printing import card
+from engine.cli.printing import features as printing
 from engine.records import RANKED_BY, Describe, Described, Rank, Ranking, Show, Shown
 from engine.records.measures import measure_toward
 
@@ -34,8 +36,14 @@ def rank(command: Command) -> None:
         density_weight=not args.no_density_weight,
     )
     result = command.ask(request, Ranking)
-    command.printer.ranking(result)
+    command.printer.result(printing.ranking, result)
     command.record(loaded, result, chosen)
+
+
+def add_show_options(target: argparse.ArgumentParser) -> None:
+    """Add the options of `show`."""
+    target.add_argument("feature", type=int, metavar="FEATURE")
+    add_prompts_option(target)
 
 
 def show(command: Command) -> None:
@@ -43,7 +51,15 @@ def show(command: Command) -> None:
     chosen = command.prompts()
     command.open()
     result = command.ask(Show(command.args.feature, (*chosen.positive, *chosen.negative)), Shown)
-    command.printer.shown(result, len(chosen.positive))
+    command.printer.result(printing.shown, result, len(chosen.positive))
+
+
+def add_feature_options(target: argparse.ArgumentParser) -> None:
+    """Add the options of `feature`."""
+    target.add_argument("feature", type=int, metavar="FEATURE")
+    target.add_argument("--top", type=positive_int, default=10, help="how many of each (10)")
+    add_prompts_option(target)
+    add_measure_options(target)
 
 
 def feature(command: Command) -> None:
@@ -55,4 +71,22 @@ def feature(command: Command) -> None:
         measure = measure_toward(args.toward, args.against, chosen.probes, command.printer.note)
     loaded = command.open()
     request = Describe(args.feature, (*chosen.positive, *chosen.negative), args.top, measure)
-    command.printer.described(command.ask(request, Described), loaded.neuronpedia)
+    command.printer.result(card.described, command.ask(request, Described), loaded.neuronpedia)
+
+
+VERBS = (
+    Verb(
+        "rank",
+        "rank features by how well they tell positive prompts from negative ones",
+        rank,
+        add_rank_options,
+        saves=True,
+    ),
+    Verb("show", "one feature's activation on every token, as coloured text", show, add_show_options),
+    Verb(
+        "feature",
+        "one feature: strongest tokens, logit lens, histogram, neighbours, what ablating it does",
+        feature,
+        add_feature_options,
+    ),
+)

@@ -11,7 +11,7 @@ from typing import NoReturn, get_args
 from engine.records import Load, Positions, Sampling
 from engine.records.edits import edit_forms
 from engine.records.texts import SAMPLING, Setting
-from engine.records.words.tokens import safe
+from engine.records.words.safe_text import safe
 
 DEFAULT_SET = "gender_bias"
 
@@ -54,6 +54,12 @@ def add_load_options(target: argparse.ArgumentParser) -> None:
     target.add_argument("--dtype", help="float32, bfloat16 or float16 (the file's; on a CPU bfloat16 where native)")
     target.add_argument("--threads", type=positive_int, help="CPU threads")
     target.add_argument("--reference", help="text file that replaces the packaged neutral text")
+    target.add_argument(
+        "--bos",
+        choices=("auto", "always", "never"),
+        default="auto",
+        help="BOS before prompts: as SAE, tokenizer and chat template want it (auto), always one, or never one added",
+    )
 
 
 def add_prompts_option(target: argparse.ArgumentParser) -> None:

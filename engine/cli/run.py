@@ -9,41 +9,19 @@ import sys
 from collections.abc import Callable, Sequence
 
 import prompts
-from engine.cli import pair as verbs
-from engine.cli import sessions as saved
-from engine.cli.attribute import add_attribute_options, attribute
+from engine.cli import attribute, features, pair, sessions, texts
 from engine.cli.command import Command
-from engine.cli.features import add_rank_options, feature, rank, show
-from engine.cli.options import (
-    Parser,
-    add_edit_options,
-    add_load_options,
-    add_measure_options,
-    add_prompts_option,
-    positive_int,
-)
-from engine.cli.pair import add_bench_options
+from engine.cli.options import Parser, add_load_options
 from engine.cli.printing import Printer
-from engine.cli.sessions import add_export_options
-from engine.cli.texts import add_generate_options, generate, probes
 from engine.records.errors import SaescopeError, UsageError
-from engine.records.words.tokens import safe
+from engine.records.words.safe_text import safe
 from engine.serving.client import EngineClient, RequestCancelled
 
-VERBS: dict[str, Callable[[Command], None]] = {
-    "rank": rank,
-    "show": show,
-    "feature": feature,
-    "attribute": attribute,
-    "generate": generate,
-    "probes": probes,
-    "doctor": verbs.doctor,
-    "replay": saved.replay,
-    "export": saved.export_session,
-    "tour": verbs.tour,
-    "bench": verbs.run_bench,
-    "presets": verbs.list_presets,
+VERBS = {
+    verb.name: verb
+    for verb in (*features.VERBS, *attribute.VERBS, *texts.VERBS, pair.DOCTOR, *sessions.VERBS, *pair.VERBS)
 }
+"""Every verb, in the order of the help."""
 
 
 def local_client() -> EngineClient:
@@ -79,7 +57,7 @@ def main(argv: Sequence[str], connect: Callable[[], EngineClient] = local_client
     args = parser().parse_args(list(argv))
     printer = Printer(json=getattr(args, "json", False))
     try:
-        VERBS[args.verb](Command(args, printer, connect))
+        VERBS[args.verb].run(Command(args, printer, connect))
     except (SaescopeError, prompts.PromptSetError) as error:
         printer.error(error.message, error.remedy)
         return error.exit_code if isinstance(error, UsageError) else 1
@@ -104,31 +82,7 @@ def parser() -> argparse.ArgumentParser:
         "--session FILE).",
     )
     verbs = main_parser.add_subparsers(dest="verb", metavar="VERB", required=True)
-
-    def verb(name: str, help: str, *parents: Parser) -> argparse.ArgumentParser:
-        return verbs.add_parser(name, help=help, description=help, parents=parents or (loads, machine))
-
-    saved = (loads, saves, machine)
-    add_rank_options(verb("rank", "rank features by how well they tell positive prompts from negative ones", *saved))
-    one = verb("show", "one feature's activation on every token, as coloured text")
-    one.add_argument("feature", type=int, metavar="FEATURE")
-    add_prompts_option(one)
-    one = verb("feature", "one feature: strongest tokens, logit lens, histogram, neighbours, what ablating it does")
-    one.add_argument("feature", type=int, metavar="FEATURE")
-    one.add_argument("--top", type=positive_int, default=10, help="how many of each (10)")
-    add_prompts_option(one)
-    add_measure_options(one)
-    add_attribute_options(verb("attribute", "which features an answer depends on, tested by ablation", *saved))
-    add_generate_options(verb("generate", "continue a prompt, baseline and edited side by side", *saved))
-    one = verb("probes", "every probe of a prompt set, baseline and edited, as one table", *saved)
-    add_prompts_option(one)
-    add_edit_options(one, max_tokens=24)
-    verb("doctor", "check that the SAE is wired right to the model")
-    one = verb("replay", "run a saved session again and compare")
-    one.add_argument("file", metavar="SESSION")
-    no_options = Parser(add_help=False)
-    add_export_options(verb("export", "a saved session as csv, jsonl or markdown", no_options))
-    add_bench_options(verb("bench", "measure how fast this is here: rows of the scoreboard", machine))
-    verb("tour", "the whole job on the packaged demo, step by step", loads, saves)
-    verb("presets", "pairs of model and SAE that belong together: --preset NAME takes one", machine)
+    for verb in VERBS.values():
+        parents = [loads] * verb.loads + [saves] * verb.saves + [machine] * verb.json
+        verb.add_options(verbs.add_parser(verb.name, help=verb.help, description=verb.help, parents=parents))
     return main_parser

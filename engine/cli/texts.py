@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import argparse
 
-from engine.cli.command import Command, edits, sampling, variants
-from engine.cli.options import VARIANT, add_edit_options, positive_int
+from engine.cli.command import Command, Verb, edits, sampling, variants
+from engine.cli.options import VARIANT, add_edit_options, add_prompts_option, positive_int
+from engine.cli.printing import texts as printing
 from engine.records import Generate, Generated, ProbeTable, Prompt, RunProbes
 from engine.records.errors import UsageError
 from engine.records.texts import check_sampling
@@ -43,6 +44,12 @@ def generate(command: Command) -> None:
     command.record(loaded, result)
 
 
+def add_probes_options(target: argparse.ArgumentParser) -> None:
+    """Add the options of `probes`."""
+    add_prompts_option(target)
+    add_edit_options(target, max_tokens=24)
+
+
 def probes(command: Command) -> None:
     """saescope probes"""
     chosen = command.prompts()
@@ -50,5 +57,17 @@ def probes(command: Command) -> None:
     check_sampling(request.sampling)
     loaded = command.open()
     result = command.ask(request, ProbeTable)
-    command.printer.probe_table(result)
+    command.printer.result(printing.probe_table, result)
     command.record(loaded, result, chosen)
+
+
+VERBS = (
+    Verb("generate", "continue a prompt, baseline and edited side by side", generate, add_generate_options, saves=True),
+    Verb(
+        "probes",
+        "every probe of a prompt set, baseline and edited, as one table",
+        probes,
+        add_probes_options,
+        saves=True,
+    ),
+)

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
+import torch
+
 from engine.doctor import limits as health
 from engine.models.hooks import same_place
 from engine.models.pair import Pair
@@ -60,7 +64,9 @@ def model_named(pair: Pair) -> Check:
     if same:
         return Check("model", True, words)
     if same is None:
-        remedy = "Base and tuned models of a family share most features; for exact ones use the SAE's own model."
+        remedy = (
+            "Another variant: trust it as far as the SAE explains this model as well as its own (variance explained)."
+        )
         return Check("model", None, words, remedy)
     if health.is_any_folder(name):
         return Check("model", None, f"{words}: a folder may be called anything", "Make sure that it is that model.")
@@ -68,23 +74,40 @@ def model_named(pair: Pair) -> Check:
 
 
 def fed_ids(pair: Pair) -> Check:
-    """Check that a prompt gets exactly one leading special token, or none if the model has none, as in SAE training."""
+    """Show the ids of a raw prompt; check that it has a BOS as in the SAE's training, and never two."""
     tokens, trained = pair.model.tokens, pair.site.sae.config.prepend_bos
-    fed = tokens.feed(Prompt(SENTENCE))
-    leading = next((n for n, i in enumerate(fed.ids) if i not in tokens.special), len(fed.ids))
-    expected = 0 if tokens.bos is None else 1
-    shown = " ".join(f"{i}:{tokens.string(i)!r}" for i in fed.ids)
+    ids = tokens.feed(Prompt(SENTENCE)).ids
+    count = ids.count(tokens.bos)
+    shown = " ".join(f"{i}:{tokens.string(i)!r}" for i in ids)
     how = {True: "with one", False: "without one", None: "in a way its files do not tell"}[trained]
-    words = f'"{SENTENCE}" is fed as {shown}; leading special tokens: {leading}, the SAE was trained {how}'
-    if leading != expected:
-        remedy = f"It should be {expected}: the tokenizer adds special tokens of its own. Mend its files."
-        return Check("fed token ids", False, words, remedy)
-    if trained is False and expected:
-        words += " (the one fed is left out of rankings and edits)"
-    if trained and not expected:
+    words = f'"{SENTENCE}" is fed as {shown}; BOS: {count}, the SAE was trained {how}'
+    words += unlike_own(pair, Prompt(SENTENCE), ids)
+    if count > 1:
+        return Check("fed token ids", False, words, "It should be one: the tokenizer adds its own. Mend its files.")
+    if trained and tokens.bos is None:
         remedy = "This tokenizer has none to prepend: a prompt's first token gets unusual features, do not trust them."
         return Check("fed token ids", None, words, remedy)
+    if trained is not None and trained != bool(count):
+        return Check("fed token ids", None, words, "Leave --bos out: then prompts are fed as in the SAE's training.")
     return Check("fed token ids", True, words)
+
+
+def unlike_own(pair: Pair, prompt: Prompt, fed: list[int]) -> str:
+    """Say what it does to the model that the ids fed are not the tokenizer's own; nothing where they are."""
+    own = pair.model.tokens.own_ids(prompt)
+    if own == fed:
+        return ""
+    with torch.inference_mode():
+        own_V, fed_V = (
+            pair.model.module(input_ids=torch.tensor([ids], device=pair.model.device), use_cache=False)
+            .logits[0, -1]
+            .double()
+            .log_softmax(-1)
+            for ids in (own, fed)
+        )
+    kl = float((own_V.exp() * (own_V - fed_V)).sum())
+    bos = pair.model.tokens.bos
+    return f" (BOS by the tokenizer's own habit: {own.count(bos)}; that moves the next token by {kl:.3g} nats of KL)"
 
 
 def vocabulary(pair: Pair) -> list[Check]:
@@ -117,8 +140,9 @@ def context(pair: Pair) -> list[Check]:
 def chat_prompt(pair: Pair) -> Check:
     """Show the chat template's own tokens, and check that a prompt does not get two leading special tokens."""
     tokens = pair.model.tokens
+    chat = Prompt(SENTENCE, "chat")
     try:
-        fed = tokens.feed(Prompt(SENTENCE, "chat"))
+        fed = tokens.feed(chat)
     except ModelError as error:
         return Check("chat prompt", None, f"{error.message} Prompts are fed raw.")
     except UsageError as error:  # the template has a token that the model lacks
@@ -127,9 +151,13 @@ def chat_prompt(pair: Pair) -> Check:
     words = (
         f"the template puts {len(before)} tokens before a prompt, {one_line(tokens.strings(before))}, and "
         f"{len(behind)} behind it, {one_line(tokens.strings(behind))}; rankings leave them out"
+        f"{unlike_own(pair, chat, fed.ids)}"
     )
-    if tokens.bos is not None and fed.ids[:2] == [tokens.bos, tokens.bos]:
-        return Check("chat prompt", False, f"two leading special tokens: {words}", "Mend the chat template.")
+    # not their number: SmolLM2's BOS begins each of a chat's messages
+    if any(a == b == tokens.bos for a, b in pairwise(fed.ids)):
+        return Check("chat prompt", False, f"two BOS in a row: {words}", "Mend the chat template.")
+    if fed.ids[0] == tokens.bos and tokens.own_ids(chat)[0] != tokens.bos and tokens.bos in fed.ids[1:]:
+        return Check("chat prompt", False, f"a BOS too many: {words}", "Leave --bos always out.")
     return Check("chat prompt", True, words)
 
 

@@ -140,13 +140,15 @@ def fires(pair: Pair, fit: Fit) -> Check:
     """Compare L0, the mean number of features that fire per token, with the published value."""
     config = pair.site.sae.config
     low, high = health.l0_limits(config.published_l0, config.k, pair.site.sae.d_in)
-    expected = f"published {config.published_l0:.1f}, red outside {low:.0f} to {high:.0f}" if low else ""
-    expected = expected or (f"k = {config.k}" if config.k is not None else f"sparse is below d_in / 4 = {high:.0f}")
+    if config.published_l0 is not None:
+        expected = f"published {config.published_l0:.1f}, red outside {low:.0f} to {high:.0f}"
+    else:
+        expected = f"k = {config.k}" if config.k is not None else f"sparse is below d_in / 4 = {high:.0f}"
     words = f"{fit.l0:.1f} features fire per token ({expected})"
     if health.l0_ok(fit.l0, config.published_l0, config.k, pair.site.sae.d_in):
         return Check("L0", True, words)
     remedy = "Too many fire: a normalisation, threshold or k that was not applied?"
-    if fit.l0 < max(low, 1.0):
+    if fit.l0 < low:
         remedy = (
             "Too few fire: vectors too short for the thresholds (a normalisation missing), or another layer or model?"
         )
@@ -220,8 +222,10 @@ def dead(pair: Pair) -> Check:
     words = f"{share:.1%} of the features never fire on {reference.n_tokens:,} tokens of {reference.text}"
     if reference.n_tokens < health.DEAD_TOKENS:
         return Check("dead features", None, f"{words}: too little text to judge")
-    if share <= health.MAX_DEAD:
+    if share <= health.MANY_DEAD:
         return Check("dead features", True, words)
+    if share <= health.MAX_DEAD:
+        return Check("dead features", None, f"{words}: dead, or rarer than this text shows")
     return Check(
         "dead features", False, words, "The encoder does not get what it was trained on: see the checks above."
     )

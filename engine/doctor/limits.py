@@ -23,15 +23,16 @@ SPARSE = 4
 """Where no L0 is published, it must be below d_in / 4: a code of more active features than that is not sparse.
 The densest Gemma Scope and Llama Scope SAEs stay below it; a TopK SAE read as ReLU does not."""
 
-MAX_DEAD = 0.9
-"""The largest healthy share of features that never fire. In 100,000 tokens rare features do not fire (a third and more
-of a wide SAE), but where nine in ten do not, the encoder does not get the vectors it was trained on."""
+MANY_DEAD, MAX_DEAD = 0.3, 0.9
+"""Above the first share of features that never fire a SAE does not pass: they are dead, or rarer than the text shows (a
+third of a wide SAE does not fire in 100,000 tokens). Above the second the encoder cannot be getting the vectors that it
+was trained on."""
 
 DEAD_TOKENS = 10_000
 """On fewer tokens than this, the number of features that never fire says nothing."""
 
-TUNED = ("it", "instruct", "chat", "sft", "dpo")
-"""Parts of a model's name that mark it as tuned."""
+VARIANTS = ("base", "it", "instruct", "chat", "sft", "dpo", "bnb", "4bit", "8bit", "awq", "gptq", "fp8", "int4", "int8")
+"""Parts of a model's name that tell a family's base, tuned and quantised models apart."""
 
 ALIASES = {
     "gpt2-small": "gpt2",
@@ -49,14 +50,14 @@ def variance_ok(measured: float, published: float | None) -> bool:
 def l0_limits(published: float | None, k: int | None, d_in: int) -> tuple[float, float]:
     """Return the smallest and the largest healthy L0 (mean number of active features per token)."""
     if published is not None:
-        return published / L0_FACTOR, published * L0_FACTOR
-    return 0.0, float(k) if k is not None else d_in / SPARSE
+        return max(1.0, published / L0_FACTOR), published * L0_FACTOR
+    return 1.0, float(k) if k is not None else d_in / SPARSE
 
 
 def l0_ok(measured: float, published: float | None, k: int | None, d_in: int) -> bool:
     """Whether this L0 is healthy; a topk encoder's is at most k where none is published."""
     low, high = l0_limits(published, k, d_in)
-    return measured > 0 and low <= measured <= high
+    return low <= measured <= high
 
 
 def short_doubts(
@@ -74,7 +75,7 @@ def short_doubts(
         doubts.append(f"VE {variance_explained:.2f}{other}: wrong layer, model or normalisation?")
     if not l0_ok(l0, published_l0, k, d_in):
         other = f", published {published_l0:.0f}" if published_l0 is not None else f" of at most {k or d_in // SPARSE}"
-        doubts.append(f"L0 {l0:.0f}{other}")
+        doubts.append(f"L0 {l0:.2g}{other}" if l0 < 1 else f"L0 {l0:.0f}{other}")
     return doubts
 
 
@@ -84,12 +85,14 @@ def short_doubts(
 def same_model(trained_on: str, name: str) -> bool | None:
     """Whether two names mean the same model, with or without its owner, as TransformerLens or the hub spells it.
 
-    None for the base and the instruction-tuned model of one family: a SAE of one often works on the other.
+    None for two variants of one model, base, tuned or quantised, and where one name ends with the other, as those of
+    fine-tunes and distilled models do: what a SAE of one is worth on the other only measuring tells.
     """
     one, other = canonical(trained_on), canonical(name)
     if one == other:
         return True
-    return None if family(one) == family(other) else False
+    trained, used = family(one), family(other)
+    return None if f"-{used}".endswith(f"-{trained}") or f"-{trained}".endswith(f"-{used}") else False
 
 
 def is_any_folder(name: str) -> bool:
@@ -109,5 +112,5 @@ def canonical(name: str) -> str:
 
 
 def family(canonical_name: str) -> str:
-    """Return the name without the parts that tell base and tuned models apart."""
-    return "-".join(p for p in canonical_name.split("-") if p not in (*TUNED, "base"))
+    """Return the name without the parts that tell a family's models apart."""
+    return "-".join(p for p in canonical_name.split("-") if p not in VARIANTS)

@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from engine.records import Pool
+from engine.records.features import BY_NAME
 
 Floats = npt.NDArray[np.float64]
 
@@ -66,7 +67,7 @@ def contrast(
         diff=diff,
         auroc=auroc(positive, negative),
         t=t,
-        g=hedges_g(diff, pooled_sd, largest, m + n) if min(m, n) >= 4 else None,
+        g=hedges_g(diff, pooled_sd, largest, m + n) if BY_NAME["g"].has_prompts(m, n) else None,
         coverage_positive=(positive > 0).mean(0),
         coverage_negative=(negative > 0).mean(0),
     )

@@ -28,6 +28,8 @@ from engine.models.reference import Reference
 from engine.models.sae import SparseAutoencoder
 from engine.records import RANKED_BY, FeatureRow, Progress, Rank, Ranking
 from engine.records.errors import UsageError
+from engine.records.features import BY_NAME
+from engine.records.words.numbers import in_letters
 
 SPARE = 64
 """Rows scored exactly beyond the number to be shown: rounding may have kept one of them out."""
@@ -94,8 +96,10 @@ def check(request: Rank) -> None:
             f"The prompt set {request.prompts.name!r} has no {missing} prompts.",
             "A contrast needs prompts that show the behaviour and prompts that do not.",
         )
-    if request.by == "g" and min(len(positive), len(negative)) < 4:
-        raise UsageError("g needs at least four prompts in each set.", "Rank by score, or add prompts.")
+    column = BY_NAME[request.by]
+    if not column.has_prompts(len(positive), len(negative)):
+        least = in_letters(column.least_prompts)
+        raise UsageError(f"{column.name} needs at least {least} prompts in each set.", "Rank by score, or add prompts.")
     if request.top < 1:
         raise UsageError("--top must be at least 1.")
 
@@ -180,6 +184,5 @@ def best(sae: SparseAutoencoder, reference: Reference, table: RankTable, request
 def feature_row(feature: int, at: int, columns: dict[str, Any]) -> FeatureRow:
     """One row out of the columns; those that so few prompts do not have are None."""
     found: dict[str, Any] = {name: None if c is None else c[at].item() for name, c in columns.items()}
-    if found["g"] is not None and isinf(found["g"]):
-        found |= {"g": None, "g_infinite": True}
-    return FeatureRow(feature, (), **found)
+    infinite = [name for name, number in found.items() if number is not None and isinf(number)]
+    return FeatureRow(feature, (), **found | dict.fromkeys(infinite) | {f"{name}_infinite": True for name in infinite})

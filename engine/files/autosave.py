@@ -20,9 +20,9 @@ from typing import TypeVar
 
 import platformdirs
 
+from engine.files import autosave_table as table
 from engine.files import paths
 from engine.files import session as sessions
-from engine.files import session_table as table
 from engine.files.session import Session
 from engine.records import (
     Generated,
@@ -31,7 +31,7 @@ from engine.records import (
     Record,
 )
 from engine.records.errors import NewerSessionError, SessionError
-from engine.records.words.tokens import to_json
+from engine.records.words.safe_text import in_utf8, to_json
 
 T = TypeVar("T")
 
@@ -88,7 +88,7 @@ class AutosaveStore:
     def save(self, id: str, name: str, session: Session, file: str | None = None) -> None:
         """Store the session under its id, replacing the one stored before. Raises SessionError if that fails."""
         updated = datetime.now(UTC).isoformat(timespec="seconds")
-        about = (storable(name), updated, None if file is None else storable(file), *counts(session))
+        about = (in_utf8(name), updated, None if file is None else in_utf8(file), *counts(session))
         body = to_json(session).encode()
 
         def work(db: sqlite3.Connection) -> None:
@@ -281,13 +281,8 @@ def key(id: str) -> bytes:
 
 
 def counts(session: Session) -> tuple[int, ...]:
-    """Return the values of session_table.COUNTS."""
+    """Return the values of autosave_table.COUNTS."""
     work = session.workspace
     prompts = len(work.prompts.positive) + len(work.prompts.negative) if work else 0
     kinds = (Ranking, Generated, ProbeTable)
     return (prompts, len(work.edits) if work else 0, *(len(session.of(kind)) for kind in kinds))
-
-
-def storable(text: str) -> str:
-    """Return the text with what UTF-8 cannot hold replaced, such as odd bytes of an old file name."""
-    return text.encode("utf-8", "replace").decode()

@@ -22,7 +22,7 @@ from engine.files.notes import data_folder, locked, write_private
 from engine.files.paths import set_aside
 from engine.records import Loaded, Record
 from engine.records.errors import NotesError
-from engine.records.words.tokens import safe
+from engine.records.words.safe_text import safe
 
 FOLDER = "explanations"
 

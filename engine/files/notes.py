@@ -23,7 +23,7 @@ import platformdirs
 from engine.files.paths import contents as file_contents
 from engine.records import Record
 from engine.records.errors import NotesError
-from engine.records.words.tokens import to_json, visible
+from engine.records.words.safe_text import in_utf8, to_json, visible
 
 try:
     import fcntl
@@ -127,13 +127,13 @@ class Notes:
             old = contents.lines.get((sae_fingerprint, feature))
             before = (old[0].label, old[0].notes) if old else ("", "")
             after = (before[0] if label is None else label, before[1] if notes is None else notes)
-            after = (storable(after[0]), storable(after[1]))
+            after = (in_utf8(after[0]), in_utf8(after[1]))
             if after == before:
                 return
             now = datetime.now(UTC)
             if old is not None:  # what is written last counts, even if another clock was ahead
                 now = max(now, old[0].changed + timedelta(microseconds=1))
-            line = Line(sae_fingerprint, feature, now, *after, storable(sae_name))
+            line = Line(sae_fingerprint, feature, now, *after, in_utf8(sae_name))
             raw = to_json(line).encode()
             if len(raw) > MAX_LINE:
                 raise NotesError(f"The notes on feature {feature} are too long.", "Shorten them.")
@@ -220,11 +220,6 @@ def _read(path: Path, missing: bytes | None = None) -> bytes:
 def data_folder() -> Path:
     """Return the folder for things that the user made or imported."""
     return Path(platformdirs.user_data_dir("saescope"))
-
-
-def storable(text: str) -> str:
-    """Return the text with what UTF-8 cannot hold replaced."""
-    return text.encode("utf-8", "replace").decode()
 
 
 def write_private(path: Path, data: bytes) -> None:

@@ -1,6 +1,7 @@
 """The session file: one versioned, diffable JSON file that holds every value a result depends on.
 
-Written atomically and readable by its owner only. Knows nothing about torch; replay.py runs sessions again.
+Written atomically and readable by its owner only. Knows nothing about torch; recorded.py says what belongs to each
+kind of result.
 """
 
 from __future__ import annotations
@@ -18,22 +19,17 @@ import msgspec
 from engine.files import session_check
 from engine.files.paths import contents
 from engine.records import (
-    Attribution,
     Edit,
-    Generated,
     Load,
     Loaded,
-    MinimalSet,
-    ProbeTable,
     PromptSet,
-    Ranking,
     Record,
-    Replayable,
+    Recorded,
     Sampling,
 )
 from engine.records.errors import NewerSessionError, SessionError
 from engine.records.texts import MOST_SAMPLES
-from engine.records.words.tokens import escaped
+from engine.records.words.safe_text import escaped
 
 VERSION = 3
 
@@ -82,8 +78,6 @@ class Workspace(Record, frozen=True):
     """Whether a toggled edit restarts the text instead of acting on its next token."""
 
 
-Result = Ranking | Generated | ProbeTable | Attribution | MinimalSet
-
 R = TypeVar("R", bound=Record)
 
 
@@ -98,7 +92,7 @@ class Session(Record, frozen=True):
     loaded: Loaded | None
     """What that request loaded: hashes, device, dtype, threads, versions. None if the app never loaded anything."""
     prompt_sets: tuple[PromptSet, ...] = ()
-    results: tuple[Result, ...] = ()
+    results: tuple[Recorded, ...] = ()
     """In the order in which they were computed."""
     workspace: Workspace | None = None
     """The app's workspace; None in a session written by the command line."""
@@ -130,6 +124,8 @@ SAME = {
     "centered": "mean removal",
     "rescaled": "scale of activations",
     "hook": "hook",
+    "raw_bos": "BOS before raw prompts",
+    "chat_bos": "BOS before chat prompts",
     "dtype": "dtype",
     "reference_fingerprint": "reference",
 }
@@ -141,20 +137,12 @@ def new(load: Load, loaded: Loaded | None = None) -> Session:
     return Session(VERSION, datetime.now(UTC).isoformat(timespec="seconds"), load, loaded)
 
 
-def add(session: Session, result: Result, prompts: PromptSet | None = None) -> Session:
+def add(session: Session, result: Recorded, prompts: PromptSet | None = None) -> Session:
     """Return the session with one more result, and with the prompt set that the result came from."""
     sets = session.prompt_sets
     if prompts is not None and prompts not in sets:
         sets = (*sets, prompts)
     return msgspec.structs.replace(session, prompt_sets=sets, results=(*session.results, result))
-
-
-def replayable(session: Session) -> list[Replayable]:
-    """Return what can be run again: all results, a table of probes as its texts."""
-    results: list[Replayable] = []
-    for result in session.results:
-        results += [row.generated for row in result.rows] if isinstance(result, ProbeTable) else [result]
-    return results
 
 
 def differences(one: Loaded, other: Loaded) -> list[str]:
@@ -207,6 +195,8 @@ def raw_session(data: bytes, what: str) -> Any:
             raw = with_strengths(raw)
         if version in (1, 2):
             raw = with_one_list(raw) | {"saescope_session": VERSION}
+        if isinstance(raw, dict) and isinstance(raw.get("load"), dict):
+            raw["load"].setdefault("bos", "always")  # sessions from before there was a choice: one before every prompt
     except UnicodeDecodeError as error:
         where = f"byte {error.start + 1:,}, in line {data.count(NEW_LINE, 0, error.start) + 1:,}"
         remedy = "Mend that byte, or use a copy."

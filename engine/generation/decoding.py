@@ -98,6 +98,8 @@ class Decoded:
     stopped: bool
     fault: str
     """What ended the text early, in words; "" where nothing did."""
+    without_cache: bool
+    """Whether each token took a pass over the whole text."""
 
 
 @dataclass(frozen=True)
@@ -263,7 +265,7 @@ class Text:
         kl = [chosen.kl for chosen in self._passes[: len(arms[BASELINE].ids)]] if self._forced else []
         # without edits that failed
         schedule = [change for change in self.schedule if change.token_index < len(self._passes)]
-        return Decoded(self.rows, arms, kl, schedule, list(self._variants()), speed, stopped, fault)
+        return Decoded(self.rows, arms, kl, schedule, list(self._variants()), speed, stopped, fault, self.steps.whole)
 
 
 def planned(request: Generate, at: int) -> list[EditsFrom]:

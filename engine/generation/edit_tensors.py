@@ -1,6 +1,6 @@
 """Edit lists of a batch's rows as tensors that a forward pass reads: written when edits change, at fixed addresses.
 
-A slot is a feature that some row scales, sets or steers: one with an edit whose kind takes a slot (EDIT_KINDS). Its
+A slot is a feature with an edit, in some row, whose kind takes a slot (EDIT_KINDS), such as scale, set and steer. Its
 encoder is folded into one form, whatever the SAE's is:
 
     a = x w + b,  f = a if a > level else 0
@@ -26,7 +26,7 @@ from msgspec.structs import replace
 from engine.models.reference import Reference
 from engine.models.sae import FeatureColumns, SparseAutoencoder
 from engine.records import NO_FEATURE, Edit, Positions
-from engine.records.edits import EDIT_KINDS
+from engine.records.edits import EDIT_KINDS, ZERO, SlotMaths, amount_of, has_no_amount
 from engine.records.errors import EditError
 
 PROMPT, LAST, GENERATED = 0, 1, 2
@@ -103,7 +103,7 @@ class Slots:
         if len(rows) != self.num_rows:
             raise ValueError(f"{len(rows)} lists of edits for {self.num_rows} rows")
         new_rows = tuple(tuple(settle(edit, self.reference, self.sae) for edit in checked(row)) for row in rows)
-        features = sorted({edit.feature for row in new_rows for edit in row if EDIT_KINDS[edit.kind].takes_slot})
+        features = sorted({edit.feature for row in new_rows for edit in row if EDIT_KINDS[edit.kind].slot})
         columns = self.sae.columns(features)
         projections = [self._projection([edit for edit in row if edit.kind == "project"]) for row in new_rows]
         capacity = grown(self.shape.slots, len(features), FIRST_SLOTS)
@@ -167,8 +167,8 @@ class Slots:
             for edit in row:
                 classes = list(CLASSES[edit.at])
                 flags_BCN[b, classes] |= flags_of(edit)
-                if edit.feature in slot_of and EDIT_KINDS[edit.kind].takes_slot:
-                    numbers_BCNK[b, classes, :, slot_of[edit.feature]] = numbers_of(edit)
+                if slot := EDIT_KINDS[edit.kind].slot:
+                    numbers_BCNK[b, classes, :, slot_of[edit.feature]] = numbers_of(slot, amount_of(edit))
         static.numbers.copy_(torch.from_numpy(numbers_BCNK).view(static.numbers.shape))
         static.flags.copy_(torch.from_numpy(flags_BCN).view(static.flags.shape))
 
@@ -193,20 +193,17 @@ def grown(capacity: int, wanted: int, first: int) -> int:
     return capacity
 
 
-def numbers_of(edit: Edit) -> tuple[float, float, float, float]:
-    """Return (gain, offset, steer, level) of an edit for its slot, where it acts."""
-    absolute = edit.absolute or 0.0
-    if edit.kind == "steer":
-        return 0.0, 0.0, absolute, float("inf")
-    if edit.kind == "set":
-        return -1.0, absolute, 0.0, 0.0
-    return edit.strength - 1, 0.0, 0.0, 0.0
+def numbers_of(slot: SlotMaths, amount: float) -> tuple[float, float, float, float]:
+    """Return (gain, offset, steer, level) of an edit of this amount, where it acts."""
+    level = 0.0 if slot.gain != ZERO else float("inf")  # without a gain it makes no difference what the feature does
+    return slot.gain.at(amount), slot.offset.at(amount), slot.push.at(amount), level
 
 
 def flags_of(edit: Edit) -> tuple[bool, bool, bool, bool]:
     """Return the flags (allowed, always, projected, reconstructed) that an edit sets where it acts."""
-    beyond = not EDIT_KINDS[edit.kind].takes_slot
-    always = beyond or (edit.kind != "scale" and edit.absolute != 0)
+    slot = EDIT_KINDS[edit.kind].slot
+    amount = amount_of(edit)
+    always = slot is None or slot.offset.at(amount) != 0 or slot.push.at(amount) != 0
     return True, always, edit.kind == "project" and edit.strength != 1, edit.kind == "reconstruct"
 
 
@@ -219,7 +216,7 @@ def check(rows: Sequence[Sequence[Edit]], reference: Reference, sae: SparseAutoe
 
 def settle(edit: Edit, reference: Reference, sae: SparseAutoencoder) -> Edit:
     """Return the edit with `absolute` filled in where its kind has a unit. Raises EditError."""
-    if not EDIT_KINDS[edit.kind].has_unit or edit.absolute is not None:
+    if not has_no_amount(edit):
         return edit
     sae.columns([edit.feature])  # raises for a feature the SAE does not have
     maximum = float(reference.maximum_F[edit.feature])
@@ -228,7 +225,7 @@ def settle(edit: Edit, reference: Reference, sae: SparseAutoencoder) -> Edit:
             f"Feature {edit.feature} never fires on the reference text, so there is no unit to {edit.kind} it in.",
             "Choose another feature, or give the reference a text on which it fires (--reference).",
         )
-    absolute = edit.strength * maximum * (reference.median_u if edit.kind == "steer" else 1.0)
+    absolute = edit.strength * maximum * (reference.median_u if EDIT_KINDS[edit.kind].unit == "vector" else 1.0)
     return checked([replace(edit, absolute=absolute)])[0]
 
 

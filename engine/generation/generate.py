@@ -18,6 +18,12 @@ KEPT_STEPS = 2
 """Number of batch shapes whose steps are kept, with their keys and values."""
 
 
+WITHOUT_CACHE = (
+    "transformers' cache does not give this model's own numbers here, so every token took a pass over the whole text: "
+    "slower, but right."
+)
+
+
 class KeptSteps(OrderedDict[tuple[int, int], Steps]):
     """Steps by number of rows and room for tokens, the most recently used last."""
 
@@ -89,7 +95,10 @@ def to_record(pair: Pair, request: Generate, fed: FedPrompt, decoded: Decoded) -
         branched_at=request.branched_at,
         stopped=decoded.stopped,
         fault=decoded.fault,
-        warnings=pair.beyond_context([len(fed.token_ids) + max(len(arm.ids) for arm in decoded.arms)]),
+        warnings=(
+            *pair.beyond_context([len(fed.token_ids) + max(len(arm.ids) for arm in decoded.arms)]),
+            *([WITHOUT_CACHE] if decoded.without_cache else []),
+        ),
     )
 
 

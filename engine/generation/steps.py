@@ -23,6 +23,7 @@ from transformers import DynamicCache
 
 from engine.generation import kv_cache as static_cache
 from engine.generation.edits import GENERATED, LAST, PROMPT, ResidualEditor
+from engine.models.hooks import changed
 from engine.models.language_model import LanguageModel
 
 log = logging.getLogger("saescope")
@@ -71,6 +72,10 @@ class Steps:
         config = self._module.config.get_text_config()
         device = model.device
         self.static = static_cache.fits(config)
+        self.whole = not self.static and not static_cache.own_cache_agrees(self._module, config)
+        """Whether each step reads the whole text anew, because the family's own cache gives other numbers."""
+        self._seen_BT = torch.zeros(self.rows, 0, dtype=torch.long, device=device)
+        self._past_BTD: torch.Tensor | None = None
         self._position = static_cache.Position(device)
         self._masks = static_cache.Masks(config, model.dtype, length, device) if self.static else None
         self._cache: Any = static_cache.make_cache(config, self._position, length) if self.static else None
@@ -91,7 +96,7 @@ class Steps:
         read = sorted(set(like))
         row_U = torch.tensor(read, device=self.model.device)
         copy_B = torch.tensor([read.index(row) for row in like], device=self.model.device)
-        if not self.static:
+        if not self.static and not self.whole:
             self._cache = DynamicCache(config=self._module.config)
         self._go_to(0)
         self._position.copy_B = copy_B
@@ -125,13 +130,16 @@ class Steps:
     @torch.inference_mode()
     def rewind(self, position: int) -> bool:
         """Take back what was read from this position on; return False where that is not possible."""
-        if self.static:
+        possible = self.static or self.whole
+        if possible:
             self._go_to(position)
-        return self.static
+        return possible
 
     def _go_to(self, position: int) -> None:
         """Set the position, and zero the keys and values from there on: a mask does not keep a NaN away."""
         self._position.at_1.fill_(position)
+        self._seen_BT = self._seen_BT[:, :position]
+        self._past_BTD = None if self._past_BTD is None or position == 0 else self._past_BTD[:, :position]
         for layer in self._cache.layers if self.static else ():
             if layer.is_initialized:
                 layer.keys[:, :, position:].zero_()
@@ -145,6 +153,8 @@ class Steps:
         place_BT: torch.Tensor,
         row_B: torch.Tensor | None = None,
     ) -> Pass:
+        if self.whole:
+            return self._forward_whole(ids_BT, kind_BT, row_B)
         self.editor.expect(ids_BT, kind_BT, in_prompt=row_B is not None, row_B=row_B)
         with self.editor.applied(self._hooked):
             out = self._module(
@@ -158,6 +168,24 @@ class Steps:
                 logits_to_keep=place_BT[0, -1:] if place_BT.shape[1] > 1 else 0,
             )
         return Pass(out.logits[:, -1], self.editor.allowed_BT, self.editor.active_BT)
+
+    def _forward_whole(self, ids_BT: torch.Tensor, kind_BT: torch.Tensor, row_B: torch.Tensor | None) -> Pass:
+        """Run the text so far and the new tokens without a cache; what left the hook before stays as it was edited."""
+        num_before = self._seen_BT.shape[1]
+        self._seen_BT = torch.cat([self._seen_BT, ids_BT], 1)
+        before_BT = torch.full_like(self._seen_BT[:, :num_before], GENERATED)
+        self.editor.expect(self._seen_BT, torch.cat([before_BT, kind_BT], 1), row_B is not None, row_B)
+        with changed(self._hooked, self.editor.hook, self._edit_last):
+            out = self._module(input_ids=self._seen_BT, use_cache=False)
+        return Pass(out.logits[:, -1], *(b[:, num_before:] for b in (self.editor.allowed_BT, self.editor.active_BT)))
+
+    def _edit_last(self, h_BTD: torch.Tensor) -> torch.Tensor:
+        """Return the vectors with those after the past edited, and the past's as they were."""
+        edited_BTD = self.editor.edit(h_BTD)
+        if self._past_BTD is not None:
+            edited_BTD = torch.cat([self._past_BTD, edited_BTD[:, self._past_BTD.shape[1] :]], 1)
+        self._past_BTD = edited_BTD.clone()
+        return edited_BTD
 
     def _body(self) -> tuple[torch.Tensor, ...]:
         """Run one step from tensors to tensors: this is what gets captured."""

@@ -38,26 +38,26 @@ class ModelSource:
         """The commit to load; None for a folder."""
         return self.repo.commit if self.repo else None
 
-    def bytes_needed(self, dtype: torch.dtype | str) -> int:
-        """Return the memory of the weights in a dtype, in bytes; 0 where it is unknown."""
+    def bytes_needed(self, dtype: torch.dtype | str, device: torch.device) -> int:
+        """Return the memory of the weights in a dtype on a device, in bytes; 0 where it is unknown."""
         folder = Path(self.source)
         if self.repo is not None:
             if self.repo.missing(self.files):
-                return self._bytes_on_hub(dtype)
+                return self._bytes_on_hub(dtype, device)
             folder = self.repo.snapshot
         weights = weight_files(path.name for path in folder.glob("*"))
         parameters = memory.parameters_of(folder / name for name in weights)
         if not parameters:
             return sum((folder / name).stat().st_size for name in weights)
-        return memory.bytes_of(parameters, memory.saved_dtype(folder) if dtype == "auto" else dtype)
+        return memory.bytes_of(parameters, memory.saved_dtype(folder) if dtype == "auto" else dtype, device)
 
-    def _bytes_on_hub(self, dtype: torch.dtype | str) -> int:
+    def _bytes_on_hub(self, dtype: torch.dtype | str, device: torch.device) -> int:
         assert self.repo is not None
         preset = presets.of_model(self.name)
         if preset is not None:
-            return memory.bytes_of({preset.dtype: preset.parameters}, dtype)
+            return memory.bytes_of({preset.dtype: preset.parameters}, dtype, device)
         if self.repo.parameters:
-            return memory.bytes_of(self.repo.parameters, dtype)
+            return memory.bytes_of(self.repo.parameters, dtype, device)
         return sum(self.repo.sizes.get(name, 0) for name in weight_files(self.files))
 
 

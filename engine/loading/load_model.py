@@ -160,6 +160,9 @@ def read_module(files: ModelFiles, device: torch.device, dtype: torch.dtype | st
     except Exception as error:  # libraries raise anything on damaged files
         raise not_loaded(error, files) from error
     notes = stored_weights.check_loaded(report, files.name)
+    quantised = files.folder is not None and stored_weights.quantisation(files.folder) is not None
+    if quantised and getattr(module, "hf_quantizer", None) is None:
+        module.to(module.config.dtype)  # dequantised by transformers, which leaves the other weights as they are stored
     module.eval()
     module.requires_grad_(False)
     return module, notes

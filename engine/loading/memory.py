@@ -22,6 +22,8 @@ HEADER_BYTES = 100 << 20
 
 FLOATS = ("F64", "F32", "F16", "BF16")
 
+FP8 = ("F8_E4M3", "F8_E5M2")
+
 
 def parameters_of(files: Iterable[Path]) -> dict[str, int]:
     """Return the number of parameters by dtype, from safetensors files' headers; unreadable files count 0."""
@@ -41,10 +43,21 @@ def parameters_of(files: Iterable[Path]) -> dict[str, int]:
     return counts
 
 
-def bytes_of(parameters: Mapping[str, int], dtype: torch.dtype | str) -> int:
-    """Return the memory of these parameters in bytes, floats converted to the dtype; "auto" keeps their dtypes."""
+def bytes_of(parameters: Mapping[str, int], dtype: torch.dtype | str, device: torch.device) -> int:
+    """Return the memory of these parameters on a device in bytes, floats converted to the dtype; "auto" keeps theirs.
+
+    FP8 weights are held as the other floats, bfloat16 for "auto", where the device cannot compute with them.
+    """
     to = NAMES.get(dtype) if isinstance(dtype, torch.dtype) else None
-    return sum(count * BYTES.get(to if to and name in FLOATS else name, 1) for name, count in parameters.items())
+    held_as = dict.fromkeys(FLOATS, to) if to else {}
+    if not computes_fp8(device):
+        held_as |= dict.fromkeys(FP8, to or "BF16")
+    return sum(count * BYTES.get(held_as.get(name) or name, 1) for name, count in parameters.items())
+
+
+def computes_fp8(device: torch.device) -> bool:
+    """Return whether transformers leaves FP8 weights as they are on this device: an NVIDIA GPU since Ada and Hopper."""
+    return device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 9)
 
 
 def saved_dtype(folder: Path) -> torch.dtype | str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import platform
 from collections.abc import Generator
+from dataclasses import replace
 from importlib.metadata import version
 from math import isfinite
 from pathlib import Path
@@ -72,6 +73,10 @@ def open_pair(request: Load, current: Pair | None = None) -> Generator[Progress,
         yield from fetch_model(source)
         yield Progress(f"loading {source.name}")
         model = load_model(source.source, source.name, device, dtype, source.revision)
+    # a copy: the current pair keeps its own way to feed prompts, should this load fail
+    tokens = model.tokens.feeding(request.bos, sae.config.prepend_bos)
+    model = model if tokens is model.tokens else replace(model, tokens=tokens)
+    if not reused:
         ids = model.tokens.feed(Prompt(SENTENCE)).ids
         model.check_logits(ids, len(ids))
     hook = hook_of(model, sae, request.hook)
@@ -126,7 +131,7 @@ def check_memory(
 
     `reused`: whether the current pair's model is used again; it needs no more memory.
     """
-    needed = memory.sae_bytes(located.place) + (0 if reused else source.bytes_needed(dtype))
+    needed = memory.sae_bytes(located.place) + (0 if reused else source.bytes_needed(dtype, device))
     held = 0 if current is None or reused or current.model.device.type != device.type else current.model.bytes
     what = f"The SAE {located.name}" if reused else f"{source.name} and its SAE"
     memory.check(what, needed, device, held)
@@ -174,7 +179,8 @@ def find_reference(
     Raises SaeError where stored statistics belong to a SAE of another size.
     """
     shipped = sae_place / SHIPPED_REFERENCE
-    if request.reference is None and request.model is None and shipped.exists():
+    fed_as_shipped = model.tokens.raw_bos == sae.config.prepend_bos
+    if request.reference is None and request.model is None and fed_as_shipped and shipped.exists():
         try:
             return checked(references.load(shipped), sae, shipped)
         except references.OutdatedError as error:
@@ -182,7 +188,9 @@ def find_reference(
     path = Path(request.reference) if request.reference else prompts.NEUTRAL_TEXT
     texts = references.read_text(path)
     of_sae = [sae_fingerprint(sae_place), sae.config.equations()]
-    key = references.cache_key([references.VERSION, model.fingerprint, *of_sae, hook.name, str(model.dtype), *texts])
+    fed = repr((model.tokens.raw_bos, sorted(model.tokens.special)))
+    of_model = [model.fingerprint, hook.name, str(model.dtype), fed]
+    key = references.cache_key([references.VERSION, *of_sae, *of_model, *texts])
     cached = Path(platformdirs.user_cache_dir("saescope")) / "reference" / f"{key}.safetensors"
     if cached.exists():
         return checked(references.load(cached), sae, cached)
@@ -242,6 +250,8 @@ def describe(
         neuronpedia=sae.config.neuronpedia,
         centered=sae.config.centered,
         rescaled=sae.config.rescale_acts_by_decoder_norm,
+        raw_bos=model.tokens.raw_bos,
+        chat_bos=model.tokens.chat_bos,
         notes=(*sae.config.notes, *model.notes),
         l0=reference.l0,
         # NaN where all vectors are equal, which JSON, and so a session, cannot hold
@@ -257,7 +267,7 @@ def doubts(model: LanguageModel, sae: SparseAutoencoder, hook: HookPoint, refere
     if reference.unfinite:
         dtype = short_name(model.dtype)
         reasons.append(f"{reference.unfinite:,} vectors are NaN or infinite in {dtype}: {if_not_finite(model.dtype)}")
-    if config.model and limits.same_model(config.model, model.name) is False and not limits.is_any_folder(model.name):
+    if config.model and not limits.same_model(config.model, model.name) and not limits.is_any_folder(model.name):
         reasons.append(f"the SAE's model is {config.model}")
     if config.hook and not same_place(model.module, config.hook, hook.name):
         reasons.append(f"the SAE's hook is {config.hook}")

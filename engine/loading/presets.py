@@ -12,6 +12,7 @@ from typing import Literal
 import msgspec
 
 from engine.records import Load, Record
+from engine.records.base import Bos
 from engine.records.errors import UsageError
 
 BYTES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "I16": 2, "F8_E4M3": 1, "F8_E5M2": 1}
@@ -55,6 +56,7 @@ class Preset(Record, frozen=True):
     normalisation: str = ""
     """Given where the SAE's own files do not say it."""
     centered: bool = False
+    bos: Bos = "auto"
     pinned: tuple[Pinned, ...] = ()
 
     @property
@@ -126,9 +128,15 @@ def of_model(model: str | None) -> Preset | None:
 
 
 def applied(preset: Preset, load: Load) -> Load:
-    """Return the request with its gaps filled from the preset. The hook point goes with the preset's own SAE only."""
-    hook = load.hook if load.hook or load.sae else preset.hook if preset.sae else None
-    return msgspec.structs.replace(load, model=load.model or preset.model, sae=load.sae or preset.sae, hook=hook)
+    """Return the request with its gaps filled from the preset; hook point and BOS go with the preset's own SAE only."""
+    own_sae = not load.sae
+    return msgspec.structs.replace(
+        load,
+        model=load.model or preset.model,
+        sae=load.sae or preset.sae,
+        hook=load.hook or (preset.hook if own_sae and preset.sae else None),
+        bos=preset.bos if own_sae and load.bos == "auto" else load.bos,
+    )
 
 
 def closest_first(word: str, names: list[str]) -> list[str]:

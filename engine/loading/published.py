@@ -29,6 +29,9 @@ MODELS = {
 }
 """Names on the hub of models that TransformerLens names otherwise; Gemma's names lack their owner only."""
 
+CORRECTED = {"google/gemma-scope-9b-it-res": "google/gemma-2-9b-it"}
+"""Models of repositories for which the registry names another; SAELens' own loader names these."""
+
 SHOWN = 8
 """How many names an error lists."""
 
@@ -192,7 +195,8 @@ def from_saelens(entry: dict[str, Any], sae: dict[str, Any]) -> Known:
     kwargs = table(overrides.get("model_from_pretrained_kwargs"))
     conversion, path = entry.get("conversion_func"), str(sae["path"]).strip("/")
     fields: dict[str, Any] = {
-        "model": hub_name(str(overrides.get("model_name") or entry.get("model") or "")),
+        "model": CORRECTED.get(entry["repo_id"])
+        or hub_name(str(overrides.get("model_name") or entry.get("model") or "")),
         "hook": words(overrides.get("hook_name")),
         "published_l0": number(sae.get("l0")),
         "published_variance_explained": number(sae.get("variance_explained")),

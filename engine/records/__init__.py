@@ -9,7 +9,6 @@ from engine.records.attribution import (
     Attribute,
     AttributedFeature,
     Attribution,
-    Causes,
     Effect,
     FindMinimalSet,
     Measure,
@@ -19,7 +18,17 @@ from engine.records.attribution import (
 )
 from engine.records.base import Format, Record
 from engine.records.edits import NO_FEATURE, Edit, EditKind, Positions
-from engine.records.events import Cancelled, Event, Failed, Finished, MemoryLeft, Progress, ResultValue, TokenStep
+from engine.records.events import (
+    Cancelled,
+    Event,
+    Failed,
+    Finished,
+    MemoryLeft,
+    Progress,
+    Request,
+    ResultValue,
+    TokenStep,
+)
 from engine.records.features import (
     RANK_COLUMNS,
     RANKED_BY,
@@ -42,7 +51,7 @@ from engine.records.features import (
 )
 from engine.records.pair import Check, Diagnosis, Doctor, Load, Loaded
 from engine.records.prompts import Answer, FedPrompt, Probe, Prompt, PromptSet
-from engine.records.replays import ArmReplay, Replay, Replayable, Replayed
+from engine.records.replays import ArmReplay, Recorded, Replay, Replayable, Replayed
 from engine.records.texts import (
     AnswerRow,
     AnswersScored,
@@ -59,21 +68,6 @@ from engine.records.texts import (
     ScoreAnswers,
 )
 
-Request = (
-    Load
-    | Rank
-    | Show
-    | Describe
-    | FeaturesAt
-    | Generate
-    | ScoreAnswers
-    | RunProbes
-    | Doctor
-    | Attribute
-    | FindMinimalSet
-    | Replay
-)
-
 __all__ = [
     "NO_FEATURE",
     "RANKED_BY",
@@ -88,7 +82,6 @@ __all__ = [
     "Attribution",
     "Bin",
     "Cancelled",
-    "Causes",
     "Check",
     "CoActive",
     "Describe",
@@ -129,6 +122,7 @@ __all__ = [
     "Rank",
     "Ranking",
     "Record",
+    "Recorded",
     "Replay",
     "Replayable",
     "Replayed",

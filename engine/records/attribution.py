@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import ClassVar, Literal
 
-from engine.records.base import Record
+from engine.records.base import Record, VerbRequest
 from engine.records.errors import UsageError
 from engine.records.prompts import FedPrompt, Probe
 
@@ -24,9 +24,10 @@ class Measure(Record, frozen=True):
     against: str
 
 
-class Attribute(Record, frozen=True, tag=True):
+class Attribute(VerbRequest, frozen=True, tag=True):
     """Which features does the measure depend on? Estimates all of them from one gradient and ablates the best."""
 
+    waited_for: ClassVar[str] = "the attribution"
     measure: Measure
     top: int = 200
     """How many rows to return: the features with the largest estimates."""
@@ -40,9 +41,10 @@ class Attribute(Record, frozen=True, tag=True):
     """Features that get a row however small their estimates are."""
 
 
-class FindMinimalSet(Record, frozen=True, tag=True):
+class FindMinimalSet(VerbRequest, frozen=True, tag=True):
     """Which smallest set of the candidates, ablated together, takes away this share of the measure?"""
 
+    waited_for: ClassVar[str] = "the search for a smallest set"
     measure: Measure
     candidates: tuple[int, ...]
     share: float = 0.5
@@ -155,12 +157,10 @@ class MinimalSet(Record, frozen=True, tag=True):
     warnings: tuple[str, ...] = ()
 
 
-Causes = Attribution | MinimalSet
-
 Evidence = Literal["associated", "influences"]
 """What may be claimed about a feature. "mitigates" would need an evaluation on test items, which no attribution is."""
 
-MIN_CONTROLS = 20
+MIN_CONTROLS, MOST_CONTROLS = 20, 10_000
 
 LOW_MASS = 0.2
 """If both answers together are less probable than this, the model would hardly give either of them."""
@@ -224,6 +224,14 @@ def check_measure(measure: Measure) -> tuple[Probe, ...]:
                     "Give it at least one.",
                 )
     return probes
+
+
+def check_counts(request: Attribute | FindMinimalSet) -> None:
+    """Raise UsageError for numbers of features that make no sense."""
+    if not 0 <= request.controls <= MOST_CONTROLS:
+        raise UsageError(f"--controls must be between 0 and {MOST_CONTROLS:,}.")
+    if isinstance(request, Attribute) and (request.top < 1 or request.exact < 0):
+        raise UsageError("--top must be at least 1, --exact at least 0.")
 
 
 def unit_of(slope: bool) -> str:

@@ -57,14 +57,50 @@ class EditForm:
 
 
 @dataclass(frozen=True)
+class Linear:
+    """A number that depends on an edit's amount x: constant + factor * x."""
+
+    constant: float = 0.0
+    factor: float = 0.0
+
+    def at(self, amount: float) -> float:
+        """Return the number for an amount."""
+        return self.constant + self.factor * amount
+
+
+ZERO = Linear()
+
+
+@dataclass(frozen=True)
+class SlotMaths:
+    """The maths of an edit that needs one feature's encoder and decoder only.
+
+    Where the edit acts, (u (gain f + offset) + push) D is added to h. All three depend on the edit's amount: its
+    strength or, if its kind has a unit, `absolute`.
+    """
+
+    gain: Linear = ZERO
+    offset: Linear = ZERO
+    push: Linear = ZERO
+    amount_is: str = ""
+    """What the amount does, for a reader of the exported script, such as "f becomes the amount"."""
+
+
+Unit = Literal["", "activation", "vector"]
+"""The unit of a strength: none, the feature's maximum M, or M * r, by which D is multiplied."""
+
+
+@dataclass(frozen=True)
 class KindOfEdit:
-    """Everything about a kind of edit except its maths. Texts may contain {feature} and {strength}."""
+    """Everything about a kind of edit; its maths if it takes a slot. Texts may contain {feature} and {strength}."""
 
     forms: tuple[EditForm, ...]
     choice: str
     """The kind's name in the app's form; "" for a kind that is about all features."""
     meaning: str
     """What the edit does, for the app's form."""
+    help: str
+    """What it does, as a sentence of the app's help that begins with the word or sign for it."""
     says: str
     """The edit in a sentence."""
     short: str
@@ -79,21 +115,26 @@ class KindOfEdit:
     """Strengths that + and − step through."""
     tried: tuple[float, ...] = ()
     """Strengths to propose for trying side by side."""
-    has_unit: bool = False
-    """Whether the strength is in units that the reference text gives; `absolute` then holds the resulting amount."""
-    takes_slot: bool = True
-    """Whether one feature's encoder and decoder are all it needs: a slot of the edit tensors, some lines of a script.
-    """
+    unit: Unit = ""
+    """The unit of the strength, which the reference text gives; `absolute` then holds the resulting amount."""
+    slot: SlotMaths | None = None
+    """The maths of an edit that takes a slot of the edit tensors; None for a kind with maths of its own."""
+
+    @property
+    def only_where_it_fires(self) -> bool:
+        """Whether such an edit changes nothing where the feature is silent."""
+        return self.slot is not None and self.slot.offset == self.slot.push == ZERO
 
 
 EDIT_KINDS: dict[EditKind, KindOfEdit] = {
     "scale": KindOfEdit(
         forms=(
-            EditForm("ablate", "FEATURE|@LIST", "set to zero; repeatable, as the next four are", "4133"),
+            EditForm("ablate", "FEATURE|@LIST", "set to zero; repeatable, as all with a FEATURE are", "4133"),
             EditForm("scale", "FEATURE=FACTOR", "multiply the activation", "4133=0.125"),
         ),
         choice="scale (0 ablates)",
         meaning="f becomes {strength:g} × f: nothing where the feature is silent",
+        help="ablate sets the feature to zero, × scales it (× 1 changes nothing, a negative factor turns it round).",
         says="{feature} x {strength:g}",
         says_at_0="{feature} ablated",
         short="×{strength:g}",
@@ -102,6 +143,7 @@ EDIT_KINDS: dict[EditKind, KindOfEdit] = {
         done_at_0="ablated",
         steps=(-1.0, -0.5, 0.0, 0.125, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 5.0),
         tried=(0.0, 0.25, 0.5, 1.5, 2.0),
+        slot=SlotMaths(gain=Linear(-1.0, 1.0)),
     ),
     "set": KindOfEdit(
         forms=(
@@ -114,12 +156,14 @@ EDIT_KINDS: dict[EditKind, KindOfEdit] = {
         ),
         choice="set",
         meaning="f becomes {strength:g} × its maximum on the reference text, wherever the edit acts",
+        help="= sets it to so many times its maximum on the reference text.",
         says="{feature} set to {strength:g} x its maximum",
         short="= {strength:g} max",
         done="set",
         steps=(0.0, 0.125, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 5.0),
         tried=(0.0, 0.5, 1.0, 2.0),
-        has_unit=True,
+        unit="activation",
+        slot=SlotMaths(gain=Linear(-1.0), offset=Linear(factor=1.0), amount_is="f becomes the amount"),
     ),
     "steer": KindOfEdit(
         forms=(
@@ -132,12 +176,14 @@ EDIT_KINDS: dict[EditKind, KindOfEdit] = {
         ),
         choice="steer",
         meaning="{strength:+g} × its maximum is added along its direction, whether it fires or not",
+        help="steer adds its direction wherever the edit acts, whether the feature fires or not.",
         says="{feature} steered by {strength:g}",
         short="steer {strength:+g}",
         done="steered",
         steps=(-5.0, -3.0, -2.0, -1.0, -0.5, -0.25, 0.0, 0.25, 0.5, 1.0, 2.0, 3.0, 5.0),
         tried=(-2.0, -1.0, 1.0, 2.0),
-        has_unit=True,
+        unit="vector",
+        slot=SlotMaths(push=Linear(factor=1.0), amount_is="amount * decoder row is added"),
     ),
     "project": KindOfEdit(
         forms=(
@@ -150,6 +196,7 @@ EDIT_KINDS: dict[EditKind, KindOfEdit] = {
         ),
         choice="project (0: out)",
         meaning="the part of the stream along its direction becomes {strength:g} × itself, whether it fires or not",
+        help="project takes its direction out or scales it, also whether the feature fires or not.",
         says="{feature} projected to x {strength:g}",
         says_at_0="{feature} projected out",
         short="project ×{strength:g}",
@@ -157,7 +204,6 @@ EDIT_KINDS: dict[EditKind, KindOfEdit] = {
         done="projected",
         steps=(0.0, 0.125, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0),
         tried=(0.0, 0.5, 2.0),
-        takes_slot=False,
     ),
     "reconstruct": KindOfEdit(
         forms=(
@@ -169,14 +215,26 @@ EDIT_KINDS: dict[EditKind, KindOfEdit] = {
         ),
         choice="",
         meaning="the SAE's reconstruction stands in place of the stream",
+        help="reconstruct, which is lossy, puts the SAE's reconstruction in place of the stream; else its error stays.",
         says="reconstructed, the SAE's error dropped",
         short="reconstruct",
         done="reconstructed",
-        takes_slot=False,
     ),
 }
-"""Every kind of edit. A new one needs its name in EditKind, a row here, and its maths in generation/edit_tensors and
-edits."""
+"""Every kind of edit. A new one needs its name in EditKind and a row here; without a `slot` also its maths in
+generation/edit_tensors and edits, and its lines in files/export/nnsight_script, which otherwise leaves it out."""
+
+DEFAULT_KIND: EditKind = Edit().kind
+
+
+def has_no_amount(edit: Edit) -> bool:
+    """Return whether the edit's strength is in a unit whose size is not known yet."""
+    return bool(EDIT_KINDS[edit.kind].unit) and edit.absolute is None
+
+
+def amount_of(edit: Edit) -> float:
+    """Return the x of a slot's maths: `absolute` if the kind has a unit, else the strength."""
+    return (edit.absolute or 0.0) if EDIT_KINDS[edit.kind].unit else edit.strength
 
 
 def edit_forms() -> dict[str, tuple[EditKind, EditForm]]:

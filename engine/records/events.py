@@ -1,13 +1,30 @@
-"""The events that the engine sends while a request runs and at its end."""
+"""All requests, all results, and the events that the engine sends while a request runs and at its end."""
 
 from __future__ import annotations
 
-from engine.records.attribution import Attribution, MinimalSet
+import msgspec
+
+from engine.records.attribution import Attribute, Attribution, FindMinimalSet, MinimalSet
 from engine.records.base import Record
-from engine.records.features import Described, Ranking, Shown, TokenFeatures
-from engine.records.pair import Diagnosis, Loaded
-from engine.records.replays import Replayed
-from engine.records.texts import AnswersScored, Generated, ProbeTable
+from engine.records.features import Describe, Described, FeaturesAt, Rank, Ranking, Show, Shown, TokenFeatures
+from engine.records.pair import Diagnosis, Doctor, Load, Loaded
+from engine.records.replays import Replay, Replayed
+from engine.records.texts import AnswersScored, Generate, Generated, ProbeTable, RunProbes, ScoreAnswers
+
+Request = (
+    Load
+    | Rank
+    | Show
+    | Describe
+    | FeaturesAt
+    | Generate
+    | ScoreAnswers
+    | RunProbes
+    | Doctor
+    | Attribute
+    | FindMinimalSet
+    | Replay
+)
 
 ResultValue = (
     Loaded
@@ -75,3 +92,23 @@ class MemoryLeft(Record, frozen=True, tag=True):
 
 
 Event = Progress | TokenStep | Finished | Failed | Cancelled | MemoryLeft
+
+DETAILS = "The log has the details."
+"""The remedy where the engine failed for no reason that it knows. Its client says where that log is."""
+
+
+def fault(message: str) -> Failed:
+    """Return the event of a failure whose traceback is in the log."""
+    return Failed("EngineFault", message, DETAILS)
+
+
+def unexpected(error: Exception) -> Failed:
+    """Return the event of an exception that is not a SaescopeError."""
+    return fault(f"Unexpected error: {type(error).__name__}: {error}")
+
+
+def naming_log(event: Event, remedy: str) -> Event:
+    """Return the event with this remedy where the log is all that it points to."""
+    if isinstance(event, Failed) and event.remedy == DETAILS:
+        return msgspec.structs.replace(event, remedy=remedy)
+    return event

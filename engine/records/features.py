@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 from engine.records.attribution import Effect, Measure
-from engine.records.base import Record
+from engine.records.base import Record, VerbRequest
 from engine.records.prompts import FedPrompt, Prompt, PromptSet
 
 Pool = Literal["max", "mean", "sum", "fraction"]
 
 
-class Rank(Record, frozen=True, tag=True):
+class Rank(VerbRequest, frozen=True, tag=True):
     """Which features tell the positive prompts from the negative ones?"""
 
+    waited_for: ClassVar[str] = "the ranking"
     prompts: PromptSet
     by: str = "score"
     top: int = 20
@@ -26,14 +27,14 @@ class Rank(Record, frozen=True, tag=True):
     """Features that get a row whatever their rank: pinned ones, or one looked up by its number."""
 
 
-class Show(Record, frozen=True, tag=True):
+class Show(VerbRequest, frozen=True, tag=True):
     """One feature's activation on every token of the prompts."""
 
     feature: int
     prompts: tuple[Prompt, ...]
 
 
-class Describe(Record, frozen=True, tag=True):
+class Describe(VerbRequest, frozen=True, tag=True):
     """What is known about one feature: its strongest tokens, its logit lens, related features."""
 
     feature: int
@@ -43,7 +44,7 @@ class Describe(Record, frozen=True, tag=True):
     """The measure on which to compute the feature's exact effect; None computes no effect."""
 
 
-class FeaturesAt(Record, frozen=True, tag=True):
+class FeaturesAt(VerbRequest, frozen=True, tag=True):
     """Which features fire most strongly on one token of a prompt?"""
 
     prompt: Prompt
@@ -96,7 +97,7 @@ class RankColumn:
     """A number of FeatureRow as a column of the leaderboard, on a terminal and in the app."""
 
     name: str
-    """Name of the field of FeatureRow."""
+    """Name of the field of FeatureRow. If the number may be infinite, a field NAME_infinite says so."""
     meaning: str
     place: int
     """The column's position in the app, which shows as many columns as fit."""
@@ -115,31 +116,50 @@ class RankColumn:
     """A narrow terminal drops the column with the largest number first; 0 is never dropped."""
     ranks: bool = True
     """Whether features can be ranked by it; if not, the column is left out when no row has a number."""
+    sorts_rows: bool = False
+    """Whether the app sorts its rows by it, the smallest number first, without ranking again."""
+    least_prompts: int = 1
+    """Fewest prompts that each set must have for it."""
+    in_report: bool = False
+    """Whether a markdown report has the column."""
+    note: str = ""
+    """What a terminal says below rows with such a number; may contain {fields} of the Ranking."""
 
     def cell(self, row: FeatureRow, form: str = "") -> str:
         """Return the row's number as text."""
-        if self.name == "g" and row.g_infinite:
-            return infinity(row.diff)
-        value = getattr(row, self.name)
-        return NO_NUMBER if value is None else format(value, form or self.form)
+        value = self.value(row)
+        if value is None or isinstance(value, str):
+            return value or NO_NUMBER
+        return format(value, form or self.form)
 
+    def value(self, row: FeatureRow) -> float | str | None:
+        """Return the row's number; "∞" or "-∞" if it is infinite, None if there is none."""
+        if getattr(row, f"{self.name}_infinite", False):
+            return "∞" if row.diff > 0 else "-∞"
+        number: float | None = getattr(row, self.name)
+        return number
 
-def infinity(sign: float) -> str:
-    """Return infinity as text, with the sign of a number."""
-    return "∞" if sign > 0 else "-∞"
+    def has_prompts(self, positive: int, negative: int) -> bool:
+        """Return whether sets of so many prompts are large enough for the number."""
+        return min(positive, negative) >= self.least_prompts
 
 
 RANK_COLUMNS = (
-    RankColumn("score", "t, weighted towards rare features", 0, 7, ".3f", ".2f"),
+    RankColumn("score", "t, weighted towards rare features", 0, 7, ".3f", ".2f", in_report=True),
     RankColumn("diff", "difference of means", 4, 6, ".3f", ".2f", drop=7),
-    RankColumn("auroc", "share of (positive, negative) pairs in which the positive is higher", 3, 7),
-    RankColumn("t", "difference of means over its standard error", 2, 6, drop=1),
-    RankColumn("g", "Hedges' g; ∞ where neither set has any spread", 9, 6, drop=6),
+    RankColumn("auroc", "share of (positive, negative) pairs in which the positive is higher", 3, 7, in_report=True),
+    RankColumn("t", "difference of means over its standard error", 2, 6, drop=1, in_report=True),
+    RankColumn(
+        "g", "Hedges' g; ∞ where neither set has any spread", 9, 6, drop=6, least_prompts=4, in_report=True,
+    ),
     RankColumn(
         "p", "how often shuffled sets have any feature with such a score; – where too few shuffles are possible", 1, 8,
-        ".3f", ".2g", drop=4, ranks=False,
+        ".3f", ".2g", drop=4, ranks=False, note="p over {permutations:,} labelings, corrected for all features",
     ),
-    RankColumn("loo", "its worst rank when one prompt is left out", 6, 6, "d", drop=5, ranks=False),
+    RankColumn(
+        "loo", "its worst rank when one prompt is left out", 6, 6, "d", drop=5, ranks=False, sorts_rows=True,
+        note="loo: worst rank by score when a prompt is left out",
+    ),
     RankColumn(
         "coverage_positive", "share of positive prompts in which it fires", 7, 8, ".0%", app_heading="+fires",
         heading="cover +/−", drop=3,
@@ -148,11 +168,13 @@ RANK_COLUMNS = (
         "coverage_negative", "share of negative prompts in which it fires", 8, 8, ".0%", app_heading="−fires",
         heading="cover +/−", drop=3,
     ),
-    RankColumn("density", "share of neutral tokens on which it fires", 5, 9, ".2%", drop=2),
+    RankColumn("density", "share of neutral tokens on which it fires", 5, 9, ".2%", drop=2, in_report=True),
     RankColumn("seed", "plain sum over positives, leading token included", 10, 7, ".1f", drop=8),
 )  # fmt: skip
 """Every number of FeatureRow, in the order of a terminal's columns. A new one needs its values in features/contrast, a
 field of FeatureRow, and a row here."""
+
+BY_NAME = {column.name: column for column in RANK_COLUMNS}
 
 RANKED_BY = tuple(column.name for column in RANK_COLUMNS if column.ranks)
 """The columns by which features can be ranked."""

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from engine.records.base import Record
+from typing import ClassVar
+
+from engine.records.base import Bos, Record, VerbRequest
 
 
-class Load(Record, frozen=True, tag=True):
+class Load(VerbRequest, frozen=True, tag=True):
     """Load a model and its SAE. None means the packaged demo's; `hook` None means the hook point that the SAE names."""
 
+    waited_for: ClassVar[str] = "the model to load"
     model: str | None = None
     sae: str | None = None
     hook: str | None = None
@@ -16,6 +19,7 @@ class Load(Record, frozen=True, tag=True):
     threads: int | None = None
     reference: str | None = None
     """Path of a text file that replaces the packaged neutral text."""
+    bos: Bos = "auto"
 
 
 class Loaded(Record, frozen=True, tag=True):
@@ -51,6 +55,10 @@ class Loaded(Record, frozen=True, tag=True):
     """Whether the SAE reads vectors whose mean is subtracted first."""
     rescaled: bool = False
     """Whether its activations are multiplied by the norms of their decoder rows."""
+    raw_bos: bool = True
+    """Whether a BOS is put before raw prompts; in records from before it could be chosen, before all prompts."""
+    chat_bos: bool = True
+    """Whether a BOS is put before chat prompts whose template begins with none."""
     notes: tuple[str, ...] = ()
     """What the loader decided about the SAE beyond or against its files, and which tensors the model leaves unused."""
     l0: float | None = None
@@ -61,9 +69,10 @@ class Loaded(Record, frozen=True, tag=True):
     """Signs in these numbers, the hook point or the model that the wiring is wrong, in few words; () if none."""
 
 
-class Doctor(Record, frozen=True, tag=True):
+class Doctor(VerbRequest, frozen=True, tag=True):
     """Is the SAE wired right to this model?"""
 
+    waited_for: ClassVar[str] = "the doctor"
     text_tokens: int = 4000
     """On how many tokens of the reference text to measure."""
 

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from engine.records.attribution import Attribution, MinimalSet
-from engine.records.base import Record
+from engine.records.base import Record, VerbRequest
 from engine.records.features import Ranking
-from engine.records.texts import Generated
+from engine.records.texts import Generated, ProbeTable
 
 Replayable = Ranking | Generated | Attribution | MinimalSet
 """Results that one request can run again; a table of probes is replayed text by text."""
 
+Recorded = Replayable | ProbeTable
+"""Results that a session keeps; files/recorded.py says what belongs to each kind."""
 
-class Replay(Record, frozen=True, tag=True):
+
+class Replay(VerbRequest, frozen=True, tag=True):
     """Run a recorded result again and compare."""
 
+    waited_for: ClassVar[str] = "the replay"
     recorded: Replayable
 
 

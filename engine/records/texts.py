@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from sys import float_info
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
-from engine.records.attribution import Attribute, FindMinimalSet
-from engine.records.base import Record
+from engine.records.base import Record, VerbRequest
 from engine.records.edits import Edit
 from engine.records.errors import UsageError
 from engine.records.prompts import FedPrompt, Probe, Prompt
@@ -120,9 +119,10 @@ class EditsFrom(Record, frozen=True):
     edits: tuple[Edit, ...]
 
 
-class Generate(Record, frozen=True, tag=True):
+class Generate(VerbRequest, frozen=True, tag=True):
     """Continue a prompt: baseline, edited, and any variants and further samples, as rows of one batch."""
 
+    waited_for: ClassVar[str] = "the generation"
     prompt: Prompt
     edits: tuple[Edit, ...] = ()
     sampling: Sampling = Sampling()
@@ -143,16 +143,17 @@ Reply = tuple[Edit, ...] | Literal["stop"] | None
 """The caller's answer between two tokens of a generation: new edits, "stop" to end here, or None to go on."""
 
 
-class ScoreAnswers(Record, frozen=True, tag=True):
+class ScoreAnswers(VerbRequest, frozen=True, tag=True):
     """Compute the probabilities of one probe's tracked answers, baseline and edited, without generating."""
 
     probe: Probe
     edits: tuple[Edit, ...] = ()
 
 
-class RunProbes(Record, frozen=True, tag=True):
+class RunProbes(VerbRequest, frozen=True, tag=True):
     """Answer every probe, baseline and edited."""
 
+    waited_for: ClassVar[str] = "the probes"
     probes: tuple[Probe, ...]
     edits: tuple[Edit, ...] = ()
     sampling: Sampling = Sampling(max_tokens=24)
@@ -289,8 +290,6 @@ def edits_in_force(result: Generated) -> list[Edit]:
 MOST_SAMPLES = 4096
 """Most samples of one request; a batch may have several rows for each."""
 
-MOST_CONTROLS = 10_000
-
 
 def check_sampling(sampling: Sampling, samples: int = 1) -> None:
     """Raise UsageError for settings that make no sense."""
@@ -330,14 +329,6 @@ def check_branch(request: Generate) -> None:
             f"{request.branched_at + 1:,} on.",
             "Allow more tokens, or go back further.",
         )
-
-
-def check_causes(request: Attribute | FindMinimalSet) -> None:
-    """Raise UsageError for numbers of features that make no sense."""
-    if not 0 <= request.controls <= MOST_CONTROLS:
-        raise UsageError(f"--controls must be between 0 and {MOST_CONTROLS:,}.")
-    if isinstance(request, Attribute) and (request.top < 1 or request.exact < 0):
-        raise UsageError("--top must be at least 1, --exact at least 0.")
 
 
 def first_difference(one: Sequence[object], other: Sequence[object]) -> int | None:

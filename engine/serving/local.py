@@ -16,6 +16,7 @@ from engine.loading.open_pair import open_pair
 from engine.models.pair import Events, Pair
 from engine.records import Cancelled, Edit, Event, Failed, Finished, Load, Request
 from engine.records.errors import SaescopeError, UsageError
+from engine.records.events import naming_log, unexpected
 from engine.serving.verbs import run_verb
 
 log = logging.getLogger("saescope")
@@ -46,8 +47,7 @@ class Engine:
             end = Failed("EngineFault", "The memory is full.", SMALLER)
         except Exception as error:
             log.exception("request %s failed", type(request).__name__)
-            message = f"Unexpected error: {type(error).__name__}: {error}"
-            end = Failed("EngineFault", message, "The log has the details.")
+            end = unexpected(error)
         yield end  # outside the `except`, where the failed verb's frames and their tensors are freed
 
     def _start(self, request: Request) -> Events:
@@ -76,7 +76,7 @@ class LocalClient:
         self._cancelled.clear()
         work = self._engine.run(request)
         for event in work:
-            yield event
+            yield naming_log(event, "Report it with the lines above, which say where it happened.")
             if self._cancelled.is_set() and not isinstance(event, Finished | Failed):
                 work.close()
                 yield Cancelled()

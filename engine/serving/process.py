@@ -24,6 +24,7 @@ import platformdirs
 
 from engine.records import Edit, Failed, Request
 from engine.records.errors import EngineFault
+from engine.records.events import naming_log
 from engine.serving.client import Listener, LiveEngine
 from engine.serving.wire import (
     HEADER,
@@ -180,9 +181,12 @@ class EngineProcess(LiveEngine):
             log.warning("the engine's log cannot be written: %s", error)
             return tempfile.TemporaryFile(buffering=0)
 
+    def _see_log(self) -> str:
+        return f"The log has the details: {self._log_path}"
+
     async def _greet(self, running: Running) -> None:
         """Wait for the engine's hello. Ends the process and raises EngineFault unless the right hello comes."""
-        see_log = f"The log has the details: {self._log_path}"
+        see_log = self._see_log()
         try:
             async with asyncio.timeout(HELLO_SECONDS):
                 hello = msgspec.msgpack.decode(await read_frame(running.reader), type=Hello)
@@ -212,7 +216,7 @@ class EngineProcess(LiveEngine):
             while True:
                 answer = decoder.decode(await read_frame(running.reader))
                 try:
-                    running.listener.on_event(answer.id, answer.event)
+                    running.listener.on_event(answer.id, naming_log(answer.event, self._see_log()))
                 except Exception:
                     log.exception("an event was not handled")
         except (OSError, EOFError):

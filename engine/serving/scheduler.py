@@ -3,7 +3,8 @@
 Knows nothing about sockets, threads, models or torch. Everything happens in the caller's thread, between two events of
 the running request, so a request is stopped by closing its generator.
 
-- Long requests (LONG) run one after another in order of arrival; quick ones run between two events of a long one.
+- Long requests, those with a `waited_for`, run one after another in order of arrival; quick ones run between two events
+  of a long one.
 - A newer request of a kind cancels the older ones of that kind; replays, each of another recording, are all kept.
 - A Load cancels everything else, and later requests wait for it, because they are meant for the new model.
 """
@@ -16,43 +17,27 @@ from collections.abc import Callable, Generator
 from dataclasses import dataclass
 
 from engine.records import (
-    Attribute,
     Cancelled,
-    Doctor,
     Edit,
     Event,
     Failed,
-    FindMinimalSet,
     Finished,
     Generate,
     Load,
     MemoryLeft,
     Progress,
-    Rank,
     Replay,
     Reply,
     Request,
-    RunProbes,
     TokenStep,
 )
+from engine.records.events import fault, unexpected
 from engine.serving.wire import Ask, Cancel, SetEdits, Stop, ToEngine
 
 log = logging.getLogger("saescope")
 
 Work = Generator[Event, Reply, None]
 """A running request: its last event is Finished, Failed or Cancelled. Only a generation is sent replies."""
-
-LONG: dict[type[Request], str] = {
-    Load: "the model to load",
-    Rank: "the ranking",
-    Generate: "the generation",
-    RunProbes: "the probes",
-    Doctor: "the doctor",
-    Attribute: "the attribution",
-    FindMinimalSet: "the search for a smallest set",
-    Replay: "the replay",
-}
-"""The kinds of request that run one after another, each as named after "waiting for". All others are quick."""
 
 MEMORY_SECONDS = 2.0
 """Time between two reports of free memory while long requests run."""
@@ -78,7 +63,7 @@ class Job:
     @property
     def long(self) -> bool:
         """Whether this is a long request."""
-        return type(self.request) in LONG
+        return bool(self.request.waited_for)
 
 
 class Scheduler:
@@ -150,7 +135,7 @@ class Scheduler:
         ahead = next((j for j in self._jobs if j.long), None)
         self._jobs.append(job)
         if ahead is not None and (job.long or isinstance(ahead.request, Load)):
-            self._emit(job.id, Progress(f"waiting for {LONG[type(ahead.request)]}"))
+            self._emit(job.id, Progress(f"waiting for {ahead.request.waited_for}"))
 
     def _due(self) -> Job | None:
         long = next((job for job in self._jobs if job.long), None)
@@ -167,11 +152,10 @@ class Scheduler:
         try:
             event = job.work.send(reply)
         except StopIteration:
-            event = Failed("EngineFault", "The request ended without a result.", "The log has the details.")
+            event = fault("The request ended without a result.")
         except Exception as error:
             log.exception("request %d failed", job.id)
-            message = f"Unexpected error: {type(error).__name__}: {error}"
-            event = Failed("EngineFault", message, "The log has the details.")
+            event = unexpected(error)
         job.at_token = isinstance(event, TokenStep)
         if isinstance(event, Finished | Failed | Cancelled):
             self._end(job, event)

@@ -11,6 +11,7 @@ from engine.attribution.minimal_set import find_minimal_set
 from engine.doctor.diagnose import diagnose
 from engine.features.activations import features_at, show
 from engine.features.rank import rank
+from engine.files.recorded import replaying
 from engine.generation.generate import generate
 from engine.generation.probes import run_probes, score_answers
 from engine.models.pair import Events, Pair
@@ -29,7 +30,17 @@ from engine.records import (
     Show,
 )
 from engine.records.errors import UsageError
-from engine.serving.replay import replay
+
+
+def replay(pair: Pair, request: Replay) -> Events:
+    """Run a recorded result's request again and compare the results. Returns a Replayed."""
+    recorded = request.recorded
+    how = replaying(recorded)
+    if how.is_remembered:
+        pair.forget()
+    again = yield from run_verb(pair, how.request_of(recorded))
+    return how.compare(recorded, again)
+
 
 VERBS: dict[type[Request], Callable[[Pair, Any], Events]] = {
     Rank: rank,

@@ -23,6 +23,7 @@ import psutil
 
 from engine.records import Event, Failed, Finished, MemoryLeft, Progress, Request
 from engine.records.errors import EngineFault
+from engine.records.events import fault
 from engine.serving.scheduler import Scheduler, Work
 from engine.serving.wire import HEADER, Answer, Ask, ToEngine, body_length, frame, own_hello
 
@@ -89,8 +90,7 @@ class Reader:
             return message
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
             log.error("a message makes no sense: %s", error)
-            failed = Failed("EngineFault", f"The engine cannot read this message: {error}", "The log has the details.")
-            return Refused(asked_id(body), failed)
+            return Refused(asked_id(body), fault(f"The engine cannot read this message: {error}"))
 
 
 def asked_id(body: bytearray) -> int:
@@ -146,7 +146,7 @@ class Worker:
             if not isinstance(event, Finished):
                 return
             message = error.message if isinstance(error, EngineFault) else f"The result cannot be sent: {error}"
-            data = frame(Answer(request_id, Failed("EngineFault", message, "The log has the details.")))
+            data = frame(Answer(request_id, fault(message)))
         self._send(data)
 
     def _send(self, data: bytes) -> None:

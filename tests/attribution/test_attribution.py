@@ -313,6 +313,12 @@ def test_questions_of_fact_and_probes_without_both_answers_are_left_out(pair):
     assert any("1 of the probes do not track both" in w for w in got.warnings)
 
 
+def test_it_says_where_whole_passes_took_the_place_of_the_upper_layers(pair, found, monkeypatch):
+    assert not any("whole passes" in w for w in causes.warnings(pair, found, MEASURE))
+    monkeypatch.setattr(pair.upper, "whole", True)
+    assert any("whole passes" in w for w in causes.warnings(pair, found, MEASURE))
+
+
 @pytest.mark.parametrize(
     ("measure", "words"),
     [

@@ -10,9 +10,7 @@ from tiny import D_SAE, SENTENCES
 
 from engine.cli.attribute import takers
 from engine.cli.run import main, parser
-from engine.cli.sessions import TABLES
 from engine.files import session
-from engine.files.export import TABLES as EXPORTED
 from engine.records import Attribution, FindMinimalSet, MinimalSet
 from engine.records.attribution import candidates
 from engine.records.errors import SaescopeError
@@ -156,10 +154,6 @@ def test_export_writes_them_in_every_format(cli, recorded, argv, part):
     code, out, _ = cli("export", recorded, *argv, loads=False)
     assert code == 0
     assert part in out
-
-
-def test_every_table_can_be_asked_for():
-    assert TABLES == EXPORTED
 
 
 @pytest.mark.parametrize("given", [(), ("--toward", "she"), ("--toward", " they", "--against", " it")])

@@ -9,7 +9,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from engine.cli.printing import Printer
+from engine.cli.printing import Printer, card, features, pair, texts
 from engine.records import (
     Answer,
     AnswerRow,
@@ -197,12 +197,28 @@ def compare(name, text):
     assert text == path.read_text("utf-8")
 
 
+FUNCTIONS = {
+    "ranking": features.ranking,
+    "shown": features.shown,
+    "described": card.described,
+    "probe_table": texts.probe_table,
+    "diagnosis": pair.diagnosis,
+}
+
+
+def show(printer, name, record, more):
+    if name in FUNCTIONS:
+        printer.result(FUNCTIONS[name], record, *more)
+    else:
+        getattr(printer, name)(record, *more)
+
+
 @pytest.mark.parametrize("name", ["compared", "arms", "probes"])
 def test_output_in_80_columns(name, capsys):
     method, record, more = RECORDS[name]
     printer = Printer(json=False)
     printer.out = Terminal(width=80)
-    getattr(printer, method)(record, *more)
+    show(printer, method, record, more)
     found = capsys.readouterr().out
     assert max(map(len, found.splitlines())) <= 80
     compare(f"{name}_80", found)
@@ -215,7 +231,7 @@ def test_output(name, colour, capsys):
     printer = Printer(json=False)
     options = {"force_terminal": True, "color_system": "truecolor"} if colour else {}
     printer.out = Terminal(width=100, **options)
-    getattr(printer, method)(record, *more)
+    show(printer, method, record, more)
     compare(f"{name}_colour" if colour else name, capsys.readouterr().out)
 
 

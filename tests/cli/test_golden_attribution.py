@@ -8,7 +8,7 @@ import pytest
 import samples
 from test_golden import RECORDS, compare
 
-from engine.cli.printing import Printer
+from engine.cli.printing import Printer, attribution, card, features
 from engine.records import Replayed
 from engine.records.words.rich_text import Terminal
 
@@ -22,17 +22,17 @@ RANKING = msgspec.structs.replace(
 )
 
 PRINTED = {
-    "attribution": ("attribution", samples.ATTRIBUTION, ()),
-    "minimal_set": ("minimal_set", samples.MINIMAL_SET, ()),
-    "card": ("described", samples.CARD, ("gpt2-small/8-res-jb",)),
-    "ranking_with_p": ("ranking", RANKING, ()),
+    "attribution": (attribution.attribution, samples.ATTRIBUTION, ()),
+    "minimal_set": (attribution.minimal_set, samples.MINIMAL_SET, ()),
+    "card": (card.described, samples.CARD, ("gpt2-small/8-res-jb",)),
+    "ranking_with_p": (features.ranking, RANKING, ()),
 }
 
 
-def printed(method, record, more, width, capsys):
+def printed(show, record, more, width, capsys):
     printer = Printer(json=False)
     printer.out = Terminal(width=width)
-    getattr(printer, method)(record, *more)
+    printer.result(show, record, *more)
     return capsys.readouterr().out
 
 
@@ -46,7 +46,7 @@ def test_output(name, width, capsys):
 
 @pytest.mark.parametrize("by", ["seed", "diff", "g", "coverage_negative", "density"])
 def test_the_column_that_a_ranking_is_sorted_by_stays_on_a_narrow_terminal(by, capsys):
-    lines = printed("ranking", msgspec.structs.replace(RANKING, by=by), (), 52, capsys).splitlines()
+    lines = printed(features.ranking, msgspec.structs.replace(RANKING, by=by), (), 52, capsys).splitlines()
     assert by.replace("coverage_negative", "cover +/−") in lines[0]
     assert any(line.startswith("no room for: ") for line in lines)
 

@@ -17,7 +17,7 @@ from engine.bench import run as bench
 from engine.bench.timing import Row
 from engine.cli.run import VERBS, main
 from engine.files import session
-from engine.files.export import TABLES, to_jsonl
+from engine.files.export.formats import TABLES, to_jsonl
 from engine.loading import presets
 from engine.records import (
     ArmReplay,

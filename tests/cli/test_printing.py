@@ -7,30 +7,32 @@ import pytest
 import samples
 from rich.console import Console
 
-from engine.cli.printing import Printer, shade
+from engine.cli.printing import Printer, attribution, card, features, pair, texts
 from engine.cli.printing.layout import Column, bar, print_table
 from engine.records import Arm, Progress, Replayed, Sampling, TokenStep
+from engine.records.words.shades import shade
 
 replace = msgspec.structs.replace
 
 
 @pytest.mark.parametrize(
-    ("method", "record", "more"),
+    ("show", "record", "more"),
     [
-        ("ranking", samples.RANKING, ()),
-        ("shown", samples.SHOWN, (1,)),
-        ("described", samples.DESCRIBED, ()),
-        ("described", samples.CARD, ("a/page",)),
-        ("attribution", samples.ATTRIBUTION, (3,)),
-        ("minimal_set", samples.MINIMAL_SET, ()),
-        ("generated", samples.GENERATED, (False,)),
-        ("generated", samples.ARMS, (False,)),
-        ("probe_table", samples.PROBES, ()),
-        ("diagnosis", samples.DIAGNOSIS, ()),
+        (features.ranking, samples.RANKING, ()),
+        (features.shown, samples.SHOWN, (1,)),
+        (card.described, samples.DESCRIBED, ()),
+        (card.described, samples.CARD, ("a/page",)),
+        (attribution.attribution, samples.ATTRIBUTION, (3,)),
+        (attribution.minimal_set, samples.MINIMAL_SET, ()),
+        (None, samples.GENERATED, (False,)),
+        (None, samples.ARMS, (False,)),
+        (texts.probe_table, samples.PROBES, ()),
+        (pair.diagnosis, samples.DIAGNOSIS, ()),
     ],
 )
-def test_json_is_one_line_that_holds_the_whole_record(method, record, more, capsys):
-    getattr(Printer(json=True), method)(record, *more)
+def test_json_is_one_line_that_holds_the_whole_record(show, record, more, capsys):
+    printer = Printer(json=True)
+    printer.result(show, record, *more) if show else printer.generated(record, *more)
     out = capsys.readouterr().out
     assert out.count("\n") == 1
     assert msgspec.json.decode(out.encode(), type=type(record)) == record
@@ -82,7 +84,7 @@ def test_a_bar_is_as_long_as_its_share_and_never_lost(value, cells):
 )
 def test_an_effect_says_whether_it_takes_away_or_adds(baseline, ablated, words, capsys):
     effect = replace(samples.CARD.effect, baseline=baseline, ablated=ablated)
-    Printer(json=False).described(replace(samples.CARD, effect=effect))
+    Printer(json=False).result(card.described, replace(samples.CARD, effect=effect))
     assert words in capsys.readouterr().out
 
 
@@ -111,7 +113,7 @@ def test_a_narrow_table_drops_columns_in_their_order_then_cuts_texts(capsys):
 
 @pytest.mark.parametrize(("n_controls", "rows", "bold"), [(20, None, ["4133"]), (19, None, []), (20, 1, ["4133"])])
 def test_only_what_beats_enough_other_features_is_said_to_influence(n_controls, rows, bold, capsys):
-    Printer(json=False).attribution(replace(samples.ATTRIBUTION, n_controls=n_controls), rows)
+    Printer(json=False).result(attribution.attribution, replace(samples.ATTRIBUTION, n_controls=n_controls), rows)
     out = capsys.readouterr().out
     influence = [line.split()[0] for line in out.splitlines() if line.endswith("influences")]
     assert influence == bold
@@ -173,7 +175,7 @@ def test_without_compare_the_edited_text_alone_is_printed_and_without_edits_the_
 def test_the_command_that_shows_a_set_is_whole_however_many_members_it_has(capsys):
     member = samples.MINIMAL_SET.members[0]
     members = tuple(replace(member, feature=60_000 + n) for n in range(64))
-    Printer(json=False).minimal_set(replace(samples.MINIMAL_SET, members=members))
+    Printer(json=False).result(attribution.minimal_set, replace(samples.MINIMAL_SET, members=members))
     (line,) = [line for line in capsys.readouterr().out.splitlines() if "saescope generate" in line]
     assert line.endswith(" ".join(f"--ablate {m.feature}" for m in members))
 

@@ -47,7 +47,9 @@ def test_loading_goes_straight_to_the_device_and_takes_what_was_estimated(large,
     ask(client, large, Loaded)
     pair = client._pair
     assert {p.device for p in pair.model.module.parameters()} == {pair.model.device}
-    estimate = finish(find_model(large.model)).bytes_needed("auto" if device.type == "cuda" else pair.model.dtype)
+    estimate = finish(find_model(large.model)).bytes_needed(
+        "auto" if device.type == "cuda" else pair.model.dtype, device
+    )
     assert estimate == pytest.approx(pair.model.bytes, rel=0.01)
     if before is not None:
         estimate += estimates.sae_bytes(Path(large.sae))

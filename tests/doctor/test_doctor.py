@@ -1,6 +1,8 @@
 """The doctor finds the demo healthy, and every way of wiring it wrong: each turns the check red that is about it."""
 
+from copy import copy
 from dataclasses import replace
+from functools import cache
 from types import SimpleNamespace
 
 import msgspec
@@ -21,7 +23,6 @@ from engine.models.pair import Pair, Site
 from engine.models.reference import compute as compute_reference
 from engine.models.reference import passages_of, read_text
 from engine.models.sae import SaeConfig, SparseAutoencoder
-from engine.models.tokens import Tokens
 from engine.records import Diagnosis, Doctor, Loaded, Progress
 from engine.serving.client import ask
 
@@ -63,20 +64,23 @@ def rewired(explorer, *, weights=None, hook=None, model=None, reference=None, **
 # ---- the packaged demo
 
 
-FEW = 500
-"""Tokens on which a mistake shows on the demo. To choose between normalisations that do about as well takes more."""
+FEW, MORE = 500, 900
+"""Tokens on which a mistake shows on the demo; to choose between normalisations that do about as well takes more."""
 
 
 @pytest.fixture(scope="module")
 def demo(demo):
     """The demo's pair, which reads passages once for all tests."""
     explorer, captured = demo._pair, {}
-    model = replace(explorer.model)
+    tokens = copy(explorer.model.tokens)
+    tokens.feed = cache(tokens.feed)
+    model = replace(explorer.model, tokens=tokens)
     capture = model.capture
 
     def once(hook, sequences, stage):
-        """The same passages are read at the same place again and again."""
-        key = (hook.path, hook.side, tuple(map(tuple, sequences)))
+        """The same passages are read at the same place again and again; a layer's output is the next one's input."""
+        layer = int(hook.path.rsplit(".", 1)[1]) + (hook.side == "output")
+        key = (layer, tuple(map(tuple, sequences)))
         if key not in captured:
             captured[key] = yield from capture(hook, sequences, stage)
         return captured[key]
@@ -87,7 +91,7 @@ def demo(demo):
 
 @pytest.mark.demo
 def test_the_demo_is_green_and_measures_what_its_reference_says(demo):
-    found = examined(demo, 1500)
+    found = examined(demo, MORE)
     assert found.red == set()
     assert not [check for check in found.diagnosis.checks if check.remedy]
     assert found.diagnosis.variance_explained == pytest.approx(demo.site.reference.variance_explained, abs=0.02)
@@ -114,7 +118,7 @@ def test_the_same_place_by_another_name_is_fine(demo):
 
 @pytest.mark.demo
 def test_a_missing_normalisation_is_named(demo):
-    found = examined(rewired(demo, normalisation="none"))
+    found = examined(rewired(demo, normalisation="none"), MORE)
     assert found.red == {"variance explained", "L0", "wiring"}
     assert "with constant_norm_rescale it explains 0.8" in found.checks["wiring"].detail
     assert "name a wiring that does better" in found.checks["variance explained"].remedy
@@ -123,7 +127,7 @@ def test_a_missing_normalisation_is_named(demo):
 @pytest.mark.demo
 def test_a_wrong_normalisation_is_named_even_where_it_explains_a_lot(demo):
     scale = demo.site.sae.d_in**0.5 / demo.site.reference.median_norm
-    found = examined(rewired(demo, normalisation="expected_average_only_in", scale=scale))
+    found = examined(rewired(demo, normalisation="expected_average_only_in", scale=scale), MORE)
     assert found.red == {"wiring"}
     assert "with constant_norm_rescale" in found.checks["wiring"].detail
     found = examined(rewired(demo, normalisation="expected_average_only_in", scale=3 * scale), FEW)
@@ -171,7 +175,7 @@ def test_another_model_of_the_same_width_is_found_out(demo):
     from nnsight import NNsight
 
     module = LlamaForCausalLM(config).eval()
-    other = LanguageModel("someone/else", "", module, Tokens(demo.model.tokens.tokenizer), NNsight(module), ())
+    other = LanguageModel("someone/else", "", module, demo.model.tokens, NNsight(module), ())
     sae = demo.site.sae
     texts = read_text(prompts.NEUTRAL_TEXT)[:8]
     hook = resolve_hook(module, "blocks.1.hook_resid_pre")
@@ -283,6 +287,10 @@ def test_features_that_never_fire_are_counted_and_judged_on_enough_text(topk):
     assert found.red == {"dead features"}
     assert found.checks["dead features"].detail.startswith("94.8% of the features never fire on 100,000 tokens")
     assert examined(with_counts(topk, count, 900)).checks["dead features"].ok is None
+    for never, ok in ((28, True), (30, None)):  # of 96
+        count = torch.full((topk.site.sae.d_sae,), 100, dtype=torch.int32)
+        count[:never] = 0
+        assert examined(with_counts(topk, count)).checks["dead features"].ok is ok
 
 
 def test_numbers_that_are_none_are_found_and_the_rest_goes_on(topk, monkeypatch):
@@ -318,7 +326,9 @@ def test_notes_training_and_missing_names_are_shown(topk):
     assert found.checks["note"].detail == "folded"
     found = examined(rewired(topk, model="", prepend_bos=False))
     assert found.checks["model"].ok is None and found.checks["model"].remedy
-    assert "without one (the one fed is left out" in found.checks["fed token ids"].detail
+    fed = found.checks["fed token ids"]
+    assert "trained without one" in fed.detail
+    assert fed.ok is None and "--bos" in fed.remedy
 
 
 def test_two_leading_tokens_are_red(topk, monkeypatch):
@@ -368,6 +378,11 @@ def test_what_is_red_says_what_to_do(client):
         ("gemma-3-1b-pt", "google/gemma-3-1b-it", None),
         ("Qwen/Qwen3-1.7B-Base", "Qwen/Qwen3-1.7B", None),
         ("Llama-3.1-8B", "meta-llama/Llama-3.1-8B-Instruct", None),
+        ("Llama-3.1-8B", "NousResearch/Hermes-3-Llama-3.1-8B", None),
+        ("google/gemma-2-9b-it", "unsloth/gemma-2-9b-it-bnb-4bit", None),
+        ("Qwen/Qwen2.5-7B", "deepseek-ai/DeepSeek-R1-Distill-Qwen2.5-7B", None),
+        ("deepseek-ai/DeepSeek-R1-Distill-Llama-8B", "meta-llama/Llama-3.1-8B", False),
+        ("meta-llama/Llama-3.1-8B", "deepseek-ai/DeepSeek-R1-Distill-Llama-8B", False),
         ("mistral-7b", "mistralai/Mistral-7B-v0.3", False),
         ("gpt2-small", "gpt2-medium", False),
         ("gemma-2-2b", "google/gemma-2-9b", False),
@@ -384,6 +399,7 @@ def test_limits():
     assert health.variance_ok(0.42, 0.5) and not health.variance_ok(float("nan"), None)
     assert health.l0_ok(74, 74, None, 4096) and not health.l0_ok(20, 74, None, 4096)
     assert not health.l0_ok(600, 80, None, 4096)
+    assert not health.l0_ok(0.9, None, None, 16) and not health.l0_ok(0.9, 1.5, None, 16)
     assert not health.l0_ok(0, None, None, 16) and not health.l0_ok(200, None, None, 768)
     assert health.l0_ok(256, None, 256, 768) and not health.l0_ok(257, None, 256, 768)
     assert health.short_doubts(0.8, 70, 0.85, 74, None, 4096) == []
@@ -415,6 +431,8 @@ def test_loading_doubts_another_hook_and_another_model(topk):
     assert found(rewired(topk, hook="blocks.2.hook_resid_pre")) == ("the SAE's hook is blocks.1.hook_resid_pre",)
     other = replace(topk.model, name="google/gemma-2-9b")
     assert found(rewired(topk, model=other, hook=topk.site.reads_at.name)) == ("the SAE's model is tiny",)
+    base = replace(topk.model, name="owner/tiny-base")  # the SAE may be worth less on another variant
+    assert found(rewired(topk, model=base, hook=topk.site.reads_at.name)) == ("the SAE's model is tiny",)
 
 
 def test_a_session_from_before_these_numbers_is_read():

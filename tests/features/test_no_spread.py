@@ -12,7 +12,8 @@ import pytest
 from tiny import BOS
 
 from engine.cli.run import main
-from engine.files import export, session
+from engine.files import session
+from engine.files.export import formats as export
 from engine.records import Load, Prompt, PromptSet, Rank, Ranking, Replay, Replayed
 from engine.serving.client import ask
 from tui.panes.leaderboard import COLUMNS

@@ -12,7 +12,7 @@ import msgspec
 import pytest
 import samples
 
-from engine.files import autosave, session, session_table
+from engine.files import autosave, autosave_table, session
 from engine.files.autosave import AutosaveStore
 from engine.files.session import EditSlot, Workspace
 from engine.records import Prompt, PromptSet
@@ -245,7 +245,7 @@ def test_a_full_disk_keeps_what_was_there(store, full, monkeypatch):
 def test_a_newer_layout_is_left_alone(store):
     store.save("one", "a", EMPTY)
     with closing(sqlite3.connect(store.path)) as db:
-        db.execute(f"PRAGMA user_version = {session_table.LAYOUT + 1}")
+        db.execute(f"PRAGMA user_version = {autosave_table.LAYOUT + 1}")
     assert store.latest() is None
     assert "newer saescope" in store.notice
     with pytest.raises(SessionError, match="newer saescope"):

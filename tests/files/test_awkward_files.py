@@ -18,9 +18,9 @@ from engine.files.autosave import AutosaveStore
 from engine.files.notes import Notes
 from engine.models.hooks import BLOCK_HOOK
 from engine.records.errors import NotesError, SessionError
-from engine.records.words.tokens import safe, to_json
+from engine.records.words.safe_text import safe, to_json
 from tui.app import read_keymap
-from tui.services import preferences
+from tui.services import state_folder
 from tui.services.safe_lines import SafeLines
 from tui.widgets.fields import LineField
 
@@ -65,8 +65,8 @@ def pipe(tmp_path):
 
 
 def test_a_pipe_in_place_of_a_file_is_refused_at_once(pipe, tmp_path, monkeypatch):
-    pipe(preferences._file())
-    assert "not a file" in preferences.theme()[1]
+    pipe(state_folder._file(state_folder.PREFERENCES_FILE))
+    assert "not a file" in state_folder.theme()[1]
     monkeypatch.setattr("platformdirs.user_config_dir", lambda name: str(tmp_path / name))
     pipe(tmp_path / "saescope" / "keys.toml")
     assert "not a file" in read_keymap()[1]

@@ -19,20 +19,21 @@ from textual.binding import BindingsMap
 
 import prompts
 from engine.cli.run import main
-from engine.files import autosave, export, prompt_sets
+from engine.files import autosave, prompt_sets, replays
 from engine.files import session as sessions
 from engine.files.autosave import AutosaveStore
 from engine.files.explanations import Explanations
+from engine.files.export import formats as export
 from engine.files.notes import Notes, parse
 from engine.models.reference import read_text
-from engine.records import Finished, Generated, Load, Replay, Replayed
+from engine.records import Finished, Generate, Generated, Load, Replay, Replayed
 from engine.records.errors import NotesError, SessionError, UsageError
 from engine.records.texts import check_branch, check_sampling
-from engine.serving import replay
+from engine.serving import verbs
 from prompts import PromptSetError, importer
 from tui.app import read_keymap
 from tui.commands import keys
-from tui.services import preferences
+from tui.services import state_folder
 from tui.state.study import Study
 from tui.state.texts import Rows, difference_in_words, differing, name_of, rewound, schedule_of, siblings, staleness
 
@@ -81,10 +82,10 @@ def show_text(text, study):
         differing(rows.tokens[pair.baseline], rows.tokens[pair.edited])
         schedule_of(text, pair)
         asked = rewound(text, 1, study.edits.on(), 3, pair)
-        Rows.asked(asked, text, pair)
-    assert name_of(text) + difference_in_words(text, None) + staleness(text, replay.request_of(text)) is not None
+        Rows.at_start(asked, text, pair)
+    assert name_of(text) + difference_in_words(text, None) + staleness(text, replays.text_again(text)) is not None
     with suppress(UsageError):
-        run_out(replay.replay(None, Replay(text)))
+        run_out(verbs.replay(None, Replay(text)))
 
 
 def without_a_model(pair, request):
@@ -97,7 +98,7 @@ def without_a_model(pair, request):
 
 @pytest.fixture(autouse=True)
 def no_model(monkeypatch):
-    monkeypatch.setattr(replay, "generate", without_a_model)
+    monkeypatch.setitem(verbs.VERBS, Generate, without_a_model)
 
 
 def run_out(work):
@@ -335,14 +336,14 @@ def test_a_damaged_keymap_is_told_and_stays(tmp_path, monkeypatch):
 
 def test_damaged_preferences_are_set_aside(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
-    preferences.remember_theme("saescope-light")
+    state_folder.remember_theme("saescope-light")
     path = next(tmp_path.rglob("preferences.json"))
     content = path.read_bytes()
 
     def tried(number):
         data = damaged(number, content, json_values=True)
         path.write_bytes(data)
-        name, problem = preferences.theme()
+        name, problem = state_folder.theme()
         asides = list(path.parent.glob("*.broken-*"))
         assert [aside.read_bytes() for aside in asides] == [data] * bool(problem)
         for aside in asides:

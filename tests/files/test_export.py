@@ -8,11 +8,12 @@ import pytest
 import samples
 from samples import instead
 
-from engine.files import export, session
+from engine.files import session
+from engine.files.export import formats as export
 from engine.files.export.markdown import grid
 from engine.records import Edit, EditsFrom, Loaded, MinimalSet, Sampling
 from engine.records.errors import UsageError
-from engine.records.words.edits import asked, settled
+from engine.records.words.edits import edits_in_words, with_recorded_amounts, without_amounts
 
 replace = msgspec.structs.replace
 
@@ -210,26 +211,26 @@ def test_a_generation_without_kl_says_nothing_of_it(full):
     ],
 )
 def test_edits_in_words(edits, words):
-    assert export.edits_in_words(edits) == words
+    assert edits_in_words(edits) == words
 
 
 def test_many_edits_are_counted_instead_of_spelled_out():
     few = tuple(Edit(i) for i in range(8))
-    assert export.edits_in_words(few).count("ablated") == 8
-    assert export.edits_in_words((*few, Edit(9))) == "9 features ablated"
-    assert export.edits_in_words((*few, Edit(9, 0.5), Edit(10, 2.0))) == "8 features ablated, 2 scaled"
+    assert edits_in_words(few).count("ablated") == 8
+    assert edits_in_words((*few, Edit(9))) == "9 features ablated"
+    assert edits_in_words((*few, Edit(9, 0.5), Edit(10, 2.0))) == "8 features ablated, 2 scaled"
     zeros = (Edit(9, 0.0, "set"), Edit(10, 0.0, "project"), Edit(kind="reconstruct"))
-    assert export.edits_in_words((*few, *zeros)) == "8 features ablated, 1 set, 1 projected, reconstructed"
+    assert edits_in_words((*few, *zeros)) == "8 features ablated, 1 set, 1 projected, reconstructed"
     steered = tuple(replace(edit, kind="steer", at="last") for edit in few)
-    assert export.edits_in_words((*steered, Edit(9, at="last"))) == "1 feature ablated, 8 steered (last prompt token)"
-    assert export.edits_in_words((*steered, Edit(9))) == "1 feature ablated, 8 steered (at different positions)"
+    assert edits_in_words((*steered, Edit(9, at="last"))) == "1 feature ablated, 8 steered (last prompt token)"
+    assert edits_in_words((*steered, Edit(9))) == "1 feature ablated, 8 steered (at different positions)"
 
 
 def test_what_was_asked_is_what_was_recorded_but_for_the_absolute_values():
     recorded = (Edit(3, 2.0, "set", "last", absolute=7.5), Edit(4))
-    assert asked(recorded) == (Edit(3, 2.0, "set", "last"), Edit(4))
+    assert without_amounts(recorded) == (Edit(3, 2.0, "set", "last"), Edit(4))
     wanted = (Edit(4), Edit(3, 2.0, "set"), Edit(3, 2.0, "set", "last"))
-    assert settled(wanted, recorded) == (Edit(4), Edit(3, 2.0, "set"), recorded[0])
+    assert with_recorded_amounts(wanted, recorded) == (Edit(4), Edit(3, 2.0, "set"), recorded[0])
 
 
 # ---- causes

@@ -11,8 +11,9 @@ import pytest
 import samples
 
 from engine.cli.run import main
-from engine.files import export, session
+from engine.files import session
 from engine.files.autosave import AutosaveStore
+from engine.files.export import formats as export
 from engine.files.session import EditSlot, Session, Workspace
 from engine.records import Attribution, Generated, MinimalSet, ProbeTable, Prompt, PromptSet, Ranking, Sampling
 from engine.records.errors import SessionError
@@ -233,7 +234,8 @@ def copy_of_version_2(folder):
 def test_a_file_of_version_2_has_one_list_of_results_now(tmp_path):
     assert json.loads(VERSION_2.read_text("utf-8"))["saescope_session"] == 2
     found = session.read(VERSION_2)
-    assert found == msgspec.structs.replace(samples.whole_session(), created=found.created)
+    load = msgspec.structs.replace(found.load, bos="always")  # there was no choice
+    assert found == msgspec.structs.replace(samples.whole_session(), created=found.created, load=load)
     session.write(found, tmp_path / "x.json")
     assert json.loads((tmp_path / "x.json").read_text("utf-8"))["saescope_session"] == session.VERSION
     assert session.read(tmp_path / "x.json") == found
@@ -260,7 +262,8 @@ def test_a_file_of_version_1_is_read_as_what_it_meant_and_written_as_todays(full
     assert found.workspace.edits == (EditSlot(3), EditSlot(4, -0.5, on=False))
     assert found.workspace.prompts.settings == {"scale": 0.125, "positions": "all"}  # a study's scale, not an edit's
     assert found.workspace.labels == {4133: "women", 7: ""}
-    assert found == msgspec.structs.replace(full, created=found.created, workspace=found.workspace)
+    load = msgspec.structs.replace(full.load, bos="always")  # there was no choice
+    assert found == msgspec.structs.replace(full, created=found.created, workspace=found.workspace, load=load)
     session.write(found, tmp_path / "x.json")
     assert session.read(tmp_path / "x.json") == found
     assert json.loads((tmp_path / "x.json").read_text("utf-8"))["saescope_session"] == session.VERSION

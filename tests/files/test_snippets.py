@@ -5,6 +5,7 @@ import runpy
 import shlex
 import subprocess
 import warnings
+from dataclasses import replace
 
 import msgspec
 import pytest
@@ -17,7 +18,8 @@ from engine.files.export.command_line import command_line
 from engine.files.export.nnsight_script import nnsight_snippet
 from engine.loading.demo import feature_lists
 from engine.records import Edit, Generate, Generated, Load, Loaded, Prompt, Sampling
-from engine.records.words.tokens import safe
+from engine.records.edits import EDIT_KINDS, Linear, SlotMaths
+from engine.records.words.safe_text import safe
 from engine.serving.client import ask
 from engine.serving.local import LocalClient
 
@@ -169,6 +171,31 @@ def test_the_script_generates_what_the_engine_does(opened, tmp_path, capsys, nam
     assert capsys.readouterr().out == expected.edited.text + "\n"
     if name not in ("none", "ablated"):
         assert found != expected.baseline.token_ids  # the edit is not nothing
+
+
+@pytest.mark.parametrize("bos", ["always", "never"])
+@pytest.mark.parametrize("format", ["raw", "chat"])
+def test_the_script_feeds_a_bos_where_the_engine_does(load, tmp_path, format, bos):
+    load = msgspec.structs.replace(load, bos=bos)
+    engine = LocalClient()
+    loaded = ask(engine, load, Loaded)
+    request = Generate(Prompt(QUESTION, format), (Edit(3, -6.0),), Sampling(12))
+    expected = ask(engine, request, Generated)
+    found = run(nnsight_snippet(loaded, load, request, engine._pair.site.reference.sink_norm), tmp_path)
+    assert found == expected.edited.token_ids
+    assert f"--bos {bos}" in command_line(load, request)
+
+
+def test_a_kind_that_is_a_row_of_the_table_alone_is_generated_with_and_scripted(load, client, tmp_path, monkeypatch):
+    slot = SlotMaths(gain=Linear(-1.0, 0.5), offset=Linear(2.0, -1.0), push=Linear(factor=0.25))
+    monkeypatch.setitem(EDIT_KINDS, "bend", replace(EDIT_KINDS["set"], slot=slot))
+    request = Generate(Prompt(QUESTION), (Edit(3, 4.0, "bend"), Edit(7, -5.0, "bend"), Edit(9, -6.0)), Sampling(12))
+    expected = ask(client, request, Generated)
+    recorded = msgspec.structs.replace(request, edits=expected.edits)
+    text = nnsight_snippet(client._pair.loaded, load, recorded, client._pair.site.reference.sink_norm)
+    assert run(text, tmp_path) == expected.edited.token_ids != expected.baseline.token_ids
+    without = ask(client, msgspec.structs.replace(request, edits=request.edits[2:]), Generated)
+    assert without.edited.token_ids != expected.edited.token_ids
 
 
 @pytest.mark.parametrize("raw", [False, True])

@@ -357,3 +357,42 @@ def test_the_bare_model_shares_its_weights_and_has_no_wrappers(explorer):
         assert own.data_ptr() == shared.data_ptr(), name
     assert all("forward" not in vars(module) for module in bare.modules())
     assert isinstance(explorer.site.sae, SparseAutoencoder)
+
+
+def test_steps_without_a_cache_keep_what_was_edited_before(load, tmp_path, monkeypatch):
+    """Edits that change on the way, and positions taken back, give what they give over keys and values."""
+    explorer = pair(load, tmp_path, "jumprelu", "constant_norm_rescale")
+    lists = every_kind(explorer, TEXT)
+    plain = Steps(explorer.model, make_editor(explorer, [(), lists[0]]), 64)
+    monkeypatch.setattr(steps_module.static_cache, "fits", lambda config: False)
+    monkeypatch.setattr(steps_module.static_cache, "own_cache_agrees", lambda module, config: False)
+    whole = Steps(explorer.model, make_editor(explorer, [(), lists[0]]), 64)
+    assert whole.whole and not plain.whole
+    ids = explorer.model.tokens.feed(Prompt(TEXT)).ids
+    passes = [[steps.prompt(ids)] for steps in (plain, whole)]
+    for token, edits in enumerate([*lists, *lists]):
+        if token == 9:
+            assert plain.rewind(len(ids) + 4) and whole.rewind(len(ids) + 4)
+        for steps, found in zip((plain, whole), passes, strict=True):
+            steps.editor.set_rows([(), edits])
+            result = steps.step(torch.tensor([9 + token, 30 + token]))
+            found.append(type(result)(*(part.clone() for part in result)))
+    for one, other in zip(*passes, strict=True):
+        torch.testing.assert_close(other.logits_BV, one.logits_BV, rtol=1e-4, atol=1e-4)
+        assert torch.equal(other.allowed_BT, one.allowed_BT) and torch.equal(other.active_BT, one.active_BT)
+
+
+def test_a_text_without_a_cache_says_that_it_is_slower(explorer, monkeypatch):
+    request = Generate(Prompt(TEXT), (), Sampling(max_tokens=6))
+    explorer.drop(KeptSteps)
+    explorer.drop(Text)
+    over_cache = finish(generate(explorer, request))
+    explorer.drop(KeptSteps)
+    explorer.drop(Text)
+    monkeypatch.setattr(steps_module.static_cache, "fits", lambda config: False)
+    monkeypatch.setattr(steps_module.static_cache, "own_cache_agrees", lambda module, config: False)
+    without = finish(generate(explorer, request))
+    explorer.drop(KeptSteps)
+    explorer.drop(Text)
+    assert without.baseline.token_ids == over_cache.baseline.token_ids
+    assert not over_cache.warnings and "slower, but right" in without.warnings[0]

@@ -4,6 +4,7 @@ import torch
 
 from engine.generation.edits import GENERATED, LAST, PROMPT
 from engine.models.reference import Reference
+from engine.models.sae import SaeConfig, SparseAutoencoder
 from engine.records import NO_FEATURE, Edit, Prompt
 
 
@@ -26,6 +27,18 @@ def make_reference(sae, sink_norm=1e9, maximum_F=None, median_u=1.0):
         l0=0.0,
         variance_explained=0.0,
     )
+
+
+def random_sae(width, hook, seed=0, d_sae=24, **config):
+    """A SAE of random directions whose encoder is a plain ReLU."""
+    generator = torch.Generator().manual_seed(seed)
+    weights = {
+        "W_enc": torch.randn(width, d_sae, generator=generator),
+        "W_dec": torch.nn.functional.normalize(torch.randn(d_sae, width, generator=generator)),
+        "b_enc": torch.full((d_sae,), -0.1),
+        "b_dec": torch.zeros(width),
+    }
+    return SparseAutoencoder(SaeConfig("test", "standard", "none", False, hook, "", **config), weights)
 
 
 def kinds(length, start):

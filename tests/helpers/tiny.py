@@ -104,6 +104,7 @@ def sae_config(
 ) -> dict[str, object]:
     """cfg.json's content; `old` is the layout of SAELens before 6, None leaves apply_b_dec_to_input out."""
     config: dict[str, object] = {
+        "prepend_bos": True,
         "d_in": D_MODEL,
         "d_sae": D_SAE,
         "dtype": "float32",

@@ -196,8 +196,8 @@ def test_a_model_in_the_cache_loads_without_network(tmp_path, cache):
     found = finish(find_model("owner/tiny"))
     assert found.revision == COMMIT and "model.safetensors" in found.files
     parameters = sum(p.numel() for p in load_model(found.source, "x", CPU, torch.float32, COMMIT).module.parameters())
-    assert found.bytes_needed("auto") == found.bytes_needed(torch.float32) == 4 * parameters
-    assert found.bytes_needed(torch.bfloat16) == 2 * parameters
+    assert found.bytes_needed("auto", CPU) == found.bytes_needed(torch.float32, CPU) == 4 * parameters
+    assert found.bytes_needed(torch.bfloat16, CPU) == 2 * parameters
 
 
 def test_a_model_cached_in_part_is_no_model(tmp_path, cache):
@@ -280,7 +280,9 @@ def test_the_words_of_a_full_gpu(monkeypatch):
 def test_a_dtype_that_converts_counts_as_it_will_be(tmp_path):
     folder = write_model(tmp_path / "model")
     counts = memory.parameters_of(folder.glob("*.safetensors"))
-    assert set(counts) == {"F32"} and memory.bytes_of(counts, torch.float16) * 2 == memory.bytes_of(counts, "auto")
+    assert set(counts) == {"F32"} and memory.bytes_of(counts, torch.float16, CPU) * 2 == memory.bytes_of(
+        counts, "auto", CPU
+    )
     (folder / "model.safetensors").write_bytes(b"\x05\x00\x00\x00\x00\x00\x00\x00[1,2]")
     assert memory.parameters_of(folder.glob("*.safetensors")) == {}
 

@@ -89,11 +89,12 @@ def test_the_table_as_it_is_meant():
 
 def test_a_request_left_open_is_filled_in():
     founding = presets.find("mistral-7b-gender-bias")
-    assert presets.applied(founding, Load()) == Load(founding.model, founding.sae, founding.hook)
+    assert presets.applied(founding, Load()) == Load(founding.model, founding.sae, founding.hook, bos="always")
+    assert presets.applied(founding, Load(bos="never")).bos == "never"
     mine = presets.applied(founding, Load(model="/my/mistral", device="cpu"))
-    assert mine == Load("/my/mistral", founding.sae, founding.hook, "cpu")
+    assert mine == Load("/my/mistral", founding.sae, founding.hook, "cpu", bos="always")
     other = presets.applied(founding, Load(sae="/my/sae"))
-    assert (other.sae, other.hook) == ("/my/sae", None)  # the hook point was that of the preset's own SAE
+    assert (other.sae, other.hook, other.bos) == ("/my/sae", None, "auto")  # those are of the preset's own SAE
     assert presets.applied(founding, Load(hook="blocks.3.hook_resid_pre")).hook == "blocks.3.hook_resid_pre"
     assert presets.applied(presets.find("demo"), Load()) == Load()
 

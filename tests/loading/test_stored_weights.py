@@ -9,6 +9,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
+from engine.loading.find_model import ModelSource
 from engine.loading.load_model import load_model
 from engine.records.errors import ModelError
 
@@ -21,8 +22,8 @@ def folder(files, tmp_path):
     return Path(shutil.copytree(files.model, tmp_path / "model"))
 
 
-def load(folder):
-    return load_model(str(folder), "it", CPU, torch.float32)
+def load(folder, dtype=torch.float32):
+    return load_model(str(folder), "it", CPU, dtype)
 
 
 def rewrite(folder, change):
@@ -177,3 +178,28 @@ def test_whole_numbers_that_are_no_matrices_are_no_sign_of_quantising(folder):
     rewrite(folder, lambda tensors: tensors | {"model.steps": torch.arange(3), "model.mask": torch.ones(2, 2).byte()})
     (note,) = load(folder).notes
     assert "model.mask, model.steps" in note
+
+
+@pytest.mark.parametrize("dtype", ["auto", torch.float32, torch.bfloat16])
+def test_block_fp8_is_dequantised_where_the_device_cannot_compute_with_it(folder, dtype):
+    plain = {}
+
+    def quantise(tensors):
+        for name in [name for name in tensors if name.endswith("_proj.weight")]:
+            scale = tensors[name].abs().max() / 448
+            tensors[name] = (tensors[name] / scale).to(torch.float8_e4m3fn)
+            plain[name] = tensors[name].float() * scale
+            tensors[f"{name}_scale_inv"] = scale.reshape(1, 1)
+        return tensors
+
+    rewrite(folder, quantise)
+    how = {"quant_method": "fp8", "weight_block_size": [128, 128], "activation_scheme": "dynamic"}
+    configure(folder, quantization_config=how)
+    model = load(folder, dtype)
+    stored = dict(model.module.named_parameters())
+    for name, expected in plain.items():
+        assert torch.allclose(stored[name].float(), expected, rtol=0 if model.dtype == torch.float32 else 2**-8, atol=0)
+    assert {p.dtype for p in stored.values()} == {torch.float32 if dtype == "auto" else dtype}
+    model.module(input_ids=torch.tensor([[0, 5, 6]]))
+    estimate = ModelSource(str(folder), str(folder)).bytes_needed(dtype, CPU)
+    assert model.bytes <= estimate <= 1.05 * model.bytes

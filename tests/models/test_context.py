@@ -7,7 +7,8 @@ import pytest
 from tiny import sae_config, write_sae
 
 from engine.cli.run import main
-from engine.files import export, session
+from engine.files import session
+from engine.files.export import formats as export
 from engine.loading.formats import dictionary_learning, saelens, sparsify
 from engine.records import (
     Answer,

@@ -6,7 +6,7 @@ import dataclasses
 import pytest
 import torch
 import transformers as tf
-from editing import make_reference
+from editing import make_reference, random_sae
 from families import D_MODEL, FAMILIES, LAYERS, PARALLEL, WINDOW, parts, write_family
 from nnsight import NNsight
 
@@ -18,7 +18,6 @@ from engine.generation.steps import Steps
 from engine.loading.load_model import load_model
 from engine.loading.open_pair import match
 from engine.models.hooks import resolve_hook, same_place
-from engine.models.sae import SaeConfig, SparseAutoencoder
 from engine.records import Edit, Generate, Prompt, Sampling
 from engine.records.errors import HookError, MismatchError
 
@@ -27,8 +26,6 @@ CPU = torch.device("cpu")
 TEXT = "She said the tide is in."  # longer than the sliding window
 
 KINDS = ("hook_resid_pre", "hook_resid_mid", "hook_resid_post", "hook_attn_out", "hook_mlp_out", "attn.hook_z")
-
-D_SAE = 24
 
 
 @pytest.fixture(scope="module", params=FAMILIES)
@@ -43,17 +40,6 @@ def family(request, tmp_path_factory):
 
 def vector(model, ids, name):
     return model.capture_batch(resolve_hook(model.module, name), [ids])[0]
-
-
-def make_sae(width, hook, seed=0, **config):
-    generator = torch.Generator().manual_seed(seed)
-    weights = {
-        "W_enc": torch.randn(width, D_SAE, generator=generator),
-        "W_dec": torch.nn.functional.normalize(torch.randn(D_SAE, width, generator=generator)),
-        "b_enc": torch.full((D_SAE,), -0.1),
-        "b_dec": torch.zeros(width),
-    }
-    return SparseAutoencoder(SaeConfig("test", "standard", "none", False, hook, "", **config), weights)
 
 
 def hooks_of(name):
@@ -169,7 +155,7 @@ def test_paths_relative_to_the_base_model_are_found(family):
 
 def edits_of(sae, h_TD):
     """Four edits of the features that fire most on tokens after the first, which is never edited."""
-    fires = (sae.encode_features(h_TD[1:], sae.columns(range(D_SAE))) > 0).sum(0)
+    fires = (sae.encode_features(h_TD[1:], sae.columns(range(sae.d_sae))) > 0).sum(0)
     features = fires.topk(4).indices.tolist()
     return [Edit(f, scale) for f, scale in zip(features, (0.0, 3.0, -1.0, 0.5), strict=True)]
 
@@ -218,7 +204,7 @@ def test_edited_logits_equal_nnsights_own_intervention(family, kind):
         return
     for layer in (1, LAYERS - 1):
         hook = resolve_hook(model.module, f"blocks.{layer}.{kind}")
-        sae = make_sae(hook.width, hook.name)
+        sae = random_sae(hook.width, hook.name)
         h_TD = model.capture_batch(hook, [ids])[0]
         edits = edits_of(sae, h_TD)
         editor = ResidualEditor(model, sae, hook, make_reference(sae), [(), edits])
@@ -252,7 +238,7 @@ def test_edits_work_under_the_cache_and_an_edit_that_changes_nothing_changes_no_
     if kind not in hooks_of(name):
         return
     hook = resolve_hook(model.module, f"blocks.1.{kind}")
-    sae = make_sae(hook.width, hook.name)
+    sae = random_sae(hook.width, hook.name)
     edits = edits_of(sae, model.capture_batch(hook, [ids])[0])
     noop = [Edit(edit.feature, 1.0) for edit in edits]
     same = generated(model, sae, hook, ids, noop)
@@ -290,7 +276,7 @@ def test_directions_at_z_reach_the_residual_stream_through_the_projection(family
 def test_the_logit_lens_is_how_logits_change_along_the_direction_at_a_fixed_scale(family, kind):
     _, model, _ = family
     hook = resolve_hook(model.module, f"blocks.1.{kind}")
-    sae = make_sae(hook.width, hook.name)
+    sae = random_sae(hook.width, hook.name)
     vocab = model.module.get_output_embeddings().weight.shape[0]
     promoted, suppressed = run(logit_lens(model, sae, 3, vocab, hook))
     # independent of how the norm is written: through the model's own, for a vector that keeps its scale to first order
@@ -320,27 +306,27 @@ def test_directions_are_only_read_where_they_get_to_the_residual_stream_in_a_str
     for path in (f"{blocks}.1.mlp.input", f"{blocks}.1.{'ln_1' if name == 'gpt2' else 'input_layernorm'}"):
         hook = resolve_hook(model.module, path)
         assert to_residual(model, direction, hook) is None
-        assert run(logit_lens(model, make_sae(D_MODEL, path), 0, 5, hook)) == ((), ())
+        assert run(logit_lens(model, random_sae(D_MODEL, path), 0, 5, hook)) == ((), ())
 
 
 def test_a_sae_has_to_have_the_width_of_its_hook(family):
     name, model, _ = family
     z = "blocks.1.attn.hook_z"
     width = resolve_hook(model.module, z).width
-    assert match(model, make_sae(width, z), None).path.endswith(("o_proj", "c_proj", "dense"))
+    assert match(model, random_sae(width, z), None).path.endswith(("o_proj", "c_proj", "dense"))
     with pytest.raises(MismatchError, match=f"width {width + 1}.*{width}"):
-        match(model, make_sae(width + 1, z), None)
+        match(model, random_sae(width + 1, z), None)
     with pytest.raises(MismatchError, match="width 40"):
-        match(model, make_sae(40, "blocks.1.hook_mlp_out"), None)
+        match(model, random_sae(40, "blocks.1.hook_mlp_out"), None)
     if width != D_MODEL:
         with pytest.raises(MismatchError, match="hook_z"):
-            match(model, make_sae(D_MODEL, z), None)
+            match(model, random_sae(D_MODEL, z), None)
         with pytest.raises(HookError, match=f"hook_z has width {width}"):
-            match(model, make_sae(D_MODEL, ""), z)
+            match(model, random_sae(D_MODEL, ""), z)
     blocks = "h" if name == "gpt2" else "layers"
-    assert match(model, make_sae(D_MODEL, f"{blocks}.1.mlp.input"), None).width is None  # measured
+    assert match(model, random_sae(D_MODEL, f"{blocks}.1.mlp.input"), None).width is None  # measured
     with pytest.raises(MismatchError, match="width 17"):
-        match(model, make_sae(17, f"{blocks}.1.mlp.input"), None)
+        match(model, random_sae(17, f"{blocks}.1.mlp.input"), None)
 
 
 # ---- centred GPT-2 and TransformerLens
@@ -378,14 +364,14 @@ def test_a_sae_trained_on_centred_weights_sees_the_same_in_the_plain_model(gpt2,
         plain_TD, centred_TD = vector(model, ids, name), vector(twin, ids, name)
         assert close(plain_TD - plain_TD.mean(-1, keepdim=True), centred_TD)
         assert not close(plain_TD, centred_TD)
-        sae = make_sae(D_MODEL, name, centered=True)
+        sae = random_sae(D_MODEL, name, centered=True)
         seen = sae.normalise(plain_TD)
         assert close(seen.x_TD, centred_TD)
-        columns = sae.columns(range(D_SAE))
+        columns = sae.columns(range(sae.d_sae))
         assert close(
-            sae.encode_features(seen.x_TD, columns), make_sae(D_MODEL, name).encode_features(centred_TD, columns)
+            sae.encode_features(seen.x_TD, columns), random_sae(D_MODEL, name).encode_features(centred_TD, columns)
         )
-        ours, theirs = sae.reconstruct(plain_TD)[0], make_sae(D_MODEL, name).reconstruct(centred_TD)[0]
+        ours, theirs = sae.reconstruct(plain_TD)[0], random_sae(D_MODEL, name).reconstruct(centred_TD)[0]
         assert close(ours - plain_TD.mean(-1, keepdim=True), theirs)
 
 

@@ -11,7 +11,7 @@ from rich.cells import cell_len
 from rich.table import Table
 
 from engine.records.words.rich_text import Terminal, Text
-from engine.records.words.tokens import UNKNOWN, escaped, safe, to_json, visible
+from engine.records.words.safe_text import UNKNOWN, escaped, safe, to_json, visible
 
 ORDINARY = [
     "plain",

@@ -1,5 +1,7 @@
 """Whose turn it is, on fake requests: no process, no model, a clock of our own."""
 
+from typing import get_args
+
 import pytest
 
 from engine.records import (
@@ -18,13 +20,14 @@ from engine.records import (
     PromptSet,
     Rank,
     Replay,
+    Request,
     RunProbes,
     ScoreAnswers,
     Show,
     Shown,
     TokenStep,
 )
-from engine.serving.scheduler import LONG, PATIENCE_SECONDS, Scheduler
+from engine.serving.scheduler import PATIENCE_SECONDS, Scheduler
 from engine.serving.wire import Ask, Cancel, SetEdits
 
 DONE = Finished(Shown(1, (), (), 0.0))
@@ -245,5 +248,7 @@ def test_memory_is_told_after_each_long_request_and_every_two_seconds_of_one():
     assert bench.seen.count((0, left)) == 4
 
 
-def test_every_long_kind_has_words():
-    assert all(words and not words.endswith(".") for words in LONG.values())
+def test_every_request_says_what_others_wait_for_or_is_quick():
+    words = {kind: kind.waited_for for kind in get_args(Request)}
+    assert {kind for kind in words if not words[kind]} == {Show, Describe, FeaturesAt, ScoreAnswers}
+    assert all(not said.endswith(".") and "waited_for" not in kind.__struct_fields__ for kind, said in words.items())

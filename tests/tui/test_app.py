@@ -11,7 +11,8 @@ from textual.widgets import Footer
 
 from engine.records import Generated, Ranking
 from tui.app import DARK, LIGHT
-from tui.main import Frame, MainScreen
+from tui.main import MainScreen
+from tui.panes.layout import Frame
 from tui.widgets.page import Report
 from tui.widgets.tabs import TabLine
 

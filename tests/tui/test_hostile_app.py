@@ -34,10 +34,10 @@ from tui.screens.kept_texts import Branches
 from tui.screens.minimal_set_page import MinimalSetScreen
 from tui.screens.model_form import ModelForm
 from tui.services import safe_lines
-from tui.services.crash import CRASH_FILE, keep_details
+from tui.services.state_folder import CRASH_FILE, keep_details
 from tui.start import first_study
 from tui.widgets.dialogs import AskNote, AskText, Choose
-from tui.widgets.forms import Form, Sheet
+from tui.widgets.forms import Form, SummaryForm
 from tui.widgets.page import Report
 
 replace = msgspec.structs.replace
@@ -73,12 +73,12 @@ WALK = (
     ("f n", AskNote),
     ("f l", AskText),
     ("y", Choose),
-    ("asterisk", Sheet),
-    ("T", Sheet),
-    ("A", Sheet),
+    ("asterisk", SummaryForm),
+    ("T", SummaryForm),
+    ("A", SummaryForm),
     ("A enter", CausesScreen),
     ("C p", Report),
-    ("C m", Sheet),
+    ("C m", SummaryForm),
     ("C m enter", MinimalSetScreen),
     ("v", Report),
     ("H", Report),

@@ -13,9 +13,9 @@ from tui.app import SaescopeApp
 from tui.screens.effects_page import CausesScreen
 from tui.screens.kept_texts import Branches
 from tui.screens.minimal_set_page import MinimalSetScreen
-from tui.services.opening import Opening
+from tui.services.context import Opening
 from tui.widgets.dialogs import AskText
-from tui.widgets.forms import Form, Sheet
+from tui.widgets.forms import Form, SummaryForm
 from tui.widgets.page import Report
 
 SMALL, MEDIUM, LARGE = (80, 24), (120, 40), (200, 60)
@@ -38,7 +38,7 @@ def looks(snap_compare, tmp_path, monkeypatch):
         async def before(pilot):
             bench = Bench(app, pilot, engine, store)
             await bench.until(lambda: app.main.context.tasks.ready)
-            await bench.settle()
+            await bench.answered()
             await go(bench)
             await bench.no_toasts()
             await bench.until(lambda: not app.main.context.autosave._keeping)
@@ -134,7 +134,7 @@ def test_edit_form(looks, size):
     async def go(b):
         await founding(b)
         await b.press("e", "asterisk")
-        await b.until(lambda: isinstance(b.top, Sheet))
+        await b.until(lambda: isinstance(b.top, SummaryForm))
 
     assert looks(size, go)
 
@@ -154,7 +154,7 @@ def test_variants(looks, size):
     async def go(b):
         await edited(b)
         await b.press("T")
-        await b.until(lambda: isinstance(b.top, Sheet))
+        await b.until(lambda: isinstance(b.top, SummaryForm))
         await b.handled()
         await b.press("enter")
         await b.until(lambda: len(b.study.results.of(Generated)) == 2 and not b.main.generation.running)
@@ -197,7 +197,7 @@ def test_card(looks, size):
 async def attributed(b):
     await read(b)
     await b.press("A")
-    await b.until(lambda: isinstance(b.top, Sheet))
+    await b.until(lambda: isinstance(b.top, SummaryForm))
     await b.handled()
     await b.press("enter")
     await b.until(lambda: isinstance(b.top, CausesScreen))
@@ -208,7 +208,7 @@ def test_measure(looks, size):
     async def go(b):
         await read(b)
         await b.press("A")
-        await b.until(lambda: isinstance(b.top, Sheet))
+        await b.until(lambda: isinstance(b.top, SummaryForm))
 
     assert looks(size, go)
 
@@ -236,7 +236,7 @@ def test_minimal_set(looks, size):
     async def go(b):
         await attributed(b)
         await b.press("m")
-        await b.until(lambda: isinstance(b.top, Sheet))
+        await b.until(lambda: isinstance(b.top, SummaryForm))
         await b.handled()
         await b.press("enter")
         await b.until(lambda: isinstance(b.top, MinimalSetScreen))

@@ -477,7 +477,7 @@ def test_the_same_pair_again_changes_nothing(study):
     id, work, results = worked(study)
     device = replace(samples.LOAD, device="cuda")
     assert study.now_loaded(device, replace(samples.LOADED, device="cuda"), chosen=True) == []
-    assert (study.id, study.work, study.file, study.foreign) == (id, work, "f", [])
+    assert (study.id, study.work, study.file, study.differences) == (id, work, "f", [])
     assert study.results.of(Ranking) == results.of(Ranking) and study.session().load == device
     assert study.loaded.device == "cuda" and study.session().loaded.device == "cuda"
 
@@ -485,7 +485,7 @@ def test_the_same_pair_again_changes_nothing(study):
 def test_another_sae_that_was_chosen_takes_edits_and_results_away(study):
     id, work, _ = worked(study)
     assert study.now_loaded(OTHER_LOAD, OTHER_SAE, chosen=True) == ["SAE"]
-    assert study.id != id and study.file is None and study.foreign == []
+    assert study.id != id and study.file is None and study.differences == []
     assert (study.work.edits, study.work.pinned, study.work.labels, study.work.feature) == ((), (), {}, None)
     assert study.work.prompts == work.prompts and study.work.question == work.question
     session = study.session()
@@ -503,13 +503,13 @@ def test_results_of_another_pair_stay_until_there_are_new_ones(study):
     worked(study)
     found = Study.from_session(study.session(), id="i")
     assert found.now_loaded(OTHER_LOAD, OTHER_SAE, chosen=False) == ["SAE"]
-    assert found.foreign == ["SAE"] and found.id == "i" and found.ranking() is not None
+    assert found.differences == ["SAE"] and found.id == "i" and found.ranking() is not None
     assert found.edits.on() == (Edit(7),) and found.loaded == OTHER_SAE
     # in a file they stay with what they came from
     assert (found.session().load, found.session().loaded) == (samples.LOAD, samples.LOADED)
     assert found.session().of(Ranking) == study.results.of(Ranking)
     assert found.add(samples.GENERATED)
-    assert found.id != "i" and found.file is None and found.foreign == []
+    assert found.id != "i" and found.file is None and found.differences == []
     assert found.results.of(Ranking) == () and found.results.of(Generated) == (samples.GENERATED,)
     assert (found.session().load, found.session().loaded) == (OTHER_LOAD, OTHER_SAE)
     assert not found.add(samples.GENERATED)
@@ -519,7 +519,7 @@ def test_the_pair_of_a_session_is_no_other(study):
     worked(study)
     same = Study.from_session(study.session(), id="i")
     assert same.now_loaded(samples.LOAD, samples.LOADED, chosen=False) == []
-    assert same.id == "i" and same.foreign == [] and same.ranking() is not None
+    assert same.id == "i" and same.differences == [] and same.ranking() is not None
 
 
 def test_a_session_without_results_belongs_to_no_pair(study):
@@ -527,7 +527,7 @@ def test_a_session_without_results_belongs_to_no_pair(study):
     study.edits.toggle(7)
     found = Study.from_session(study.session(), id="i")
     assert found.now_loaded(OTHER_LOAD, OTHER_SAE, chosen=False) == ["SAE"]
-    assert found.foreign == [] and found.id == "i"
+    assert found.differences == [] and found.id == "i"
     assert not found.add(samples.GENERATED) and found.session().loaded == OTHER_SAE
 
 
@@ -538,8 +538,8 @@ def test_effects_of_another_sae_are_none_of_the_loaded_one(study):
     found = Study.from_session(study.session(), id="i")
     assert found.effects() is not None
     found.now_loaded(OTHER_LOAD, OTHER_SAE, chosen=False)
-    assert found.foreign == ["SAE"] and found.effects() is None and found.attribution() is not None
+    assert found.differences == ["SAE"] and found.effects() is None and found.attribution() is not None
     found.now_loaded(samples.LOAD, replace(samples.LOADED, dtype="bfloat16"), chosen=False)
-    assert found.foreign == ["dtype"] and found.effects() is not None  # the same features, less exactly
+    assert found.differences == ["dtype"] and found.effects() is not None  # the same features, less exactly
     found.now_loaded(samples.LOAD, samples.LOADED, chosen=False)
-    assert found.foreign == [] and found.effects() is not None
+    assert found.differences == [] and found.effects() is not None

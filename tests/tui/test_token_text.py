@@ -9,9 +9,11 @@ from textual.app import App
 from textual.color import Color, rgb_to_lab
 from textual.theme import BUILTIN_THEMES
 
-from engine.records.words.tokens import safe
-from tui.widgets.token_layout import Layout
-from tui.widgets.token_text import DIFFERS, MASKED, STEPS, TURNED_DIFFERS, Passage, TokenText, gradient, step_of
+from engine.records.words.safe_text import safe
+from engine.records.words.shades import STEPS, step_of
+from tui.widgets.colours import DIFFERS, MASKED, TURNED_DIFFERS, gradient
+from tui.widgets.token_layout import Layout, Passage
+from tui.widgets.token_text import TokenText
 
 POOL = [
     *("The", " cat", " sat", ",", " on", " extraordinarily", "-", "x" * 30, "two words"),

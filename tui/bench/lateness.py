@@ -20,7 +20,7 @@ from engine.serving.client import LiveEngine
 from engine.serving.process import EngineProcess
 from tui.app import SaescopeApp
 from tui.bench.stand_in import StandIn, tokens_at
-from tui.services.opening import Opening
+from tui.services.context import Opening
 from tui.start import autosave_store
 from tui.state.study import Study, start_workspace
 from tui.widgets.token_text import TokenText

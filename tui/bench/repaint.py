@@ -23,7 +23,9 @@ from textual.messages import Layout
 from textual.widget import Widget
 from textual.widgets import Static
 
-from tui.widgets.token_text import STEPS, Passage, TokenText
+from engine.records.words.shades import STEPS
+from tui.widgets.token_layout import Passage
+from tui.widgets.token_text import TokenText
 
 SIZE = (160, 48)
 

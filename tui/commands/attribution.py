@@ -8,7 +8,7 @@ from engine.records.attribution import candidates
 from engine.records.errors import UsageError
 from engine.records.measures import is_current
 from engine.records.words.attribution import measure_in_short
-from engine.records.words.numbers import count_in_words
+from engine.records.words.numbers import count
 from tui.commands import features
 from tui.screens.effects_page import CausesScreen
 from tui.screens.measure_forms import (
@@ -29,7 +29,7 @@ from tui.screens.measure_forms import (
 from tui.screens.minimal_set_page import MinimalSetScreen
 from tui.services.context import Context
 from tui.state.effects import ALL, LISTED, Choice
-from tui.widgets.forms import Field, Sheet, Values
+from tui.widgets.forms import Field, SummaryForm, Values
 
 # ---- attribution
 
@@ -72,7 +72,7 @@ def ask_measure(context: Context) -> None:
             return f"{error.message} {error.remedy}"
         return ""
 
-    context.desk.open(Sheet("Which features influence the answer?", fields, summary, check), run)
+    context.desk.open(SummaryForm("Which features influence the answer?", fields, summary, check), run)
 
 
 def _fits(choice: Choice, names: tuple[str, ...]) -> bool:
@@ -136,7 +136,7 @@ def _show(context: Context, attribution: Attribution) -> None:
 
 def of_another(context: Context, pair: Loaded | None) -> str:
     """Say why effects measured with `pair` do not hold for the loaded pair; "" if they do."""
-    other = context.study.other_than(pair)
+    other = context.study.differences_from(pair)
     return f"These effects are of another {other}: A attributes again" if other else ""
 
 
@@ -183,9 +183,9 @@ def ask_set(context: Context, attribution: Attribution, leave: CausesScreen) -> 
 
     def summary(values: Values) -> str:
         request = request_of(values)
-        kept = f"{count_in_words(len(facts), 'question')} of fact to be kept" if facts else "no questions of fact"
-        count = count_in_words(len(request.candidates), "candidate")
-        lines = [measure_in_short(request.measure), f"{count}: those that take some of it away", kept]
+        kept = f"{count(len(facts), 'question')} of fact to be kept" if facts else "no questions of fact"
+        candidates = count(len(request.candidates), "candidate")
+        lines = [measure_in_short(request.measure), f"{candidates}: those that take some of it away", kept]
         if stale(context, request.measure, leave.pair):
             lines.append("⚠ the probes have changed since: A measures effects again")
         return "\n".join(lines)
@@ -195,7 +195,7 @@ def ask_set(context: Context, attribution: Attribution, leave: CausesScreen) -> 
             leave.action_leave()  # the main screen's header shows how far the search is
             find_set(context, request_of(values), leave.pair)
 
-    context.desk.open(Sheet("The smallest set that carries it", fields, summary, check_set), run)
+    context.desk.open(SummaryForm("The smallest set that carries it", fields, summary, check_set), run)
 
 
 def _refuses(context: Context, pair: Loaded | None) -> bool:
@@ -248,5 +248,5 @@ def _show_set(context: Context, minimal_set: MinimalSet) -> None:
 def ablate(context: Context, features: list[int]) -> None:
     """Put ablations of these features into the list of edits."""
     context.study.edits.ablate(features)
-    count = count_in_words(len(features), "feature")
-    context.desk.notify(f"{count} ablated: now g generates with it, v answers every probe; u takes it back.")
+    ablated = count(len(features), "feature")
+    context.desk.notify(f"{ablated} ablated: now g generates with it, v answers every probe; u takes it back.")

@@ -23,7 +23,7 @@ from tui.commands import features
 from tui.screens.text_forms import check_edit, check_tried, edit_of, kinds, numbers
 from tui.services.context import Context
 from tui.state.edits import variants
-from tui.widgets.forms import Field, Sheet, Values
+from tui.widgets.forms import Field, SummaryForm, Values
 
 
 def toggle(context: Context, feature: int) -> None:
@@ -81,7 +81,7 @@ def ask_edit(context: Context, feature: int) -> None:
 
     title = "Reconstruct, and drop the SAE's error" if is_reconstruction else f"Edit feature {feature}"
     fields = (where,) if is_reconstruction else (*of_a_feature, where)
-    context.desk.open(Sheet(title, fields, summary, check_edit, "keep"), keep)
+    context.desk.open(SummaryForm(title, fields, summary, check_edit, "keep"), keep)
 
 
 def publish(context: Context, feature: int) -> None:
@@ -123,4 +123,4 @@ def ask_strengths(context: Context, feature: int) -> None:
             context.text.generate(tried(values))
 
     field = Field("strengths", "strengths", proposed, "numbers, with commas between them")
-    context.desk.open(Sheet(f"Try strengths of feature {feature}", (field,), summary, check_tried), run)
+    context.desk.open(SummaryForm(f"Try strengths of feature {feature}", (field,), summary, check_tried), run)

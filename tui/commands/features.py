@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from engine.files import paths
 from engine.records import NO_FEATURE, FeaturesAt, Prompt, Rank, Ranking, Show, Shown, TokenFeatures
+from engine.records.features import BY_NAME
 from tui.screens.feature_page import FeaturePage, address_of
 from tui.services.context import Context
 from tui.widgets.dialogs import AskNote, AskText
@@ -31,7 +32,7 @@ def rank(context: Context, by: str | None = None, weight: bool | None = None) ->
     study = context.study
     before = study.ranking()
     column = by or (before.by if before is not None else "score")
-    if column == "g" and min(len(study.work.prompts.positive), len(study.work.prompts.negative)) < 4:
+    if not BY_NAME[column].has_prompts(len(study.work.prompts.positive), len(study.work.prompts.negative)):
         column = "score"
     if weight is None:
         weight = before.density_weight if before is not None else True

@@ -12,6 +12,8 @@ from typing import Any
 
 from textual.binding import Binding
 
+from engine.records.words.edits import choices_in_words
+
 FEATURE, EDIT = "a feature", "an edit"
 """What a command acts on and gets beside the context: the feature at hand; for EDIT also the reconstruction's line."""
 
@@ -69,7 +71,7 @@ COMMANDS = [
     Command("feature.plus", "plus,equals_sign", "Stronger",
             "The feature's edit a step stronger", "edits.stronger", EDIT, shown_as="+"),
     Command("feature.edit", "asterisk", "Edit",
-            "The feature's edit: scale, set, steer or project, how strongly, and where",
+            f"The feature's edit: {choices_in_words()}, how strongly, and where",
             "edits.ask_edit", EDIT, shown_as="*"),
     Command("feature.minus", "minus", "Weaker", "The feature's edit a step weaker", "edits.weaker", EDIT, shown_as="-"),
     Command("feature.publish", "P", "As published",

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from typing import cast, get_args
+
 from engine.files import paths
 from engine.loading import presets
 from engine.records import Diagnosis, Doctor, Load, Loaded
+from engine.records.base import Bos
 from engine.records.errors import SaescopeError
 from engine.serving.client import RequestCancelled
 from tui.screens.model_form import ModelForm
@@ -30,6 +33,7 @@ def choose(context: Context) -> None:
         Field("hook", "hook point", before.hook or "", "empty: the one the SAE names"),
         Field("device", "device", before.device or "", "cpu or cuda:N; empty: a GPU if there is one"),
         Field("dtype", "dtype", before.dtype if before.dtype in DTYPES else DTYPES[0], choices=DTYPES),
+        Field("bos", "BOS before prompts", before.bos, choices=get_args(Bos)),
     )
 
     def chosen(values: dict[str, str] | None) -> None:
@@ -37,7 +41,8 @@ def choose(context: Context) -> None:
             return
         dtype = None if values["dtype"] == DTYPES[0] else values["dtype"]
         texts = {name: values[name].strip() or None for name in ("model", "sae", "hook", "device")}
-        wanted = Load(**texts, dtype=dtype, threads=before.threads, reference=before.reference)
+        bos = cast(Bos, values["bos"])
+        wanted = Load(**texts, dtype=dtype, threads=before.threads, reference=before.reference, bos=bos)
         context.load_tried = wanted
         load(context, wanted, chosen=True)
 
@@ -100,7 +105,7 @@ def take_loaded(context: Context, wanted: Load, loaded: Loaded, chosen: bool) ->
     context.desk.show_loaded()
     if study.attribution() is not None:
         study.tell(Topic.RANKING)  # the effects may be of another SAE now, or hold again
-    if study.foreign:
+    if study.differences:
         what = ", ".join(differences)
         context.desk.report(
             f"These results were recorded with another {what} than is loaded now.",

@@ -109,7 +109,7 @@ def write_set(context: Context) -> None:
         if path is not None:
             context.desk.notify(f"Prompts saved to {path}: --prompts {path} uses them.")
 
-    asked: list[Path] = []
+    warned_of: list[Path] = []
 
     def write(path: str) -> str:
         try:
@@ -117,8 +117,8 @@ def write_set(context: Context) -> None:
             if not place.name:
                 return "A file needs a name."
             place = place if place.suffix == ".toml" else paths.typed(f"{place}.toml")
-            if place.exists() and place not in asked:
-                asked.append(place)
+            if place.exists() and place not in warned_of:
+                warned_of.append(place)
                 return f"{place.name} is there already: enter again replaces it."
             prompts.writer.write(prompt_sets.to_file(now), place)
         except (prompts.PromptSetError, SaescopeError) as error:

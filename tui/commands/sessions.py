@@ -8,10 +8,10 @@ from pathlib import Path
 from engine.files import paths
 from engine.files import session as sessions
 from engine.files.autosave import StoredInfo
+from engine.files.recorded import replay_in_words, replayable
 from engine.records import Generated, Ranking, Replay, Replayed
 from engine.records.errors import SessionError, UsageError
-from engine.records.words.numbers import count_in_words
-from engine.records.words.replays import replay_in_words
+from engine.records.words.numbers import count
 from engine.records.words.rich_text import Text
 from tui.commands import pair
 from tui.services.context import Context
@@ -181,13 +181,13 @@ def replay(context: Context) -> None:
 
 def _run_again(context: Context, tell: Callable[[str, bool | None], None]) -> None:
     """Run every result again; `tell` gets a line per result and whether it is the same, at last a line and None."""
-    results = sessions.replayable(context.study.results)
+    results = replayable(context.study.results)
 
     async def task() -> None:
         for result in results:
             again = await context.tasks.ask(Replay(result), Replayed)
             tell("\n    ".join(replay_in_words(result, again)), again.same)
-        tell(f"{count_in_words(len(results), 'result')} run again.", None)
+        tell(f"{count(len(results), 'result')} run again.", None)
 
     context.tasks.run("replay", task)
 
@@ -243,4 +243,4 @@ def in_words(info: StoredInfo) -> str:
 def counts_in_words(rankings: int, texts: int, edits: int) -> str:
     """Say how many rankings, texts and edits a session holds."""
     counts = ((rankings, "ranking"), (texts, "text"), (edits, "edit"))
-    return ", ".join(count_in_words(count, noun) for count, noun in counts)
+    return ", ".join(count(number, noun) for number, noun in counts)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import msgspec
 from rich.console import Group
 
-from engine.files.export import edits_in_words
 from engine.files.export import nnsight_script as snippets
 from engine.files.export.command_line import command_line
 from engine.records import (
@@ -15,7 +14,7 @@ from engine.records import (
     RunProbes,
     Sampling,
 )
-from engine.records.words.edits import settled
+from engine.records.words.edits import edits_in_words, with_recorded_amounts
 from engine.records.words.rich_text import Text
 from tui.screens.kept_texts import Branches, Chosen
 from tui.screens.reports import probe_table
@@ -139,7 +138,7 @@ def ask_copy(context: Context, feature: int) -> None:
     study = context.study
     work = study.work
     # where no edit is on, the feature's ablation is reproduced
-    edits = settled(study.edits.on() or (Edit(feature),), study.recorded_edits())
+    edits = with_recorded_amounts(study.edits.on() or (Edit(feature),), study.recorded_edits())
     request = replace(context.text.request(), edits=edits)
     if not work.question:
         request = replace(request, prompt=replace(request.prompt, text="…"))

@@ -13,6 +13,7 @@ from textual.widgets.option_list import Option
 
 from engine.files.session import EditSlot
 from engine.records import NO_FEATURE
+from engine.records.words.edits import kinds_explained
 from engine.records.words.rich_text import Text
 from tui.services.context import Context
 from tui.state.edits import effect_in_words
@@ -42,14 +43,11 @@ class EditsPane(Vertical):
         Binding("D", "clear", "Clear", id="edits.clear", tooltip="Empty the list of edits; u brings them back"),
         Binding("a", "all", "All on/off", id="edits.all", tooltip="Switch all edits off, or on again"),
     ]  # fmt: skip
-    HELP = """\
-What is done to the residual stream where these features fire. ablate sets the feature to zero, × scales it (× 1 changes
-nothing, a negative factor turns it round), = sets it to so many times its maximum on the reference text. steer adds its
-direction, and project takes its direction out or scales it, wherever they act, whether the feature fires or not. The
-SAE's error stays, unless reconstruct is on: that puts the SAE's reconstruction in place of the stream, and is lossy. An
-edit acts on all tokens but BOS and attention sinks, or where w puts it. first step is the prompt's pass alone, BOS
-included: what it did stays in the prompt's keys and values, so later tokens see it. space switches one edit, + and −
-change its strength, * its kind, strength and place, a switches all."""
+    HELP = f"""\
+What is done to the residual stream where these features fire. {kinds_explained()} An edit acts on all tokens but BOS
+and attention sinks, or where w puts it. first step is the prompt's pass alone, BOS included: what it did stays in the
+prompt's keys and values, so later tokens see it. space switches one edit, + and − change its strength, * its kind,
+strength and place, a switches all."""
 
     def __init__(self, context: Context, *, id: str | None = None) -> None:
         super().__init__(id=id)
@@ -63,7 +61,7 @@ change its strength, * its kind, strength and place, a switches all."""
     def rows(self) -> OptionList:
         return self.query_one(OptionList)
 
-    def look(self) -> None:
+    def redraw(self) -> None:
         """Show the study's edits; the cursor stays on its line."""
         slots, name_of = self.context.study.work.edits, self.context.name_of
         at = self.rows.highlighted

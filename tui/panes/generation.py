@@ -14,6 +14,7 @@ from textual.widgets import Input, Static
 
 from engine.files.session import Workspace
 from engine.records import Edit, Generate, Generated, TokenStep
+from engine.records.edits import EDIT_KINDS
 from engine.records.words.rich_text import Text
 from engine.records.words.texts import limits_in_words
 from tui.panes.text_pair import Arms
@@ -99,7 +100,7 @@ probes)."""
 
     # ---- settings and question
 
-    def look(self) -> None:
+    def redraw(self) -> None:
         """Show the study's question and its settings."""
         work = self.context.study.work
         question = in_a_field(work.question)
@@ -199,9 +200,9 @@ probes)."""
         positions, silent = positions_of(result, pair.edited)
         edited = [edit for change in schedule_of(result, pair) for edit in change.edits]
         if edited and positions and silent == positions:
-            only_scaled = all(edit.kind == "scale" for edit in edited)
+            fire_nowhere = all(EDIT_KINDS[edit.kind].only_where_it_fires for edit in edited)
             silent_everywhere = "the edited features were silent everywhere: nothing was changed"
-            parts.append(silent_everywhere if only_scaled else "the edits changed nothing")
+            parts.append(silent_everywhere if fire_nowhere else "the edits changed nothing")
         elif edited and not self._note:
             parts.append(f"edit silent at {silent} of {positions} positions")
         return parts + [self._note] * bool(self._note) + [f"⚠ {warning}" for warning in result.warnings]

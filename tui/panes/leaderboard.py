@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import inf
 from typing import ClassVar
@@ -15,9 +14,10 @@ from textual.message import Message
 from textual.widgets import DataTable, Input, Static
 
 from engine.records import RANK_COLUMNS, FeatureRow, Ranking
-from engine.records.features import NO_NUMBER, RankColumn
+from engine.records.features import NO_NUMBER
+from engine.records.words.features import tokens_in_words
 from engine.records.words.rich_text import Text
-from engine.records.words.tokens import tokens_in_words
+from tui.panes.leaderboard_columns import COLUMNS, EFFECT, Column, chance_in_words, meanings, sortable, sorts_rows
 from tui.services.context import Context
 from tui.state.effects import Effects
 from tui.state.study import Study
@@ -30,21 +30,6 @@ r ranks all of them. Then: enter reads one, space ablates it, p pins it, f tells
 
 A finds which ones influence an answer."""
 
-Cell = Callable[[FeatureRow, Effects | None], str]
-
-
-@dataclass(frozen=True)
-class Column:
-    """A column: its heading, the sort key (None: not sortable), and the function that makes a row's cell."""
-
-    heading: str
-    by: str | None
-    cell: Cell
-    width: int
-    of_effects: bool = False
-    """Whether the column is shown only once there is an attribution."""
-
-
 TOKENS_WIDTH = 16
 """The least width of the column of tokens."""
 
@@ -52,45 +37,6 @@ FIXED_WIDTH = 11
 """The width of the columns of marks and of feature numbers."""
 
 FALLBACK_WIDTH = 48
-
-HERE = ("effect", "loo")
-"""Sort keys by which the pane sorts its rows itself, without ranking again."""
-
-
-def shown(column: RankColumn) -> Column:
-    """Return the pane's column for a column of the ranking."""
-    by = column.name if column.ranks or column.name in HERE else None
-    heading = column.app_heading or column.name
-    return Column(heading, by, lambda row, effects: column.cell(row, column.app_form), column.width)
-
-
-def of_effects(say: Callable[[Effects, int], str]) -> Cell:
-    """Return a cell function that calls `say` on the effects and the row's feature."""
-    return lambda row, effects: say(effects, row.feature) if effects else NO_NUMBER
-
-
-def columns(ranked: Sequence[RankColumn]) -> tuple[Column, ...]:
-    """Return the columns of the ranking in their order, and after the first one those of an attribution."""
-    first, *rest = map(shown, sorted(ranked, key=lambda column: column.place))
-    return (
-        first,
-        Column("effect", "effect", of_effects(Effects.words), 8, True),
-        Column("evidence", None, of_effects(Effects.evidence), 11, True),
-        *rest,
-    )
-
-
-COLUMNS = columns(RANK_COLUMNS)
-"""All columns, in the order in which as many are shown as fit; columns without any number go last."""
-
-
-def meanings(ranked: Sequence[RankColumn]) -> str:
-    """Explain these columns for the help, in their order."""
-    in_place = sorted(ranked, key=lambda column: column.place)
-    return " · ".join(f"{column.app_heading or column.name}: {column.meaning}" for column in in_place)
-
-
-FEW_LABELINGS = 1000
 
 
 class FeatureTable(DataTable[Text]):
@@ -155,7 +101,7 @@ feature by its number."""
         self._ranking: Ranking | None = None
         self._effects: Effects | None = None
         self._here = ""
-        """The key of HERE that the rows are sorted by; "" for the ranking's own order."""
+        """The key by which the pane has sorted its rows; "" for the ranking's own order."""
         self._marks: dict[int, str] = {}
         self._pinned: tuple[int, ...] = ()
         self._labels: dict[int, str] = {}
@@ -193,12 +139,12 @@ feature by its number."""
 
     # ---- showing
 
-    def look(self) -> None:
+    def redraw(self) -> None:
         """Show the study's ranking with pins, labels and edits. The cursor stays on its feature."""
         study = self.context.study
         ranking, self._effects = study.ranking(), study.effects()
         self._pinned, self._labels = study.work.pinned, self.context.labels
-        if self._effects is None and self._here == "effect":
+        if self._effects is None and self._here == EFFECT:
             self._here = ""
         self._mark_edits()
         self._ranking = ranking
@@ -214,14 +160,14 @@ feature by its number."""
         if wanted is not None and self.go_to(wanted):
             self.context.wanted = None
 
-    def look_at_prompts(self) -> None:
+    def redraw_for_prompts(self) -> None:
         """Show whether the ranking is out of date; remove effects of other probes."""
         self._show_staleness()
         effects = self.context.study.effects()
         if self._ranking is not None and (effects is None) != (self._effects is None):
-            self.look()
+            self.redraw()
 
-    def look_at_edits(self) -> None:
+    def redraw_marks(self) -> None:
         """Update the marks of edited features in place."""
         self._mark_edits()
         for row in self.table.ordered_rows:
@@ -306,10 +252,11 @@ feature by its number."""
     def _place(self, row: FeatureRow) -> tuple[bool, float]:
         """Return a row's sort key: pinned features first; equal keys keep the ranking's order."""
         place = 0.0
-        if self._here == "effect" and self._effects is not None:
+        if self._here == EFFECT and self._effects is not None:
             place = -self._effects.size(row.feature)
-        elif self._here == "loo":
-            place = inf if row.loo is None else row.loo
+        elif self._here:
+            number = getattr(row, self._here)
+            place = inf if number is None else number
         return row.feature not in self._pinned, place
 
     def _searched(self, row: FeatureRow) -> str:
@@ -366,11 +313,7 @@ feature by its number."""
         if self._ranking is None:
             self.notify("Nothing is ranked yet: r")
             return
-        order = [c.by for c in COLUMNS if c.by and (self._effects is not None or not c.of_effects)]
-        if min(self._ranking.n_positive, self._ranking.n_negative) < 4:
-            order.remove("g")
-        if all(row.loo is None for row in self._ranking.features):
-            order.remove("loo")
+        order = sortable(self._ranking, self._effects)
         now = self._here or self._ranking.by
         at = order.index(now) if now in order else -1
         self._sort_by(order[(at + step) % len(order)])
@@ -379,8 +322,8 @@ feature by its number."""
         ranking = self._ranking
         if ranking is None:
             return
-        self._here = by if by in HERE else ""
-        if by in HERE or by == ranking.by:
+        self._here = by if sorts_rows(by) else ""
+        if self._here or by == ranking.by:
             self._fill(ranking)
         else:
             from tui.commands import features
@@ -426,21 +369,11 @@ feature by its number."""
             self.table.focus()
 
 
-def chance_in_words(ranking: Ranking) -> str:
-    """Say how many labelings p was counted over, or why there is no p."""
-    if ranking.permutations:
-        every = "all " if ranking.permutations == ranking.labelings else ""
-        return f"p: {every}{ranking.permutations:,} labelings, {1 / ranking.permutations:.1g} at least"
-    if ranking.labelings < FEW_LABELINGS:
-        return f"{ranking.labelings} labelings: no p below {ranking.p_floor:.2g}"
-    return ""
-
-
 def staleness(study: Study) -> str:
     """Say what of the leaderboard is out of date and which key renews it; "" if nothing is."""
     if study.ranking_is_stale():
         return "prompts changed: r ranks again"
-    if study.attribution() is not None and study.other_than(study.results.loaded):
+    if study.attribution() is not None and study.differences_from(study.results.loaded):
         return "effects of another pair: A measures again"
     if study.attribution() is not None and study.effects() is None:
         return "probes changed: A measures effects again"

@@ -18,7 +18,7 @@ from textual.widgets.option_list import Option
 
 from engine.records import Prompt, PromptSet
 from engine.records.words.rich_text import Text
-from engine.records.words.tokens import visible
+from engine.records.words.safe_text import visible
 from tui.services.context import Context
 from tui.state.prompts import Group
 from tui.widgets.fields import TextField
@@ -156,7 +156,7 @@ whose answers are tracked. Enter edits in place (ctrl+j: line break); on a probe
         """The list of prompts, which takes the focus."""
         return self.query_one("#prompt-list", OptionList)
 
-    def look(self) -> None:
+    def redraw(self) -> None:
         """Show the study's prompts; the cursor stays on its line."""
         self._prompts = prompts = self.context.study.work.prompts
         at = self.rows.highlighted
@@ -260,7 +260,7 @@ whose answers are tracked. Enter edits in place (ctrl+j: line break); on a probe
         editor.display = False
         if place.index is None:  # remove the line made for the new prompt
             self.rows.highlighted = max(0, self._line - 1)
-            self.look()
+            self.redraw()
         if had_focus:
             self.screen.set_focus(self.rows)
         return Typed(place.group, place.index, text) if text else None

@@ -10,11 +10,12 @@ from textual.containers import Horizontal
 
 from engine.records import AnswersScored, Edit, EditsFrom, Generate, Generated, TokenStep
 from engine.records.texts import first_unlike
-from engine.records.words.edits import asked, edits_in_short
+from engine.records.words.edits import edits_in_short, without_amounts
 from tui.panes.text_view import ArmView
 from tui.state.edits import change_in_words, schedule_in_words
 from tui.state.texts import FIRST, Pair, Rows, differing, name_of, prompt_of, schedule_of, unlike, without_end
-from tui.widgets.token_text import DIFFERS, MASKED, TURNED, TURNED_DIFFERS, Passage
+from tui.widgets.colours import DIFFERS, MASKED, TURNED, TURNED_DIFFERS
+from tui.widgets.token_layout import Passage
 
 LEFT, RIGHT = 0, 1
 
@@ -93,7 +94,7 @@ class Arms(Horizontal):
     def start(self, request: Generate, kept: Generated | None) -> None:
         """Start to show a new text; a branch starts with the tokens it keeps of `kept`, of the pair that is shown."""
         pair = self.pair if kept is not None else FIRST
-        self._rows = Rows.asked(request, kept, pair)
+        self._rows = Rows.at_start(request, kept, pair)
         self._edits, self._variants = request.edits, request.variants
         self._open(Pair(pair.sample) if kept is not None else pair)
         self._result = None
@@ -109,7 +110,7 @@ class Arms(Horizontal):
     def change_edits(self, edits: tuple[Edit, ...]) -> None:
         """Show that other edits apply from the next token on."""
         before = [change for change in self.changes if change.token_index < self.steps]
-        if not before or asked(before[-1].edits) != asked(edits):
+        if not before or without_amounts(before[-1].edits) != without_amounts(edits):
             before.append(EditsFrom(self.steps, edits))
         self.changes = before
         self._show_titles()
@@ -227,8 +228,8 @@ class Arms(Horizontal):
         left = "baseline" if self.beside is None else f"beside: {name_of(self.beside)}"
         self.views[LEFT].show_title(left if self.beside else sample + left)
         if pair.variant is not None:
-            others = asked(self._edits)
-            of_its_own = tuple(e for e in self._variants[pair.variant] if asked((e,))[0] not in others)
+            others = without_amounts(self._edits)
+            of_its_own = tuple(e for e in self._variants[pair.variant] if without_amounts((e,))[0] not in others)
             right = f"variant: {edits_in_short(of_its_own or self._variants[pair.variant])}"
         else:
             right = f"edited: {schedule_in_words(self.changes)}" if self.changes else "edited"

@@ -12,10 +12,14 @@ from textual.widgets import OptionList, Static
 from textual.widgets.option_list import Option
 
 from engine.records import Prompt, Shown, TokenFeatures
+from engine.records.words.features import feature_in_words, tokens_in_words
 from engine.records.words.rich_text import Text
-from engine.records.words.tokens import feature_in_words, tokens_in_words, visible
+from engine.records.words.safe_text import visible
+from engine.records.words.shades import step_of
 from tui.services.context import Context
-from tui.widgets.token_text import MASKED, Passage, TokenText, step_of
+from tui.widgets.colours import MASKED
+from tui.widgets.token_layout import Passage
+from tui.widgets.token_text import TokenText
 
 NOTHING = """\
 Here you read one feature on your prompts, token by token.

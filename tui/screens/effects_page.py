@@ -14,9 +14,9 @@ from engine.records import AttributedFeature, Attribution, Loaded
 from engine.records import attribution as measures
 from engine.records.attribution import listed
 from engine.records.words.attribution import measure_in_short
-from engine.records.words.numbers import count_in_words
+from engine.records.words.numbers import count
 from engine.records.words.rich_text import Text
-from engine.records.words.tokens import visible
+from engine.records.words.safe_text import visible
 from tui.services.context import Context
 from tui.state.effects import Effects, effect_in_words, number
 from tui.widgets.page import Report
@@ -149,7 +149,7 @@ def about(attribution: Attribution, stale: str) -> Text:
         values, masses = [p.value for p in attribution.probes], [p.mass for p in attribution.probes]
         text.append(f" · probes {span(values, number)} · mass of both answers {span(masses, plain)}\n")
     exact = sum(row.exact is not None for row in attribution.features)
-    text.append(f"{exact} ablated for certain, {count_in_words(attribution.n_controls, 'control')} among them")
+    text.append(f"{exact} ablated for certain, {count(attribution.n_controls, 'control')} among them")
     text.append(f" · Spearman with the exact effect: estimate {correlation(attribution.spearman)}")
     text.append(f", activation {correlation(attribution.spearman_activation)} · {attribution.dtype}")
     for warning in (*attribution.warnings, *filter(None, [stale])):

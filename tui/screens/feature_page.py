@@ -16,8 +16,8 @@ from textual.widgets import Static
 
 from engine.files.explanations import address
 from engine.records import FeatureRow, Loaded, Ranking
+from engine.records.words.features import feature_in_words, tokens_in_words
 from engine.records.words.rich_text import Text
-from engine.records.words.tokens import feature_in_words, tokens_in_words
 from tui.screens import feature_parts as card
 from tui.services.context import Context
 from tui.state.edits import effect_in_words

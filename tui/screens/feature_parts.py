@@ -10,8 +10,9 @@ from rich.table import Table
 
 from engine.records import Bin, CoActive, Described, Effect, FeatureRow, Neighbour
 from engine.records import attribution as measures
+from engine.records.words.features import tokens_in_words
 from engine.records.words.rich_text import Text
-from engine.records.words.tokens import tokens_in_words, visible
+from engine.records.words.safe_text import visible
 from tui.state.effects import Effects, effect_in_words, number, percent
 
 AROUND = 30

@@ -9,7 +9,7 @@ from engine.records import attribution as measures
 from engine.records.errors import UsageError
 from engine.records.measures import typed_answer, with_answers
 from engine.records.words.attribution import measure_in_short
-from engine.records.words.numbers import count_in_words
+from engine.records.words.numbers import count
 from tui.state.effects import Choice, strings_in_words
 from tui.widgets.fields import is_whole
 from tui.widgets.forms import Values
@@ -118,9 +118,9 @@ def summary_of(measure: Measure) -> str:
     facts = len(measures.facts(measure.probes))
     incomplete = len(measure.probes) - facts - len(probes)
     if incomplete:
-        lines.append(f"{count_in_words(incomplete, 'probe')} left out: not both answers")
+        lines.append(f"{count(incomplete, 'probe')} left out: not both answers")
     if facts:
-        lines.append(f"{count_in_words(facts, 'question')} of fact left out")
+        lines.append(f"{count(facts, 'question')} of fact left out")
     return "\n".join(lines)
 
 

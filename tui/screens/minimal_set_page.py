@@ -13,7 +13,7 @@ from engine.records import MinimalSet
 from engine.records import attribution as measures
 from engine.records.attribution import beaten, set_evidence
 from engine.records.words.attribution import measure_in_short
-from engine.records.words.numbers import count_in_words
+from engine.records.words.numbers import count
 from engine.records.words.rich_text import Text
 from tui.state.effects import number
 from tui.widgets.table_page import TablePage, name_cell, right
@@ -86,11 +86,11 @@ def about(result: MinimalSet) -> Text:
     """Return the lines above the table: what the set does, its harm, and what random sets do."""
     request = result.request
     text = Text()
-    count = count_in_words(len(result.members), "feature")
+    members = count(len(result.members), "feature")
     reached = "reached" if result.reached else "not reached"
     change = f"{number(result.baseline, 3)} → {number(result.ablated, 3)} {measures.unit_of(result.slope)}"
     text.append(
-        f"{count}: {result.share:.0%} of the measure taken away ({request.share:.0%} wanted: {reached})", "bold"
+        f"{members}: {result.share:.0%} of the measure taken away ({request.share:.0%} wanted: {reached})", "bold"
     )
     text.append(f"\n{measure_in_short(request.measure)} · {change}")
     text.append(f"\n{harm(result)} · {result.n_tried:,} sets tried, each by running the layers above the hook")

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 from textual import on
 from textual.app import ComposeResult
-from textual.widgets import Input, OptionList, Static
+from textual.widgets import Input, OptionList, Select, Static
 from textual.widgets.option_list import Option
 
 from engine.loading.presets import Preset
@@ -88,5 +88,6 @@ class ModelForm(Form):
         taken = {"model": preset.model, "sae": preset.sae, "hook": preset.hook if preset.sae else ""}
         for name, value in taken.items():
             self.query_one(f"#f-{name}", Input).value = value or ""
+        self.query_one("#f-bos", Select).value = preset.bos
         self.show_problem("")
         self.query_one("#f-model", Input).focus()

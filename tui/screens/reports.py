@@ -6,7 +6,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 
 from engine.records import Check, Diagnosis, ProbeRow, ProbeTable
-from engine.records.words.numbers import count_in_words
+from engine.records.words.numbers import count
 from engine.records.words.rich_text import Text
 from tui.state.texts import differing, without_end
 from tui.widgets.health import in_doubt, red
@@ -16,7 +16,7 @@ def checks_page(diagnosis: Diagnosis) -> RenderableType:
     """Return the doctor's report: the verdict, then the checks, failed ones first, else in the doctor's order."""
     names = red(diagnosis)
     if names:
-        verdict = Text(f"{count_in_words(len(names), 'check')} failed: {', '.join(names)}.\n", "bold")
+        verdict = Text(f"{count(len(names), 'check')} failed: {', '.join(names)}.\n", "bold")
     else:
         verdict = Text("Nothing speaks against this wiring.\n", "bold")
     table = Table.grid(padding=(0, 1))

@@ -11,6 +11,7 @@ from functools import cached_property, partial
 from typing import TYPE_CHECKING
 
 from engine.files import session as sessions
+from engine.records import Recorded
 from engine.records.errors import SessionError
 from tui.services.desk import Desk
 from tui.state.study import Study
@@ -52,10 +53,10 @@ class Autosave:
         """The store, opened at its first use."""
         return self._make_store()
 
-    def keep_result(self, result: sessions.Result) -> None:
+    def keep_result(self, result: Recorded) -> None:
         """Add a result to the session, or to a new one if its pair is not the session's."""
         study = self.desk.study
-        if study.foreign:
+        if study.differences:
             self.keep_now()
         if study.add(result):
             self.desk.notify("A new session begins here; the one so far is under ctrl+o.")

@@ -1,12 +1,13 @@
-"""The context that a command works in: the study, the services and the main screen as a Desk."""
+"""What the app starts with, and the context that its commands work in: study, services and main screen as a Desk."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from engine.records import Attribution, Load, Ranking
-from engine.records.words.tokens import tokens_in_words
+from engine.records.words.features import tokens_in_words
 from tui.services.autosave import Autosave
 from tui.services.bridge import Bridge
 from tui.services.described import KnownFeatures
@@ -19,6 +20,18 @@ from tui.state.study import Study
 
 if TYPE_CHECKING:
     from engine.files.autosave import AutosaveStore
+    from engine.serving.client import LiveEngine
+
+
+@dataclass(frozen=True)
+class Opening:
+    """The first study, and functions that import and make the engine and the store, called after the first paint."""
+
+    study: Study
+    make_engine: Callable[[], LiveEngine]
+    make_store: Callable[[], AutosaveStore]
+    offer_last: bool = False
+    """Whether to offer the last session, since the command line names nothing to open."""
 
 
 class Context:

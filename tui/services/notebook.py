@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, TypeVar
 
 from engine.records import Loaded
 from engine.records.errors import SaescopeError
-from tui.services.crash import keep_details
 from tui.services.desk import Desk
+from tui.services.state_folder import keep_details
 from tui.state.topics import Topic
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ from rich.segment import Segment
 from textual.color import Color
 from textual.filter import LineFilter
 
-from engine.records.words.tokens import visible
+from engine.records.words.safe_text import visible
 
 
 class SafeLines(LineFilter):

@@ -10,8 +10,8 @@ from engine.records import Request
 from engine.records.errors import SaescopeError
 from engine.serving.client import RequestCancelled
 from tui.services.bridge import Bridge, OnEvents
-from tui.services.crash import keep_details
 from tui.services.desk import Desk
+from tui.services.state_folder import keep_details
 
 T = TypeVar("T")
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from engine.records import AttributedFeature, Attribution
 from engine.records import attribution as measures
-from engine.records.words.tokens import visible
+from engine.records.words.safe_text import visible
 
 ALL, LISTED = "all features", "the leaderboard's"
 

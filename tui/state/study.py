@@ -23,6 +23,7 @@ from engine.records import (
     Prompt,
     PromptSet,
     Ranking,
+    Recorded,
     Sampling,
 )
 from engine.records.measures import is_current
@@ -51,7 +52,7 @@ class Study:
         self.load = load
         self.loaded: Loaded | None = None
         self.results = sessions.new(load)
-        self.foreign: list[str] = []
+        self.differences: list[str] = []
         """In what the loaded pair differs from the one that the results are from; empty if they agree."""
         self.saved_version = -1
         """The version that `file` holds; -1 if it holds another state or there is no file."""
@@ -86,7 +87,7 @@ class Study:
 
     def session(self) -> Session:
         """Return the session as it is stored: with the pair that the results are from, else with the loaded one."""
-        if self.foreign:
+        if self.differences:
             return replace(self.results, workspace=self.work)
         return replace(self.results, load=self.load, loaded=self.loaded or self.results.loaded, workspace=self.work)
 
@@ -177,27 +178,27 @@ class Study:
         before = self.results.loaded
         differences = [] if before is None else sessions.differences(before, loaded)
         self.load, self.loaded = load, loaded
-        self.foreign = differences if self.has_results else []
+        self.differences = differences if self.has_results else []
         if chosen and differences:
             self._begin()
             if "SAE" in differences:
                 self.history.set(edits=(), pinned=(), labels={}, feature=None)
-        if not self.foreign:
+        if not self.differences:
             self.results = replace(self.results, load=load, loaded=loaded)
         return differences
 
     def _begin(self) -> None:
         """Begin a new session on the loaded pair; the session so far is in the autosave store."""
         self.results = sessions.new(self.load, self.loaded)
-        self.id, self.file, self.foreign = os.urandom(16).hex(), None, []
+        self.id, self.file, self.differences = os.urandom(16).hex(), None, []
 
-    def add(self, result: sessions.Result) -> bool:
+    def add(self, result: Recorded) -> bool:
         """Add a result; return whether a new session had to begin for it.
 
         A ranking of the same prompts replaces the last one, for sorting again is no new result; so does the same
         attribution run again.
         """
-        begun = bool(self.foreign)
+        begun = bool(self.differences)
         if begun:
             self._begin()
         last = self.results.last(type(result))
@@ -226,11 +227,11 @@ class Study:
     def effects(self) -> Effects | None:
         """Return the last attribution's effects; None if there is none, or if probes or pair have changed since."""
         attribution = self.attribution()
-        if attribution is None or self.other_than(self.results.loaded):
+        if attribution is None or self.differences_from(self.results.loaded):
             return None
         return Effects(attribution) if is_current(attribution.request.measure, self.work.prompts.probes) else None
 
-    def other_than(self, pair: Loaded | None) -> str:
+    def differences_from(self, pair: Loaded | None) -> str:
         """Say in what the loaded pair differs from the one that effects were measured with; "" if they still hold."""
         if pair is None or self.loaded is None:
             return ""
@@ -246,7 +247,7 @@ class Study:
         return fed != now or ranking.n_positive != len(self.work.prompts.positive)
 
 
-def is_repeated(last: sessions.Result, new: sessions.Result) -> bool:
+def is_repeated(last: Recorded, new: Recorded) -> bool:
     """Return whether a result repeats the last one of its kind: the same prompts ranked, or the same attribution."""
     match last, new:
         case Ranking(), Ranking():

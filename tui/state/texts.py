@@ -10,9 +10,9 @@ import msgspec
 
 from engine.records import Arm, Edit, EditsFrom, Generate, Generated, Prompt, TokenStep
 from engine.records.texts import first_unlike
-from engine.records.words.edits import asked
-from engine.records.words.numbers import count_in_words
-from engine.records.words.tokens import visible
+from engine.records.words.edits import without_amounts
+from engine.records.words.numbers import count
+from engine.records.words.safe_text import visible
 from tui.state.edits import schedule_in_words
 
 
@@ -108,7 +108,7 @@ class Rows:
         """All pairs that can be shown, in the order of the keys [ and ]."""
 
     @classmethod
-    def asked(cls, request: Generate, kept: Generated | None, pair: Pair) -> Rows:
+    def at_start(cls, request: Generate, kept: Generated | None, pair: Pair) -> Rows:
         """Return the rows before the first new token: empty, or what a branch keeps of `pair` of the text `kept`."""
         rows = cls(request.samples, len(request.variants))
         if kept is not None and request.branched_at:
@@ -172,7 +172,7 @@ def rewound(text: Generated, at: int, edits: tuple[Edit, ...], max_tokens: int, 
     kept = [change for change in schedule_of(text, pair) if change.token_index < at]
     if not kept:
         kept = [EditsFrom(0, edits)]
-    elif asked(kept[-1].edits) != asked(edits):
+    elif without_amounts(kept[-1].edits) != without_amounts(edits):
         kept.append(EditsFrom(at, edits))
     return Generate(
         prompt_of(text),
@@ -205,8 +205,8 @@ def name_of(text: Generated) -> str:
     """Return a text's name, such as "from token 12 · stopped · no edits → from token 12: 4133 ablate"."""
     parts = [origin_in_words(text), *["stopped"] * text.stopped, schedule_in_words(schedule_of(text))]
     samples = samples_of(text)
-    parts += [count_in_words(samples, "sample")] * (samples > 1)
-    parts += [count_in_words(len(text.variants), "variant")] * bool(text.variants)
+    parts += [count(samples, "sample")] * (samples > 1)
+    parts += [count(len(text.variants), "variant")] * bool(text.variants)
     return " · ".join(parts)
 
 
@@ -225,7 +225,7 @@ def difference_in_words(text: Generated, shown: Generated | None) -> str:
 
 def staleness(text: Generated, request: Generate) -> str:
     """Say what has changed since a text was generated, compared with the current request; "" if nothing has."""
-    if asked(schedule_of(text)[-1].edits) != asked(request.edits):
+    if without_amounts(schedule_of(text)[-1].edits) != without_amounts(request.edits):
         return "edits changed since: g generates again"
     now = (request.prompt, request.prefill, request.sampling, request.samples)
     then = (prompt_of(text), text.prompt.prefill, text.sampling, samples_of(text))

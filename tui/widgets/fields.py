@@ -8,7 +8,7 @@ from __future__ import annotations
 from rich.text import Text
 from textual.widgets import Input, TextArea
 
-from engine.records.words.tokens import UNKNOWN, safe
+from engine.records.words.safe_text import UNKNOWN, safe
 
 
 def drawn(text: str) -> Text:

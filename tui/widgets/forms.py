@@ -142,11 +142,11 @@ class Turn(Static, can_focus=True):
         self.action_turn(1)
 
 
-class Sheet(Dialog[Values]):
+class SummaryForm(Dialog[Values]):
     """A form with a summary of its values. `check` returns what is wrong with them, "" if nothing is."""
 
     DEFAULT_CSS = """
-    Sheet {
+    SummaryForm {
         & .fields { height: auto; }
         & .row { height: 1; }
         & .label { width: 18; color: $text-muted; }

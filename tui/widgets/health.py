@@ -7,7 +7,7 @@ from textual.message import Message
 from textual.widgets import Static
 
 from engine.records import Check, Diagnosis, Loaded
-from engine.records.words.numbers import count_in_words
+from engine.records.words.numbers import count
 from engine.records.words.rich_text import Text
 
 
@@ -65,7 +65,7 @@ def wordings_of_loaded(loaded: Loaded) -> list[str]:
             f"✗ {' · '.join(doubt.partition(':')[0] for doubt in loaded.doubts)} · H: doctor",
             f"✗ {loaded.doubts[0]} · H: doctor",
             f"✗ {loaded.doubts[0].partition(':')[0]} · H: doctor",
-            f"✗ {count_in_words(len(loaded.doubts), 'doubt')} · H: doctor",
+            f"✗ {count(len(loaded.doubts), 'doubt')} · H: doctor",
         ]
     if loaded.l0 is None or loaded.variance_explained is None:
         return ["H: is this SAE wired right?"]
@@ -92,9 +92,9 @@ def wordings_of_diagnosis(diagnosis: Diagnosis) -> list[str]:
         return [
             f"✗ the doctor found: {', '.join(names)} · {numbers} · H shows why",
             f"✗ {', '.join(names)} · H shows why",
-            f"✗ {count_in_words(len(names), 'check')} failed: H",
+            f"✗ {count(len(names), 'check')} failed: H",
         ]
-    passed = count_in_words(sum(check.ok is True for check in diagnosis.checks), "check")
+    passed = count(sum(check.ok is True for check in diagnosis.checks), "check")
     doubtful = [check.name for check in diagnosis.checks if in_doubt(check)]
     doubt = f" · in doubt: {', '.join(doubtful)}" if doubtful else ""
     return [

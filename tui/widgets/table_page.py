@@ -13,7 +13,7 @@ from textual.screen import ModalScreen
 from textual.widgets import DataTable, Static
 
 from engine.records.words.rich_text import Text
-from engine.records.words.tokens import visible
+from engine.records.words.safe_text import visible
 
 FRAME, BORDERS = 130, 5
 """The page's width at most, and the part of it that border, padding and scrollbar take, in terminal columns."""

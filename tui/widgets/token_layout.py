@@ -1,4 +1,4 @@
-"""The positions of tokens on lines of a given width. Knows nothing about Textual, colours, models or scrolling.
+"""The positions of tokens on lines of a given width. Knows nothing about models or scrolling.
 
 Positions and widths are in cells, as rich.cells measures them. The layout is one pass that changes only the last line,
 so a text that streams in gets exactly the layout of the same text placed at once.
@@ -14,17 +14,9 @@ from typing import NamedTuple
 
 from rich.cells import cell_len, get_character_cell_size, split_graphemes
 
-from engine.records.words.tokens import safe
-
-STEPS = 16
-
-MASKED = -1
-
-DIFFERS = -2
-
-TURNED = -3
-
-TURNED_DIFFERS = -4
+from engine.records.words.safe_text import safe
+from engine.records.words.shades import STEPS
+from tui.widgets.colours import TURNED_DIFFERS
 
 
 @dataclass(frozen=True)
@@ -45,13 +37,6 @@ class Passage:
             raise ValueError(f"{len(self.tokens)} tokens with {len(self.shades)} shades")
         if self.shades and (min(self.shades) < TURNED_DIFFERS or max(self.shades) > STEPS):
             raise ValueError(f"shades from {min(self.shades)} to {max(self.shades)}")
-
-
-def step_of(value: float, maximum: float) -> int:
-    """Return an activation as a step: 0 if the feature is silent, else 1 to STEPS, the maximum being STEPS."""
-    if not (value > 0 and maximum > 0):  # written so that NaN counts as silent
-        return 0
-    return max(1, round(min(1.0, value / maximum) * STEPS))
 
 
 WHITESPACE = {False: {"\n": " ", "\t": "    "}, True: {"\n": "⏎", "\t": "⇥", " ": "·"}}

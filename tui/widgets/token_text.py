@@ -1,6 +1,6 @@
 """Passages of tokens coloured by activation, painted line by line, so that thousands of tokens scroll and stream.
 
-The colours go from the background to the theme's accent; lightness shows the value.
+Its colours are those of colours.py.
 """
 
 from __future__ import annotations
@@ -9,13 +9,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
-from rich.cells import cell_len, set_cell_size
-from rich.segment import Segment
+from rich.cells import cell_len
 from rich.style import Style
 from textual import events
 from textual.actions import SkipAction
 from textual.binding import Binding, BindingType
-from textual.color import BLACK, WHITE, Color, Lab, lab_to_rgb, rgb_to_lab
+from textual.color import BLACK, WHITE, Color
 from textual.geometry import Region, Size
 from textual.message import Message
 from textual.reactive import reactive
@@ -23,35 +22,14 @@ from textual.scroll_view import ScrollView
 from textual.strip import Strip
 
 from engine.records.words.rich_text import Text
-from engine.records.words.tokens import safe
-from tui.widgets.token_layout import DIFFERS, MASKED, STEPS, TURNED, TURNED_DIFFERS, Layout, Line, Passage, step_of
-
-__all__ = ["DIFFERS", "MASKED", "STEPS", "TURNED", "TURNED_DIFFERS", "Passage", "TokenText", "gradient", "step_of"]
-
-FAINTEST = 0.12
-"""How far the first step's colour is from the background, as a share of the way to the accent: it must be visible."""
-
-TURNED_TINT = 0.16
-"""How far the background of tokens under other edits is from the plain one, as a share of the way to white or black."""
-
-LIGHTNESS_RANGE = 55
-"""The least difference in lightness, of 100, of last step and background: the accent may be as light as the latter."""
+from engine.records.words.safe_text import safe
+from engine.records.words.shades import STEPS
+from tui.widgets.colours import MASKED, token_styles
+from tui.widgets.token_layout import Layout, Passage
+from tui.widgets.token_painting import LineStyles, painted
 
 ADORNMENTS = ("outline_top", "outline_right", "outline_bottom", "outline_left", "hatch", "tint")
 """Style rules by which Textual draws over the lines of a widget."""
-
-
-def gradient(background: Color, accent: Color) -> list[Color]:
-    """Return the colours of the steps 1 to STEPS."""
-    low, high = rgb_to_lab(background), rgb_to_lab(accent)
-    away = LIGHTNESS_RANGE if low.L < 50 else -LIGHTNESS_RANGE
-    top = max(high.L, low.L + away) if away > 0 else min(high.L, low.L + away)
-    colours = []
-    for step in range(STEPS):
-        share = FAINTEST + (1 - FAINTEST) * step / (STEPS - 1)
-        a, b = (start + (end - start) * share for start, end in ((low.a, high.a), (low.b, high.b)))
-        colours.append(lab_to_rgb(Lab(low.L + (top - low.L) * share, a, b)).clamped)
-    return colours
 
 
 class TokenText(ScrollView, can_focus=True):
@@ -151,7 +129,7 @@ class TokenText(ScrollView, can_focus=True):
         self._column = 0  # the column that up and down aim at
         self._following = True  # whether the end is in view, and is kept there when tokens arrive
         self._strips: dict[int, Strip] = {}
-        self._palette: dict[int, Style] = {}
+        self._styles: LineStyles | None = None
 
     # ---- what is shown
 
@@ -393,7 +371,7 @@ class TokenText(ScrollView, can_focus=True):
         """Forget the painted lines and colours, since the theme or the focus has changed."""
         super().notify_style_update()
         self._strips.clear()
-        self._palette.clear()
+        self._styles = None
 
     def render_lines(self, crop: Region) -> list[Strip]:
         """Return the lines of a region.
@@ -421,60 +399,28 @@ class TokenText(ScrollView, can_focus=True):
         return strip
 
     def _style(self, shade: int) -> Style:
-        if not self._palette:
-            plain = self.rich_style
+        return self._line_styles.of_shades[shade]
+
+    @property
+    def _line_styles(self) -> LineStyles:
+        if self._styles is None:
             background, accent = self.background_colors[1], Color.parse(self.app.theme_variables["accent"])
             if background.ansi is not None:  # the terminal's own background, which is unknown
                 background = BLACK if self.app.current_theme.dark else WHITE
-            self._palette = {0: plain}
-            for name, key in (("masked", MASKED), ("differs", DIFFERS)):
-                self._palette[key] = plain + self.get_component_rich_style(f"token-text--{name}", partial=True)
-            tint = background.blend(BLACK if background.brightness > 0.5 else WHITE, TURNED_TINT).rich_color
-            self._palette[TURNED] = plain + Style(bgcolor=tint)
-            self._palette[TURNED_DIFFERS] = self._palette[DIFFERS] + Style(bgcolor=tint)
-            for step, colour in enumerate(gradient(background, accent), 1):
-                text = WHITE if rgb_to_lab(colour).L < 50 else BLACK
-                self._palette[step] = plain + Style.from_color(text.rich_color, colour.rich_color)
-        return self._palette[shade]
-
-    def _under_cursor(self, line: Line) -> set[int]:
-        """Return the indices of the pieces under the cursor; a piece without width is shown on the one before it."""
-        if self._cursor is None or line.passage != self._cursor[0]:
-            return set()
-        pieces = [index for index, piece in enumerate(line.pieces) if piece.token == self._cursor[1]]
-        if any(line.pieces[index].width for index in pieces):
-            return set(pieces)
-        return {max(0, index - 1) for index in pieces}
-
-    def _prefix(self, passage: Passage, line: Line) -> Segment:
-        if not (line.first and passage.prefix):
-            return Segment(" " * line.indent, self._style(0))
-        style = self._style(0) + Style(bold=True)
-        if passage.prefix_style:
-            style += self.get_component_rich_style(f"token-text--{passage.prefix_style}", partial=True)
-        return Segment(set_cell_size(safe(passage.prefix), line.indent), style)
+            masked, differs, cursor, positive, negative = (
+                self.get_component_rich_style(f"token-text--{name}", partial=True)
+                for name in ("masked", "differs", "cursor", "positive", "negative")
+            )
+            self._styles = LineStyles(
+                self.rich_style,
+                token_styles(self.rich_style, masked, differs, background, accent),
+                cursor,
+                self.has_focus,
+                {"positive": positive, "negative": negative},
+            )
+        return self._styles
 
     def _paint(self, row: int) -> Strip:
-        line, plain = self._placed.lines[row], self._style(0)
-        if line.passage < 0:
-            return Strip.blank(self._text_width, plain)
-        passage = self._shown[line.passage]
-        shades, palette, covered = passage.shades, self._palette, self._under_cursor(line)
-        first = self._prefix(passage, line)
-        segments, run, run_style = [], [first.text], first.style
-        for index, (token, _x, _width, text) in enumerate(line.pieces):
-            style = palette[shades[token]]
-            if index in covered:
-                # with the focus every cursor looks the same: a bright block, whatever the activation
-                base = plain if self.has_focus else style
-                style = base + self.get_component_rich_style("token-text--cursor", partial=True)
-            if style is not run_style:
-                segments.append(Segment("".join(run), run_style))
-                run, run_style = [], style
-            run.append(text)
-        if run_style is not plain:
-            segments.append(Segment("".join(run), run_style))
-            run = []
-        run.append(" " * (self._text_width - line.end))
-        segments.append(Segment("".join(run), plain))
-        return Strip([segment for segment in segments if segment.text], self._text_width)
+        line = self._placed.lines[row]
+        passage = self._shown[line.passage] if line.passage >= 0 else None
+        return painted(line, passage, self._cursor, self._line_styles, self._text_width)

@@ -6,17 +6,18 @@ from collections.abc import Sequence
 
 from rich.console import Console
 
-from engine.cli.printing.layout import Column, print_table, tokens_in_words
+from engine.cli.printing.layout import Column, print_table
 from engine.records import Attribution, Measure, MinimalSet
 from engine.records import attribution as measures
 from engine.records.attribution import ablated, listed
 from engine.records.words.attribution import attribution_notes, measure_in_words, set_notes, set_title
+from engine.records.words.features import tokens_in_words
 from engine.records.words.numbers import percent
 from engine.records.words.rich_text import Text
-from engine.records.words.tokens import visible
+from engine.records.words.safe_text import visible
 
 
-def attribution(out: Console, result: Attribution, rows: int | None) -> None:
+def attribution(out: Console, result: Attribution, rows: int | None = None) -> None:
     """Print the measure, its value on each probe, and the features; `rows` None prints those that were ablated."""
     title(out, result.request.measure, len(result.probes), result.slope)
     probes(out, result)
@@ -67,7 +68,8 @@ def features(out: Console, result: Attribution, rows: int | None) -> None:
 
 
 def minimal_set(out: Console, result: MinimalSet) -> None:
-    """Print the set, a line per member in the order in which they were chosen."""
+    """Print the set below an attribution, a line per member in the order in which they were chosen."""
+    out.print()
     out.print(Text(set_title(result), style="bold"))
     members = result.members
     if members:

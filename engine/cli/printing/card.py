@@ -7,19 +7,20 @@ from collections.abc import Iterator
 from rich.console import Console
 from rich.table import Table
 
-from engine.cli.printing.layout import bar, tokens_in_words
+from engine.cli.printing.layout import bar
 from engine.records import Described, Effect, Measure
 from engine.records.attribution import unit_of
 from engine.records.words.attribution import measure_in_words
+from engine.records.words.features import tokens_in_words
 from engine.records.words.numbers import percent
 from engine.records.words.rich_text import Text
-from engine.records.words.tokens import visible
+from engine.records.words.safe_text import visible
 
 BAR = 24
 """Width of the histogram's longest bar."""
 
 
-def described(out: Console, result: Described, page: str) -> None:
+def described(out: Console, result: Described, page: str = "") -> None:
     """Print everything known about a feature; `page` is the path of its SAE on Neuronpedia, "" if there is none."""
     facts = (
         f"  density {result.density:.3%} (fires on {result.reference_count:,} of {result.reference_tokens:,} reference "
@@ -80,10 +81,15 @@ def related(result: Described) -> Iterator[tuple[Text, str, str, Text]]:
     """Yield rows: the relation, in its first row only; feature; cosine or tokens in common; tokens it fires on."""
     for what, neighbours in (("points alike", result.neighbours), ("points away", result.antipodes)):
         for index, near in enumerate(neighbours):
-            yield heading(what, index), str(near.feature), f"cosine {near.cosine:+.2f}", tokens_in_words(near.tokens)
+            yield (
+                heading(what, index),
+                str(near.feature),
+                f"cosine {near.cosine:+.2f}",
+                Text(tokens_in_words(near.tokens)),
+            )
     for index, other in enumerate(result.co_active):
         shared = f"{other.both:,} tokens, Jaccard {other.jaccard:.2f}"
-        yield heading("fires with it", index), str(other.feature), shared, tokens_in_words(other.tokens)
+        yield heading("fires with it", index), str(other.feature), shared, Text(tokens_in_words(other.tokens))
 
 
 def heading(what: str, index: int) -> Text:

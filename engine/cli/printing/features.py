@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from msgspec.structs import asdict
 from rich.console import Console
 
-from engine.cli.printing.layout import STEPS, Column, print_table, shade, tokens_in_words
+from engine.cli.printing.layout import Column, print_table
 from engine.records import RANK_COLUMNS, FedPrompt, Ranking, Shown
 from engine.records.features import RankColumn
+from engine.records.words.features import tokens_in_words
 from engine.records.words.rich_text import Text
-from engine.records.words.tokens import visible
+from engine.records.words.safe_text import visible
+from engine.records.words.shades import STEPS, shade
 
 EVIDENCE = "associated, no more: these features tell the two sets apart; only an edit shows whether they have influence"
 
@@ -34,7 +37,8 @@ def ranking(out: Console, result: Ranking) -> None:
 def columns(result: Ranking) -> list[Column]:
     """Return the leaderboard's columns.
 
-    The column that rows are sorted by is never dropped; p and loo are left out if no row has them.
+    The column that rows are sorted by is never dropped. One that features cannot be ranked by is left out if no row has
+    a number.
     """
     rows = result.features
     shown_columns = [
@@ -57,13 +61,9 @@ def heading_of(column: RankColumn) -> str:
 
 
 def columns_in_words(result: Ranking) -> str:
-    """Return what p and loo mean, if there are any."""
-    explained = ""
-    if result.permutations:
-        explained += f" · p over {result.permutations:,} labelings, corrected for all features"
-    if any(row.loo is not None for row in result.features):
-        explained += " · loo: worst rank by score when a prompt is left out"
-    return explained
+    """Return the notes on columns that have a number in any row."""
+    there = [c for c in RANK_COLUMNS if c.note and any(c.value(row) is not None for row in result.features)]
+    return "".join(f" · {column.note.format(**asdict(result))}" for column in there)
 
 
 def counted(prompts: Sequence[FedPrompt]) -> str:

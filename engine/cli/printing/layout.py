@@ -1,7 +1,7 @@
-"""How tokens, texts and activations look on a terminal.
+"""Tables, bars and short texts on a terminal.
 
-Activations are shown in one hue that starts from the background, with lightness as the value. The number stands beside
-the colour where it matters, so nothing is lost without colour.
+Activations are shown in colour (words/shades.py). The number stands beside the colour where it matters, so nothing is
+lost without colour.
 """
 
 from __future__ import annotations
@@ -14,27 +14,8 @@ from rich.console import Console
 from rich.table import Table
 
 from engine.records.words.rich_text import Text
-from engine.records.words.tokens import visible
-
-STEPS = 16
 
 BLOCKS = " ▏▎▍▌▋▊▉█"
-
-LOW, HIGH = (38, 38, 38), (255, 176, 0)
-
-
-def shade(value: float, maximum: float) -> str:
-    """Return the background colour for an activation, in STEPS steps; "" if the feature is silent."""
-    if value <= 0 or maximum <= 0:
-        return ""
-    share = max(1, round(min(1.0, value / maximum) * STEPS)) / STEPS
-    rgb = [round(low + (high - low) * share) for low, high in zip(LOW, HIGH, strict=True)]
-    return f"{'black' if share > 0.55 else 'white'} on rgb({rgb[0]},{rgb[1]},{rgb[2]})"
-
-
-def tokens_in_words(tokens: Sequence[str]) -> Text:
-    """Return tokens as "gender · sex"."""
-    return Text(" · ".join(visible(token).strip() or visible(token) for token in tokens))
 
 
 def short(text: str, limit: int = 60) -> str:

@@ -13,31 +13,24 @@ from typing import Any
 
 import msgspec
 
-from engine.cli.printing import attribution as causes
-from engine.cli.printing import card, features, progress, texts
-from engine.cli.printing import pair as checks
+from engine.cli.printing import progress, texts
 from engine.cli.printing.pair import preset_table
+from engine.files.recorded import replay_in_words
 from engine.loading.presets import Preset
 from engine.records import (
     Attribution,
-    Described,
-    Diagnosis,
     Event,
     Generated,
     Loaded,
     MinimalSet,
-    ProbeTable,
-    Ranking,
     Record,
     Replayable,
     Replayed,
-    Shown,
 )
 from engine.records.texts import edits_in_force
 from engine.records.words.edits import edit_notes
-from engine.records.words.replays import replay_in_words
 from engine.records.words.rich_text import Terminal, Text
-from engine.records.words.tokens import to_json
+from engine.records.words.safe_text import to_json
 
 
 def write_json(text: str) -> None:
@@ -97,20 +90,10 @@ class Printer:
         for doubt in loaded.doubts:
             self.err.print(Text(f"? {doubt}", style="yellow"), soft_wrap=True)
 
-    def ranking(self, result: Ranking) -> None:
-        """Print the leaderboard."""
+    def result(self, show: Callable[..., None], result: Record, *more: Any) -> None:
+        """Print a result by `show`, a function of the terminal, the result and `more` in a module beside this one."""
         if not self._record(result):
-            features.ranking(self.out, result)
-
-    def shown(self, result: Shown, n_positive: int) -> None:
-        """Print coloured tokens, a line per prompt, with each prompt's strongest token."""
-        if not self._record(result):
-            features.shown(self.out, result, n_positive)
-
-    def described(self, result: Described, page: str = "") -> None:
-        """Print a feature's card; `page` is the path of its SAE on Neuronpedia."""
-        if not self._record(result):
-            card.described(self.out, result, page)
+            show(self.out, result, *more)
 
     def generated(self, result: Generated, compare: bool) -> None:
         """Print all arms, marking differing tokens; without `compare` or further arms only the edited text."""
@@ -123,30 +106,9 @@ class Printer:
         for note in (*edit_notes(edits_in_force(result)), *result.warnings):
             self.note(note)
 
-    def probe_table(self, result: ProbeTable) -> None:
-        """Print every probe's results, baseline and edited."""
-        if not self._record(result):
-            texts.probe_table(self.out, result)
-
-    def attribution(self, result: Attribution, rows: int | None = None) -> None:
-        """Print which features a measure depends on: the first `rows`, or by default those that were ablated."""
-        if not self._record(result):
-            causes.attribution(self.out, result, rows)
-
     def attribution_with_set(self, result: Attribution, minimal_set: MinimalSet | None) -> None:
         """Print one JSON object: the attribution with the minimal set in it, null if there is none."""
         self._json({**msgspec.to_builtins(result), "minimal_set": minimal_set})
-
-    def minimal_set(self, result: MinimalSet) -> None:
-        """Print the smallest set that carries a measure, below an attribution."""
-        if not self._record(result):
-            self.out.print()
-            causes.minimal_set(self.out, result)
-
-    def diagnosis(self, result: Diagnosis) -> None:
-        """Print the doctor's checks."""
-        if not self._record(result):
-            checks.diagnosis(self.out, result)
 
     def differences(self, recorded: Loaded, now: Loaded) -> None:
         """Print in what the loaded pair differs from the recorded one."""

@@ -13,8 +13,8 @@ from engine.records import Arm, Generated, ProbeTable
 from engine.records.texts import Comparison, comparisons, edits_in_force
 from engine.records.words.edits import edit_notes, edits_in_words
 from engine.records.words.rich_text import Text
+from engine.records.words.safe_text import visible
 from engine.records.words.texts import story
-from engine.records.words.tokens import visible
 
 MOST = 90
 """Most characters of the edits to show above a column; longer ones are shown in full below the table."""

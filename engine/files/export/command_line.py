@@ -17,7 +17,9 @@ def command_line(load: Load, request: Generate) -> str:
     A command cannot express a schedule: of a branched text it generates only the beginning again.
     """
     at, edits = spelled(request.edits)
-    options = [(name, getattr(load, name)) for name in Load.__struct_fields__]
+    options = [
+        (name, getattr(load, name)) for name in Load.__struct_fields__ if getattr(load, name) != getattr(Load(), name)
+    ]
     options += edits
     options += [("at", at)] if at != "all" else []
     options += _sampling(request.sampling)

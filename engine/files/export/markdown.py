@@ -1,11 +1,10 @@
-"""Session results as a markdown report."""
+"""The sections of a markdown report, a function per kind of result."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 from engine.files.export.tables import mean_kl
-from engine.files.session import Session
 from engine.records import RANK_COLUMNS, Attribution, Generated, Loaded, MinimalSet, ProbeTable, Ranking
 from engine.records import attribution as measures
 from engine.records.attribution import ablated, listed
@@ -14,26 +13,6 @@ from engine.records.words.attribution import attribution_notes, measure_in_words
 from engine.records.words.edits import edit_notes, edits_in_words
 from engine.records.words.numbers import percent
 from engine.records.words.texts import story
-from engine.records.words.tokens import safe
-
-REPORTED = ("score", "auroc", "t", "g", "density")
-"""The columns of a leaderboard that a report has."""
-
-
-def to_markdown(session: Session) -> str:
-    """Return a report: what was loaded, leaderboards, texts side by side, probes, attributions, minimal sets."""
-    lines = ["# saescope session", "", f"- written {session.created}", *loaded_lines(session.loaded), ""]
-    for ranking in session.of(Ranking):
-        lines += ranking_section(ranking)
-    for result in session.of(Generated):
-        lines += generation_section(result)
-    for table in session.of(ProbeTable):
-        lines += probe_section(table)
-    for attribution in session.of(Attribution):
-        lines += attribution_section(attribution)
-    for minimal_set in session.of(MinimalSet):
-        lines += set_section(minimal_set)
-    return safe("\n".join(lines))
 
 
 def loaded_lines(loaded: Loaded | None) -> list[str]:
@@ -49,7 +28,7 @@ def loaded_lines(loaded: Loaded | None) -> list[str]:
 
 def ranking_section(ranking: Ranking) -> list[str]:
     """Return the section on one leaderboard."""
-    columns = [column for column in RANK_COLUMNS if column.name in REPORTED]
+    columns = [column for column in RANK_COLUMNS if column.in_report]
     names = ("feature", "tokens", *(column.name for column in columns))
     rows = [
         [str(row.feature), ", ".join(row.tokens), *(column.cell(row) for column in columns)] for row in ranking.features

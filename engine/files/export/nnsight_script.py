@@ -7,15 +7,18 @@ from __future__ import annotations
 
 import shlex
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from engine.files.export import script_parts as parts
 from engine.records import Edit, Generate, Load, Loaded
-from engine.records.edits import EDIT_KINDS
+from engine.records.edits import DEFAULT_KIND, EDIT_KINDS, EditKind, Linear, amount_of, has_no_amount
 from engine.records.words.edits import edit_in_words, edit_notes
-from engine.records.words.tokens import UNKNOWN, safe
+from engine.records.words.safe_text import UNKNOWN, safe
 
 WIDTH = 110
+
+WITH_LINES_OF_THEIR_OWN: tuple[EditKind, ...] = ("project", "reconstruct")
+"""The kinds without a slot that a script can do."""
 
 
 def _quoted(word: str) -> str:
@@ -42,18 +45,19 @@ def is_plain(loaded: Loaded, load: Load, edits: Sequence[Edit]) -> bool:
     local = load.sae is None or load.sae.startswith(("/", "~", ".")) or not load.sae.count("/")
     simple = loaded.encoder in ("standard", "jumprelu") and loaded.normalisation in parts.INPUTS
     files = local and loaded.sae_format in ("SAELens", "") and not (loaded.centered or loaded.rescaled)
-    return files and simple and all(EDIT_KINDS[edit.kind].takes_slot for edit in edits)
+    return files and simple and all(EDIT_KINDS[edit.kind].slot for edit in edits)
 
 
 def nnsight_snippet(loaded: Loaded, load: Load, request: Generate, sink_norm: float | None = None) -> str:
     """Return a Python script that reproduces the edited text, greedily, with transformers, nnsight and safetensors.
 
-    If the SAE or an edit needs more than a few lines, the script imports that part from saescope. `set` and `steer`
-    need their absolute strength (`absolute`); an edit without it is left out, and the script says so. `sink_norm`, in
+    If the SAE or an edit needs more than a few lines, the script imports that part from saescope. An edit
+    that needs its absolute strength and does not have it, or is of a kind that the script cannot do, is left out, and
+    the script says so. `sink_norm`, in
     the model's units, is the norm above which a vector counts as an attention sink; None leaves that mask out of the
     script.
     """
-    edits = [edit for edit in request.edits if not _has_no_amount(edit)]
+    edits = [edit for edit in request.edits if not _left_out(edit)]
     side, _, path = loaded.hook_module.partition(" of ")
     # a local version such as 2.13.0+cu129 is not on the package index
     versions = {name: version.partition("+")[0] for name, version in loaded.versions.items()}
@@ -76,6 +80,7 @@ def nnsight_snippet(loaded: Loaded, load: Load, request: Generate, sink_norm: fl
         sae=_sae_path(load, plain),
         question=repr(request.prompt.text),
         dtype=loaded.dtype,
+        puts_bos=loaded.raw_bos if request.prompt.format == "raw" else loaded.chat_bos,
         device=loaded.device,
         other_outputs=parts.OTHER_OUTPUTS if side == "output" else "",
         sinks=parts.SINKS_UNKNOWN if sink_norm is None else parts.SINKS.format(norm=sink_norm),
@@ -89,16 +94,21 @@ def nnsight_snippet(loaded: Loaded, load: Load, request: Generate, sink_norm: fl
     )
 
 
-def _has_no_amount(edit: Edit) -> bool:
-    return EDIT_KINDS[edit.kind].has_unit and edit.absolute is None
+def _left_out(edit: Edit) -> str:
+    """Say why the script cannot do an edit; "" if it can."""
+    if has_no_amount(edit):
+        return "generate with it first, then its amount is known"
+    if EDIT_KINDS[edit.kind].slot is None and edit.kind not in WITH_LINES_OF_THEIR_OWN:
+        return "this script has no lines for it; `saescope generate` does it"
+    return ""
 
 
 def _notes(edits: Sequence[Edit]) -> str:
     """Return what a reader of the script has to know about the edits, as comments."""
     notes = edit_notes(edits)
     for edit in edits:
-        if _has_no_amount(edit):
-            notes.append(f"left out: {edit_in_words(edit)}; generate with it first, then its amount is known")
+        if reason := _left_out(edit):
+            notes.append(f"left out: {edit_in_words(edit)}; {reason}")
     return "".join(textwrap.fill(note, WIDTH, initial_indent="# ", subsequent_indent="# ") + "\n" for note in notes)
 
 
@@ -123,13 +133,13 @@ def _sae_path(load: Load, plain: bool) -> str:
 
 def _edits(edits: Sequence[Edit], device: str) -> dict[str, str]:
     """Return the script's parts about the edits: which they are, their amounts, where they act, what they do."""
-    features = [edit for edit in edits if EDIT_KINDS[edit.kind].takes_slot]
+    features = [edit for edit in edits if EDIT_KINDS[edit.kind].slot]
     projected = [edit for edit in edits if edit.kind == "project"]
     whole = [edit for edit in edits if edit.kind == "reconstruct"]
-    kinds = {edit.feature: edit.kind for edit in features if edit.kind != "scale"}
+    kinds: dict[int, EditKind] = {edit.feature: edit.kind for edit in features if edit.kind != DEFAULT_KIND}
     places = {edit.feature: edit.at for edit in features if edit.at != "all"}
-    lines = [_dict("EDITS", {e.feature: _amount(e) for e in features}, "feature: factor, 0 ablates")]
-    lines += [_dict("KIND", kinds, "set: f becomes the amount; steer: amount * decoder row is added")] * bool(kinds)
+    lines = [_dict("EDITS", {e.feature: amount_of(e) for e in features}, "feature: factor, 0 ablates")]
+    lines += [_dict("KIND", kinds, _amounts_explained(kinds.values()))] * bool(kinds)
     lines += [_dict("AT", places, "where it is not everywhere")] * bool(places)
     if projected:
         amounts = {edit.feature: edit.strength for edit in projected}
@@ -139,17 +149,40 @@ def _edits(edits: Sequence[Edit], device: str) -> dict[str, str]:
     change += [parts.RECONSTRUCT.format(place=parts.place(edit.at)) for edit in whole]
     change.append((parts.CHANGED if kinds else parts.SCALED).format(acts=acts))
     change += [parts.PROJECT.format(place=parts.place(projected[0].at))] if projected else []
+    numbers = parts.GAIN_OFFSET_PUSH if kinds else parts.GAIN
     return {
         "edits": "\n".join(lines),
-        "amounts": (parts.GAIN_LEVEL_PUSH if kinds else parts.GAIN).format(device=device),
+        "amounts": numbers.format(device=device, default=DEFAULT_KIND, **_maths(kinds.values())),
         "units": parts.UNITS.format(device=device) if projected else "",
         "where": parts.WHERE if any(edit.at != "all" for edit in edits) else "",
         "change": "".join(change),
     }
 
 
-def _amount(edit: Edit) -> float:
-    return edit.strength if edit.absolute is None or edit.kind == "scale" else edit.absolute
+def _amounts_explained(kinds: Iterable[EditKind]) -> str:
+    """Return what an edit's amount does, such as "set: f becomes the amount"."""
+    slots = {kind: EDIT_KINDS[kind].slot for kind in kinds}
+    return "; ".join(f"{kind}: {slot.amount_is}" for kind, slot in slots.items() if slot)
+
+
+def _maths(kinds: Iterable[EditKind]) -> dict[str, str]:
+    """Return gain, offset and push, each as a dict of expressions in the amount x by kind."""
+    slots = {kind: slot for kind in (DEFAULT_KIND, *kinds) if (slot := EDIT_KINDS[kind].slot)}
+    maths = {}
+    for name in ("gain", "offset", "push"):
+        expressions = [f"{kind!r}: {_expression(getattr(slot, name))}" for kind, slot in slots.items()]
+        maths[name] = f"{{{', '.join(expressions)}}}"
+    return maths
+
+
+def _expression(number: Linear) -> str:
+    """Return a number as a Python expression in the amount x, such as "x - 1"."""
+    if not number.factor:
+        return repr(number.constant)
+    term = "x" if number.factor == 1 else f"{number.factor!r} * x"
+    if not number.constant:
+        return term
+    return f"{term} {'-' if number.constant < 0 else '+'} {abs(number.constant):g}"
 
 
 def _dict(name: str, items: Mapping[int, float | str], comment: str) -> str:

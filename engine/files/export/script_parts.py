@@ -34,7 +34,7 @@ def edited(value, ids):  # the hooked vectors, one a token, with the change of e
 {prompt}
 ids = tokenizer(text, add_special_tokens=False)["input_ids"]
 bos = -1 if tokenizer.bos_token_id is None else tokenizer.bos_token_id
-ids = [bos, *ids] if bos >= 0 and ids[:1] != [bos] else ids  # exactly one leading special token
+ids = [bos, *ids] if {puts_bos} and bos >= 0 and ids[:1] != [bos] else ids  # as saescope feeds such prompts
 stop = module.generation_config.eos_token_id
 ends = {{tokenizer.eos_token_id, *(stop if isinstance(stop, list) else [stop])}}
 cache, new, step = DynamicCache(config=module.config), [], torch.tensor([ids], device={device!r})
@@ -118,11 +118,11 @@ SINKS_UNKNOWN = "# saescope also leaves attention sinks, vectors of an outlying 
 
 GAIN = "gain = torch.tensor([factor - 1 for factor in EDITS.values()], device={device!r})\n"
 
-GAIN_LEVEL_PUSH = """\
-kinds = [(KIND.get(feature, "scale"), amount) for feature, amount in EDITS.items()]
-gain = torch.tensor([{{"scale": x - 1, "set": -1.0, "steer": 0.0}}[kind] for kind, x in kinds], device={device!r})
-level = torch.tensor([x * (kind == "set") for kind, x in kinds], device={device!r})
-push = torch.tensor([x * (kind == "steer") for kind, x in kinds], device={device!r})
+GAIN_OFFSET_PUSH = """\
+kinds = [(KIND.get(feature, {default!r}), x) for feature, x in EDITS.items()]
+gain = torch.tensor([{gain}[kind] for kind, x in kinds], device={device!r})
+offset = torch.tensor([{offset}[kind] for kind, x in kinds], device={device!r})
+push = torch.tensor([{push}[kind] for kind, x in kinds], device={device!r})
 """
 
 UNITS = """\
@@ -158,7 +158,7 @@ SCALED = """\
 """
 
 CHANGED = """\
-    out = h + u * (({acts} * (f * gain + level)) @ w_dec) + ({acts} * push) @ w_dec
+    out = h + u * (({acts} * (f * gain + offset)) @ w_dec) + ({acts} * push) @ w_dec
 """
 
 PROJECT = """\

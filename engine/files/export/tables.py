@@ -1,16 +1,12 @@
-"""Session results as csv, one table per file."""
+"""The rows of csv tables, a function per kind of result."""
 
 from __future__ import annotations
 
-import csv
-import io
-from collections.abc import Callable, Iterator
-from typing import Any, Literal, get_args
+from collections.abc import Iterator
+from typing import Any
 
-from engine.files.session import Session
 from engine.records import (
     Attribution,
-    FeatureRow,
     Generated,
     MinimalSet,
     ProbeTable,
@@ -18,44 +14,25 @@ from engine.records import (
 )
 from engine.records import attribution as measures
 from engine.records.attribution import set_evidence
-from engine.records.errors import UsageError
-from engine.records.features import infinity
+from engine.records.features import BY_NAME
 from engine.records.texts import Comparison, comparisons
 from engine.records.words.edits import edits_in_words
 from engine.records.words.texts import changes_in_words, sampling_in_words
-from engine.records.words.tokens import safe
-
-Table = Literal["features", "generations", "probes", "attributions", "sets"]
 
 ROW_COLUMNS = ("estimate", "exact", "activation", "density", "percentile", "control")
 
 
-def to_csv(session: Session, table: Table) -> str:
-    """Return one table, such as the rows of the leaderboards. Raises UsageError if the session has no such rows."""
-    rows = list(ROWS[table](session))
-    if not rows:
-        raise UsageError(f"The session has no {table}.", f"Choose another --table: {', '.join(TABLES)}.")
-    out = io.StringIO()
-    writer = csv.DictWriter(out, fieldnames=list(rows[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return safe(out.getvalue())
+def feature_rows(ranking: Ranking) -> Iterator[dict[str, Any]]:
+    """Yield the rows of a ranking."""
+    for rank, row in enumerate(ranking.features, 1):
+        numbers = {name: BY_NAME[name].value(row) for name in row.__struct_fields__ if name in BY_NAME}
+        yield {"rank": rank, "feature": row.feature, "tokens": " | ".join(row.tokens), **numbers}
 
 
-def feature_rows(session: Session) -> Iterator[dict[str, Any]]:
-    """Yield the rows of every ranking, with the ranking's number."""
-    for number, ranking in enumerate(session.of(Ranking)):
-        for rank, row in enumerate(ranking.features, 1):
-            values = {name: getattr(row, name) for name in FeatureRow.__struct_fields__ if name != "g_infinite"}
-            values["g"] = infinity(row.diff) if row.g_infinite else row.g
-            yield {"ranking": number, "rank": rank, **values, "tokens": " | ".join(row.tokens)}
-
-
-def generation_rows(session: Session) -> Iterator[dict[str, Any]]:
+def generation_rows(result: Generated) -> Iterator[dict[str, Any]]:
     """Yield a row per edited text; further samples and variants have their own, each with its sample's baseline."""
-    for number, result in enumerate(session.of(Generated)):
-        for pair in comparisons(result):
-            yield {"generation": number, **pair_values(result, pair)}
+    for pair in comparisons(result):
+        yield pair_values(result, pair)
 
 
 def pair_values(result: Generated, pair: Comparison) -> dict[str, Any]:
@@ -84,73 +61,56 @@ def mean_kl(result: Generated) -> float | None:
     return sum(result.kl) / len(result.kl) if result.kl else None
 
 
-def probe_rows(session: Session) -> Iterator[dict[str, Any]]:
+def probe_rows(table: ProbeTable) -> Iterator[dict[str, Any]]:
     """Yield a row per probe and tracked answer; a probe without answers has one row."""
-    for number, table in enumerate(session.of(ProbeTable)):
-        for row in table.rows:
-            for answer in row.answers or (None,):
-                yield {
-                    "table": number,
-                    "probe": row.probe.text,
-                    "prefill": row.probe.prefill,
-                    "edits": edits_in_words(table.edits),
-                    "answer": answer.name if answer else None,
-                    "p_baseline": answer.baseline if answer else None,
-                    "p_edited": answer.edited if answer else None,
-                    "baseline": row.generated.baseline.text,
-                    "edited": row.generated.edited.text,
-                }
-
-
-def attribution_rows(session: Session) -> Iterator[dict[str, Any]]:
-    """Yield the rows of every attribution, controls included."""
-    for number, attribution in enumerate(session.of(Attribution)):
-        for rank, row in enumerate(attribution.features, 1):
+    for row in table.rows:
+        for answer in row.answers or (None,):
             yield {
-                "attribution": number,
-                "toward": attribution.request.measure.toward,
-                "against": attribution.request.measure.against,
-                "unit": measures.unit_of(attribution.slope),
-                "baseline": attribution.baseline,
-                "rank": rank,
-                "feature": row.feature,
-                "tokens": " | ".join(row.tokens),
-                "share": measures.share_of_baseline(attribution, row),
-                **{name: getattr(row, name) for name in ROW_COLUMNS},
-                "evidence": measures.evidence(row, attribution.n_controls),
+                "probe": row.probe.text,
+                "prefill": row.probe.prefill,
+                "edits": edits_in_words(table.edits),
+                "answer": answer.name if answer else None,
+                "p_baseline": answer.baseline if answer else None,
+                "p_edited": answer.edited if answer else None,
+                "baseline": row.generated.baseline.text,
+                "edited": row.generated.edited.text,
             }
 
 
-def set_rows(session: Session) -> Iterator[dict[str, Any]]:
-    """Yield the members of every minimal set; an empty set has no rows."""
-    for number, minimal_set in enumerate(session.of(MinimalSet)):
-        for place, member in enumerate(minimal_set.members, 1):
-            yield {
-                "set": number,
-                "toward": minimal_set.request.measure.toward,
-                "against": minimal_set.request.measure.against,
-                "unit": measures.unit_of(minimal_set.slope),
-                "baseline": minimal_set.baseline,
-                "ablated": minimal_set.ablated,
-                "share": minimal_set.share,
-                "share_asked": minimal_set.request.share,
-                "place": place,
-                "feature": member.feature,
-                "tokens": " | ".join(member.tokens),
-                "share_with": member.share_with,
-                "share_without": member.share_without,
-                "facts_kept": minimal_set.facts_kept,
-                "kl": minimal_set.kl,
-                "set_evidence": set_evidence(minimal_set),
-            }
+def attribution_rows(attribution: Attribution) -> Iterator[dict[str, Any]]:
+    """Yield the rows of an attribution, controls included."""
+    for rank, row in enumerate(attribution.features, 1):
+        yield {
+            "toward": attribution.request.measure.toward,
+            "against": attribution.request.measure.against,
+            "unit": measures.unit_of(attribution.slope),
+            "baseline": attribution.baseline,
+            "rank": rank,
+            "feature": row.feature,
+            "tokens": " | ".join(row.tokens),
+            "share": measures.share_of_baseline(attribution, row),
+            **{name: getattr(row, name) for name in ROW_COLUMNS},
+            "evidence": measures.evidence(row, attribution.n_controls),
+        }
 
 
-ROWS: dict[Table, Callable[[Session], Iterator[dict[str, Any]]]] = {
-    "features": feature_rows,
-    "generations": generation_rows,
-    "probes": probe_rows,
-    "attributions": attribution_rows,
-    "sets": set_rows,
-}
-
-TABLES: tuple[Table, ...] = get_args(Table)
+def set_rows(minimal_set: MinimalSet) -> Iterator[dict[str, Any]]:
+    """Yield the members of a minimal set; an empty set has no rows."""
+    for place, member in enumerate(minimal_set.members, 1):
+        yield {
+            "toward": minimal_set.request.measure.toward,
+            "against": minimal_set.request.measure.against,
+            "unit": measures.unit_of(minimal_set.slope),
+            "baseline": minimal_set.baseline,
+            "ablated": minimal_set.ablated,
+            "share": minimal_set.share,
+            "share_asked": minimal_set.request.share,
+            "place": place,
+            "feature": member.feature,
+            "tokens": " | ".join(member.tokens),
+            "share_with": member.share_with,
+            "share_without": member.share_without,
+            "facts_kept": minimal_set.facts_kept,
+            "kl": minimal_set.kl,
+            "set_evidence": set_evidence(minimal_set),
+        }

@@ -23,15 +23,15 @@ ReadList = Callable[[str], Sequence[int]]
 """A function that returns the features of a list, given the list's name."""
 
 
-def asked(edits: Iterable[Edit]) -> tuple[Edit, ...]:
+def without_amounts(edits: Iterable[Edit]) -> tuple[Edit, ...]:
     """Return the edits without their absolute strengths, so that requested and recorded edits compare equal."""
     return tuple(replace(edit, absolute=None) for edit in edits)
 
 
-def settled(edits: Iterable[Edit], recorded: Iterable[Edit]) -> tuple[Edit, ...]:
+def with_recorded_amounts(edits: Iterable[Edit], recorded: Iterable[Edit]) -> tuple[Edit, ...]:
     """Return the requested edits, with absolute strengths from the recorded edits that are the same."""
     recorded = tuple(recorded)
-    known = dict(zip(asked(recorded), recorded, strict=True))
+    known = dict(zip(without_amounts(recorded), recorded, strict=True))
     return tuple(known.get(edit, edit) for edit in edits)
 
 
@@ -200,6 +200,17 @@ def _done(edit: Edit) -> str:
 def meaning_of(edit: Edit) -> str:
     """Return what an edit does, as a formula in words."""
     return _filled(EDIT_KINDS[edit.kind].meaning, "", edit)
+
+
+def kinds_explained() -> str:
+    """Return what every kind of edit does, a sentence each, for the app's help."""
+    return " ".join(row.help for row in EDIT_KINDS.values())
+
+
+def choices_in_words() -> str:
+    """Return the kinds of a feature's edit, such as "scale, set, steer or project"."""
+    *kinds, last = (kind for kind, row in EDIT_KINDS.items() if row.choice)
+    return f"{', '.join(kinds)} or {last}"
 
 
 def edit_notes(edits: Sequence[Edit]) -> list[str]:

@@ -8,14 +8,17 @@ def count(number: int, what: str) -> str:
     return f"{number:,} {what}{'' if number == 1 else 's'}"
 
 
+LETTERS = ("no", "one", "two", "three", "four", "five", "six")
+
+
+def in_letters(number: int) -> str:
+    """Return a small number in letters, such as "four"."""
+    return LETTERS[number] if number < len(LETTERS) else str(number)
+
+
 def percent(share: float | None) -> str:
     """Return a share as a percentage, such as 12%; a dash for None."""
     return "–" if share is None else f"{share:.0%}".replace("-0%", "0%")
-
-
-def count_in_words(count: int, noun: str) -> str:
-    """Return a count with its noun, such as "1 ranking" or "3 rankings"."""
-    return f"{count} {noun}" + ("" if count == 1 else "s")
 
 
 def size_in_words(size: int) -> str:

@@ -10,7 +10,7 @@ from rich.console import Console, ConsoleOptions, RenderableType
 from rich.segment import Segment
 from rich.style import StyleType
 
-from engine.records.words.tokens import safe
+from engine.records.words.safe_text import safe
 
 
 class Text(rich.text.Text):

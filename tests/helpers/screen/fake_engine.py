@@ -19,6 +19,7 @@ import samples
 from textual import events
 from textual._compositor import Compositor
 from textual._context import visible_screen_stack
+from textual.css.stylesheet import Stylesheet
 from textual.keys import _character_to_key
 from textual.pilot import Pilot
 from textual.widgets import Static
@@ -81,7 +82,7 @@ from engine.records import attribution as measures
 from engine.records.errors import EngineFault
 from engine.serving.client import LiveEngine
 from tui.app import SaescopeApp
-from tui.services.opening import Opening
+from tui.services.context import Opening
 from tui.state.study import Study, start_workspace
 
 replace = msgspec.structs.replace
@@ -586,24 +587,36 @@ class FakeEngine(LiveEngine):
 LONG = 60
 """Seconds in which whatever a test waits for has come, on a busy machine too; only a test that fails waits so long."""
 
-PAINT = Compositor.render_update
+PAINT, PARSE = Compositor.render_update, Stylesheet._parse_rules
+
+PARSED = {}
+"""Rules by style sheet and theme: each test opens an app of its own, whose style sheets are always the same."""
+
+
+def parsed_once(self, css, read_from, is_default_rules=False, tie_breaker=0, scope=""):
+    """The rules of a style sheet, which is parsed for the first app that has it."""
+    key = css, read_from, is_default_rules, tie_breaker, scope, frozenset(self._variables.items())
+    if key not in PARSED:
+        PARSED[key] = PARSE(self, css, read_from, is_default_rules, tie_breaker, scope)
+    return PARSED[key]
 
 
 @contextmanager
 def painted_when_looked_at():
     """What changes on the screen is painted where a Bench looks at it, where it settles, and at the end of its test.
 
-    A headless app paints every frame, though nobody sees it: more than half of what a test of the app would cost.
+    A headless app paints every frame, though nobody sees it: more than half of what a test of the app would cost. Nor
+    are its style sheets parsed again.
     """
 
     def put_off(self, full=False, screen_stack=None, simplify=False):
         return PAINT(self, full, screen_stack, simplify) if full else None
 
-    Compositor.render_update = put_off
+    Compositor.render_update, Stylesheet._parse_rules = put_off, parsed_once
     try:
         yield
     finally:
-        Compositor.render_update = PAINT
+        Compositor.render_update, Stylesheet._parse_rules = PAINT, PARSE
 
 
 @dataclass
@@ -684,11 +697,15 @@ class Bench:
         await self.until(lambda: any(words in told for told in self.told()))
 
     async def settle(self):
-        """Waits for all that was set off: what the engine said has been handed out and handled too."""
+        """Waits for all that was set off: what the engine said has been handed out and handled too. Paints it."""
+        await self.answered()
+        self.paint()
+
+    async def answered(self):
+        """Waits for all that was set off, and does not paint it."""
         await self.handled()
         await self.until(lambda: self.main.bridge._flush_at is None)
         await self.handled()
-        self.paint()
 
     async def no_toasts(self):
         """Takes the toasts off every screen, and waits until they are gone."""
@@ -756,7 +773,7 @@ async def opened(folder, study=None, *, size=(130, 40), engine=None, store=None,
             bench = Bench(app, pilot, engine, store)
             if ready:
                 await bench.until(lambda: app.main.context.tasks.ready)
-                await bench.settle()
+                await bench.answered()
             yield bench
             if app.is_running and app._exception is None:
                 await bench.until(app.main.furnished.is_set)

@@ -15,7 +15,7 @@ from engine.files.autosave import AutosaveStore
 from engine.records import Generated, Load
 from engine.serving.process import EngineProcess
 from tui.app import SaescopeApp
-from tui.services.opening import Opening
+from tui.services.context import Opening
 from tui.start import first_study
 
 PICTURE = Path(__file__).parents[3] / "tui" / "app.svg"

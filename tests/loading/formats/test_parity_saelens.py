@@ -16,6 +16,7 @@ import torch
 from foreign import Random, assert_same, dense, vectors
 from safetensors.torch import load_file, save_file
 
+from engine.loading import registry
 from engine.loading.formats import load_sae
 
 pytestmark = pytest.mark.skipif(
@@ -312,6 +313,38 @@ def test_a_sae_that_is_one_file_is_read_as_saelens_reads_it(lens, hub, loader):
     model = config["metadata"]["model_name"].replace("gpt2-small", "openai-community/gpt2")
     assert (ours.config.hook, ours.config.model) == (config["metadata"]["hook_name"], model)
     assert_parity(ours, theirs)
+
+
+NAMED = {
+    "gemma_2": foreign.write_gemma_scope,
+    "gemma_3": lambda place: foreign.write_gemma_scope_2(place, config=None),
+    "qwen_scope": lambda place: foreign.write_qwen_scope(place.parent, file=place.name, f=128),
+    "goodfire": lambda place: foreign.write_goodfire(place.parent, file=place.name),
+    "deepseek_r1": lambda place: foreign.write_goodfire(place.parent, file=place.name, suffix=""),
+}
+"""The conversions of SAELens' registry whose SAEs say by their names alone where they belong."""
+
+
+@pytest.mark.parametrize("conversion", NAMED)
+def test_a_release_of_the_registry_belongs_where_saelens_own_loader_says(lens, hub, conversion):
+    checked = 0
+    for release, entry in registry.saelens().items():
+        for sae in (entry["saes"][0], entry["saes"][-1]) if entry.get("conversion_func") == conversion else ():
+            known = registry.by_release(f"{release}/{sae['id']}")
+            if known.unread:
+                continue
+            place = hub / known.repository / known.path
+            NAMED[conversion](place)
+            config_of = lens.loaders.NAMED_PRETRAINED_SAE_CONFIG_GETTERS[conversion]
+            theirs = config_of(known.repository, known.path, "cpu", False, entry.get("config_overrides"))
+            ours = load_sae(place, f"{known.repository}/{known.path}", published=known.published).config
+            hook = theirs.get("hf_hook_name") if conversion == "gemma_3" else theirs["hook_name"]
+            assert ours.hook == hook.replace("hook_embed", "blocks.0.hook_resid_pre")
+            assert ours.model == registry.hub_name(theirs["model_name"])
+            assert ours.prepend_bos in (None, theirs.get("prepend_bos"))
+            assert ours.k == theirs.get("activation_fn_kwargs", {}).get("k")
+            checked += 1
+    assert checked
 
 
 @pytest.mark.parametrize("kind", [kind for kind in foreign.CLASSES if kind != "AutoEncoderNew"])

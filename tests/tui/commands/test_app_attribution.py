@@ -51,7 +51,7 @@ from tui.screens.measure_forms import ESTIMATED, EXACT, MEASURED, share_of
 from tui.screens.minimal_set_page import MinimalSetScreen
 from tui.state.effects import LISTED, percent
 from tui.widgets.dialogs import AskNote
-from tui.widgets.forms import Sheet
+from tui.widgets.forms import SummaryForm
 from tui.widgets.page import Report
 
 FACT = Probe("Is the queen a woman?", "chat", "", (Answer("yes", (" yes",)), Answer("no", (" no",))), right="yes")
@@ -67,7 +67,7 @@ def labelled(b):
 
 
 async def sheet(b):
-    await b.until(lambda: isinstance(b.top, Sheet))
+    await b.until(lambda: isinstance(b.top, SummaryForm))
     await b.handled()
 
 
@@ -154,7 +154,7 @@ async def test_another_measure_among_the_leaderboards_and_it_is_offered_again(b)
     await b.press("right")
     await b.until(lambda: "'male' cannot be measured against itself" in b.words(".problem"))
     await b.press("enter")  # not while something is wrong
-    assert isinstance(b.top, Sheet)
+    assert isinstance(b.top, SummaryForm)
     await b.press("down", "left", "up", "up", "left")
     await b.until(lambda: not b.top.query_one(".problem").display)
     assert b.top.values() == {
@@ -194,7 +194,7 @@ async def test_without_tracked_answers_both_are_typed(b):
     assert "Give a probe two answers" in b.words(".problem")
     await b.type("yes")
     await b.press("enter")
-    assert isinstance(b.top, Sheet)
+    assert isinstance(b.top, SummaryForm)
     await b.press("down")
     await b.type("no")
     await b.press("enter")
@@ -323,7 +323,7 @@ async def test_no_set_is_searched_among_another_saes_features(b):
     await b.press("escape")
     await b.until(lambda: "effect" in headings(b))
     pair.load(b.main.context, Load(sae="another"))  # as where a session is opened elsewhere: the results stay
-    await b.until(lambda: b.study.foreign == ["SAE"])
+    await b.until(lambda: b.study.differences == ["SAE"])
     await b.until(lambda: "effect" not in headings(b))
     assert str(b.main.features.border_subtitle) == "effects of another pair: A measures again"
     await b.press("C")

@@ -79,7 +79,7 @@ async def brings_prompts_and_labelled_features(tmp_path):
         await choose(b, FOUNDING.name)
         await b.until(lambda: b.study.work.pinned)
         await b.settle()
-        assert b.engine.of(Load)[-1] == Load(FOUNDING.model, FOUNDING.sae, FOUNDING.hook)
+        assert b.engine.of(Load)[-1] == Load(FOUNDING.model, FOUNDING.sae, FOUNDING.hook, bos="always")
         work = b.study.work
         assert work.pinned == (48180, 27960) and work.labels == LABELS and work.feature == 48180
         assert work.prompts == packaged_set("founding_5v2")
@@ -151,7 +151,7 @@ def test_a_question_of_the_users_is_kept():
 
 def test_the_app_starts_on_a_preset(tmp_path):
     study = first_study(Load(device="cpu"), None, None, FOUNDING.name)
-    assert study.load == Load(FOUNDING.model, FOUNDING.sae, FOUNDING.hook, "cpu")
+    assert study.load == Load(FOUNDING.model, FOUNDING.sae, FOUNDING.hook, "cpu", bos="always")
     assert study.work.pinned == (48180, 27960) and study.work.prompts.name == "founding_5v2"
     assert study.is_empty  # nothing of the user's yet
     assert first_study(Load(), "hedging", None, FOUNDING.name).work.prompts.name == "hedging"

@@ -11,6 +11,7 @@ from textual.widgets import Input, OptionList
 
 from engine.files import session as sessions
 from engine.files.autosave import AutosaveStore
+from engine.files.recorded import replayable
 from engine.records import ArmReplay, Edit, Generate, Generated, Load, ProbeTable, Rank, Ranking, Replay, Replayed
 from engine.records.errors import SessionError
 from tui.commands.sessions import exchange, new_session
@@ -333,7 +334,7 @@ async def test_replay_tells_of_every_result(b):
     assert "same     ranking of 2 against 2 prompts: same features" in text
     assert text.count("DIFFERS  Who is a nurse?") == 2 and text.count("same     Who is a pilot?") == 1
     assert "edited first diverges at token 7: recorded ' person', now ' man'; the two likeliest tokens" in text
-    assert [r.recorded for r in b.engine.of(Replay)] == sessions.replayable(b.study.results)
+    assert [r.recorded for r in b.engine.of(Replay)] == replayable(b.study.results)
     assert len(b.study.results.of(Generated)) == 1  # a replay is no new result
 
 

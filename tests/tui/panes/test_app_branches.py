@@ -6,8 +6,8 @@ from textual.widgets import OptionList
 
 from engine.records import Edit, EditsFrom, Finished, Generate, Generated, Prompt, Sampling
 from tui.screens.kept_texts import Branches
-from tui.widgets.forms import Form, Sheet
-from tui.widgets.token_text import DIFFERS, TURNED, TURNED_DIFFERS
+from tui.widgets.colours import DIFFERS, TURNED, TURNED_DIFFERS
+from tui.widgets.forms import Form, SummaryForm
 
 WAY = "".join(BASELINE)
 
@@ -486,7 +486,7 @@ async def streaming_tried(b, text):
 
 async def tried(b, text=None):
     await b.press("T")
-    await b.until(lambda: isinstance(b.top, Sheet))
+    await b.until(lambda: isinstance(b.top, SummaryForm))
     await b.handled()
     if text is not None:
         b.top.query_one("#f-strengths").value = text
@@ -501,7 +501,7 @@ async def test_strengths_are_tried_side_by_side(b):
     await b.press("space", "down", "space", "minus", "up")
     await b.until(lambda: b.study.edits.on() == (Edit(100), Edit(101, -0.5)))
     await b.press("T")
-    await b.until(lambda: isinstance(b.top, Sheet))
+    await b.until(lambda: isinstance(b.top, SummaryForm))
     await b.handled()
     assert b.top.query_one("#f-strengths").value == "0.25, 0.5, 1.5, 2"  # not the one there is
     for wrong, words in (("x", "numbers"), ("", "at least one"), ("inf", "finite"), ("1 " * 3 + "2", "")):

@@ -8,7 +8,7 @@ import prompts
 from engine.files import prompt_sets
 from engine.files.session import EditSlot
 from engine.records import NO_FEATURE, Attribute, Edit, Generate, Generated, Rank
-from tui.widgets.forms import Sheet
+from tui.widgets.forms import SummaryForm
 
 FOUNDING = prompt_sets.from_file(prompts.load("founding_5v2"))
 
@@ -26,7 +26,7 @@ def subtitle(b):
 async def form(b, **values):
     """Opens the edit's form, turns choices and types what is given."""
     await b.press("asterisk")
-    await b.until(lambda: isinstance(b.top, Sheet))
+    await b.until(lambda: isinstance(b.top, SummaryForm))
     await b.handled()
     for name, value in values.items():
         field = b.top.query_one(f"#f-{name}")
@@ -75,7 +75,7 @@ async def test_the_form_says_what_it_comes_to_and_what_is_wrong(b):
         b.top.query_one("#f-strength").value = wrong
         await b.until(lambda: problem in b.words(".problem"))  # noqa: B023
         await b.press("enter")
-        assert isinstance(b.top, Sheet)
+        assert isinstance(b.top, SummaryForm)
     await b.press("escape")
     assert b.study.work.edits == ()
 
@@ -125,7 +125,7 @@ async def test_the_reconstruction_has_a_line_of_its_own(b):
     await b.until(lambda: len(b.engine.of(Rank)) == 2)
     assert NO_FEATURE not in b.engine.of(Rank)[-1].also
     await b.press("A")
-    await b.until(lambda: isinstance(b.top, Sheet))
+    await b.until(lambda: isinstance(b.top, SummaryForm))
     await b.handled()
     await b.press("enter")
     await b.until(lambda: b.engine.of(Attribute))

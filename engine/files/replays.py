@@ -1,4 +1,4 @@
-"""The verb `replay`: run a recorded result again, and say where the second run first differs and by how much."""
+"""Replays of recorded results: the request that gives a result again, how the two compare, and that in sentences."""
 
 from __future__ import annotations
 
@@ -6,11 +6,6 @@ from collections.abc import Sequence
 
 from msgspec.structs import replace
 
-from engine.attribution.attribute import attribute
-from engine.attribution.minimal_set import find_minimal_set
-from engine.features.rank import rank
-from engine.generation.generate import generate
-from engine.models.pair import Events, Pair
 from engine.records import (
     Arm,
     ArmReplay,
@@ -23,50 +18,46 @@ from engine.records import (
     PromptSet,
     Rank,
     Ranking,
-    Replay,
-    Replayable,
     Replayed,
 )
 from engine.records.texts import first_difference
+from engine.records.words.safe_text import visible
 from engine.records.words.texts import arm_in_words
 
-
-def replay(pair: Pair, request: Replay) -> Events:
-    """Run a recorded result's request again and compare the results. Returns a Replayed.
-
-    Compared are, of a text, all arms' token ids; of a ranking, the rows' features and scores; of an attribution, the
-    rows and effects; of a minimal set, the members and shares.
-    """
-    recorded = request.recorded
-    if not isinstance(recorded, Generated):
-        pair.forget()
-    match recorded:
-        case Generated():
-            again: Replayable = yield from generate(pair, request_of(recorded))
-        case Ranking():
-            again = yield from rank(pair, request_of_ranking(recorded))
-        case Attribution():
-            again = yield from attribute(pair, recorded.request)
-        case MinimalSet():
-            again = yield from find_minimal_set(pair, recorded.request)
-    return compare(recorded, again)
+# ---- rankings
 
 
-def compare(old: Replayable, new: Replayable) -> Replayed:
-    """Compare a recorded result with the same one run again."""
-    match old, new:
-        case Generated(), Generated():
-            return compare_texts(old, new)
-        case Ranking(), Ranking():
-            return compare_rankings(old, new)
-        case Attribution(), Attribution():
-            return compare_attributions(old, new)
-        case MinimalSet(), MinimalSet():
-            return compare_sets(old, new)
-    raise TypeError(f"a {type(old).__name__} came out as a {type(new).__name__}")
+def ranking_again(recorded: Ranking) -> Rank:
+    """Return the request that gives a recorded ranking again."""
+    prompts = [Prompt(fed.text, fed.format) for fed in recorded.prompts]
+    n = recorded.n_positive
+    return Rank(
+        prompts=PromptSet("replay", tuple(prompts[:n]), tuple(prompts[n:])),
+        by=recorded.by,
+        top=max(1, len(recorded.features)),
+        pool=recorded.pool,
+        include_masked=recorded.include_masked,
+        density_weight=recorded.density_weight,
+    )
 
 
-def request_of(recorded: Generated) -> Generate:
+def compare_rankings(old: Ranking, new: Ranking) -> Replayed:
+    """Compare the rows in order, and the scores of features that are in both."""
+    scores = {row.feature: row.score for row in new.features}
+    changes = [abs(row.score - scores[row.feature]) for row in old.features if row.feature in scores]
+    return _replayed([r.feature for r in old.features], [r.feature for r in new.features], changes)
+
+
+def ranking_in_words(recorded: Ranking, again: Replayed) -> list[str]:
+    """Return what was run again and how it compares."""
+    what = f"ranking of {recorded.n_positive} against {recorded.n_negative} prompts"
+    return [_listed(what, "features", "row", "score", again)]
+
+
+# ---- texts
+
+
+def text_again(recorded: Generated) -> Generate:
     """Return the request that gives a recorded text again.
 
     Edits that changed while the text was generated change again at the same tokens. A text that was stopped or failed
@@ -84,20 +75,6 @@ def request_of(recorded: Generated) -> Generate:
         samples=1 + max((other.sample for other in recorded.more), default=0),
         variants=recorded.variants,
         schedule=recorded.schedule[1:],
-    )
-
-
-def request_of_ranking(recorded: Ranking) -> Rank:
-    """Return the request that gives a recorded ranking again."""
-    prompts = [Prompt(fed.text, fed.format) for fed in recorded.prompts]
-    n = recorded.n_positive
-    return Rank(
-        prompts=PromptSet("replay", tuple(prompts[:n]), tuple(prompts[n:])),
-        by=recorded.by,
-        top=max(1, len(recorded.features)),
-        pool=recorded.pool,
-        include_masked=recorded.include_masked,
-        density_weight=recorded.density_weight,
     )
 
 
@@ -127,11 +104,19 @@ def compare_arms(name: str, old: Arm, new: Arm) -> ArmReplay:
     )
 
 
-def compare_rankings(old: Ranking, new: Ranking) -> Replayed:
-    """Compare the rows in order, and the scores of features that are in both."""
-    scores = {row.feature: row.score for row in new.features}
-    changes = [abs(row.score - scores[row.feature]) for row in old.features if row.feature in scores]
-    return _replayed([r.feature for r in old.features], [r.feature for r in new.features], changes)
+def text_in_words(recorded: Generated, again: Replayed) -> list[str]:
+    """Return which text was generated again, and a line more for each arm that differs."""
+    lines = [] if again.prompt_ids_same else ["the prompt is fed as other token ids than recorded"]
+    return [visible(recorded.prompt.text), *lines, *(_arm(arm) for arm in again.arms if not arm.same)]
+
+
+def _arm(arm: ArmReplay) -> str:
+    where = f"{arm.name} first diverges at token {(arm.first_divergence or 0) + 1}"
+    gap = "" if arm.margin is None else f"; the two likeliest tokens there are {arm.margin:.3g} nats apart"
+    return f"{where}: recorded {arm.recorded_token!r}, now {arm.replayed_token!r}{gap}"
+
+
+# ---- attributions and minimal sets
 
 
 def compare_attributions(old: Attribution, new: Attribution) -> Replayed:
@@ -148,6 +133,11 @@ def change(old: AttributedFeature, new: AttributedFeature) -> float:
     return abs(old.exact - new.exact)
 
 
+def attribution_in_words(recorded: Attribution, again: Replayed) -> list[str]:
+    """Return what was run again and how it compares."""
+    return [_listed(f"attribution {_toward(recorded)}", "features", "row", "effect", again)]
+
+
 def compare_sets(old: MinimalSet, new: MinimalSet) -> Replayed:
     """Compare the members in order, the set's share, and the shares with and without each member."""
     members = {member.feature: member for member in new.members}
@@ -159,6 +149,27 @@ def compare_sets(old: MinimalSet, new: MinimalSet) -> Replayed:
     return _replayed([m.feature for m in old.members], [m.feature for m in new.members], changes)
 
 
+def set_in_words(recorded: MinimalSet, again: Replayed) -> list[str]:
+    """Return what was run again and how it compares."""
+    return [_listed(f"minimal set {_toward(recorded)}", "members", "member", "share", again)]
+
+
+def _toward(recorded: Attribution | MinimalSet) -> str:
+    measure = recorded.request.measure
+    return f"of {measure.toward!r} against {measure.against!r}"
+
+
+# ---- lists of features
+
+
 def _replayed(old: Sequence[int], new: Sequence[int], changes: Sequence[float]) -> Replayed:
     at = first_difference(old, new)
     return Replayed(same=at is None, first_difference=at, largest_change=max(changes, default=0.0))
+
+
+def _listed(what: str, items: str, item: str, value: str, again: Replayed) -> str:
+    if again.first_difference is None:
+        where = f"same {items} in the same order"
+    else:
+        where = f"{item} {again.first_difference + 1} differs"
+    return f"{what}: {where}, largest {value} change {again.largest_change:.2g}"

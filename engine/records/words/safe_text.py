@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
 from typing import Any
 
 import msgspec
@@ -73,6 +72,11 @@ def visible(text: str) -> str:
     return safe(text).replace("\n", "⏎").replace("\t", "⇥")
 
 
+def in_utf8(text: str) -> str:
+    """Return the text with what UTF-8 cannot hold replaced, such as odd bytes of an old file name."""
+    return text.encode("utf-8", "replace").decode()
+
+
 def to_json(value: Any) -> str:
     """Return a record as JSON that loses nothing and is harmless when printed on a terminal."""
     try:
@@ -84,14 +88,3 @@ def to_json(value: Any) -> str:
 def escaped(text: str) -> str:
     """Return the JSON with everything that `safe` would replace escaped; control characters are escaped in any JSON."""
     return NOT_PLAIN.sub(lambda match: json.dumps(match[0])[1:-1], text)
-
-
-def tokens_in_words(tokens: Sequence[str]) -> str:
-    """Return tokens as "gender · sex"."""
-    return " · ".join(visible(t).strip() or repr(t) for t in tokens)
-
-
-def feature_in_words(feature: int, label: str, tokens: Sequence[str]) -> str:
-    """Return a feature as "#4133 gender · sex"; the user's own label takes the place of the tokens."""
-    words = label or tokens_in_words(tokens)
-    return f"#{feature} {words}" if words else f"#{feature}"

@@ -1,7 +1,4 @@
-"""The app on the packaged demo and its real engine process, by keys; and as a process on a terminal of its own.
-
-What the demo proves nothing about runs on the tiny pair.
-"""
+"""The app on a real engine process, by keys; and as a process on a terminal of its own."""
 
 import asyncio
 import fcntl
@@ -14,7 +11,7 @@ import struct
 import sys
 import termios
 import time
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 
 import msgspec
 import psutil
@@ -28,12 +25,11 @@ from engine.records import Generated, Load, Sampling
 from engine.serving.process import EngineProcess
 from tui.start import first_study
 from tui.widgets.dialogs import AskText
-from tui.widgets.forms import Sheet
+from tui.widgets.forms import SummaryForm
 from tui.widgets.page import Report
 
 LONG = 90
 """Seconds that a busy machine may take for what takes two."""
-DEMO = Load(dtype="float32", device="cpu")
 
 
 def figures(b):
@@ -49,14 +45,24 @@ async def tokens_stream(b, least):
     await b.until(lambda: b.main.generation.arms.steps >= least and b.main.generation.running, LONG)
 
 
-@pytest.mark.demo
-def test_a_saved_visit_opens_and_replays_the_same(converted, tmp_path):
+@contextmanager
+def halted(engine):
+    """The engine's process stands still, so that a text goes on running however long the keys take."""
+    pid = engine._running.process.pid
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.kill(pid, signal.SIGCONT)
+
+
+def test_a_saved_visit_opens_and_replays_the_same(load, tmp_path):
     """A first visit, everything by keys; what it saves is opened by another app with another engine."""
     path = tmp_path / "visit.saescope.json"
 
     async def visit():
-        engine, study = EngineProcess(tmp_path / "engine.log"), first_study(DEMO, None, None)
-        study.history.now = msgspec.structs.replace(study.work, sampling=Sampling(max_tokens=24))
+        engine, study = EngineProcess(tmp_path / "engine.log"), first_study(load, None, None)
+        study.history.now = msgspec.structs.replace(study.work, sampling=Sampling(max_tokens=200))
         async with opened(tmp_path, study, engine=engine, size=(160, 48), ready=False) as b:
             await b.until(lambda: b.main.context.tasks.ready, LONG)
             await b.press("a")
@@ -65,14 +71,15 @@ def test_a_saved_visit_opens_and_replays_the_same(converted, tmp_path):
             await b.until(lambda: len(b.study.work.prompts.positive) == 9)
             await b.press("r")
             await b.until(b.rows, LONG)
-            assert len(b.rows()) >= 100 and b.study.ranking().n_positive == 9
+            assert len(b.rows()) > 20 and b.study.ranking().n_positive == 9
             await b.press("3", "down")
             chosen = b.main.features.feature()
             await b.until(lambda: f"#{chosen}" in str(b.main.tokens.border_title), LONG)
             await b.until(lambda: "Girls are told to be quiet" in b.screen_text().split("2 Tokens")[1], LONG)
             await b.press("space", "g")
             await tokens_stream(b, 3)
-            await b.press("down", "space")  # while it streams
+            with halted(engine):
+                await b.press("down", "space")  # while it streams
             await b.until(lambda: b.study.results.of(Generated), LONG)
             result = b.study.results.of(Generated)[-1]
             assert [len(c.edits) for c in result.schedule] == [1, 2] and result.schedule[1].token_index >= 3
@@ -84,15 +91,16 @@ def test_a_saved_visit_opens_and_replays_the_same(converted, tmp_path):
             assert branch.branched_at == 2 and branch.edited.token_ids[:2] == result.edited.token_ids[:2]
             assert [(c.token_index, len(c.edits)) for c in branch.schedule] == [(0, 1), (2, 2)]
             await b.press("T")
-            await b.until(lambda: isinstance(b.top, Sheet))
+            await b.until(lambda: isinstance(b.top, SummaryForm))
             await b.handled()
             b.top.query_one(Input).value = "0.5, 1"
             await b.handled()
             await b.press("enter")
             await tokens_stream(b, 3)
+            with halted(engine):
+                await b.press("x")
             streamed = [len(tokens) for tokens in b.main.generation.arms._rows.tokens.values()]
             assert len(streamed) == 4 and min(streamed) >= 3
-            await b.press("x")
             await b.until(lambda: len(b.study.results.of(Generated)) == 3 and not b.main.generation.running, LONG)
             kept = b.study.results.of(Generated)[-1]
             assert (
