@@ -144,9 +144,7 @@ def warnings(pair: Pair, measurement: Measured, measure: Measure) -> list[str]:
     if others:
         sentences.append(f"{others} of the probes do not track both answers and are left out.")
     if pair.upper.whole:
-        sentences.append(
-            "The layers above the hook cannot run by themselves here: whole passes replaced them, slower."
-        )
+        sentences.append("The layers above the hook cannot run by themselves here: whole passes replaced them, slower.")
     if pair.upper.dtype not in (torch.float32, torch.float64):
         sentences.append(f"No memory for float32: exact effects are rounded as {pair.upper.dtype} is.")
     return sentences
