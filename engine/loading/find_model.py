@@ -1,4 +1,4 @@
-"""Where a language model's files are, in a folder or on the hub, and how much memory it will need. Loads nothing."""
+"""Find a language model's files in a folder or on the hub, estimate its memory, download it. Loads nothing."""
 
 from __future__ import annotations
 
@@ -24,12 +24,13 @@ FOLDER = "Give --model a folder with config.json and safetensors files, or the n
 
 @dataclass(frozen=True)
 class ModelSource:
-    """Where a model is, with the names of its files on the hub; `repo` is None for a folder."""
+    """The place of a model: a folder, or a repository of the hub with the names of the files to load."""
 
     name: str
     source: str
-    """What transformers is to load: a folder or a hub name."""
+    """What transformers loads: a folder, or a name on the hub."""
     repo: hub.Repo | None = None
+    """None for a folder."""
     files: tuple[str, ...] = ()
 
     @property
@@ -38,7 +39,7 @@ class ModelSource:
         return self.repo.commit if self.repo else None
 
     def bytes_needed(self, dtype: torch.dtype | str, device: torch.device) -> int:
-        """Return the memory of the weights in a dtype on a device, in bytes; 0 where nothing tells it."""
+        """Return the memory of the weights in a dtype on a device, in bytes; 0 where it is unknown."""
         folder = Path(self.source)
         if self.repo is not None:
             if self.repo.missing(self.files):
@@ -61,7 +62,7 @@ class ModelSource:
 
 
 def find_model(name: str) -> Generator[Progress, None, ModelSource]:
-    """Find a model by a folder or its name on the hub. Raises ModelError with the reason."""
+    """Find a model by its folder or its name on the hub. Raises ModelError."""
     path = Path(name).expanduser()
     if path.is_dir():
         return ModelSource(name, str(hub.cached_snapshot(path) or path))  # a repository's folder in the hub's cache
@@ -84,20 +85,20 @@ def find_model(name: str) -> Generator[Progress, None, ModelSource]:
 
 
 def fetch_model(source: ModelSource) -> Generator[Progress, None, None]:
-    """Download those of the model's files that are not cached yet. Raises ModelError with the reason."""
+    """Download the model's files that are not cached yet. Raises ModelError."""
     if source.repo is not None:
         yield from hub.fetch(source.repo, source.files, hub.Wanted(source.name, "model"))
 
 
 def files_of_model(repo: hub.Repo) -> tuple[str, ...]:
-    """Return configuration, tokenizer and one set of weights: many repositories hold the weights several times."""
+    """Return the names of configuration, tokenizer and weights, of several sets of weights only one."""
     top = [name for name in repo.sizes if "/" not in name or name.startswith("additional_chat_templates/")]
     texts = {name for name in top if name.endswith(TEXTS)}
     return tuple(sorted(texts | set(weight_files(top)) | set(shards(repo))))
 
 
 def weight_files(names: Iterable[str]) -> list[str]:
-    """Return the weights among these: transformers' safetensors, else any safetensors, else pickled ones."""
+    """Return the weight files among these: transformers' safetensors, else other safetensors, else pickled ones."""
     listed = sorted(names)
     for pattern in (r"model(-\d+-of-\d+)?\.safetensors", r"(?!consolidated).*\.safetensors", r"pytorch_model.*\.bin"):
         matching = [name for name in listed if re.fullmatch(pattern, name)]
@@ -107,7 +108,7 @@ def weight_files(names: Iterable[str]) -> list[str]:
 
 
 def shards(repo: hub.Repo) -> list[str]:
-    """Return the weight files that a cached index lists: a cache may hold only some of them."""
+    """Return the weight files that the cached index lists, some of which may not be cached."""
     try:
         index = json.loads((repo.snapshot / INDEX).read_text("utf-8"))
         return sorted(set(map(str, index["weight_map"].values())))

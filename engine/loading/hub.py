@@ -1,16 +1,16 @@
-"""The model hub: what a repository holds, how its files get into the hub's own cache, and the hub's errors in words.
+"""The model hub: list a repository's files, download them into the hub's own cache, and explain the hub's errors.
 
-Where the hub cannot be reached, its cache is enough. Knows nothing of SAEs, of models or of torch.
+A cached repository needs no network. Knows nothing of what is in the files, nor of torch.
 """
 
 from __future__ import annotations
 
 import errno
 import glob
-import logging
 import threading
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from logging import getLogger
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,7 +18,7 @@ from engine.records import Progress
 from engine.records.errors import ModelError, SaeError, SaescopeError
 
 WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".npz")
-"""Ends of the names of files that hold weights, a model's or a SAE's."""
+"""Suffixes of files with a model's or a SAE's weights; a snapshot that has one is preferred."""
 
 TIMEOUT_SECONDS = 20.0
 
@@ -31,20 +31,22 @@ ERRORS: dict[Kind, type[SaescopeError]] = {"model": ModelError, "SAE": SaeError}
 TOKEN = "log in with `hf auth login` or set HF_TOKEN"
 
 TRANSPORT = ("TransportError", "ConnectionError", "TimeoutError")
-"""Names of network errors' classes: the hub's client has changed its HTTP library before."""
+"""Class names of network errors, because the hub's client has changed its HTTP library before."""
 
 
 @dataclass(frozen=True)
 class Wanted:
-    """What was asked for, so that errors can name it."""
+    """The repository that is looked up, and the SAE in it, as errors name them."""
 
     name: str
     """OWNER/NAME of the repository."""
     kind: Kind
     place: str = ""
-    """For a SAE: its folder in the repository."""
+    """For a SAE: its folder or file in the repository."""
+    one_file: bool = False
+    """Whether `place` is a file."""
     size: int = 0
-    """Bytes to download, where known."""
+    """Bytes to download; 0 where unknown."""
 
     def error(self, message: str, remedy: str) -> SaescopeError:
         """Return a ModelError or a SaeError, by `kind`."""
@@ -53,20 +55,20 @@ class Wanted:
 
 @dataclass(frozen=True)
 class Repo:
-    """A repository as the hub or its cache has it."""
+    """A repository's commit and files, as the hub or its cache has them."""
 
     name: str
     commit: str
     sizes: Mapping[str, int]
     """Its files' sizes in bytes; 0 where the hub does not say."""
     cached_only: bool = False
-    """Whether the hub could not be reached, so that there is only what is in the cache."""
+    """Whether the hub could not be reached, so that these are the cached files only."""
     parameters: Mapping[str, int] = field(default_factory=dict)
-    """For a model in safetensors: how many numbers of each dtype, such as {"BF16": 7241732096}."""
+    """For a model in safetensors: the number of parameters by dtype, such as {"BF16": 7241732096}."""
 
     @property
     def snapshot(self) -> Path:
-        """The folder that its files are fetched into."""
+        """The folder of the cache that its files are downloaded into."""
         return cache_folder(self.name) / "snapshots" / self.commit
 
     def missing(self, files: Iterable[str]) -> list[str]:
@@ -75,17 +77,17 @@ class Repo:
 
 
 def quiet_transformers() -> None:
-    """Let transformers draw no progress bars, and report errors only."""
-    from transformers.utils import logging as theirs
+    """Turn off transformers' progress bars and all its messages but errors."""
+    from transformers.utils import logging
 
-    theirs.set_verbosity_error()
-    theirs.disable_progress_bar()
-    hand_on("transformers")
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    log_by_us("transformers")
 
 
-def hand_on(library: str) -> None:
-    """Let a library's log messages go through ours: its own handler would show text from files unfiltered."""
-    logger = logging.getLogger(library)
+def log_by_us(library: str) -> None:
+    """Pass a library's messages to saescope's log handler: its own would show text from files unfiltered."""
+    logger = getLogger(library)
     logger.handlers.clear()
     logger.propagate = True
 
@@ -98,15 +100,15 @@ def cache_folder(name: str) -> Path:
 
 
 def look_up(wanted: Wanted) -> Repo:
-    """Return what a repository holds. Raises ModelError or SaeError where neither hub nor cache knows it."""
+    """List a repository's files, from the hub or else its cache. Raises ModelError or SaeError where neither has it."""
     from huggingface_hub import HfApi
     from huggingface_hub.utils import logging
 
     logging.set_verbosity_error()  # type: ignore[no-untyped-call]
-    hand_on("huggingface_hub")
+    log_by_us("huggingface_hub")
     try:
         info = HfApi().model_info(wanted.name, timeout=TIMEOUT_SECONDS, files_metadata=True)
-    except Exception as error:  # a network can fail in any way; then the cache is enough
+    except Exception as error:  # network errors have no common base; the cache may do
         cached = cached_repo(wanted.name)
         if cached is None:
             raise explained(error, wanted) or unexplained(error, wanted) from error
@@ -117,7 +119,7 @@ def look_up(wanted: Wanted) -> Repo:
 
 
 def cached_repo(name: str) -> Repo | None:
-    """What the cache holds of a repository; None where that is nothing."""
+    """Return the cached files of a repository; None where none is cached."""
     snapshot = cached_snapshot(cache_folder(name))
     if snapshot is None:
         return None
@@ -126,10 +128,10 @@ def cached_repo(name: str) -> Repo | None:
 
 
 def cached_snapshot(folder: Path) -> Path | None:
-    """The snapshot to use of a repository's folder in the cache; None where there is none with a file in it.
+    """Return the snapshot to use in a repository's folder of the cache; None where no snapshot has a file.
 
-    It is the one that `refs/main` names. Where that has no weights, or nothing names one, as in a cache that was copied
-    or filled by commit, it is the newest snapshot that has weights, else the newest.
+    This is the snapshot that `refs/main` names if it has weights, else the newest that has weights, else the newest: a
+    cache that was copied or filled by commit may lack `refs/main`.
     """
     try:
         main = (folder / "refs" / "main").read_text("utf-8").strip()
@@ -142,7 +144,7 @@ def cached_snapshot(folder: Path) -> Path | None:
 
 
 def files_in(snapshot: Path) -> list[Path]:
-    """The files of a snapshot; what a dangling link stands for is not there."""
+    """Return the files of a snapshot, without links that lead nowhere."""
     return [path for path in snapshot.rglob("*") if path.is_file()]
 
 
@@ -150,7 +152,7 @@ def files_in(snapshot: Path) -> list[Path]:
 
 
 class Download(threading.Thread):
-    """Fetches files of a repository in a thread of its own, which a cancelled request stops but does not wait for."""
+    """A thread that downloads files of a repository; a cancelled request sets `stop` and does not wait for the end."""
 
     def __init__(self, repo: Repo, files: Sequence[str]) -> None:
         super().__init__(name="download", daemon=True)
@@ -170,7 +172,7 @@ class Download(threading.Thread):
 
 
 def quiet_bar(stop: threading.Event) -> Any:
-    """Return a class of progress bars that show nothing and end their download once `stop` is set."""
+    """Return a progress bar class that shows nothing, and that ends its download once `stop` is set."""
     from tqdm.auto import tqdm  # type: ignore[import-untyped]
 
     class Bar(tqdm):  # type: ignore[misc]
@@ -187,9 +189,9 @@ def quiet_bar(stop: threading.Event) -> Any:
 
 
 def fetch(repo: Repo, files: Sequence[str], wanted: Wanted) -> Generator[Progress, None, Path]:
-    """Fetch the files that are not cached yet; return the repository's folder in the cache.
+    """Download the files that are not cached yet, with progress in MB; return the repository's folder in the cache.
 
-    Raises ModelError or SaeError with the reason. Closing the generator stops the download.
+    Raises ModelError or SaeError. Closing the generator stops the download.
     """
     missing = repo.missing(files)
     if not missing:
@@ -212,20 +214,20 @@ def fetch(repo: Repo, files: Sequence[str], wanted: Wanted) -> Generator[Progres
     if download.error is not None:
         wanted = replace(wanted, size=total)
         raise explained(download.error, wanted) or unexplained(download.error, wanted) from download.error
-    if still := repo.missing(files):
+    if missing := repo.missing(files):
         raise wanted.error(
-            f"{repo.name} was changed on the hub while it was downloaded: {still[0]} is not there.", "Load it again."
+            f"{repo.name} was changed on the hub while it was downloaded: {missing[0]} is not there.", "Load it again."
         )
     return repo.snapshot
 
 
 def bytes_on_disk(repo: Repo) -> int:
-    """Return how many bytes the cache holds of a repository, half-fetched files included."""
+    """Return how many bytes of a repository are cached, incomplete files included."""
     total = 0
     for path in (cache_folder(repo.name) / "blobs").glob("*"):
         try:
             total += path.stat().st_blocks * 512  # a file may be set to its full length before it is filled
-        except OSError:  # renamed meanwhile
+        except OSError:  # the file was renamed after it was listed
             continue
     return total
 
@@ -241,7 +243,7 @@ def gigabytes(size: float) -> str:
 def explained(error: BaseException, wanted: Wanted) -> SaescopeError | None:
     """Return what went wrong with a repository and what to do; None where the error is not the hub's.
 
-    Libraries wrap each other's errors: the whole chain is searched, and the most telling error is explained.
+    Libraries wrap each other's errors, so every error of the chain is tried, with the most specific explanation first.
     """
     chain = list(causes(error))
     for explain in (disk, access, existence, reach):
@@ -253,7 +255,7 @@ def explained(error: BaseException, wanted: Wanted) -> SaescopeError | None:
 
 
 def unexplained(error: BaseException, wanted: Wanted) -> SaescopeError:
-    """Return any other error, by its first line."""
+    """Return an error that no explanation fits, by the first line of its message."""
     lines = str(error).strip().splitlines() or [type(error).__name__]
     return wanted.error(
         f"{wanted.name} cannot be fetched from the hub: {lines[0][:300]}", f"Fetch it by hand: {by_hand(wanted)}"
@@ -261,7 +263,7 @@ def unexplained(error: BaseException, wanted: Wanted) -> SaescopeError:
 
 
 def causes(error: BaseException) -> Iterator[BaseException]:
-    """Yield an error and those that it came from, outermost first."""
+    """Yield an error and its causes, outermost first."""
     seen: set[int] = set()
     current: BaseException | None = error
     while current is not None and id(current) not in seen:
@@ -318,7 +320,7 @@ def existence(error: BaseException, wanted: Wanted) -> Words:
 
 
 def reach(error: BaseException, wanted: Wanted) -> Words:
-    """Explain a hub that refuses, has trouble of its own, or cannot be reached."""
+    """Explain a hub that refuses access, fails, or cannot be reached."""
     from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError, OfflineModeIsEnabled
 
     status = getattr(getattr(error, "response", None), "status_code", None) or 0
@@ -341,7 +343,7 @@ def reach(error: BaseException, wanted: Wanted) -> Words:
 
 
 def not_cached(wanted: Wanted, missing: Sequence[str]) -> SaescopeError:
-    """Return the error that the hub cannot be reached and the cache lacks the files."""
+    """Return the error that the hub cannot be reached and the cache lacks the files, or the whole repository."""
     from huggingface_hub import constants
 
     why = "HF_HUB_OFFLINE is set" if constants.HF_HUB_OFFLINE else "the hub cannot be reached"
@@ -353,14 +355,14 @@ def not_cached(wanted: Wanted, missing: Sequence[str]) -> SaescopeError:
 
 
 def by_hand(wanted: Wanted) -> str:
-    """Return how to download without saescope, to a folder of the same name, by which a SAE is known."""
+    """Return how to download without saescope, into a folder named like the repository, as `published` needs it."""
     name, place = wanted.name, wanted.place
     if wanted.kind == "model":
         return f"`hf download {name} --local-dir {name}`, then give --model that folder."
-    stem = place.removesuffix(".pth").removesuffix(".pt")  # one file, and what lies beside it by the same name
-    include = f" --include '{place}/*'" if stem == place else f" --include '{stem}*'"
+    # of a file also those beside it that start with its name, such as its configuration
+    include = f" --include '{place.rpartition('.')[0]}*'" if wanted.one_file else f" --include '{place}/*'"
     return (
         f"`hf download {name}{include if place else ''} --local-dir {name}`, then give --sae "
-        f"{'the folder ' if stem == place else ''}{f'{name}/{place}'.rstrip('/')} "
-        "(keep its name: what is published about a SAE is found by it)."
+        f"{'' if wanted.one_file else 'the folder '}{f'{name}/{place}'.rstrip('/')} "
+        "(keep the folder's name: saescope recognises a published SAE by it)."
     )

@@ -1,4 +1,7 @@
-"""Load a language model from a folder or the hub, on a device and in a dtype."""
+"""Load a language model from a folder or the hub, on a device and in a dtype.
+
+Loading reports no progress from here: open_pair.py yields the steps of loading, hub.py those of a download.
+"""
 
 from __future__ import annotations
 
@@ -16,13 +19,16 @@ from engine.models.tokens import Tokens
 from engine.records.errors import ModelError, SaescopeError, UsageError
 
 TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model", "tekken.json")
-"""Files that tokenizers are made from; a model has one of them."""
+"""Files of tokenizers; a model has one of them."""
 
 USABLE = "Use cpu, cuda, cuda:N or, on a Mac, mps."
 
 
 def choose_dtype(name: str | None, device: torch.device) -> torch.dtype | str:
-    """Return the named dtype, else on a GPU the file's own ("auto"), else bfloat16 where native, else float32."""
+    """Return the named dtype, else on a GPU "auto" (the file's own), else bfloat16 where the CPU has it, else float32.
+
+    Raises UsageError for an unknown name.
+    """
     known = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
     if name is not None:
         if name not in known:
@@ -35,7 +41,7 @@ def choose_dtype(name: str | None, device: torch.device) -> torch.dtype | str:
 
 
 def choose_device(name: str | None) -> torch.device:
-    """The device to load on: the one named, else the first CUDA GPU, else the CPU. Raises UsageError."""
+    """Return the named device, else the first CUDA GPU, else the CPU. Raises UsageError for one that is not usable."""
     if name is None:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
@@ -44,7 +50,7 @@ def choose_device(name: str | None) -> torch.device:
         raise UsageError(f"Unknown device {name!r}.", USABLE) from None
     match device.type:
         case "cpu":
-            return torch.device("cpu")  # cpu:0 is the same one, which not every library takes
+            return torch.device("cpu")  # not cpu:0, which some libraries refuse
         case "cuda":
             count = torch.cuda.device_count() if torch.cuda.is_available() else 0
             if not count:
@@ -61,16 +67,17 @@ def choose_device(name: str | None) -> torch.device:
 
 
 def loaded_as(source: str, device: torch.device, dtype: torch.dtype | str) -> tuple[str, ...]:
-    """Return what tells one loaded model from another: where it came from, device and dtype."""
+    """Return a key of a loaded model: its source, device and dtype."""
     return source, str(device), str(dtype)
 
 
 def load_model(
     source: str, display_name: str, device: torch.device, dtype: torch.dtype | str, revision: str | None = None
 ) -> LanguageModel:
-    """Load a model from a folder or a hub name. Raises ModelError with the reason in words.
+    """Load a model from a folder or by its name on the hub. Raises ModelError.
 
-    `revision`: the commit of a hub model that is in the hub's cache already; without one the model may be fetched.
+    `display_name`: what messages call the model. `revision`: the commit of a hub model that is cached already; without
+    one, transformers may download the model. `open_pair` shows the progress of loading; this function reports none.
     """
     hub.quiet_transformers()
     if source.startswith(("/", "~", ".")):
@@ -115,13 +122,13 @@ class ModelFiles:
 
     @property
     def options(self) -> dict[str, Any]:
-        """What transformers is told beside the source. Code that comes with a model is never run."""
+        """The options of `from_pretrained`. Program code that comes with a model is never run."""
         cached = {} if self.revision is None else {"revision": self.revision, "local_files_only": True}
         return {"trust_remote_code": False, **cached}
 
 
 def read_tokenizer(files: ModelFiles) -> Any:
-    """The model's tokenizer. Raises ModelError."""
+    """Load the model's tokenizer. Raises ModelError."""
     from transformers import AutoTokenizer
 
     try:
@@ -136,7 +143,7 @@ def read_tokenizer(files: ModelFiles) -> Any:
 
 
 def read_module(files: ModelFiles, device: torch.device, dtype: torch.dtype | str) -> tuple[Any, tuple[str, ...]]:
-    """The model as a torch module that needs no gradients, and notes on its files. Raises ModelError."""
+    """Load the model as a torch module without gradients; return it with notes on its files. Raises ModelError."""
     from transformers import AutoModelForCausalLM
 
     try:
@@ -145,7 +152,7 @@ def read_module(files: ModelFiles, device: torch.device, dtype: torch.dtype | st
             dtype=dtype,
             device_map=None if device.type == "cpu" else device,
             output_loading_info=True,
-            ignore_mismatched_sizes=True,  # check_loaded refuses them by name
+            ignore_mismatched_sizes=True,  # check_loaded raises an error that names them
             **files.options,
         )
     except torch.OutOfMemoryError as error:
@@ -162,11 +169,11 @@ def read_module(files: ModelFiles, device: torch.device, dtype: torch.dtype | st
 
 
 def not_loaded(error: Exception, files: ModelFiles) -> SaescopeError:
-    """Why a model did not load, in words: the hub's troubles, code of its own, else the library's first line."""
+    """Return why a model did not load: the hub, program code, quantisation, else the first line of the error."""
     if not Path(files.source).is_dir():
-        found = hub.explained(error, hub.Wanted(files.source, "model"))
-        if found is not None:
-            return found
+        of_hub = hub.explained(error, hub.Wanted(files.source, "model"))
+        if of_hub is not None:
+            return of_hub
     reason = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(":")
     if "trust_remote_code" in str(error):
         return ModelError(
@@ -186,9 +193,9 @@ def not_loaded(error: Exception, files: ModelFiles) -> SaescopeError:
 
 
 def fingerprint(source: str, module: Any) -> str:
-    """Return a sha256 that tells one set of weights from another without reading gigabytes.
+    """Return a sha256 that identifies a model's weights without reading them whole.
 
-    For a local folder: over each weight file's size, first and last MiB. For a hub model: over its name and commit.
+    It covers size, first and last MiB of each weight file of a folder, or name and commit of a hub model.
     """
     digest = sha256()
     folder = Path(source)
@@ -201,7 +208,7 @@ def fingerprint(source: str, module: Any) -> str:
 
 
 def ends_of_file(path: Path) -> bytes:
-    """Return a file's size, first and last MiB: enough to tell versions of a weight file apart."""
+    """Return a file's size, first and last MiB as bytes, which differ between versions of a weight file."""
     size = path.stat().st_size
     with path.open("rb") as file:
         head = file.read(1 << 20)

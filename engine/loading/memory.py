@@ -1,4 +1,4 @@
-"""Does it fit? What model and SAE will need, against what the device has free, before anything is loaded."""
+"""Whether model and SAE fit into the device's free memory, estimated from their files before anything is loaded."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 
 import torch
 
+from engine.loading.formats import files_on_disk
 from engine.loading.hub import gigabytes
 from engine.loading.presets import BYTES
 from engine.models.device import free_bytes, name_of
@@ -17,8 +18,7 @@ from engine.records.errors import ModelError
 NAMES = {torch.float32: "F32", torch.bfloat16: "BF16", torch.float16: "F16", torch.float64: "F64"}
 
 HEADER_BYTES = 100 << 20
-
-WEIGHTS = (".safetensors", ".npz", ".pt", ".pth")
+"""Largest header of a safetensors file that is read, in bytes."""
 
 FLOATS = ("F64", "F32", "F16", "BF16")
 
@@ -26,7 +26,7 @@ FP8 = ("F8_E4M3", "F8_E5M2")
 
 
 def parameters_of(files: Iterable[Path]) -> dict[str, int]:
-    """Return how many numbers of each dtype safetensors files hold, by their headers; unreadable files count 0."""
+    """Return the number of parameters by dtype, from safetensors files' headers; unreadable files count 0."""
     counts: dict[str, int] = {}
     for path in files:
         try:
@@ -39,7 +39,7 @@ def parameters_of(files: Iterable[Path]) -> dict[str, int]:
                     dtype = tensor["dtype"]
                     counts[dtype] = counts.get(dtype, 0) + (end - start) // BYTES.get(dtype, 1)
         except (OSError, ValueError, TypeError, KeyError, AttributeError, struct.error):
-            continue  # loading the file will say what is wrong with it
+            continue  # loading the file reports what is wrong with it
     return counts
 
 
@@ -61,7 +61,7 @@ def computes_fp8(device: torch.device) -> bool:
 
 
 def saved_dtype(folder: Path) -> torch.dtype | str:
-    """Return the dtype that a model's configuration names; "auto", for that of its file, where it names none."""
+    """Return the dtype that a model's configuration names, else "auto": the dtypes of its files."""
     try:
         raw = json.loads((folder / "config.json").read_text("utf-8"))
     except (OSError, ValueError):
@@ -71,15 +71,14 @@ def saved_dtype(folder: Path) -> torch.dtype | str:
 
 
 def sae_bytes(place: Path) -> int:
-    """Memory of the SAE in a folder, or of the file that it is: it keeps the dtype of its file."""
-    files = [*place.glob("*"), *place.glob("checkpoints/*")] if place.is_dir() else [place]
-    return sum(path.stat().st_size for path in files if path.suffix in WEIGHTS)
+    """Return the memory of the SAE at a place in bytes: the size of its weight files, whose dtype it keeps."""
+    return sum(path.stat().st_size for path in files_on_disk(place) if path.suffix != ".json")
 
 
 def check(what: str, needed: int, device: torch.device, held: int = 0) -> None:
-    """Raise ModelError where it cannot fit.
+    """Raise ModelError where `needed` bytes do not fit into the device's free memory.
 
-    `held`: bytes of the present pair, which is released only after the new one is loaded.
+    `what`: the subject of the message. `held`: bytes of the present pair, released only after the new one is loaded.
     """
     free = free_bytes(device)
     if free is not None and needed > free:
@@ -87,7 +86,7 @@ def check(what: str, needed: int, device: torch.device, held: int = 0) -> None:
 
 
 def too_big(what: str, device: torch.device, needed: int = 0, free: int | None = None, held: int = 0) -> ModelError:
-    """Return the error that it does not fit: how much memory is missing, and what to do."""
+    """Return the error that `what` does not fit, with `needed`, `free` and `held` in bytes where known."""
     name = name_of(device)
     sizes = f"need {gigabytes(needed)}, {name} has " if needed else f"do not fit into the memory of {name}"
     if needed:

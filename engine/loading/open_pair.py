@@ -1,4 +1,7 @@
-"""Opens a model and its SAE as one Explorer: the packaged demo, or whatever the request names."""
+"""Open a model and its SAE as a pair: the steps of loading, in their order, with the progress that each reports.
+
+Files are found, downloaded and read by find_sae, find_model, formats, load_model and hub.
+"""
 
 from __future__ import annotations
 
@@ -14,14 +17,13 @@ import platformdirs
 import torch
 
 import prompts
-from engine.doctor import limits as health
+from engine.doctor import limits
 from engine.files import paths
-from engine.loading import find_model as models
 from engine.loading import memory
 from engine.loading.demo import model as demo_model
-from engine.loading.find_model import ModelSource, fetch_model
+from engine.loading.find_model import ModelSource, fetch_model, find_model
 from engine.loading.find_sae import Located, locate
-from engine.loading.formats import load_sae
+from engine.loading.formats import files_on_disk, load_sae
 from engine.loading.load_model import choose_device, choose_dtype, ends_of_file, load_model, loaded_as
 from engine.models import reference as references
 from engine.models.hooks import HookPoint, resolve_hook, same_place
@@ -38,35 +40,34 @@ DEMO_SAE = Path(__file__).parent / "demo" / "sae"
 
 SHIPPED_REFERENCE = "reference.safetensors"
 
-SAE_FILES = (".json", ".safetensors", ".npz", ".pt", ".pth")
-
 MOST_THREADS = 1024
-"""The system may end a process that asks for more."""
+"""The system may end a process that starts more."""
 
 SENTENCE = "The sky is blue."
-"""What a model is run on as soon as it is loaded: one that overflows even there cannot be used."""
+"""A model that has just been loaded is run on this: if its numbers overflow even here, it cannot be used."""
 
 LIBRARIES = ("torch", "transformers", "tokenizers", "nnsight", "safetensors")
 
 
 def open_pair(request: Load, current: Pair | None = None) -> Generator[Progress, None, Pair]:
-    """Loads everything the request names; a model that `current` holds already is used again.
+    """Load the model and the SAE that a request names, or the packaged demo, and return them as a pair.
 
-    Raises ModelError, SaeError, HookError or UsageError.
+    The model of the `current` pair is used again if the request names the same one. Raises ModelError, SaeError,
+    MismatchError, HookError or UsageError.
     """
-    check(request)
+    check_request(request)
     if request.threads is not None:
         torch.set_num_threads(request.threads)
     device = choose_device(request.device)
     dtype = choose_dtype(request.dtype, device)
-    # the SAE first: it is small, and a wrong path should not cost the loading of a model
-    located = yield from find_sae(request)
-    source, dtype = yield from find_model(request, dtype)
-    kept = current is not None and current.model.loaded_as == loaded_as(source.source, device, dtype)
-    check_memory(request, located, source, device, dtype, current, kept)
+    # the SAE first, as it is small: the user learns of a wrong path before a model is downloaded
+    located = yield from requested_sae(request)
+    source, dtype = yield from requested_model(request, dtype)
+    reused = current is not None and current.model.loaded_as == loaded_as(source.source, device, dtype)
+    check_memory(located, source, device, dtype, current, reused)
     yield Progress("reading the SAE")
     sae = read_sae(located, device)
-    if current is not None and kept:
+    if current is not None and reused:
         model = current.model
     else:
         yield from fetch_model(source)
@@ -75,26 +76,26 @@ def open_pair(request: Load, current: Pair | None = None) -> Generator[Progress,
     # a copy: the current pair keeps its own way to feed prompts, should this load fail
     tokens = model.tokens.feeding(request.bos, sae.config.prepend_bos)
     model = model if tokens is model.tokens else replace(model, tokens=tokens)
-    if not kept:
+    if not reused:
         ids = model.tokens.feed(Prompt(SENTENCE)).ids
         model.check_logits(ids, len(ids))
-    hook = match(model, sae, request.hook)
+    hook = hook_of(model, sae, request.hook)
     reference = yield from find_reference(request, model, sae, hook, located.place)
     loaded = describe(request, model, sae, hook, reference, located.place)
     return Pair(model, [Site(sae, hook, hook, reference)], loaded)
 
 
-def check(request: Load) -> None:
-    """Raises UsageError for what nothing can be loaded by."""
+def check_request(request: Load) -> None:
+    """Raise UsageError where a name cannot be a path, or the number of threads is out of range."""
     for name in (request.model, request.sae, request.reference):
         if name is not None:
-            paths.typed(name)  # a hub name is looked for among the folders too
+            paths.typed(name)  # hub names too: each is first looked up as a path
     if request.threads is not None and not 1 <= request.threads <= MOST_THREADS:
         raise UsageError(f"--threads must be between 1 and {MOST_THREADS:,}.")
 
 
-def find_sae(request: Load) -> Generator[Progress, None, Located]:
-    """Where the SAE is; the demo's where the request names neither model nor SAE. Raises SaeError or UsageError."""
+def requested_sae(request: Load) -> Generator[Progress, None, Located]:
+    """Find the SAE; the demo's where the request names neither model nor SAE. Raises SaeError or UsageError."""
     if request.sae is not None:
         located = yield from locate(request.sae)
         return located
@@ -106,12 +107,12 @@ def find_sae(request: Load) -> Generator[Progress, None, Located]:
     return Located(DEMO_SAE, "demo")
 
 
-def find_model(
+def requested_model(
     request: Load, dtype: torch.dtype | str
 ) -> Generator[Progress, None, tuple[ModelSource, torch.dtype | str]]:
-    """Where the model is, and the dtype to load it in. Raises ModelError."""
+    """Find the model, or the demo's where the request names none, and the dtype to load it in. Raises ModelError."""
     if request.model is not None:
-        source = yield from models.find_model(request.model)
+        source = yield from find_model(request.model)
         return source, dtype
     dtype = dtype if isinstance(dtype, torch.dtype) else torch.bfloat16
     folder = yield from demo_model.prepare(dtype)
@@ -119,31 +120,37 @@ def find_model(
 
 
 def check_memory(
-    request: Load,
     located: Located,
     source: ModelSource,
     device: torch.device,
     dtype: torch.dtype | str,
     current: Pair | None,
-    kept: bool,
+    reused: bool,
 ) -> None:
-    """Raises ModelError where model and SAE cannot fit; a model that is loaded already needs nothing more."""
-    needed = memory.sae_bytes(located.place) + (0 if kept else source.bytes_needed(dtype, device))
-    held = 0 if current is None or kept or current.model.device.type != device.type else current.model.bytes
-    what = f"The SAE {located.name}" if kept else f"{source.name} and its SAE"
+    """Raise ModelError where model and SAE do not fit into the device's free memory.
+
+    `reused`: whether the current pair's model is used again; it needs no more memory.
+    """
+    needed = memory.sae_bytes(located.place) + (0 if reused else source.bytes_needed(dtype, device))
+    held = 0 if current is None or reused or current.model.device.type != device.type else current.model.bytes
+    what = f"The SAE {located.name}" if reused else f"{source.name} and its SAE"
     memory.check(what, needed, device, held)
 
 
 def read_sae(located: Located, device: torch.device) -> SparseAutoencoder:
-    """The SAE, with what is published about it. Raises SaeError, or ModelError where the memory is full."""
+    """Load the SAE, with what is published about it. Raises SaeError, or ModelError where the memory is full."""
     try:
         return load_sae(located.place, located.name, device, located.published)
     except torch.OutOfMemoryError as error:
         raise memory.too_big(f"The SAE {located.name}", device) from error
 
 
-def match(model: LanguageModel, sae: SparseAutoencoder, hook_name: str | None) -> HookPoint:
-    """The hook point, once SAE and model are seen to fit each other. Raises MismatchError or HookError."""
+def hook_of(model: LanguageModel, sae: SparseAutoencoder, hook_name: str | None) -> HookPoint:
+    """Return the hook point of this name, else of the SAE's files.
+
+    Raises HookError where no name is given or the model has no such hook point, and MismatchError where SAE and hook
+    point have different widths.
+    """
     name = hook_name or sae.config.hook
     if not name:
         raise HookError("The SAE's files do not say where it reads.", "Give --hook, e.g. blocks.15.hook_resid_pre.")
@@ -167,14 +174,17 @@ def match(model: LanguageModel, sae: SparseAutoencoder, hook_name: str | None) -
 def find_reference(
     request: Load, model: LanguageModel, sae: SparseAutoencoder, hook: HookPoint, sae_place: Path
 ) -> Generator[Progress, None, Reference]:
-    """Reference statistics: shipped beside the SAE, or cached, or computed now and cached."""
+    """Return the SAE's reference statistics: shipped beside it, else cached, else computed now and cached.
+
+    Raises SaeError where stored statistics belong to a SAE of another size.
+    """
     shipped = sae_place / SHIPPED_REFERENCE
     fed_as_shipped = model.tokens.raw_bos == sae.config.prepend_bos
     if request.reference is None and request.model is None and fed_as_shipped and shipped.exists():
         try:
             return checked(references.load(shipped), sae, shipped)
         except references.OutdatedError as error:
-            log.warning("%s They are measured anew.", error.message)
+            log.warning("%s They are measured again.", error.message)
     path = Path(request.reference) if request.reference else prompts.NEUTRAL_TEXT
     texts = references.read_text(path)
     of_sae = [sae_fingerprint(sae_place), sae.config.equations()]
@@ -187,13 +197,13 @@ def find_reference(
     computed = yield from references.compute(model, sae, hook, texts, path.name)
     try:
         references.save(computed, cached)
-    except OSError as error:  # it only costs the time to measure again
-        log.warning("the reference statistics cannot be kept in %s: %s", cached.parent, error)
+    except OSError as error:  # the next start has to measure them again
+        log.warning("the reference statistics cannot be stored in %s: %s", cached.parent, error)
     return computed
 
 
 def checked(reference: Reference, sae: SparseAutoencoder, path: Path) -> Reference:
-    """The reference, if it belongs to a SAE of this size. Raises SaeError."""
+    """Return the statistics read from `path`. Raises SaeError where the SAE has another number of features."""
     if len(reference.count_F) != sae.d_sae:
         raise SaeError(
             f"{path} describes {len(reference.count_F)} features, the SAE has {sae.d_sae}.", "Delete the file."
@@ -202,10 +212,9 @@ def checked(reference: Reference, sae: SparseAutoencoder, path: Path) -> Referen
 
 
 def sae_fingerprint(place: Path) -> str:
-    """sha256 over the ends of the SAE's files, config included, whatever their format."""
-    files = [*place.iterdir(), *place.glob("checkpoints/*.safetensors")] if place.is_dir() else [place]
-    of_sae = sorted(p for p in files if p.suffix in SAE_FILES and p.name != SHIPPED_REFERENCE)
-    return references.cache_key([ends_of_file(path).hex() for path in of_sae])
+    """Return a sha256 over the first and last MiB of the SAE's files, configuration included."""
+    files = sorted(path for path in files_on_disk(place) if path.name != SHIPPED_REFERENCE)
+    return references.cache_key([ends_of_file(path).hex() for path in files])
 
 
 def describe(
@@ -216,7 +225,7 @@ def describe(
     reference: Reference,
     sae_place: Path,
 ) -> Loaded:
-    """The record of what was loaded."""
+    """Return the record of what was loaded, for the header, the session and the report."""
     return Loaded(
         model=model.name,
         model_fingerprint=model.fingerprint,
@@ -245,23 +254,23 @@ def describe(
         chat_bos=model.tokens.chat_bos,
         notes=(*sae.config.notes, *model.notes),
         l0=reference.l0,
-        # NaN where all vectors are the same; JSON, and so a session, has none
+        # NaN where all vectors are equal, which JSON, and so a session, cannot hold
         variance_explained=reference.variance_explained if isfinite(reference.variance_explained) else None,
         doubts=doubts(model, sae, hook, reference),
     )
 
 
 def doubts(model: LanguageModel, sae: SparseAutoencoder, hook: HookPoint, reference: Reference) -> tuple[str, ...]:
-    """What is known against the wiring once the reference text was read; the doctor looks further."""
+    """Return the signs of a wrongly wired SAE that need no measurement but the reference; the doctor takes others."""
     config = sae.config
-    found = []
+    reasons = []
     if reference.unfinite:
         dtype = short_name(model.dtype)
-        found.append(f"{reference.unfinite:,} vectors are NaN or infinite in {dtype}: {if_not_finite(model.dtype)}")
-    if config.model and not health.same_model(config.model, model.name) and not health.is_any_folder(model.name):
-        found.append(f"the SAE's model is {config.model}")
+        reasons.append(f"{reference.unfinite:,} vectors are NaN or infinite in {dtype}: {if_not_finite(model.dtype)}")
+    if config.model and not limits.same_model(config.model, model.name) and not limits.is_any_folder(model.name):
+        reasons.append(f"the SAE's model is {config.model}")
     if config.hook and not same_place(model.module, config.hook, hook.name):
-        found.append(f"the SAE's hook is {config.hook}")
+        reasons.append(f"the SAE's hook is {config.hook}")
     published = config.published_variance_explained, config.published_l0
-    found += health.short_doubts(reference.variance_explained, reference.l0, *published, config.k, sae.d_in)
-    return tuple(found)
+    reasons += limits.short_doubts(reference.variance_explained, reference.l0, *published, config.k, sae.d_in)
+    return tuple(reasons)

@@ -23,7 +23,7 @@ CHOICES = {"float32": "F32", "bfloat16": "BF16", "float16": "F16"}
 
 
 class Pinned(Record, frozen=True):
-    """A feature that somebody has interpreted already; the label says who."""
+    """A feature with a published interpretation; the label names its source."""
 
     feature: int
     label: str

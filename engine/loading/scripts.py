@@ -13,7 +13,7 @@ from engine.models.sae import SparseAutoencoder
 
 
 def read_sae(name: str, device: str) -> SparseAutoencoder:
-    """Load the SAE that --sae NAME stands for. Raises SaeError."""
+    """Load the SAE that --sae NAME means, on a device. Raises SaeError."""
     return open_pair.read_sae(finish(locate(name)), torch.device(device))
 
 

@@ -1,7 +1,7 @@
-"""Whether a model's weights are all there and are what they seem.
+"""Check that a model's files have all its weights, in a form that transformers reads correctly.
 
-transformers leaves a tensor that the files lack random, and reads one that is quantised in a way it does not know as if
-its numbers were the weights. It reports both only as warnings.
+Where a tensor is missing, transformers fills it with random numbers; where it does not know the kind of quantisation,
+it takes the quantised numbers for weights. It only warns of either.
 """
 
 from __future__ import annotations
@@ -14,18 +14,18 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 
 from engine.loading.find_model import weight_files
-from engine.loading.formats.read_files import LFS_POINTER
+from engine.loading.formats.files import LFS_POINTER
 from engine.records.errors import ModelError
 from engine.records.words.numbers import count
 
 ADAPTER = "adapter_config.json"
-"""What peft keeps beside an adapter's weights."""
+"""peft's configuration beside an adapter's weights."""
 
 QUANTISED = ("F8", "F4", "F6", "I8", "U8", "I4", "U4")
-"""How the dtypes begin, as safetensors names them, that a weight matrix has only where it is quantised."""
+"""Starts of safetensors' dtype names that a weight matrix has only if it is quantised."""
 
 SHOWN = 3
-"""How many tensors a message names."""
+"""How many tensors an error names."""
 
 ORIGINAL = "Give the model's original weights, which are not quantised."
 
@@ -55,10 +55,7 @@ def check_files(folder: Path, name: str) -> None:
 
 
 def check_method(folder: Path, name: str) -> bool:
-    """Return whether config.json names a way of quantising that transformers knows; it names none where this is False.
-
-    Raises ModelError for one that transformers does not know: it would read the weights as if they were not quantised.
-    """
+    """Return whether config.json names a quantisation. Raises ModelError for one that transformers does not know."""
     method = quantisation(folder)
     if method is None:
         return False
@@ -70,7 +67,7 @@ def check_method(folder: Path, name: str) -> bool:
 
 
 def quantisation(folder: Path) -> str | None:
-    """The way of quantising that config.json names; None where it names none."""
+    """Return the quantisation method that config.json names; None where it names none."""
     try:
         config = json.loads((folder / "config.json").read_text("utf-8"))
         method = config["quantization_config"]["quant_method"]
@@ -80,13 +77,13 @@ def quantisation(folder: Path) -> str | None:
 
 
 def check_file(path: Path, name: str, quantised: bool) -> None:
-    """Raises ModelError where a safetensors file is damaged, or is quantised and config.json does not say how."""
+    """Raise ModelError where a safetensors file is damaged, or holds quantised weights and `quantised` is False."""
     try:
         with path.open("rb") as start:
             pointer = start.read(len(LFS_POINTER)) == LFS_POINTER
         if pointer:
             raise ModelError(
-                f"{name}: {path.name} is the pointer of git-lfs to the weights.", "Run `git lfs pull` in its folder."
+                f"{name}: {path.name} is only a git-lfs pointer to the weights.", "Run `git lfs pull` in its folder."
             )
         with safe_open(path, "pt") as file:
             tensors = {tensor: file.get_slice(tensor) for tensor in file.keys()}  # noqa: SIM118
@@ -105,9 +102,9 @@ def check_file(path: Path, name: str, quantised: bool) -> None:
 
 
 def check_loaded(report: Mapping[str, Collection[Any]], name: str) -> tuple[str, ...]:
-    """Check what transformers reports of a loading (`output_loading_info`); return notes for the user.
+    """Check transformers' report on a loaded model (`output_loading_info`); return notes for the user.
 
-    Raises ModelError where a tensor was not in the files, or there in another size: it would be random.
+    Raises ModelError where the files lack a tensor or have it in another shape: transformers made it random.
     """
     if missing := report["missing_keys"]:
         raise ModelError(
@@ -118,7 +115,7 @@ def check_loaded(report: Mapping[str, Collection[Any]], name: str) -> tuple[str,
     if mismatched := report["mismatched_keys"]:
         tensor, stored, wanted = min(mismatched)
         raise ModelError(
-            f"{name}: {tensor} has the shape {tuple(stored)} in its files, by config.json it is {tuple(wanted)}.",
+            f"{name}: {tensor} has the shape {tuple(stored)} in its files, but {tuple(wanted)} by config.json.",
             "config.json belongs to other weights: download the model again.",
         )
     if problems := report["error_msgs"]:
@@ -129,7 +126,7 @@ def check_loaded(report: Mapping[str, Collection[Any]], name: str) -> tuple[str,
 
 
 def listed(names: Iterable[str]) -> str:
-    """Tensors by number and the first names."""
+    """Return the number of tensors and their first names, in words."""
     ordered = sorted(names)
     more = ", …" if len(ordered) > SHOWN else ""
     return f"{count(len(ordered), 'tensor')} ({', '.join(ordered[:SHOWN])}{more})"

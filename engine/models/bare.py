@@ -15,20 +15,23 @@ from transformers import Cache
 
 
 class Skipped(nn.Module):
-    """Stands in for a block that is left out: passes its input on; other attributes are those of the block."""
+    """Stands in for a block that is left out: passes its input on; other attributes are those of the block.
 
-    def __init__(self, block: nn.Module, layer: int) -> None:
+    `in_tuple`: whether the model expects it as the first of a tuple.
+    """
+
+    def __init__(self, block: nn.Module, layer: int, in_tuple: bool) -> None:
         super().__init__()
         object.__setattr__(self, "_block", block)  # no submodule: its weights are not needed
-        self._layer = layer
+        self._layer, self._in_tuple = layer, in_tuple
 
-    def forward(self, hidden_states: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
+    def forward(self, hidden_states: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor | tuple[torch.Tensor]:
         """Return the input. A cache gets zeros for as many tokens, because it counts tokens by its first layer."""
         for value in (*args, *kwargs.values()):
             if isinstance(value, Cache):
                 nothing = hidden_states.new_zeros(len(hidden_states), 1, hidden_states.shape[1], 1)
                 value.update(nothing, nothing, self._layer)
-        return hidden_states
+        return (hidden_states,) if self._in_tuple else hidden_states
 
     def __getattr__(self, name: str) -> Any:
         return getattr(object.__getattribute__(self, "_block"), name)
@@ -39,15 +42,16 @@ def twin(
     dtype: torch.dtype | None = None,
     skipped: dict[int, int] | None = None,
     known: dict[int, Any] | None = None,
+    in_tuple: bool = False,
 ) -> Any:
     """Return a copy of the module that shares its weights but not its hooks and wrappers; in another dtype if given.
 
-    `skipped` maps the id of each block to leave out to its layer; `known` holds what was copied already, by id, so that
-    tied weights stay tied.
+    `skipped` maps the id of each block to leave out to its layer, `in_tuple` says whether the model's blocks return
+    tuples; `known` holds what was copied already, by id, so that tied weights stay tied.
     """
     skipped, known = skipped or {}, {} if known is None else known
     if id(module) in skipped:
-        return Skipped(module, skipped[id(module)])
+        return Skipped(module, skipped[id(module)], in_tuple)
     if id(module) in known:
         return known[id(module)]
     copied = known[id(module)] = copy.copy(module)
@@ -58,7 +62,8 @@ def twin(
     copied._parameters = {name: converted(p, dtype, known) for name, p in module._parameters.items()}
     copied._buffers = dict(module._buffers)
     copied._modules = {
-        name: None if child is None else twin(child, dtype, skipped, known) for name, child in module._modules.items()
+        name: None if child is None else twin(child, dtype, skipped, known, in_tuple)
+        for name, child in module._modules.items()
     }
     return copied
 

@@ -26,9 +26,16 @@ from torch import nn
 from engine.models.families import FINAL_NORMS, SIDES, Kind, Layout, Place, Side, layout_of
 from engine.records.errors import HookError
 
-BLOCK_LISTS = ("model.layers", "transformer.h", "gpt_neox.layers", "model.language_model.layers")
+BLOCK_LISTS = (
+    "model.layers",
+    "transformer.h",
+    "gpt_neox.layers",
+    "model.language_model.layers",
+    "model.decoder.layers",
+    "transformer.blocks",
+)
 
-BASES = ("", "model.", "transformer.", "gpt_neox.", "model.language_model.")
+BASES = ("", "model.", "transformer.", "gpt_neox.", "model.language_model.", "model.decoder.")
 """Prefixes that may be missing from a path."""
 
 TEXT_BASE = re.compile(r"(language_model\.)?model\.")
@@ -73,8 +80,15 @@ def find_blocks(model: nn.Module) -> tuple[str, nn.ModuleList]:
             return path, blocks
     raise HookError(
         f"Cannot find the transformer blocks of a {type(model).__name__}.",
-        "Give --hook a module path of this model, such as model.layers.14.",
+        f"Give --hook a module path of this model{_example(model)}.",
     )
+
+
+def _example(model: nn.Module) -> str:
+    """A module path of this very model for a remedy: one in the middle of its longest list of modules."""
+    lists = [(len(child), path) for path, child in model.named_modules() if isinstance(child, nn.ModuleList)]
+    length, path = max(lists, default=(0, ""))
+    return f", such as {path}.{length // 2}" if length else ""
 
 
 def resolve_hook(model: nn.Module, name: str) -> HookPoint:

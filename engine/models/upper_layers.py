@@ -67,7 +67,8 @@ class UpperLayers:
         self.with_past = not whole
         """Whether a run may go on from the rows' past."""
         self._first = hook.layer
-        self._module = twin(model.module, self.dtype, {id(b): n for n, b in enumerate(below)})
+        skipped = {id(block): n for n, block in enumerate(below)}
+        self._module = twin(model.module, self.dtype, skipped, in_tuple=bool(below) and in_tuples(model, below[0]))
         self._block = self._module.get_submodule(f"{path}.{hook.layer}")
         self._hooked = self._module.get_submodule(hook.path)
         self._head = self._module.get_output_embeddings()
@@ -164,6 +165,18 @@ class UpperLayers:
         entry_BTD, mask_BT = padded([row.entry_TD for row in rows], self.dtype)
         ids = [torch.tensor(list(row.ids), dtype=torch.long, device=self.device) for row in rows]
         return nn.utils.rnn.pad_sequence(ids, batch_first=True), entry_BTD, mask_BT
+
+
+@torch.inference_mode()
+def in_tuples(model: LanguageModel, block: nn.Module) -> bool:
+    """Whether the blocks return tuples, of which the model takes the first: seen on one token."""
+    seen: list[bool] = []
+    handle = block.register_forward_hook(lambda _, __, output: seen.append(isinstance(output, tuple)))
+    try:
+        model.module(input_ids=torch.zeros(1, 1, dtype=torch.long, device=model.device), use_cache=False)
+    finally:
+        handle.remove()
+    return any(seen)
 
 
 @contextmanager

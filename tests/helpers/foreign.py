@@ -96,6 +96,12 @@ def write_json(path: Path, content: object) -> None:
     path.write_text(json.dumps(content), "utf-8")
 
 
+def change_json(path: Path, **changes: object) -> None:
+    """Rewrite keys of a JSON file; None takes one out."""
+    raw = json.loads(path.read_text("utf-8")) | changes
+    path.write_text(json.dumps({key: value for key, value in raw.items() if value is not None}), "utf-8")
+
+
 # ---- Gemma Scope
 
 

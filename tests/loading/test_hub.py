@@ -20,7 +20,7 @@ from engine.loading.demo.model import finish
 from engine.loading.find_model import files_of_model, find_model
 from engine.loading.find_sae import locate
 from engine.loading.load_model import load_model
-from engine.loading.open_pair import read_sae, sae_fingerprint
+from engine.loading.open_pair import read_sae
 from engine.records import Load, Loaded
 from engine.records.errors import ModelError, SaeError
 from engine.serving.client import ask
@@ -285,18 +285,6 @@ def test_a_dtype_that_converts_counts_as_it_will_be(tmp_path):
     )
     (folder / "model.safetensors").write_bytes(b"\x05\x00\x00\x00\x00\x00\x00\x00[1,2]")
     assert memory.parameters_of(folder.glob("*.safetensors")) == {}
-
-
-@pytest.mark.parametrize("name", ["params.npz", "ae.pt", "checkpoints/final.safetensors"])
-def test_the_fingerprint_covers_every_formats_weights(tmp_path, name):
-    (tmp_path / name).parent.mkdir(exist_ok=True)
-    (tmp_path / "config.json").write_text("{}")
-    seen = set()
-    for content in (None, b"a", b"b"):
-        if content:
-            (tmp_path / name).write_bytes(content)
-        seen.add(sae_fingerprint(tmp_path))
-    assert len(seen) == 3
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from engine.cli.command import Command
 from engine.cli.options import app_arguments
 from engine.cli.printing import Printer
 from engine.cli.run import main
-from engine.loading import presets, registry
+from engine.loading import presets, published
 from engine.records import Load
 from engine.records.errors import UsageError
 
@@ -17,7 +17,7 @@ ALL = presets.everyone()
 
 ON_HUB = [preset for preset in ALL if preset.sae]
 
-with_registry = pytest.mark.skipif(registry.registry_file() is None, reason="SAELens is not installed")
+with_registry = pytest.mark.skipif(published.registry_file() is None, reason="SAELens is not installed")
 
 by_name = pytest.mark.parametrize("preset", ON_HUB, ids=lambda p: p.name)
 
@@ -25,12 +25,12 @@ by_name = pytest.mark.parametrize("preset", ON_HUB, ids=lambda p: p.name)
 @with_registry
 @by_name
 def test_an_entry_agrees_with_saelens_registry(preset):
-    entry = registry.saelens()[preset.release]
+    entry = published.saelens()[preset.release]
     sae = next(s for s in entry["saes"] if s["id"] == preset.sae_id)
     assert (entry["repo_id"], sae["path"]) == (preset.repository, preset.path)
     same_place = [
         s
-        for other in registry.saelens().values()
+        for other in published.saelens().values()
         if other["repo_id"] == preset.repository
         for s in other["saes"]
         if s["path"] == preset.path
@@ -42,19 +42,19 @@ def test_an_entry_agrees_with_saelens_registry(preset):
     kwargs = overrides.get("model_from_pretrained_kwargs") or {}
     assert preset.normalisation == (overrides.get("normalize_activations") or "")
     assert preset.centered == kwargs.get("center_writing_weights", False)
-    assert entry["conversion_func"] in registry.LOADERS
+    assert entry["conversion_func"] in published.READ
     known = entry["model"].split("/")[-1]  # TransformerLens' name, or the hub's
     assert known in (preset.model.split("/")[-1], "gpt2-small", "mistral-7b")
-    assert registry.from_saelens(entry, sae).published["model"] == preset.model
+    assert published.from_saelens(entry, sae).published["model"] == preset.model
 
 
 @with_registry
 def test_corrections_of_whole_repositories_agree_too():
     for repository in presets.table().repository:
-        entries = [e for e in registry.saelens().values() if e["repo_id"] == repository.name]
+        entries = [e for e in published.saelens().values() if e["repo_id"] == repository.name]
         assert entries
         for entry in entries:
-            found = registry.from_saelens(entry, entry["saes"][0]).published
+            found = published.from_saelens(entry, entry["saes"][0]).published
             assert found.get("centered", False) == repository.centered
             assert found.get("normalisation", "") == repository.normalisation
 
@@ -63,7 +63,7 @@ def test_corrections_of_whole_repositories_agree_too():
 def test_an_entry_is_found_by_both_its_names_and_with_its_figures(preset):
     assert presets.of_sae(preset.sae) is preset
     assert presets.of_sae(f"{preset.release}/{preset.sae_id}") is preset
-    known = registry.by_release(f"{preset.release}/{preset.sae_id}")
+    known = published.by_release(f"{preset.release}/{preset.sae_id}")
     assert (known.repository, known.path) == (preset.repository, preset.path)
     assert known.published["model"] == preset.model
     assert known.published.get("published_l0") == preset.l0

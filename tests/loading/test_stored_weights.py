@@ -121,7 +121,7 @@ def test_a_file_that_is_cut_off(folder):
 
 def test_a_pointer_of_git_lfs(folder):
     (folder / "model.safetensors").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:ab\nsize 1\n")
-    assert "git lfs pull" in refused(folder, "is the pointer of git-lfs").remedy
+    assert "git lfs pull" in refused(folder, "is only a git-lfs pointer").remedy
 
 
 @pytest.mark.parametrize("name", ["config.json", "tokenizer.json", "tokenizer_config.json"])

@@ -6,41 +6,43 @@ by side; b_dec subtracted at the input, no normalisation, trained with a leading
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import torch
 
-from engine.loading.formats.read_files import pick, present, read_config, read_pickle, text
-from engine.loading.sae_files import configuration_of
+from engine.loading.formats.files import OneFile, pick, present, read_config, read_pickle, text
 from engine.models.sae import SaeConfig
+
+NAME = "attn-saes"
+
+FILES = OneFile(re.compile(r".+\.pt"), "NAME.pt with NAME_cfg.json beside it", config_suffix="_cfg.json")
+
+CONVERSIONS = ("connor_rob_hook_z",)
 
 MODEL = "openai-community/gpt2"
 
 FOLDED = (
     "TransformerLens folds attention's value biases out of hook_z unless told otherwise, and the SAE's files do not "
-    "say whether it was trained so; here they are in it, as in SAELens"
+    "say whether it was trained so; saescope leaves them in hook_z, as SAELens does"
 )
 
 
-def recognises(place: Path) -> bool:
-    """True for a pickled file with its configuration beside it."""
-    return place.suffix == ".pt" and place.is_file() and place.with_name(configuration_of(place.name)).is_file()
-
-
 def load(place: Path, name: str, device: torch.device) -> tuple[SaeConfig, dict[str, torch.Tensor]]:
-    """Reads the two files. Raises SaeError where one is broken."""
-    raw = read_config(place.with_name(configuration_of(place.name)))
-    found = read_pickle(place, device)
+    """Read the two files. Raises SaeError where one is broken."""
+    config_file = FILES.config_of(place.name)
+    raw = read_config(place.with_name(config_file))
+    tensors = read_pickle(place, device)
     hook = text(raw.get("act_name"))
     config = SaeConfig(
         source=name,
-        format="attn-saes",
+        format=NAME,
         encoder="standard",
         normalisation="none",
         apply_b_dec_to_input=True,
         hook=hook,
         model=MODEL if text(raw.get("model_name")) in ("", "gpt2", "gpt2-small") else text(raw.get("model_name")),
         prepend_bos=True,
-        notes=(FOLDED,) if hook else (f"{configuration_of(place.name)} names no hook point: give it with --hook",),
+        notes=(FOLDED,) if hook else (f"{config_file} names no hook point: give it with --hook",),
     )
-    return config, present({key: pick(found, key) for key in ("W_enc", "W_dec", "b_enc", "b_dec")})
+    return config, present({key: pick(tensors, key) for key in ("W_enc", "W_dec", "b_enc", "b_dec")})

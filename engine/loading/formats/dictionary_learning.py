@@ -1,7 +1,8 @@
-"""dictionary_learning folders: `config.json` (with `trainer.dict_class`) + the pickled state dict `ae.pt`.
+"""dictionary_learning: a folder with `config.json` (and in it `trainer.dict_class`) and the pickled weights `ae.pt`.
 
-Source: https://github.com/saprmarks/dictionary_learning. BatchTopK and its Matryoshka form use their one saved
-threshold. AutoEncoder folds its decoder's norms into the activations when it is loaded, and so does this.
+Source: https://github.com/saprmarks/dictionary_learning. BatchTopK and its Matryoshka form have one saved threshold for
+all features, and use it as a JumpReLU. An AutoEncoder's activations are multiplied by its decoder rows' norms, as the
+library does when it loads one.
 """
 
 from __future__ import annotations
@@ -12,7 +13,8 @@ from typing import Any
 
 import torch
 
-from engine.loading.formats.read_files import (
+from engine.loading.formats.files import (
+    Folder,
     brief,
     is_matrix,
     length,
@@ -27,7 +29,13 @@ from engine.loading.formats.read_files import (
 from engine.models.sae import Encoder, SaeConfig
 from engine.records.errors import SaeError
 
+NAME = "dictionary_learning"
+
 CONFIG, WEIGHTS = "config.json", "ae.pt"
+
+FILES = Folder((CONFIG, WEIGHTS))
+
+CONVERSIONS = ("dictionary_learning_1",)
 
 ENCODERS: dict[str, Encoder] = {
     "AutoEncoder": "standard",
@@ -42,30 +50,25 @@ ENCODERS: dict[str, Encoder] = {
 NO_B_DEC_AT_THE_INPUT = ("JumpReluAutoEncoder", "AutoEncoderNew")
 
 
-def recognises(place: Path) -> bool:
-    """True where both of the format's files are there."""
-    return (place / CONFIG).is_file() and (place / WEIGHTS).is_file()
-
-
 def load(place: Path, name: str, device: torch.device) -> tuple[SaeConfig, dict[str, torch.Tensor]]:
-    """Reads the folder. Raises SaeError for broken files and for kinds this loader does not read."""
+    """Read the folder. Raises SaeError for broken files and for kinds this loader does not read."""
     config = parse_config(read_config(place / CONFIG), name)
-    found = read_pickle(place / WEIGHTS, device)
+    tensors = read_pickle(place / WEIGHTS, device)
     if config.encoder == "topk":
-        config = replace(config, k=agreed_k(config.k, pick(found, "k"), name))
-    w_enc = pick(found, "W_enc")
-    w_dec = pick(found, "W_dec")
+        config = replace(config, k=agreed_k(config.k, pick(tensors, "k"), name))
+    w_enc = pick(tensors, "W_enc")
+    w_dec = pick(tensors, "W_dec")
     weights = {
-        "W_enc": transposed(pick(found, "encoder.weight")) if w_enc is None else w_enc,
-        "W_dec": transposed(pick(found, "decoder.weight")) if w_dec is None else w_dec,
-        "b_enc": pick(found, "b_enc", "encoder.bias"),
-        "b_dec": pick(found, "b_dec", "bias", "decoder_bias", "decoder.bias"),
-        "b_gate": pick(found, "gate_bias"),
-        "b_mag": pick(found, "mag_bias"),
-        "r_mag": pick(found, "r_mag"),
+        "W_enc": transposed(pick(tensors, "encoder.weight")) if w_enc is None else w_enc,
+        "W_dec": transposed(pick(tensors, "decoder.weight")) if w_dec is None else w_dec,
+        "b_enc": pick(tensors, "b_enc", "encoder.bias"),
+        "b_dec": pick(tensors, "b_dec", "bias", "decoder_bias", "decoder.bias"),
+        "b_gate": pick(tensors, "gate_bias"),
+        "b_mag": pick(tensors, "mag_bias"),
+        "r_mag": pick(tensors, "r_mag"),
     }
-    # a topk one has a threshold too, but its encode takes each token's k largest
-    threshold = pick(found, "threshold") if config.encoder == "jumprelu" else None
+    # a topk SAE has a threshold too, but the library keeps each token's k largest
+    threshold = pick(tensors, "threshold") if config.encoder == "jumprelu" else None
     if threshold is not None and threshold.ndim == 0 and is_matrix(weights["W_dec"]):
         if threshold.is_floating_point() and threshold < 0:
             raise SaeError(f"{name}: its threshold was never set ({float(threshold)}).", "Train it to the end.")
@@ -75,7 +78,7 @@ def load(place: Path, name: str, device: torch.device) -> tuple[SaeConfig, dict[
 
 
 def parse_config(raw: dict[str, Any], name: str) -> SaeConfig:
-    """What config.json says."""
+    """Return what config.json says. Raises SaeError for a class of SAE that is not read."""
     trainer = raw.get("trainer")
     if not isinstance(trainer, dict):
         raise SaeError(f"{name}: {CONFIG} has no section `trainer`.", "This is not a dictionary_learning SAE.")
@@ -87,7 +90,7 @@ def parse_config(raw: dict[str, Any], name: str) -> SaeConfig:
     is_residual = layer is not None and "mlp" not in submodule and "att" not in submodule
     return SaeConfig(
         source=name,
-        format="dictionary_learning",
+        format=NAME,
         encoder=ENCODERS[kind],
         normalisation="none",
         apply_b_dec_to_input=kind not in NO_B_DEC_AT_THE_INPUT,
@@ -101,7 +104,7 @@ def parse_config(raw: dict[str, Any], name: str) -> SaeConfig:
 
 
 def agreed_k(configured: int | None, saved: torch.Tensor | None, name: str) -> int | None:
-    """k of a topk encoder. Raises SaeError where configuration and weights differ, as the library does."""
+    """Return k of a topk encoder. Raises SaeError where configuration and weights disagree, as the library does."""
     k = int(saved) if saved is not None and saved.ndim == 0 and saved.dtype in (torch.int32, torch.int64) else None
     if configured is not None and k is not None and configured != k:
         raise SaeError(f"{name}: k is {configured} in {CONFIG} and {k} in {WEIGHTS}.", f"Correct k in {CONFIG}.")

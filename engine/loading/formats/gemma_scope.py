@@ -1,9 +1,9 @@
 """Gemma Scope (Gemma 2): one `params.npz` per SAE, no configuration.
 
 Source: https://huggingface.co/google/gemma-scope. JumpReLU, no normalisation, b_dec not subtracted at the input,
-trained with a leading token. Model and hook point stand only in the names of repository and folders, such as
-gemma-scope-2b-pt-res/layer_20/width_16k/average_l0_71. The SAEs of embeddings, in embedding/, read what enters block 0:
-the embeddings as Gemma scales them, as SAELens' hook_embed.
+trained with a leading token. Only the names of repository and folders give model and hook point, such as
+gemma-scope-2b-pt-res/layer_20/width_16k/average_l0_71. The SAEs of embeddings, in embedding/, read the input of block
+0: the embeddings scaled by Gemma, which SAELens calls hook_embed.
 """
 
 from __future__ import annotations
@@ -13,11 +13,17 @@ from pathlib import Path
 
 import torch
 
-from engine.loading.formats.read_files import read_npz
+from engine.loading.formats.files import Folder, read_npz
 from engine.models.sae import SaeConfig
 from engine.records.errors import SaeError
 
+NAME = "Gemma Scope"
+
 WEIGHTS = "params.npz"
+
+FILES = Folder((WEIGHTS,))
+
+CONVERSIONS = ("gemma_2",)
 
 REPOSITORY = re.compile(r"gemma-scope-(2b|9b|27b)-(pt|it)-(res|mlp|att)(?![a-z])")
 
@@ -28,13 +34,8 @@ EMBEDDING = re.compile(r"(^|/)embedding/width_")
 HOOKS = {"res": "hook_resid_post", "mlp": "hook_mlp_out", "att": "attn.hook_z"}
 
 
-def recognises(place: Path) -> bool:
-    """True where the weights are there."""
-    return (place / WEIGHTS).is_file()
-
-
 def load(place: Path, name: str, device: torch.device) -> tuple[SaeConfig, dict[str, torch.Tensor]]:
-    """Reads the folder. Raises SaeError for broken files and transcoders."""
+    """Read the folder. Raises SaeError for broken files and transcoders."""
     if TRANSCODERS.search(name):
         raise SaeError(
             f"{name}: a transcoder is no SAE.", "Use a SAE of a -res, -mlp or -att repository: layer_20/width_16k/…."
@@ -43,7 +44,7 @@ def load(place: Path, name: str, device: torch.device) -> tuple[SaeConfig, dict[
 
 
 def config_of(name: str) -> SaeConfig:
-    """Return what the names tell; of several layers in a path the last is the SAE's own."""
+    """Return what the names of repository and folders say; of several layers in a path the last is the SAE's."""
     repository = REPOSITORY.search(name)
     layer, l0 = re.findall(r"layer_(\d{1,4})(?!\d)", name), re.findall(r"_l0_(\d{1,9})(?!\d)", name)
     model = hook = ""
@@ -56,7 +57,7 @@ def config_of(name: str) -> SaeConfig:
             hook = "blocks.0.hook_resid_pre"
     return SaeConfig(
         source=name,
-        format="Gemma Scope",
+        format=NAME,
         encoder="jumprelu",
         normalisation="none",
         apply_b_dec_to_input=False,

@@ -1,8 +1,8 @@
 """Gemma Scope 2 (Gemma 3): `params.safetensors` with lower-case keys, mostly beside a `config.json`.
 
 Source: https://huggingface.co/google/gemma-scope-2-4b-it. JumpReLU, no normalisation, b_dec not subtracted at the
-input, trained with a leading token. The configuration names a module of the Hugging Face model and a side of it;
-without one, the folder does: resid_post/layer_17_width_16k_l0_medium, attn_out/…, mlp_out/….
+input, trained with a leading token. The configuration names a module of the Hugging Face model and its input or output;
+without a configuration the folder's name says it: resid_post/layer_17_width_16k_l0_medium, attn_out/…, mlp_out/….
 """
 
 from __future__ import annotations
@@ -13,11 +13,17 @@ from typing import Any
 
 import torch
 
-from engine.loading.formats.read_files import brief, pick, present, read_config, read_safetensors, text
+from engine.loading.formats.files import Folder, brief, pick, present, read_config, read_safetensors, text
 from engine.models.sae import SaeConfig
 from engine.records.errors import SaeError
 
+NAME = "Gemma Scope 2"
+
 CONFIG, WEIGHTS = "config.json", "params.safetensors"
+
+FILES = Folder((WEIGHTS,), optional=(CONFIG,))
+
+CONVERSIONS = ("gemma_3",)
 
 HOOKS = {
     "resid_post": "model.layers.{}.output",
@@ -26,28 +32,26 @@ HOOKS = {
 }
 
 
-def recognises(place: Path) -> bool:
-    """True where the weights are there."""
-    return (place / WEIGHTS).is_file()
-
-
 def load(place: Path, name: str, device: torch.device) -> tuple[SaeConfig, dict[str, torch.Tensor]]:
-    """Reads the folder. Raises SaeError for broken files and transcoders."""
+    """Read the folder. Raises SaeError for broken files and transcoders."""
     raw = read_config(place / CONFIG) if (place / CONFIG).is_file() else {}
     config = parse_config(raw, name)
-    found = read_safetensors(place / WEIGHTS, device)
-    if "affine_skip_connection" in found:
+    tensors = read_safetensors(place / WEIGHTS, device)
+    if "affine_skip_connection" in tensors:
         raise SaeError(f"{name}: a transcoder with a skip connection is no SAE.", "Use a SAE.")
     weights = {
-        "W_enc": pick(found, "w_enc"),
-        "W_dec": pick(found, "w_dec"),
-        **{key: pick(found, key) for key in ("b_enc", "b_dec", "threshold")},
+        "W_enc": pick(tensors, "w_enc"),
+        "W_dec": pick(tensors, "w_dec"),
+        **{key: pick(tensors, key) for key in ("b_enc", "b_dec", "threshold")},
     }
     return config, present(weights)
 
 
 def parse_config(raw: dict[str, Any], name: str) -> SaeConfig:
-    """What config.json says, or else the SAE's folder and the one it is in."""
+    """Return what config.json says, or else the names of the SAE's folder and the folder above it.
+
+    Raises SaeError for transcoders and other encoders than JumpReLU.
+    """
     place = "/".join(Path(name).parts[-2:])
     if re.search(r"(^|/)(transcoder|clt)", place) or raw.get("hf_hook_point_out"):
         raise SaeError(f"{name}: a transcoder is no SAE.", "Use a SAE of a resid_post, mlp_out or attn_out folder.")
@@ -59,11 +63,11 @@ def parse_config(raw: dict[str, Any], name: str) -> SaeConfig:
         hook = HOOKS[part[0]].format(layer[1])
     if not model and (repository := re.search(r"gemma-scope-2-(\w+-(?:pt|it))", name)):
         model = f"gemma-3-{repository[1]}"
-    # the smallest base model alone is published without -pt
+    # the hub has every base model with -pt but the smallest
     model = model.replace("gemma-v3", "gemma-3").replace("gemma-3-270m-pt", "gemma-3-270m")
     return SaeConfig(
         source=name,
-        format="Gemma Scope 2",
+        format=NAME,
         encoder="jumprelu",
         normalisation="none",
         apply_b_dec_to_input=False,

@@ -7,43 +7,44 @@ b_dec not subtracted at the input.
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import torch
 
-from engine.loading.formats.read_files import pick, present, read_pickle, text, transposed
-from engine.loading.sae_files import GOODFIRE
+from engine.loading.formats.files import OneFile, pick, present, read_pickle, text, transposed
 from engine.models.sae import SaeConfig
 
+NAME = "Goodfire"
+
+FILES = OneFile(re.compile(r"(.+)-SAE-l(\d{1,4})\.pth?"), "MODEL-SAE-lN.pt or .pth")
+
+CONVERSIONS = ("goodfire", "deepseek_r1")
+
 OWNERS = {"Llama-": "meta-llama", "DeepSeek-": "deepseek-ai"}
-"""Whose model it is, by how its name begins."""
-
-
-def recognises(place: Path) -> bool:
-    """True for a file of such a name."""
-    return GOODFIRE.fullmatch(place.name) is not None and place.is_file()
+"""The model's owner on the hub, by how the model's name begins."""
 
 
 def load(place: Path, name: str, device: torch.device) -> tuple[SaeConfig, dict[str, torch.Tensor]]:
-    """Reads the file. Raises SaeError where it is broken."""
-    found = read_pickle(place, device)
+    """Read the file. Raises SaeError where it is broken."""
+    tensors = read_pickle(place, device)
     weights = {
-        "W_enc": transposed(pick(found, "encoder_linear.weight", "encoder.weight")),
-        "W_dec": transposed(pick(found, "decoder_linear.weight", "decoder.weight")),
-        "b_enc": pick(found, "encoder_linear.bias", "encoder.bias"),
-        "b_dec": pick(found, "decoder_linear.bias", "decoder.bias"),
+        "W_enc": transposed(pick(tensors, "encoder_linear.weight", "encoder.weight")),
+        "W_dec": transposed(pick(tensors, "decoder_linear.weight", "decoder.weight")),
+        "b_enc": pick(tensors, "encoder_linear.bias", "encoder.bias"),
+        "b_dec": pick(tensors, "decoder_linear.bias", "decoder.bias"),
     }
     return config_of(place.name, name), present(weights)
 
 
 def config_of(file: str, name: str) -> SaeConfig:
-    """What the file's name says."""
-    known = GOODFIRE.fullmatch(file)
-    model, layer = known.groups() if known else ("", "0")
+    """Return what the file's name says: model and layer."""
+    parts = FILES.pattern.fullmatch(file)
+    model, layer = parts.groups() if parts else ("", "0")
     owner = next((owner for start, owner in OWNERS.items() if model.startswith(start)), "")
     return SaeConfig(
         source=name,
-        format="Goodfire",
+        format=NAME,
         encoder="standard",
         normalisation="none",
         apply_b_dec_to_input=False,

@@ -1,10 +1,10 @@
 """Llama Scope: `hyperparams.json` + `checkpoints/final.safetensors`, as OpenMOSS' Language-Model-SAEs writes them.
 
-Source: https://github.com/OpenMOSS/Language-Model-SAEs. Vectors are scaled so that their average norm becomes
-sqrt(d). The jump_relu_threshold was saved for vectors as the model makes them (the library folds the scale into
-biases and decoder before it sets the threshold), while biases and weights are those of scaled vectors: the threshold
-is scaled along, as SAELens does. Where sparsity_include_decoder_norm is set, as it is by default, f times its decoder
-row's norm is what the threshold is compared with, and what the k largest are chosen by.
+Source: https://github.com/OpenMOSS/Language-Model-SAEs. Vectors are scaled so that their average norm is sqrt(d).
+Weights and biases belong to scaled vectors, but jump_relu_threshold to the model's own: the library folds the scale
+into biases and decoder before it sets the threshold. So this loader scales the threshold, as SAELens does. Where
+sparsity_include_decoder_norm is true, its default, the library multiplies each f by its decoder row's norm before it
+compares it with the threshold or chooses the k largest.
 """
 
 from __future__ import annotations
@@ -15,8 +15,9 @@ from typing import Any
 
 import torch
 
-from engine.loading.formats.read_files import (
+from engine.loading.formats.files import (
     AGAIN,
+    Folder,
     brief,
     flag,
     number,
@@ -31,7 +32,13 @@ from engine.loading.formats.read_files import (
 from engine.models.sae import Normalisation, SaeConfig, row_norms
 from engine.records.errors import SaeError
 
+NAME = "Llama Scope"
+
 CONFIG, WEIGHTS = "hyperparams.json", "checkpoints/final.safetensors"
+
+FILES = Folder((CONFIG, WEIGHTS))
+
+CONVERSIONS = ("llama_scope",)
 
 DECODER_NORM, NORMS = "sparsity_include_decoder_norm", "dataset_average_activation_norm"
 
@@ -44,13 +51,8 @@ NORMALISATIONS: dict[str, Normalisation] = {
 }
 
 
-def recognises(place: Path) -> bool:
-    """True where both of the format's files are there."""
-    return (place / CONFIG).is_file() and (place / WEIGHTS).is_file()
-
-
 def load(place: Path, name: str, device: torch.device) -> tuple[SaeConfig, dict[str, torch.Tensor]]:
-    """Reads the folder. Raises SaeError for broken files and for kinds this loader does not read."""
+    """Read the folder. Raises SaeError for broken files and for kinds this loader does not read."""
     raw = read_config(place / CONFIG)
     config = replace(parse_config(raw, name), scale=scale_of(raw, raw.get(NORMS), name))
     weights = weights_of(read_safetensors(place / WEIGHTS, device), raw, name)
@@ -61,13 +63,13 @@ def load(place: Path, name: str, device: torch.device) -> tuple[SaeConfig, dict[
     return config, weights
 
 
-def weights_of(found: dict[str, torch.Tensor], raw: dict[str, Any], name: str) -> dict[str, torch.Tensor]:
-    """The two layers' tensors. Raises SaeError where they are of another width than the configuration says."""
+def weights_of(tensors: dict[str, torch.Tensor], raw: dict[str, Any], name: str) -> dict[str, torch.Tensor]:
+    """Return encoder and decoder by SAELens' names. Raises SaeError where W_enc's width is not the configuration's."""
     weights = {
-        "W_enc": transposed(pick(found, "encoder.weight")),
-        "W_dec": transposed(pick(found, "decoder.weight")),
-        "b_enc": pick(found, "encoder.bias"),
-        "b_dec": pick(found, "decoder.bias"),
+        "W_enc": transposed(pick(tensors, "encoder.weight")),
+        "W_dec": transposed(pick(tensors, "decoder.weight")),
+        "b_enc": pick(tensors, "encoder.bias"),
+        "b_dec": pick(tensors, "decoder.bias"),
     }
     w_enc = weights["W_enc"]
     if w_enc is not None and w_enc.shape[:1] != (number(raw, "d_model", name),):
@@ -82,7 +84,7 @@ def weights_of(found: dict[str, torch.Tensor], raw: dict[str, Any], name: str) -
 def in_units_of_f(
     threshold_F: torch.Tensor, weights: dict[str, torch.Tensor], raw: dict[str, Any], name: str
 ) -> torch.Tensor:
-    """The threshold of f, where the configuration may mean that of f times its decoder row's norm."""
+    """Return the thresholds of f, from those of f times its decoder row's norm where the configuration says so."""
     w_enc, w_dec = weights["W_enc"], weights.get("W_dec")
     if flag(raw, DECODER_NORM, True, name) and w_dec is not None and w_dec.shape == w_enc.T.shape:
         return threshold_F / row_norms(w_dec) if threshold_F.shape == w_dec.shape[:1] else threshold_F
@@ -90,32 +92,32 @@ def in_units_of_f(
 
 
 def scale_of(raw: dict[str, Any], norms: object, name: str) -> float:
-    """What vectors are multiplied by: sqrt(d) over the average norm that they have at the hook point.
+    """Return the factor of vectors: sqrt(d_model) divided by their average norm at the hook point.
 
-    `norms` has the keys "in" and "out", or the hook points' own names. Raises SaeError where there is none, or where
-    the two differ: the library then scales back otherwise, but a SAE reads and writes at one hook point.
+    `norms` gives the average norms by the keys "in" and "out", or by the hook points' names. Raises SaeError where it
+    gives none, or where the two differ, since a SAE reads and writes at one hook point.
     """
     if text(raw.get("norm_activation", "dataset-wise")) != "dataset-wise":
         return 1.0
-    known = norms if isinstance(norms, dict) else {}
+    by_key = norms if isinstance(norms, dict) else {}
     hook_in = text(raw.get("hook_point_in"))
-    key_in = next((key for key in ("in", hook_in) if key in known), "in")
-    key_out = next((key for key in ("out", text(raw.get("hook_point_out")) or hook_in) if key in known), key_in)
-    norm, norm_out = number(known, key_in, name), number(known, key_out, name)
+    key_in = next((key for key in ("in", hook_in) if key in by_key), "in")
+    key_out = next((key for key in ("out", text(raw.get("hook_point_out")) or hook_in) if key in by_key), key_in)
+    norm, norm_out = number(by_key, key_in, name), number(by_key, key_out, name)
     if abs(norm_out - norm) > 1e-6 * abs(norm):
         raise SaeError(
-            f"{name}: vectors have an average norm of {norm} where it reads them and {norm_out} where it writes them, "
-            "but that is one hook point.",
+            f"{name}: vectors have an average norm of {norm} where the SAE reads them and {norm_out} where it writes "
+            "them, but a SAE reads and writes at one hook point.",
             "Use a SAE whose two norms are equal.",
         )
     scale = max(number(raw, "d_model", name), 0.0) ** 0.5 / norm if norm > 0 else 0.0
     if not 1e-12 < scale < 1e12:
-        raise SaeError(f"{name}: its configuration gives an average norm of {norm}, which cannot be.", AGAIN)
+        raise SaeError(f"{name}: its configuration gives an average norm of {norm}, which cannot be right.", AGAIN)
     return scale
 
 
 def parse_config(raw: dict[str, Any], name: str) -> SaeConfig:
-    """What the configuration says, but for the scale."""
+    """Return what the configuration says, except the scale. Raises SaeError for kinds that are not read."""
     if raw.get("hook_point_out", raw.get("hook_point_in")) != raw.get("hook_point_in"):
         raise SaeError(f"{name}: a transcoder is no SAE.", "Use a SAE of a repository such as Llama3_1-8B-Base-LXR-8x.")
     kind, normalisation = text(raw.get("act_fn")), text(raw.get("norm_activation", "dataset-wise"))
@@ -127,7 +129,7 @@ def parse_config(raw: dict[str, Any], name: str) -> SaeConfig:
         )
     return SaeConfig(
         source=name,
-        format="Llama Scope",
+        format=NAME,
         encoder=ENCODERS[kind],  # type: ignore[arg-type]
         normalisation=NORMALISATIONS[normalisation],
         apply_b_dec_to_input=flag(raw, "apply_decoder_bias_to_pre_encoder", False, name),

@@ -1,7 +1,7 @@
-"""SAELens folders: `cfg.json` + `sae_weights.safetensors`, from version 6 (nested `metadata`) and before.
+"""SAELens: a folder with `cfg.json` and `sae_weights.safetensors`, from version 6 (nested `metadata`) and before.
 
-Source: https://github.com/decoderesearch/SAELens. A BatchTopK SAE is saved by SAELens as jumprelu with its inference
-threshold. Transcoders and the library's rarer architectures are refused by name.
+Source: https://github.com/decoderesearch/SAELens, which saves a BatchTopK SAE as jumprelu with its inference threshold.
+Transcoders and the library's rarer architectures are refused by name.
 """
 
 from __future__ import annotations
@@ -12,7 +12,8 @@ from typing import Any
 
 import torch
 
-from engine.loading.formats.read_files import (
+from engine.loading.formats.files import (
+    Folder,
     brief,
     flag,
     length,
@@ -25,29 +26,32 @@ from engine.loading.formats.read_files import (
 from engine.models.sae import SaeConfig
 from engine.records.errors import SaeError
 
+NAME = "SAELens"
+
 CONFIG, WEIGHTS, SCALER = "cfg.json", "sae_weights.safetensors", "activation_scaler.json"
+
+FILES = Folder((CONFIG, WEIGHTS), optional=(SCALER,))
+
+CONVERSIONS = (None, "sae_lens")
 
 ENCODERS = ("standard", "jumprelu", "topk", "gated")
 
 NORMALISATIONS = ("none", "constant_norm_rescale", "layer_norm", "expected_average_only_in")
 
-# JoshEngels/Mistral-7B-Residual-Stream-SAEs: the files say no normalisation, but the SAEs were trained with each
-# token scaled to norm sqrt(d); SAELens corrects it in its registry of releases, not in the files.
 TRAINED_WITH_CONSTANT_NORM = ("mistral-7b", 65536)
+"""Model and d_sae of JoshEngels/Mistral-7B-Residual-Stream-SAEs, whose files say no normalisation.
 
-
-def recognises(place: Path) -> bool:
-    """True where both of the format's files are there."""
-    return (place / CONFIG).is_file() and (place / WEIGHTS).is_file()
+They were trained on vectors scaled to norm sqrt(d_model); SAELens corrects it in its registry.
+"""
 
 
 def load(place: Path, name: str, device: torch.device) -> tuple[SaeConfig, dict[str, torch.Tensor]]:
-    """Reads the folder. Raises SaeError for broken files and for kinds this loader does not read."""
+    """Read the folder. Raises SaeError for broken files and for kinds this loader does not read."""
     config = parse_config(read_config(place / CONFIG), name)
     if config.normalisation == "expected_average_only_in" and (place / SCALER).is_file():
         factor = number(read_config(place / SCALER), "scaling_factor", name)
         if not 1e-12 < factor < 1e12:
-            raise SaeError(f"{name}: {SCALER} gives the factor {factor}, which cannot be.", f"Correct {SCALER}.")
+            raise SaeError(f"{name}: {SCALER} gives the factor {factor}, which cannot be right.", f"Correct {SCALER}.")
         config = replace(config, scale=factor)
     weights = read_safetensors(place / WEIGHTS, device)
     scaling = weights.pop("scaling_factor", None)
@@ -57,9 +61,9 @@ def load(place: Path, name: str, device: torch.device) -> tuple[SaeConfig, dict[
 
 
 def parse_config(raw: dict[str, Any], source: str) -> SaeConfig:
-    """Turns cfg.json of either generation into a SaeConfig."""
+    """Return what cfg.json of any version says. Raises SaeError for kinds of SAEs that are not read."""
     metadata = raw.get("metadata")
-    # what the SAE is stands at the top, what it was trained on in `metadata`, of old files at the top too
+    # `metadata` holds what the SAE was trained on; before version 6 this was at the top
     fields: dict[str, Any] = {**raw, **(metadata if isinstance(metadata, dict) else {})}
     bos = fields.get("prepend_bos")
     encoder, k = encoder_of(raw, source)
@@ -67,10 +71,10 @@ def parse_config(raw: dict[str, Any], source: str) -> SaeConfig:
     kwargs = fields.get("model_from_pretrained_kwargs")
     return SaeConfig(
         source=source,
-        format="SAELens",
+        format=NAME,
         encoder=encoder,  # type: ignore[arg-type]
         normalisation=normalisation,  # type: ignore[arg-type]
-        # absent means True: the first generation's SAEs subtracted b_dec unless told otherwise
+        # true where it is absent: old SAEs subtracted b_dec unless configured otherwise
         apply_b_dec_to_input=flag(raw, "apply_b_dec_to_input", True, source),
         hook=text(fields.get("hook_name")) or text(fields.get("hook_point")),
         model=text(fields.get("model_name")),
@@ -85,20 +89,20 @@ def parse_config(raw: dict[str, Any], source: str) -> SaeConfig:
 
 
 def encoder_of(raw: dict[str, Any], source: str) -> tuple[str, int | None]:
-    """The encoder's kind, and k of a topk one. Raises SaeError naming a kind that is not read."""
-    # str(): a value of another type than expected is refused by name below, not by a crash
+    """Return the encoder's kind, and k where it is topk. Raises SaeError naming a kind that is not read."""
+    # as strings, so that values of other types are refused by name below
     kind = str(raw.get("architecture", "standard"))
     activation = str(raw.get("activation_fn_str") or raw.get("activation_fn") or "relu")
     kwargs = raw.get("activation_fn_kwargs")
     k = raw.get("k", kwargs.get("k") if isinstance(kwargs, dict) else None)
-    if kind == "standard" and activation == "topk":  # how the first generation spelt it
+    if kind == "standard" and activation == "topk":  # how files before version 6 name it
         kind = "topk"
     elif activation not in ("relu", kind):
         kind = f"{kind} with activation {activation}"
     if kind not in ENCODERS:
         raise SaeError(
             f"{source}: cannot read a SAE of kind {brief(kind)}.",
-            f"Kinds read: {', '.join(ENCODERS)}; BatchTopK as `save_inference_model` saves it. A transcoder is none.",
+            f"Kinds read: {', '.join(ENCODERS)}; BatchTopK as `save_inference_model` saves it; no transcoders.",
         )
     if kind == "topk" and whole_number(k) is None:
         raise SaeError(f"{source}: a topk encoder needs k, {CONFIG} says {brief(k)}.", f"Correct k in {CONFIG}.")
@@ -106,19 +110,19 @@ def encoder_of(raw: dict[str, Any], source: str) -> tuple[str, int | None]:
 
 
 def normalisation_of(raw: dict[str, Any], model: str, source: str) -> tuple[str, tuple[str, ...]]:
-    """The normalisation, and what is to be said about it. Raises SaeError for one that is not read."""
-    found = raw.get("normalize_activations")
-    if found in (None, False):
-        found = "none"
-    elif found is True:
-        found = "expected_average_only_in"
-    if found not in NORMALISATIONS:
+    """Return the normalisation, with notes for the user. Raises SaeError for one that is not read."""
+    normalisation = raw.get("normalize_activations")
+    if normalisation in (None, False):
+        normalisation = "none"
+    elif normalisation is True:
+        normalisation = "expected_average_only_in"
+    if normalisation not in NORMALISATIONS:
         raise SaeError(
-            f"{source}: cannot read the normalisation {brief(found)}.", f"Read are {', '.join(NORMALISATIONS)}."
+            f"{source}: cannot read the normalisation {brief(normalisation)}.", f"Read are {', '.join(NORMALISATIONS)}."
         )
     name, d_sae = TRAINED_WITH_CONSTANT_NORM
-    if found == "none" and name in model.lower() and raw.get("d_sae") == d_sae:
+    if normalisation == "none" and name in model.lower() and raw.get("d_sae") == d_sae:
         return "constant_norm_rescale", (
             f"{CONFIG} says no normalisation; these SAEs were trained with constant_norm_rescale (SAELens' registry)",
         )
-    return found, ()
+    return normalisation, ()

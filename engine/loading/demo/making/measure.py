@@ -11,7 +11,7 @@ import prompts
 from engine.loading.demo import model as demo_model
 from engine.loading.formats import load_sae
 from engine.loading.load_model import load_model
-from engine.loading.open_pair import DEMO_SAE, SHIPPED_REFERENCE, match
+from engine.loading.open_pair import DEMO_SAE, SHIPPED_REFERENCE, hook_of
 from engine.models import reference as references
 
 
@@ -21,7 +21,7 @@ def main() -> None:
     model = load_model(str(folder), demo_model.NAME, torch.device("cpu"), torch.float32)
     sae = load_sae(DEMO_SAE)
     texts = references.read_text(prompts.NEUTRAL_TEXT)
-    work = references.compute(model, sae, match(model, sae, None), texts, prompts.NEUTRAL_TEXT.name)
+    work = references.compute(model, sae, hook_of(model, sae, None), texts, prompts.NEUTRAL_TEXT.name)
     stats = demo_model.finish(work)
     references.save(stats, DEMO_SAE / SHIPPED_REFERENCE)
     print(f"{stats.n_tokens:,} tokens, L0 {stats.l0:.1f}, variance explained {stats.variance_explained:.4f}")

@@ -1,13 +1,19 @@
-"""Read the files that SAEs come in: nothing in them is executed, and anything wrong with one is a SaeError."""
+"""The files of a SAE: which names make one (`Folder`, `OneFile`), and how each kind of file is read.
+
+Nothing in a file is executed, and anything wrong with one is a SaeError.
+"""
 
 from __future__ import annotations
 
 import json
 import math
 import pickle
+import re
 import warnings
 import zipfile
-from pathlib import Path
+from collections.abc import Container
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -23,6 +29,58 @@ LFS_POINTER = b"version https://git-lfs"
 MAX_CONFIG_BYTES = 16 << 20
 
 MAX_NAME = 200
+"""Longest name or text of a file that is shown, in characters."""
+
+
+@dataclass(frozen=True)
+class Folder:
+    """The files of a SAE that is a folder: those that make it one, by their paths in it, and optional ones."""
+
+    required: tuple[str, ...]
+    optional: tuple[str, ...] = ()
+
+    @property
+    def words(self) -> str:
+        """What messages call the files."""
+        return " and ".join(self.required)
+
+    def at(self, place: Path) -> bool:
+        """Return whether a folder on this machine has the required files."""
+        return all((place / name).is_file() for name in self.required)
+
+    def inside(self, names: Container[str], place: str) -> list[str]:
+        """Return the paths of the SAE's files among a repository's, by its folder there; [] where it has none."""
+        prefix = f"{place}/" if place else ""
+        if not all(prefix + name in names for name in self.required):
+            return []
+        return [prefix + name for name in (*self.required, *self.optional) if prefix + name in names]
+
+
+@dataclass(frozen=True)
+class OneFile:
+    """The names of a SAE that is one file."""
+
+    pattern: re.Pattern[str]
+    words: str
+    """What messages call the file."""
+    config_suffix: str = ""
+    """Where a configuration has to be beside it: what this file is called instead of the weights' suffix."""
+
+    def config_of(self, name: str) -> str:
+        """Return the name or path of the configuration, from that of the weights."""
+        return name.removesuffix(PurePosixPath(name).suffix) + self.config_suffix
+
+    def at(self, place: Path) -> bool:
+        """Return whether a path on this machine is such a file, with its configuration if it needs one."""
+        if self.pattern.fullmatch(place.name) is None or not place.is_file():
+            return False
+        return not self.config_suffix or place.with_name(self.config_of(place.name)).is_file()
+
+    def inside(self, names: Container[str], place: str) -> list[str]:
+        """Return the paths of the SAE's files among a repository's, by its path there; [] where it has none."""
+        paths = [place, self.config_of(place)] if self.config_suffix else [place]
+        matches = self.pattern.fullmatch(PurePosixPath(place).name) is not None
+        return paths if matches and all(path in names for path in paths) else []
 
 
 def read_config(path: Path) -> dict[str, Any]:
@@ -93,12 +151,12 @@ def read_pickle(path: Path, device: torch.device) -> dict[str, torch.Tensor]:
     """Return the state dict in a torch file. Only tensors are unpickled: a file that holds code is refused."""
     try:
         check_archive(path)  # torch has written zip archives since 1.6
-        with warnings.catch_warnings(action="ignore"):  # torch warns of whatever it takes a damaged file for
+        with warnings.catch_warnings(action="ignore"):  # torch mistakes damaged files for others, and warns
             raw = torch.load(path, map_location=device, weights_only=True, mmap=True)
         if not isinstance(raw, dict):
             raise SaeError(f"{path} holds a {type(raw).__name__}, not named tensors.", AGAIN)
         tensors = {str(name): tensor for name, tensor in raw.items() if isinstance(tensor, torch.Tensor)}
-        # detached: autograd would record everything computed with a parameter
+        # detached, because autograd records what is computed with a parameter
         return {name: tensor.detach() for name, tensor in tensors.items() if is_name(name) and is_plain(tensor)}
     except pickle.UnpicklingError as error:
         raise SaeError(
@@ -119,12 +177,15 @@ def is_plain(tensor: torch.Tensor) -> bool:
 
 
 def is_name(name: str) -> bool:
-    """Return whether this could be a tensor's name; anything else is not even shown."""
+    """Return whether a string can be a tensor's name; others may not be shown on a terminal."""
     return len(name) <= MAX_NAME and name.isprintable()
 
 
 def unreadable(path: Path, error: BaseException) -> SaeError:
-    """Return why a file cannot be read, on one line. Raises OutOfMemoryError again: the file is not to blame for it."""
+    """Return the error that a file cannot be read, with the reason on one line.
+
+    Raises OutOfMemoryError again, which is no fault of the file.
+    """
     if isinstance(error, torch.OutOfMemoryError):
         raise error
     if isinstance(error, PermissionError):
@@ -136,7 +197,9 @@ def unreadable(path: Path, error: BaseException) -> SaeError:
     except OSError:
         start = b""
     if start == LFS_POINTER:
-        return SaeError(f"{path} cannot be read: it is the pointer of git-lfs to it.", "Run `git lfs pull` there.")
+        return SaeError(
+            f"{path} cannot be read: it is only a git-lfs pointer to the file.", "Run `git lfs pull` there."
+        )
     return SaeError(f"{path} cannot be read: {lines[0][:300].rstrip('.')}.", AGAIN)
 
 
@@ -149,18 +212,18 @@ def number(raw: dict[str, Any], key: str, source: str) -> float:
 
 
 def whole_number(value: object) -> int | None:
-    """Return the value if it is a whole number, else None; true and false are none."""
+    """Return the value if it is a whole number, else None, also for true and false."""
     return value if isinstance(value, int) and not isinstance(value, bool) and abs(value) < 1 << 53 else None
 
 
 def length(value: object) -> int | None:
-    """The value if it can be a number of tokens."""
-    found = whole_number(value)
-    return found if found is not None and found > 0 else None
+    """Return the value if it can be a number of tokens, else None."""
+    tokens = whole_number(value)
+    return tokens if tokens is not None and tokens > 0 else None
 
 
 def flag(raw: dict[str, Any], key: str, default: bool, source: str) -> bool:
-    """Return a configuration's true or false. Raises SaeError for anything else: "false" would count as true."""
+    """Return a boolean of a configuration. Raises SaeError for other types: the text "false" would count as true."""
     value = raw.get(key)
     if value is None:
         return default
@@ -183,12 +246,12 @@ def brief(value: object) -> str:
 
 
 def pick(weights: dict[str, torch.Tensor], *names: str) -> torch.Tensor | None:
-    """Return the first of these tensors that exists; None where none does."""
+    """Return the first tensor that has one of the names, else None."""
     return next((weights[name] for name in names if name in weights), None)
 
 
 def present(weights: dict[str, torch.Tensor | None]) -> dict[str, torch.Tensor]:
-    """Return the weights without those that are None; SparseAutoencoder names the ones that it misses."""
+    """Return the weights without those that are None. SparseAutoencoder raises an error that names what it lacks."""
     return {name: tensor for name, tensor in weights.items() if tensor is not None}
 
 
@@ -198,5 +261,5 @@ def transposed(tensor: torch.Tensor | None) -> torch.Tensor | None:
 
 
 def is_matrix(tensor: torch.Tensor | None) -> bool:
-    """Return whether this is a floating-point matrix; anything else is refused by name when the SAE is built."""
+    """Return whether a tensor is a floating-point matrix. SparseAutoencoder raises an error that names any other."""
     return tensor is not None and tensor.ndim == 2 and tensor.is_floating_point()

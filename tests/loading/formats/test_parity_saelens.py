@@ -16,7 +16,7 @@ import torch
 from foreign import Random, assert_same, dense, vectors
 from safetensors.torch import load_file, save_file
 
-from engine.loading import registry
+from engine.loading import published
 from engine.loading.formats import load_sae
 
 pytestmark = pytest.mark.skipif(
@@ -328,9 +328,9 @@ NAMED = {
 @pytest.mark.parametrize("conversion", NAMED)
 def test_a_release_of_the_registry_belongs_where_saelens_own_loader_says(lens, hub, conversion):
     checked = 0
-    for release, entry in registry.saelens().items():
+    for release, entry in published.saelens().items():
         for sae in (entry["saes"][0], entry["saes"][-1]) if entry.get("conversion_func") == conversion else ():
-            known = registry.by_release(f"{release}/{sae['id']}")
+            known = published.by_release(f"{release}/{sae['id']}")
             if known.unread:
                 continue
             place = hub / known.repository / known.path
@@ -340,7 +340,7 @@ def test_a_release_of_the_registry_belongs_where_saelens_own_loader_says(lens, h
             ours = load_sae(place, f"{known.repository}/{known.path}", published=known.published).config
             hook = theirs.get("hf_hook_name") if conversion == "gemma_3" else theirs["hook_name"]
             assert ours.hook == hook.replace("hook_embed", "blocks.0.hook_resid_pre")
-            assert ours.model == registry.hub_name(theirs["model_name"])
+            assert ours.model == published.hub_name(theirs["model_name"])
             assert ours.prepend_bos in (None, theirs.get("prepend_bos"))
             assert ours.k == theirs.get("activation_fn_kwargs", {}).get("k")
             checked += 1

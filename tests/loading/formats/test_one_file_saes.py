@@ -12,9 +12,8 @@ from tiny import D_MODEL, D_SAE
 
 from engine.loading.demo.model import finish
 from engine.loading.find_sae import locate
-from engine.loading.formats import load_sae
+from engine.loading.formats import files_of_sae, load_sae, saes_in
 from engine.loading.open_pair import sae_fingerprint
-from engine.loading.sae_files import files_of_sae, saes_in
 from engine.records.errors import SaeError
 
 QWEN = f"Qwen/{foreign.QWEN_NAME}"

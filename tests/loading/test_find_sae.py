@@ -9,27 +9,27 @@ from hub_cache import files_in, write_cached
 from tiny import write_sae
 
 from engine.loading import find_sae as sources
-from engine.loading import registry
+from engine.loading import published
 from engine.loading.demo.model import finish
-from engine.loading.find_sae import files_of_sae, locate, saes_in
-from engine.loading.formats import load_sae
+from engine.loading.find_sae import locate
+from engine.loading.formats import files_of_sae, load_sae, saes_in
 from engine.records.errors import SaeError
 
 CPU = torch.device("cpu")
 
 FOUNDING = "JoshEngels/Mistral-7B-Residual-Stream-SAEs"
 
-with_registry = pytest.mark.skipif(registry.registry_file() is None, reason="SAELens is not installed")
+with_registry = pytest.mark.skipif(published.registry_file() is None, reason="SAELens is not installed")
 
 
 @pytest.fixture
 def no_registry(monkeypatch):
     """As if SAELens were not installed."""
-    monkeypatch.setattr(registry, "registry_file", lambda: None)
-    for cached in (registry.text, registry.saelens):
+    monkeypatch.setattr(published, "registry_file", lambda: None)
+    for cached in (published.text, published.saelens):
         cached.cache_clear()
     yield
-    for cached in (registry.text, registry.saelens):
+    for cached in (published.text, published.saelens):
         cached.cache_clear()
 
 
@@ -164,15 +164,15 @@ def test_the_registry_knows_releases_and_places(tmp_path, cache):
 
 @with_registry
 def test_ids_may_hold_slashes_and_figures_that_are_absent_stay_so():
-    found = registry.by_release("gemma-scope-2b-pt-res-canonical/layer_20/width_16k/canonical")
+    found = published.by_release("gemma-scope-2b-pt-res-canonical/layer_20/width_16k/canonical")
     assert (found.repository, found.path) == ("google/gemma-scope-2b-pt-res", "layer_20/width_16k/average_l0_71")
     assert found.published["published_l0"] == 71  # from the release that lists it too
     assert "published_variance_explained" not in found.published
-    assert registry.by_release("mistral-7b-res-wg/blocks.16.hook_resid_pre").published["normalisation"]
-    scaled = registry.by_release("gpt2-small-mlp-tm/blocks.0.hook_mlp_out")
+    assert published.by_release("mistral-7b-res-wg/blocks.16.hook_resid_pre").published["normalisation"]
+    scaled = published.by_release("gpt2-small-mlp-tm/blocks.0.hook_mlp_out")
     assert scaled.published["scale"] > 1
-    assert "scale" not in registry.by_release("llama_scope_lxr_8x/l15r_8x").published
-    pythia = registry.by_release("pythia-70m-deduped-res-sm/blocks.3.hook_resid_post").published
+    assert "scale" not in published.by_release("llama_scope_lxr_8x/l15r_8x").published
+    pythia = published.by_release("pythia-70m-deduped-res-sm/blocks.3.hook_resid_post").published
     assert "published_l0" not in pythia and "published_variance_explained" not in pythia
 
 
@@ -188,11 +188,11 @@ def test_a_wrong_id_lists_the_closest():
 @with_registry
 def test_the_registry_is_read_without_importing_saelens():
     code = (
-        "import sys; from engine.loading import registry;"
-        "assert registry.by_release('gpt2-small-res-jb/blocks.8.hook_resid_pre');"
-        "print('sae_lens' in sys.modules, 'torch' in sys.modules)"
+        "import sys; from engine.loading import published;"
+        "assert published.by_release('gpt2-small-res-jb/blocks.8.hook_resid_pre');"
+        "print('sae_lens' in sys.modules)"
     )
-    assert subprocess.check_output([sys.executable, "-c", code], text=True).split() == ["False", "False"]
+    assert subprocess.check_output([sys.executable, "-c", code], text=True).strip() == "False"
 
 
 def test_a_registry_of_another_layout_is_passed_over(tmp_path, monkeypatch, no_registry):
@@ -205,7 +205,7 @@ def test_a_registry_of_another_layout_is_passed_over(tmp_path, monkeypatch, no_r
     ):
         path = tmp_path / "registry.yaml"
         path.write_text(content, "utf-8")
-        monkeypatch.setattr(registry, "registry_file", lambda path=path: path)
-        registry.text.cache_clear()
-        registry.saelens.cache_clear()
-        assert registry.saelens() == {}
+        monkeypatch.setattr(published, "registry_file", lambda path=path: path)
+        published.text.cache_clear()
+        published.saelens.cache_clear()
+        assert published.saelens() == {}

@@ -1,16 +1,16 @@
-"""SAELens' registry: every entry is read by a loader of ours or refused by name; a bad entry harms no other."""
+"""SAELens' registry: every entry is read by one of our formats or refused by name; a bad entry harms no other."""
 
 import pytest
 import yaml
 
-from engine.loading import registry
+from engine.loading import published
 from engine.loading.demo.model import finish
 from engine.loading.find_sae import locate
 from engine.loading.formats import FORMATS
-from engine.loading.sae_files import ONE_FILE, one_file_format
+from engine.loading.formats.files import OneFile
 from engine.records.errors import SaeError
 
-with_registry = pytest.mark.skipif(registry.registry_file() is None, reason="SAELens is not installed")
+with_registry = pytest.mark.skipif(published.registry_file() is None, reason="SAELens is not installed")
 
 NO_SAE = ("a transcoder and no SAE", "a cross-layer transcoder and no SAE", "a temporal SAE")
 
@@ -27,32 +27,33 @@ def refused(text):
 @with_registry
 def test_every_entry_is_read_by_a_loader_or_refused_for_what_it_is():
     read, not_read = {}, {}
-    for release, entry in registry.saelens().items():
+    one_file = {format.NAME for format in FORMATS if isinstance(format.FILES, OneFile)}
+    for release, entry in published.saelens().items():
         for sae in entry["saes"]:
-            known, conversion = registry.from_saelens(entry, sae), entry.get("conversion_func")
+            known, conversion = published.from_saelens(entry, sae), entry.get("conversion_func")
             if known.unread:
                 assert known.unread.startswith(NO_SAE), (release, sae["id"], known.unread)
-                assert registry.instead(known) if sae is entry["saes"][0] else True
+                assert published.instead(known) if sae is entry["saes"][0] else True
                 not_read[release] = not_read.get(release, 0) + 1
                 continue
             # by the registry's own words, and not by ours
             assert not any("transcoder" in str(w) or "temporal" in str(w) for w in (release, conversion, sae["path"]))
-            loader = registry.LOADERS[conversion]
-            assert loader in FORMATS
-            of_file = one_file_format(known.path, [f"{known.path.removesuffix('.pt')}_cfg.json"] * (conversion == ATTN))
-            assert of_file == (loader if loader in ONE_FILE else "")
-            read[loader] = read.get(loader, 0) + 1
-    assert set(read) == set(FORMATS) - {"sparsify"}  # which the registry lists nowhere
+            name = published.READ[conversion]
+            files = {known.path} | ({f"{known.path.removesuffix('.pt')}_cfg.json"} if conversion == ATTN else set())
+            of_file = [format.NAME for format in FORMATS if format.FILES.inside(files, known.path)]
+            assert of_file[:1] == ([name] if name in one_file else [])
+            read[name] = read.get(name, 0) + 1
+    assert set(read) == {format.NAME for format in FORMATS} - {"sparsify"}  # which the registry lists nowhere
     assert sum(read.values()) > 10_000 and sum(not_read.values()) < 4_000
 
 
 @with_registry
 def test_every_release_is_known_by_its_name_and_by_its_place():
-    for release, entry in registry.saelens().items():
+    for release, entry in published.saelens().items():
         sae = entry["saes"][0]
-        known = registry.by_release(f"{release}/{sae['id']}")
+        known = published.by_release(f"{release}/{sae['id']}")
         assert known.repository == entry["repo_id"]
-        assert registry.by_place(known.repository, known.path) == known
+        assert published.by_place(known.repository, known.path) == known
 
 
 @with_registry
@@ -71,9 +72,10 @@ def test_what_is_no_sae_is_refused_with_what_to_use_instead(cache):
 
 def test_what_saelens_learns_to_read_tomorrow_is_refused_by_its_name():
     entry = {"repo_id": "a/b", "conversion_func": "novel", "model": "gpt2-small", "saes": []}
-    assert registry.from_saelens(entry, {"id": "x", "path": "x"}).unread == "of the kind 'novel' (SAELens' name for it)"
+    sae = {"id": "x", "path": "x"}
+    assert published.from_saelens(entry, sae).unread == "of the kind 'novel' (SAELens' name for it)"
     for odd in ([1], {}, 3):
-        assert "of the kind" in registry.from_saelens(entry | {"conversion_func": odd}, {"id": "x", "path": "x"}).unread
+        assert "of the kind" in published.from_saelens(entry | {"conversion_func": odd}, sae).unread
 
 
 # ---- bad entries
@@ -95,11 +97,11 @@ def registered(tmp_path, monkeypatch):
     def put(releases):
         path = tmp_path / "registry.yaml"
         path.write_text(yaml.safe_dump(releases), "utf-8")
-        monkeypatch.setattr(registry, "registry_file", lambda: path)
+        monkeypatch.setattr(published, "registry_file", lambda: path)
         forget()
 
     def forget():
-        for cached in (registry.text, registry.saelens):
+        for cached in (published.text, published.saelens):
             cached.cache_clear()
 
     yield put
@@ -108,11 +110,11 @@ def registered(tmp_path, monkeypatch):
 
 def names_work():
     """The good SAE is known by both of its names, and what is not known is an error in words."""
-    for known in (registry.by_release("good/layer_1"), registry.by_place("owner/saes", "layer_1")):
+    for known in (published.by_release("good/layer_1"), published.by_place("owner/saes", "layer_1")):
         assert (known.published["published_l0"], known.published["model"]) == (30, "openai-community/gpt2")
-    assert registry.by_release("elsewhere/layer_1") is None and registry.by_place("owner/saes", "layer_9") is None
-    assert isinstance(registry.hint("goood/layer_1"), str)
-    assert registry.instead(registry.Known("a", "b", {"model": "openai-community/gpt2"}, "")).count("good") == 1
+    assert published.by_release("elsewhere/layer_1") is None and published.by_place("owner/saes", "layer_9") is None
+    assert isinstance(published.hint("goood/layer_1"), str)
+    assert published.instead(published.Known("a", "b", {"model": "openai-community/gpt2"})).count("good") == 1
 
 
 @pytest.mark.parametrize("bad", BAD_SAES, ids=str)
@@ -121,16 +123,16 @@ def test_a_bad_sae_harms_no_other_of_its_release_nor_of_others(registered, bad):
         {"bad": {**RELEASE, "repo_id": "owner/bad", "saes": [bad, GOOD]}, "good": RELEASE | {"saes": [GOOD, bad]}}
     )
     names_work()
-    assert registry.by_release("bad/layer_1").repository == "owner/bad"
+    assert published.by_release("bad/layer_1").repository == "owner/bad"
     with pytest.raises(SaeError, match="has no SAE nowhere"):
-        registry.by_release("bad/nowhere")
+        published.by_release("bad/nowhere")
 
 
 @pytest.mark.parametrize("odd", ODD, ids=str)
 @pytest.mark.parametrize("key", ["repo_id", "saes", "model", "conversion_func", "config_overrides"])
 def test_a_bad_release_harms_no_other(registered, key, odd):
     registered({"bad": RELEASE | {"model": "x", key: odd}, "worse": odd, "good": RELEASE})
-    registry.by_release("bad") if "bad" not in registry.saelens() else registry.by_release("bad/layer_1")
+    published.by_release("bad") if "bad" not in published.saelens() else published.by_release("bad/layer_1")
     names_work()
 
 
@@ -138,7 +140,7 @@ def test_a_bad_release_harms_no_other(registered, key, odd):
 @pytest.mark.parametrize("key", ["model_name", "hook_name", "normalize_activations", "model_from_pretrained_kwargs"])
 def test_a_bad_override_harms_no_other(registered, key, odd):
     registered({"bad": RELEASE | {"repo_id": "owner/bad", "config_overrides": {key: odd}}, "good": RELEASE})
-    assert registry.by_release("bad/layer_1").repository == "owner/bad"
+    assert published.by_release("bad/layer_1").repository == "owner/bad"
     names_work()
 
 
@@ -146,6 +148,6 @@ def test_a_bad_override_harms_no_other(registered, key, odd):
 @pytest.mark.parametrize("key", ["l0", "variance_explained", "neuronpedia", "norm_scaling_factor"])
 def test_a_bad_figure_is_left_out(registered, key, odd):
     registered({"bad": RELEASE | {"repo_id": "owner/bad", "saes": [GOOD | {key: odd}]}, "good": RELEASE})
-    published = registry.by_release("bad/layer_1").published
-    assert all(isinstance(value, str | int | float | tuple) for value in published.values())
+    fields = published.by_release("bad/layer_1").published
+    assert all(isinstance(value, str | int | float | tuple) for value in fields.values())
     names_work()

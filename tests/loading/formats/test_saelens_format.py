@@ -1,9 +1,11 @@
 """cfg.json of both generations, and files that are missing, broken or of another kind."""
 
-import json
-
+import foreign
+import numpy as np
 import pytest
 import torch
+from foreign import assert_agrees, change_json
+from safetensors.torch import save_file
 from tiny import D_MODEL, D_SAE, sae_config, sae_weights, write_sae
 
 from engine.loading.formats import load_sae
@@ -13,9 +15,7 @@ from engine.records.errors import SaeError
 
 def rewrite(folder, **changes):
     """Changes cfg.json; None takes a key out."""
-    path = folder / "cfg.json"
-    config = json.loads(path.read_text("utf-8")) | changes
-    path.write_text(json.dumps({k: v for k, v in config.items() if v is not None}), "utf-8")
+    change_json(folder / "cfg.json", **changes)
     return folder
 
 
@@ -150,3 +150,82 @@ def test_config_values_of_the_wrong_type_are_refused_or_ignored_but_never_crash(
         assert load_sae(folder).d_in == D_MODEL
     except SaeError as error:
         assert str(tmp_path) in error.message
+
+
+# ---- the founding SAE
+
+
+def test_the_founding_saes_files_deny_the_normalisation_it_was_trained_with(tmp_path):
+    """cfg.json as JoshEngels' Mistral SAEs have it, 65,536 features of a 4-wide stand-in; the formula in float64."""
+    d, f = 4, 65536
+    random = foreign.Random(1)
+    weights = {
+        "W_enc": random(d, f, scale=0.5),
+        "W_dec": torch.nn.functional.normalize(random(f, d)),
+        "b_enc": random(f, scale=0.2, mean=-2.0),
+        "b_dec": random(d, scale=0.5),
+    }
+    save_file(weights, tmp_path / "sae_weights.safetensors")
+    foreign.write_json(
+        tmp_path / "cfg.json",
+        {
+            "architecture": "standard",
+            "activation_fn_str": "relu",
+            "d_in": d,
+            "d_sae": f,
+            "dtype": "torch.float32",
+            "normalize_activations": False,
+            "apply_b_dec_to_input": False,
+            "finetuning_scaling_factor": False,
+            "prepend_bos": False,
+            "context_size": 256,
+            "model_name": "mistral-7b",
+            "hook_point": "blocks.16.hook_resid_pre",
+            "hook_point_layer": 16,
+            "hook_point_head_index": None,
+        },
+    )
+    w = foreign.to64(weights)
+
+    def formula(h_TD):
+        u_T1 = np.sqrt((h_TD**2).sum(1, keepdims=True)) / np.sqrt(d)
+        f_TF = np.maximum(h_TD / u_T1 @ w["W_enc"] + w["b_enc"], 0)
+        return f_TF, (f_TF @ w["W_dec"] + w["b_dec"]) * u_T1
+
+    sae = load_sae(tmp_path)
+    assert_agrees(sae, formula)
+    assert sae.config.normalisation == "constant_norm_rescale" and not sae.config.apply_b_dec_to_input
+    assert sae.config.prepend_bos is False
+    assert (sae.config.hook, sae.config.model) == ("blocks.16.hook_resid_pre", "mistral-7b")
+    assert "trained with constant_norm_rescale" in sae.config.notes[0]
+
+
+# ---- SAELens' configuration
+
+
+def test_what_a_sae_is_stands_at_the_top_of_its_configuration(tmp_path):
+    write_sae(tmp_path, "standard", "none")
+    rewrite(tmp_path, metadata={"architecture": "topk", "k": 3, "normalize_activations": "layer_norm"})
+    config = load_sae(tmp_path).config
+    assert (config.encoder, config.normalisation, config.k) == ("standard", "none", None)
+
+
+@pytest.mark.parametrize("key", ["apply_b_dec_to_input", "rescale_acts_by_decoder_norm"])
+def test_a_setting_written_as_a_word_is_refused_not_taken_for_true(tmp_path, key):
+    write_sae(tmp_path, "standard", "none")
+    rewrite(tmp_path, architecture="topk", k=3, **{key: "false"})
+    with pytest.raises(SaeError, match=f"'false' for {key}"):
+        load_sae(tmp_path)
+
+
+def test_a_scale_that_no_file_and_no_registry_names_is_said(tmp_path):
+    folder = write_sae(tmp_path, "standard", "expected_average_only_in")
+    assert "by which factor" in load_sae(folder).config.notes[-1]
+    sae = load_sae(folder, published={"scale": 2.0, "published_l0": 12.0})
+    assert (sae.config.scale, sae.config.published_l0, sae.config.notes) == (2.0, 12.0, ())
+    (folder / "activation_scaler.json").write_text('{"scaling_factor": 0.5}')
+    assert load_sae(folder).config.scale == 0.5
+    for broken in ("0", "-1", "NaN", "Infinity", "1e999", '"2"', "null", "true"):
+        (folder / "activation_scaler.json").write_text(f'{{"scaling_factor": {broken}}}')
+        with pytest.raises(SaeError, match="factor"):
+            load_sae(folder)
