@@ -8,6 +8,7 @@ Shape suffixes: B rows, H heads, T tokens, L room for tokens, K width of a head,
 
 from __future__ import annotations
 
+from inspect import signature
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -81,8 +82,8 @@ class Masks:
     """Additive masks for the kinds of attention that a model's layers have."""
 
     def __init__(self, config: Any, dtype: torch.dtype, length: int, device: torch.device) -> None:
-        kinds = set(getattr(config, "layer_types", None) or ())
-        window = getattr(config, "sliding_window", None)
+        kinds = set(declared(config, "layer_types") or ())
+        window = declared(config, "sliding_window")
         self._window = int(window or 0)
         self._mixed = kinds == ATTENTION
         self._windowed = kinds == {"sliding_attention"} or (not kinds and window is not None)
@@ -111,9 +112,17 @@ class Masks:
         return torch.where(seen_TL, self._open, self._shut)[None, None].expand(rows, 1, *seen_TL.shape)
 
 
+def declared(config: Any, name: str) -> Any:
+    """Return a setting that the configuration's class knows; None for others, which its model ignores.
+
+    A config.json may hold any: Llama's models ignore a `sliding_window`.
+    """
+    return getattr(config, name, None) if name in signature(type(config).__init__).parameters else None
+
+
 def fits(config: Any) -> bool:
     """Return whether a model of this (text) configuration is known to work with such keys and masks."""
-    kinds = set(getattr(config, "layer_types", None) or ())
+    kinds = set(declared(config, "layer_types") or ())
     return config.model_type in FAMILIES and kinds <= ATTENTION
 
 

@@ -16,7 +16,7 @@ from engine.generation.decoding import Text, lists_of, rows_of
 from engine.generation.edits import ResidualEditor
 from engine.generation.steps import Steps
 from engine.loading.load_model import load_model
-from engine.loading.open_pair import match
+from engine.loading.open_pair import hook_of
 from engine.models.hooks import resolve_hook, same_place
 from engine.records import Edit, Generate, Prompt, Sampling
 from engine.records.errors import HookError, MismatchError
@@ -313,20 +313,20 @@ def test_a_sae_has_to_have_the_width_of_its_hook(family):
     name, model, _ = family
     z = "blocks.1.attn.hook_z"
     width = resolve_hook(model.module, z).width
-    assert match(model, random_sae(width, z), None).path.endswith(("o_proj", "c_proj", "dense"))
+    assert hook_of(model, random_sae(width, z), None).path.endswith(("o_proj", "c_proj", "dense"))
     with pytest.raises(MismatchError, match=f"width {width + 1}.*{width}"):
-        match(model, random_sae(width + 1, z), None)
+        hook_of(model, random_sae(width + 1, z), None)
     with pytest.raises(MismatchError, match="width 40"):
-        match(model, random_sae(40, "blocks.1.hook_mlp_out"), None)
+        hook_of(model, random_sae(40, "blocks.1.hook_mlp_out"), None)
     if width != D_MODEL:
         with pytest.raises(MismatchError, match="hook_z"):
-            match(model, random_sae(D_MODEL, z), None)
+            hook_of(model, random_sae(D_MODEL, z), None)
         with pytest.raises(HookError, match=f"hook_z has width {width}"):
-            match(model, random_sae(D_MODEL, ""), z)
+            hook_of(model, random_sae(D_MODEL, ""), z)
     blocks = "h" if name == "gpt2" else "layers"
-    assert match(model, random_sae(D_MODEL, f"{blocks}.1.mlp.input"), None).width is None  # measured
+    assert hook_of(model, random_sae(D_MODEL, f"{blocks}.1.mlp.input"), None).width is None  # measured
     with pytest.raises(MismatchError, match="width 17"):
-        match(model, random_sae(17, f"{blocks}.1.mlp.input"), None)
+        hook_of(model, random_sae(17, f"{blocks}.1.mlp.input"), None)
 
 
 # ---- centred GPT-2 and TransformerLens
