@@ -143,6 +143,11 @@ def warnings(pair: Pair, measurement: Measured, measure: Measure) -> list[str]:
     others = len(measure.probes) - len(measurement.items) - facts
     if others:
         sentences.append(f"{others} of the probes do not track both answers and are left out.")
+    if pair.upper.whole:
+        sentences.append(
+            "This model's layers above the hook cannot be run by themselves: "
+            "the whole model is run each time, which is slower."
+        )
     if pair.upper.dtype not in (torch.float32, torch.float64):
         sentences.append(f"No memory for float32: exact effects are rounded as {pair.upper.dtype} is.")
     return sentences
