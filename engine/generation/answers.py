@@ -50,14 +50,32 @@ def join(prompt_ids: Sequence[int], joint_ids: Sequence[int]) -> Continuation:
 
 @torch.inference_mode()
 def log_probabilities(
-    model: LanguageModel, make_editor: MakeEditor, edits: Sequence[Edit], continuations: Sequence[Continuation]
+    model: LanguageModel,
+    make_editor: MakeEditor,
+    edits: Sequence[Edit],
+    continuations: Sequence[Continuation],
+    together: bool = True,
 ) -> list[tuple[float, float]]:
     """Return (baseline, edited) log-probability in nats of each continuation's answer. Raises EditError.
 
     The ids that all of them begin with are read once, in two rows; the rest follows on a copy of those keys and values.
+    With `together` off each answer is read by itself, in one pass that needs no keys and values.
     """
+    if not together:
+        return [_log_probabilities(model, make_editor, edits, [c], shared=0)[0] for c in continuations]
     # the last token before the first answer is read again: its logits predict the answer's first token
     shared = min(c.start for c in continuations) - 1
+    return _log_probabilities(model, make_editor, edits, continuations, shared)
+
+
+def _log_probabilities(
+    model: LanguageModel,
+    make_editor: MakeEditor,
+    edits: Sequence[Edit],
+    continuations: Sequence[Continuation],
+    shared: int,
+) -> list[tuple[float, float]]:
+    """Return log-probabilities of continuations in one batch; their first `shared` ids are the same, and read once."""
     width = max(len(c.ids) for c in continuations) - shared
     ids, kind, mask = [], [], []
     for continuation in continuations:
@@ -66,13 +84,13 @@ def log_probabilities(
         ids += [[*continuation.ids[shared:], *[continuation.ids[-1]] * padding]] * 2
         kind += [[*continuation.kinds[shared:], *[GENERATED] * padding]] * 2
         mask += [[1] * len(continuation.ids) + [0] * padding] * 2
-    cache = DynamicCache(config=model.module.config)
-    if shared:
+    cache = DynamicCache(config=model.module.config) if shared else None
+    if cache is not None:
         begin = [continuations[0].ids[:shared]] * 2
         read(model, make_editor([(), edits]), begin, [[PROMPT] * shared] * 2, cache=cache, keep=1)
         cache.reorder_cache(torch.tensor([0, 1] * len(continuations), device=model.device))
     editor = make_editor([(), edits] * len(continuations))
-    logits_BTV = read(model, editor, ids, kind, torch.tensor(mask, device=model.device), cache)
+    logits_BTV = read(model, editor, ids, kind, torch.tensor(mask, device=model.device), cache, start=shared)
     ids_BT = torch.tensor(ids, device=model.device)
     results = []
     for index, continuation in enumerate(continuations):
@@ -106,8 +124,9 @@ def read(
     mask_BT: torch.Tensor | None = None,
     cache: DynamicCache | None = None,
     keep: int = 0,
+    start: int = 0,
 ) -> torch.Tensor:
-    """Run one edited pass over rows of ids, positions of the given kinds, after what the cache holds.
+    """Run one edited pass over rows of ids, positions of the given kinds, after the `start` tokens the cache holds.
 
     Returns logits_BTV, of the last `keep` positions where keep is not 0.
     """
@@ -117,6 +136,8 @@ def read(
         out = model.module(
             input_ids=ids_BT,
             attention_mask=mask_BT,
+            # some families (Bamba) count positions from 0 again where they are not told
+            position_ids=torch.arange(start, start + ids_BT.shape[1], device=model.device).expand_as(ids_BT),
             past_key_values=cache,
             use_cache=cache is not None,
             # indices, not a slice, whose rows are not contiguous: torch would copy the unembedding for each

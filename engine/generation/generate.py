@@ -9,6 +9,7 @@ from typing import Any
 from engine.generation import edit_tensors
 from engine.generation.decoding import BASELINE, EDITED, Decoded, DecodedArm, Text, lists_of, rows_of
 from engine.generation.edits import make_editor
+from engine.generation.shortcuts import shortcuts
 from engine.generation.steps import Steps, room_for
 from engine.models.pair import Events, Pair
 from engine.records import Arm, Edit, Event, FedPrompt, Generate, Generated, OtherArm, Prompt
@@ -62,6 +63,7 @@ def steps_for(pair: Pair, rows: Sequence[Sequence[Edit]], request: Generate, num
     kept = pair.kept_or(KeptSteps, KeptSteps)
     key = (len(rows), room_for(num_prompt + request.sampling.max_tokens))
     if key not in kept:
+        shortcuts(pair).check_steps()
         while len(kept) >= KEPT_STEPS:
             kept.popitem(last=False)
         kept[key] = Steps(pair.model, make_editor(pair, rows), key[1])

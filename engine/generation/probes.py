@@ -12,6 +12,7 @@ from msgspec.structs import replace
 from engine.generation.answers import join, log_probabilities
 from engine.generation.edits import make_editor
 from engine.generation.generate import generate
+from engine.generation.shortcuts import shortcuts
 from engine.models.language_model import not_finite
 from engine.models.pair import Events, Pair
 from engine.records import (
@@ -62,7 +63,7 @@ def score(pair: Pair, probe: Probe, edits: Sequence[Edit]) -> tuple[tuple[Answer
         return (), ()
     joined = [join(before, model.tokens.feed(prompt, probe.prefill, s).ids) for _, s in strings]
     model.check_length(max(len(c.ids) for c in joined))
-    logprobs = log_probabilities(model, partial(make_editor, pair), edits, joined)
+    logprobs = log_probabilities(model, partial(make_editor, pair), edits, joined, shortcuts(pair).answers_together)
     if any(math.isnan(baseline) for baseline, _ in logprobs):
         raise not_finite(model.dtype, "The model's logits overflow on a tracked answer")
     if any(math.isnan(logprob) for both in logprobs for logprob in both):

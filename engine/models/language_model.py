@@ -7,7 +7,7 @@ through nnsight's `trace`. Knows nothing about files or SAEs.
 from __future__ import annotations
 
 from collections.abc import Generator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -15,11 +15,12 @@ import torch
 from nnsight import NNsight
 from torch import nn
 
+from engine.models.agreement import TEXTS, UNFIT, all_agree
 from engine.models.bare import twin
 from engine.models.fast_layers import fuse, pack
-from engine.models.hooks import HookPoint
+from engine.models.hooks import HookPoint, find_blocks
 from engine.models.tokens import Tokens
-from engine.records import Progress
+from engine.records import Progress, Prompt
 from engine.records.errors import HookError, ModelError, UsageError
 
 CAPTURE_TOKENS = 4096
@@ -39,6 +40,8 @@ class LanguageModel:
     """What `load_model` was asked for; see `loaded_as`."""
     notes: tuple[str, ...] = ()
     """What there is to say about the model's files, in words."""
+    _batched: dict[HookPoint, bool] = field(default_factory=dict)
+    """What `_batches` found, by hook point."""
 
     @cached_property
     def bare(self) -> Any:
@@ -46,7 +49,14 @@ class LanguageModel:
 
         On a CPU in bfloat16 with packed copies of the weights, where there is room; on a GPU with fused layers.
         """
-        return fuse(pack(twin(self.module)))
+        fast = fuse(pack(twin(self.module)))
+        try:
+            self._run(fast, [0])
+        except torch.OutOfMemoryError:
+            raise
+        except UNFIT:  # a layer that reads another's weights, as Mamba's in Jamba does, cannot use packed ones
+            return twin(self.module)
+        return fast
 
     @property
     def device(self) -> torch.device:
@@ -87,9 +97,13 @@ class LanguageModel:
     @torch.inference_mode()
     def check_logits(self, ids: Sequence[int], keep: int) -> None:
         """Runs the whole model. Raises ModelError where its logits are not finite at the last `keep` tokens."""
-        out = self.module(input_ids=torch.tensor([list(ids)], device=self.device), use_cache=False)
+        out = self._run(self.module, ids)
         if not bool(torch.isfinite(out.logits[:, -keep:]).all()):
             raise not_finite(self.dtype, f"The model's logits overflow on {self._text(ids)}")
+
+    @torch.inference_mode()
+    def _run(self, module: Any, ids: Sequence[int]) -> Any:
+        return module(input_ids=torch.tensor([list(ids)], device=self.device), use_cache=False)
 
     def _text(self, ids: Sequence[int]) -> str:
         """The beginning of a text, for a message."""
@@ -117,10 +131,26 @@ class LanguageModel:
         return [captured[i] for i in range(len(sequences))]
 
     def capture_batch(self, hook: HookPoint, rows: Sequence[Sequence[int]]) -> list[torch.Tensor]:
-        """Return the hooked vectors h_TD of a few sequences, from one forward pass that ends at the hook.
+        """Return the hooked vectors h_TD of a few sequences, from forward passes that end at the hook.
 
-        Raises HookError where the module has no vector per token there, or one of another width than expected.
+        One pass where padded batches of this model give what each sequence gives alone, else one a sequence. Raises
+        HookError where the module has no vector per token there, or one of another width than expected.
         """
+        if len(rows) < 2 or self._batches(hook):
+            return self._captured(hook, rows)
+        return [self._captured(hook, [row])[0] for row in rows]
+
+    def _batches(self, hook: HookPoint) -> bool:
+        """Whether a padded batch gives the hooked vectors of each text by itself; compared at first use."""
+        if hook not in self._batched:
+            rows = [self.tokens.feed(Prompt(text, "raw")).ids for text in TEXTS]
+            alone = [self._captured(hook, [row])[0] for row in rows]
+            sound = all(bool(torch.isfinite(h_TD).all()) for h_TD in alone)  # else there is nothing to compare
+            self._batched[hook] = not sound or all_agree(self._captured(hook, rows), alone, self.dtype)
+        return self._batched[hook]
+
+    def _captured(self, hook: HookPoint, rows: Sequence[Sequence[int]]) -> list[torch.Tensor]:
+        """Return the hooked vectors h_TD of sequences, from one forward pass that ends at the hook."""
         width = max(map(len, rows))
         # right padding: causal attention keeps it from the real tokens
         ids_BT = torch.tensor([[*row, *[0] * (width - len(row))] for row in rows], device=self.device)
@@ -132,16 +162,23 @@ class LanguageModel:
                 hidden: torch.Tensor = (value[0] if isinstance(value, tuple) else value).save()
                 tracer.stop()
         if not isinstance(hidden, torch.Tensor) or not self._fits(hook, hidden, ids_BT.shape):
-            wide = "" if hook.width is None else f" of width {hook.width}"
-            raise HookError(
-                f"{hook.name}: the {hook.side} of {hook.path} is not a vector{wide} per token.",
-                "Give --hook a name like blocks.15.hook_resid_pre or a module path like model.layers.14.",
-            )
+            raise self._no_vector(hook, hidden, ids_BT.shape)
         return [hidden[b, : len(row)] for b, row in enumerate(rows)]
 
     @staticmethod
     def _fits(hook: HookPoint, hidden: torch.Tensor, shape_BT: torch.Size) -> bool:
         return hidden.ndim == 3 and hidden.shape[:2] == shape_BT and hook.width in (None, hidden.shape[-1])
+
+    def _no_vector(self, hook: HookPoint, hidden: object, shape_BT: torch.Size) -> HookError:
+        """The error for what is not one vector per token at a hook point."""
+        remedy = "Give --hook a name like blocks.15.hook_resid_pre or a module path like model.layers.14."
+        if isinstance(hidden, torch.Tensor) and hidden.ndim == 4 and hidden.shape[1:3] == shape_BT:  # Gemma 3n's AltUp
+            what = f"{len(hidden)} vectors per token, not one"
+            inside = f"{find_blocks(self.module)[0]}.{hook.layer or 0}.mlp"
+            remedy = f"Give --hook the path of a module inside a block, such as {inside}."
+        else:
+            what = f"not a vector{'' if hook.width is None else f' of width {hook.width}'} per token"
+        return HookError(f"{hook.name}: the {hook.side} of {hook.path} is {what}.", remedy)
 
     def width(self, hook: HookPoint) -> int:
         """Return the hooked vector's width, measured on one token where nothing tells it. Raises HookError."""

@@ -8,22 +8,12 @@ from __future__ import annotations
 
 import torch
 
+from engine.models.agreement import REFUSED, SLOWER, TEXTS, UNFIT, Limit, agrees, keeps_states
 from engine.models.hooks import HookPoint, changed
 from engine.models.language_model import LanguageModel
 from engine.models.upper_layers import Row, UpperLayers
 from engine.records import Prompt
 from engine.records.errors import ModelError
-
-TEXTS = ("The nurse said that she was late, as the doctor had been.", "He paid for two.")
-"""Of different lengths, so that padding is compared too."""
-
-TOLERANCE = {torch.float32: 1e-3, torch.float64: 1e-3}
-"""Largest difference relative to the largest value."""
-
-HALF_TOLERANCE = 0.05
-
-UNFIT = (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError)
-"""What layers raise that lack something they need."""
 
 
 def checked_upper(model: LanguageModel, hook: HookPoint) -> UpperLayers:
@@ -37,19 +27,19 @@ def checked_upper(model: LanguageModel, hook: HookPoint) -> UpperLayers:
         tried = UpperLayers(model, hook, whole, model.dtype)
         try:
             rows = _rows(model, tried)
-            fits = _agrees(model, tried, rows)
+            fits = _agrees(model, tried, rows, REFUSED if whole else SLOWER)
         except torch.OutOfMemoryError:
             raise
         except UNFIT:
             fits = False
         if fits:
             upper = UpperLayers(model, hook, whole)
-            upper.with_past = not whole and _past_agrees(tried, rows)
+            upper.with_past = not whole and not keeps_states(model.module.config) and _past_agrees(tried, rows)
             return upper
     raise ModelError(
         f"Effects on answers cannot be measured in a {type(model.module).__name__}: run on several texts at once, its "
         "layers do not give what they give for each text by itself.",
-        "Ranking, edits and generation do not need this: use `probes --ablate` for the effect of a feature.",
+        "Ranking does not need this. Where texts can be generated, `probes --ablate` gives the effect of a feature.",
     )
 
 
@@ -65,7 +55,7 @@ def _rows(model: LanguageModel, upper: UpperLayers) -> list[Row]:
     return [Row(i, h.clone()) for i, h in zip(sequences, model.capture_batch(upper.entry, sequences), strict=True)]
 
 
-def _agrees(model: LanguageModel, upper: UpperLayers, rows: list[Row]) -> bool:
+def _agrees(model: LanguageModel, upper: UpperLayers, rows: list[Row], limit: Limit) -> bool:
     """Whether logits of all rows and a gradient are those of the whole model, each row by itself."""
     h = upper.hooked(rows)
     with torch.inference_mode(False), torch.enable_grad():
@@ -75,9 +65,9 @@ def _agrees(model: LanguageModel, upper: UpperLayers, rows: list[Row]) -> bool:
         g_BTD = torch.autograd.grad(logits_NV.log_softmax(-1)[:, 0].sum(), delta_BTD)[0]
         for b, (row, found_TV) in enumerate(zip(rows, torch.split(logits_NV, [len(row) for row in rows]), strict=True)):
             wanted_TV, wanted_TD = _whole(model, upper.hook, row, h[b].shape[-1])
-            if not _close(found_TV, wanted_TV, model.dtype):
+            if not agrees(found_TV, wanted_TV, model.dtype, limit):
                 return False
-            if not _close(g_BTD[b, : len(row)], wanted_TD, model.dtype):
+            if not agrees(g_BTD[b, : len(row)], wanted_TD, model.dtype, limit):
                 return False
     return True
 
@@ -103,10 +93,4 @@ def _past_agrees(upper: UpperLayers, rows: list[Row]) -> bool:
         raise
     except UNFIT:
         return False
-    return _close(found_NV, upper.logits(rows, [None] * len(rows), keep), upper.dtype)
-
-
-def _close(found: torch.Tensor, wanted: torch.Tensor, dtype: torch.dtype) -> bool:
-    """Whether two tensors agree as far as the dtype allows; never where a number is not finite."""
-    tolerance = TOLERANCE.get(dtype, HALF_TOLERANCE)
-    return bool((found - wanted).abs().max() <= tolerance * wanted.abs().max())
+    return agrees(found_NV, upper.logits(rows, [None] * len(rows), keep), upper.dtype)
