@@ -57,7 +57,7 @@ class Shortcuts:
         model, count = self._pair.model, len(self._ids)
         rows = [self._ids[b : b + NUM_STEPS] for b in range(1, 4)]
         long = [self._whole([*self._ids, *row])[count - 1 :] for row in rows]
-        steps = Steps(model, make_editor(self._pair, [()] * len(rows)), room_for(count + NUM_STEPS))
+        steps = Steps(model, make_editor(self._pair, [()] * len(rows)), room_for(count + NUM_STEPS), plain=True)
         short = [steps.prompt(self._ids, [0] * len(rows)).logits_BV.clone()]
         for ids in zip(*rows, strict=True):
             short.append(steps.step(torch.tensor(ids, device=model.device)).logits_BV.clone())

@@ -62,10 +62,10 @@ def room_for(num_tokens: int) -> int:
 
 
 class Steps:
-    """Rows in lockstep, each under its own edits: `editor` has one edit list per row."""
+    """Rows in lockstep, each under its own edits: `editor` has one edit list per row. `plain`: no step is captured."""
 
-    def __init__(self, model: LanguageModel, editor: ResidualEditor, length: int) -> None:
-        self.model, self.editor, self.length = model, editor, length
+    def __init__(self, model: LanguageModel, editor: ResidualEditor, length: int, plain: bool = False) -> None:
+        self.model, self.editor, self.length, self.plain = model, editor, length, plain
         self.rows = len(editor.rows)
         self._module = model.bare
         self._hooked = self._module.get_submodule(editor.hook.path)
@@ -211,7 +211,11 @@ class Steps:
         if self._captured is not None:
             return self._captured()
         self._plain_steps += 1
-        if self.static and self._plain_steps == 1 + CAPTURE_AFTER.get(self.model.device.type, 1 << 62):
+        if (
+            self.static
+            and not self.plain
+            and self._plain_steps == 1 + CAPTURE_AFTER.get(self.model.device.type, 1 << 62)
+        ):
             return self._capture()
         return self._body()
 
