@@ -145,8 +145,8 @@ _agreed: WeakKeyDictionary[nn.Module, bool] = WeakKeyDictionary()
 def own_cache_agrees(module: nn.Module, config: Any) -> bool:
     """Return whether steps over transformers' own cache give what a pass over the whole text does; measured once.
 
-    They do not everywhere: in transformers 5.23 without Mamba's kernels NemotronH's and Zamba2's steps give other numbers,
-    and MiniMax does not take such a cache.
+    They do not everywhere: in transformers 5.23 without Mamba's kernels, NemotronH's and Zamba2's steps give other
+    numbers, and MiniMax does not take such a cache.
     """
     if module not in _agreed:
         _agreed[module] = _own_cache_agrees(module, config)
