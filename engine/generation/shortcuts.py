@@ -15,7 +15,7 @@ import torch
 from engine.generation.answers import Continuation, log_probabilities
 from engine.generation.edits import make_editor
 from engine.generation.steps import Steps, room_for
-from engine.models.agreement import REFUSED, TEXTS, UNFIT, all_agree, keeps_states
+from engine.models.agreement import TEXTS, UNFIT, all_agree, keeps_states, mostly_agree
 from engine.models.pair import Pair
 from engine.records import Prompt
 from engine.records.errors import ModelError
@@ -61,7 +61,7 @@ class Shortcuts:
         short = [steps.prompt(self._ids, [0] * len(rows)).logits_BV.clone()]
         for ids in zip(*rows, strict=True):
             short.append(steps.step(torch.tensor(ids, device=model.device)).logits_BV.clone())
-        return _unfinite(long) or all_agree(list(torch.stack(short, 1)), long, model.dtype, REFUSED)
+        return _unfinite(long) or mostly_agree(torch.stack(short, 1), torch.stack(long), model.dtype)
 
     @torch.inference_mode()
     def _whole(self, ids: list[int]) -> torch.Tensor:

@@ -43,11 +43,20 @@ def agrees(found: torch.Tensor, wanted: torch.Tensor, dtype: torch.dtype, limit:
     return bool((found.float() - wanted.float()).abs().max() <= most * wanted.float().abs().max())
 
 
-def all_agree(
-    found: Sequence[torch.Tensor], wanted: Sequence[torch.Tensor], dtype: torch.dtype, limit: Limit = SLOWER
-) -> bool:
+def all_agree(found: Sequence[torch.Tensor], wanted: Sequence[torch.Tensor], dtype: torch.dtype) -> bool:
     """Whether results agree pair by pair."""
-    return all(agrees(f, w, dtype, limit) for f, w in zip(found, wanted, strict=True))
+    return all(agrees(f, w, dtype) for f, w in zip(found, wanted, strict=True))
+
+
+def mostly_agree(found: torch.Tensor, wanted: torch.Tensor, dtype: torch.dtype) -> bool:
+    """Whether logits_BTV agree as far as not to refuse a verb; in half precision those of the median token.
+
+    There a rounding may send a token to other experts: one such token is no sign of another model.
+    """
+    error_BT = (found.float() - wanted.float()).abs().amax(-1) / wanted.float().abs().max()
+    if dtype in (torch.bfloat16, torch.float16):
+        return bool(error_BT.median() <= REFUSED.half)
+    return bool(error_BT.max() <= REFUSED.exact)
 
 
 def keeps_states(config: Any) -> bool:

@@ -206,6 +206,7 @@ def test_an_overflow_on_the_way_keeps_the_text_and_names_the_model(load, files, 
     from engine.generation.steps import Steps
 
     client, _ = opened(load)
+    ask(client, Generate(GOOD, (), Sampling(max_tokens=1)), Generated)  # compares the steps with whole passes
     step, seen = Steps.step, []
 
     def overflowing(self, ids_B):
