@@ -40,7 +40,7 @@ class LanguageModel:
     """What `load_model` was asked for; see `loaded_as`."""
     notes: tuple[str, ...] = ()
     """What there is to say about the model's files, in words."""
-    _batched: dict[HookPoint, bool] = field(default_factory=dict)
+    _batched: dict[HookPoint, bool] = field(default_factory=dict, init=False, repr=False)
     """What `_batches` found, by hook point."""
 
     @cached_property
