@@ -61,7 +61,8 @@ class Shortcuts:
         short = [steps.prompt(self._ids, [0] * len(rows)).logits_BV.clone()]
         for ids in zip(*rows, strict=True):
             short.append(steps.step(torch.tensor(ids, device=model.device)).logits_BV.clone())
-        return _unfinite(long) or mostly_agree(torch.stack(short, 1), torch.stack(long), model.dtype)
+        logits_BTV, wanted_BTV = torch.stack(short, 1), torch.stack(long)
+        return _unfinite([*long, *short]) or mostly_agree(logits_BTV, wanted_BTV, model.dtype)
 
     @torch.inference_mode()
     def _whole(self, ids: list[int]) -> torch.Tensor:
@@ -89,7 +90,7 @@ class Shortcuts:
 
 
 def _unfinite(logits: list[torch.Tensor]) -> bool:
-    """Whether there is nothing to compare with: the verbs name the overflow."""
+    """Whether there is nothing to compare: the verbs name the overflow."""
     return not all(bool(torch.isfinite(part).all()) for part in logits)
 
 

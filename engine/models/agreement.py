@@ -23,10 +23,11 @@ class Limit(NamedTuple):
     half: float
 
 
-# Measured on 115 tiny random families and on the demo model, transformers 5.23, torch 2.13 on a CPU. Where the two ways
-# are right they differ in float32 by up to 4e-5, in bfloat16 by up to 0.041 (the demo: 0.016 above the hook, 0.014 on
-# answers, 0.021 in a step) and in float16 by up to 0.004; a step of a Mamba hybrid in bfloat16 by up to 0.068. Now and
-# then half precision sends a token to another expert: 0.06 and 0.48 were seen. Wrong ways differ by 0.011 to 1.6.
+# Measured on 113 tiny random families and on the demo model, transformers 5.23, torch 2.13 (CPU). Where the two ways
+# are right they differ in float32 by up to 4e-5 (Nemotron-H's steps by up to 1.6e-3), in bfloat16 by up to 0.041 (the
+# demo by 0.016 above the hook, 0.014 on answers, 0.021 in a step), in float16 by up to 0.004 (the demo 0.003). A step
+# of a Mamba hybrid differs by up to 0.068 in bfloat16. Where rounding sends a token to another expert, 0.06 and 0.48
+# were seen. Wrong ways differ by 0.011 to 1.6.
 SLOWER = Limit(1e-3, 0.05)
 """Beyond it the slow way is taken: a false alarm costs time."""
 

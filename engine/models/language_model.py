@@ -40,7 +40,7 @@ class LanguageModel:
     """What `load_model` was asked for; see `loaded_as`."""
     notes: tuple[str, ...] = ()
     """What there is to say about the model's files, in words."""
-    _batched: dict[HookPoint, bool] = field(default_factory=dict)
+    _batched: dict[HookPoint, bool] = field(default_factory=dict, init=False, repr=False)
     """What `_batches` found, by hook point."""
 
     @cached_property
@@ -81,10 +81,20 @@ class LanguageModel:
 
     def check_length(self, num_tokens: int) -> None:
         """Raise UsageError where a text and what is to follow it are longer than the model's context."""
-        limit = getattr(self.module.config.get_text_config(), "max_position_embeddings", None)
+        config = self.module.config.get_text_config()
+        limit = getattr(config, "max_position_embeddings", None)
         if limit is not None and num_tokens > limit:
             raise UsageError(
                 f"The prompt and what is to follow it come to {num_tokens:,} tokens, the model's context is {limit:,}.",
+                "Shorten the prompt or lower --max-tokens.",
+            )
+
+        sparse = getattr(config, "index_topk", None)
+        # seen in transformers 5.23: DeepSeek V3.2 and GLM's DSA pick among all tokens, those that follow included
+        if sparse is not None and num_tokens > sparse:
+            raise UsageError(
+                f"The prompt and what is to follow it come to {num_tokens:,} tokens. Beyond {sparse:,} a "
+                f"{type(self.module).__name__} attends to some of them only, picked by tokens that follow too.",
                 "Shorten the prompt or lower --max-tokens.",
             )
 

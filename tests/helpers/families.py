@@ -63,7 +63,7 @@ LATENT = {"kv_lora_rank": 8, "q_lora_rank": 8, "qk_rope_head_dim": 8, "qk_nope_h
 
 ROUTED = {"n_routed_experts": 4, "n_shared_experts": 1, "n_group": 1, "topk_group": 1, "first_k_dense_replace": 1}
 
-INDEXED = LATENT | ROUTED | {"index_n_heads": 2, "index_head_dim": 8, "index_topk": 64}
+INDEXED = LATENT | ROUTED | {"index_n_heads": 2, "index_head_dim": 8, "index_topk": 128}
 
 LINEAR = {
     "layer_types": ["linear_attention", "full_attention"] * 2,
@@ -161,7 +161,7 @@ RARE = {
     "cohere2_moe": MIXED,
     "cwm": {},
     "deepseek_v32": INDEXED,
-    "deepseek_v32/few tokens seen": INDEXED | {"index_topk": 4},
+    "deepseek_v32/few tokens": INDEXED | {"index_topk": 16},
     "doge": {},
     "dots1": ROUTED,
     "ernie4_5_moe": {},

@@ -25,7 +25,7 @@ from engine.models.pair import Pair, Site
 from engine.models.sae import SaeConfig, SparseAutoencoder
 from engine.models.upper_layers import Row
 from engine.records import Answer, Edit, Generate, Probe, Prompt, Sampling, ScoreAnswers
-from engine.records.errors import HookError, ModelError
+from engine.records.errors import HookError, UsageError
 
 CPU = torch.device("cpu")
 
@@ -34,6 +34,9 @@ TEXT, OTHER = "She said the tide is in.", "A doctor ate"
 LONG = "Seven ferries left at dawn, and nobody who had seen them knew where they went or why. " * 2
 
 D_SAE, STRENGTH = 24, 1.5
+
+TINY = 1e-300
+"""Below it a probability is as good as 0."""
 
 VECTORS, LOGPROBS, GRADIENTS = 1e-4, 1e-4, 1e-3
 """Relative to the largest number, or to 1 where all are smaller."""
@@ -44,13 +47,11 @@ NO_BLOCKS = {"mamba", "mamba2", "falcon_mamba", "rwkv"}
 NO_VECTOR = {"gemma3n_text", "openai-gpt"}
 """What leaves their blocks is several vectors per token, or a list."""
 
-NO_TEXT = {"deepseek_v32/few tokens seen"}
-"""They see later tokens."""
-
-BY_WHOLE_PASSES = {"minimax", "nemotron_h"}
+BY_WHOLE_PASSES = {"minimax", "nemotron_h", "bailing_hybrid"}
 """Their cache is of another kind, or gives other numbers than whole passes."""
 
-NO_ATTRIBUTION = {"deepseek_v32/few tokens seen"}
+TOO_LONG = "deepseek_v32/few tokens"
+"""Beyond a number of tokens it attends to those it picks, and picks among later ones too."""
 
 FAST = {"bloom", "codegen", "falcon", "gpt_neo", "gptj", "mpt", "opt", "mixtral", "gpt_oss", "gemma4_text"}
 """Families whose attribution goes on from a past; in some of them a change here would only be slower."""
@@ -146,7 +147,7 @@ def check_text(case, request, limit):
     arms = [(generated.baseline, None), (generated.edited, case.edited)]
     arms += [(other.arm, case.edited if other.edited else None) for other in generated.more]
     assert not generated.fault
-    assert max(generated.kl) > 10 * limit  # the edits matter
+    assert max(generated.kl) > 2 * limit  # the edits matter
     for arm, change in arms:
         own_T = torch.tensor(arm.token_ids)
         wanted_TV = case.run([*ids, *arm.token_ids], change)[0][start:-1]
@@ -170,7 +171,9 @@ def check_answers(case, limit):
         for found, change in ((row.baseline, None), (row.edited, case.edited)):
             logprobs_TV = case.run(ids, change)[0]
             wanted = sum(float(logprobs_TV[t - 1, ids[t]]) for t in range(start, len(ids)))
-            assert math.log(found) == pytest.approx(wanted, abs=limit * (len(ids) - start))
+            assert math.log(max(found, TINY)) == pytest.approx(
+                max(wanted, math.log(TINY)), abs=limit * (len(ids) - start)
+            )
 
 
 def check_attribution(case, texts):
@@ -216,21 +219,12 @@ def sweep(name, folder, texts, sampling, variants=False):
         variants=(case.edits,) * variants,
         samples=1 + (variants and sampling.temperature > 0),
     )
-    if name in NO_TEXT:
-        with pytest.raises(ModelError, match="Texts cannot be generated"):
-            finish(generate(case.pair, request))
-    else:
-        check_text(case, request, LOGPROBS)
-        assert name not in BY_WHOLE_PASSES or "slower, but right" in " ".join(
-            finish(generate(case.pair, request)).warnings
-        )
+    check_text(case, request, LOGPROBS)
+    said = " ".join(finish(generate(case.pair, request)).warnings)
+    assert name not in BY_WHOLE_PASSES or "slower, but right" in said
     check_answers(case, LOGPROBS)
-    if name in NO_ATTRIBUTION:
-        with pytest.raises(ModelError, match="cannot be measured"):
-            _ = case.pair.upper
-    else:
-        check_attribution(case, texts)
-        assert case.pair.upper.with_past or name not in FAST
+    check_attribution(case, texts)
+    assert case.pair.upper.with_past or name not in FAST
 
 
 @pytest.mark.parametrize("name", COMMON)
@@ -240,7 +234,19 @@ def test_numbers_are_plain_transformers_or_refused(name, tmp_path):
 
 @pytest.mark.sweep
 @pytest.mark.parametrize("temperature", (0.0, 1.0))
-@pytest.mark.parametrize("name", (*FAMILIES, *COMMON, *RARE))
+@pytest.mark.parametrize("name", (*FAMILIES, *COMMON, *(n for n in RARE if n != TOO_LONG)))
 def test_longer_texts_sampled_and_with_variants(name, temperature, tmp_path):
     texts = (LONG[:100], LONG[7:80], OTHER)
     sweep(name, tmp_path / "model", texts, Sampling(20, temperature=temperature, seed=3), variants=True)
+
+
+def test_beyond_what_a_sparse_model_reads_whole_it_is_refused(tmp_path):
+    if swept_config(TOO_LONG, 300) is None:
+        pytest.skip("this transformers has no DeepSeek V3.2")
+    case = make_case(TOO_LONG, tmp_path / "model")
+    ids = case.feed(LONG)[:40]
+    assert not close(case.run(ids)[1][:30], case.run(ids[:30])[1], VECTORS)  # why
+    assert close(case.run(ids)[1][:16], case.run(ids[:16])[1], VECTORS)
+    request = Generate(Prompt(TEXT, "raw"), (), Sampling(4))
+    with pytest.raises(UsageError, match="Beyond 16 a DeepseekV32ForCausalLM attends to some of them only"):
+        finish(generate(case.pair, request))

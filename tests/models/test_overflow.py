@@ -206,12 +206,12 @@ def test_an_overflow_on_the_way_keeps_the_text_and_names_the_model(load, files, 
     from engine.generation.steps import Steps
 
     client, _ = opened(load)
-    ask(client, Generate(GOOD, (), Sampling(max_tokens=1)), Generated)  # compares the steps with whole passes
     step, seen = Steps.step, []
 
     def overflowing(self, ids_B):
         found = step(self, ids_B)
-        seen.append(ids_B)
+        if not self.plain:  # the steps of the comparison that comes first are plain ones
+            seen.append(ids_B)
         return found._replace(logits_BV=found.logits_BV * (float("nan") if len(seen) == 3 else 1))
 
     monkeypatch.setattr(Steps, "step", overflowing)
