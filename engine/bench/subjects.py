@@ -21,7 +21,7 @@ from engine.loading.demo.model import finish
 from engine.loading.open_pair import open_pair
 from engine.models.hooks import HookPoint, resolve_hook
 from engine.models.language_model import LanguageModel
-from engine.models.reference import Reference
+from engine.models.reference import SINK_FACTOR, Reference
 from engine.models.sae import SaeConfig, SparseAutoencoder
 from engine.models.tokens import Tokens
 from engine.records import Edit, Load
@@ -138,7 +138,7 @@ def reference_of(sae: SparseAutoencoder, norm: float) -> Reference:
     """Return a reference without a text, which only gives the norm beyond which a vector is a sink."""
     zero_F1 = torch.zeros(sae.d_sae, 1, dtype=torch.int32)
     nothing = (torch.zeros(0, dtype=torch.int32), 0, zero_F1[:, 0], zero_F1[:, 0].float(), zero_F1.float())
-    return Reference("none", *nothing, zero_F1, zero_F1, 0, norm, 1.0, 0.0, 0.0)
+    return Reference("none", *nothing, zero_F1, zero_F1, 0, norm, SINK_FACTOR * norm, 1.0, 0.0, 0.0)
 
 
 def prompt_of(model: LanguageModel) -> list[int]:

@@ -16,7 +16,7 @@ import torch
 
 from engine.models.hooks import HookPoint, neighbours, resolve_hook
 from engine.models.language_model import LanguageModel
-from engine.models.reference import SINK_FACTOR
+from engine.models.reference import sink_limit
 from engine.models.sae import Normalisation, SaeConfig, SparseAutoencoder, row_norms
 from engine.records import Progress
 from engine.records.errors import HookError
@@ -256,8 +256,8 @@ def layers(
 def kept(
     h_TD: torch.Tensor, passages: Sequence[Sequence[int]], special: set[int], sink_norm: float | None = None
 ) -> torch.Tensor:
-    """Return the vectors without special tokens and sinks (norms above `sink_norm`, else SINK_FACTOR medians)."""
+    """Return the vectors without special tokens and sinks (norms above `sink_norm`, else the `sink_limit`)."""
     norm_T = h_TD.float().norm(dim=-1)
     special_T = torch.tensor([i in special for ids in passages for i in ids], device=h_TD.device)
-    limit = SINK_FACTOR * norm_T.median() if sink_norm is None else sink_norm
+    limit = sink_limit(norm_T, special_T) if sink_norm is None else sink_norm
     return h_TD[~special_T & (norm_T <= limit)]

@@ -33,7 +33,9 @@ STRONGEST = 8
 
 PASSAGE_TOKENS = 256
 
-SINK_FACTOR = 10
+SINK_FACTOR, SINK_OVER_MOST = 10, 3
+"""An attention sink's norm is over so many medians, or over so many times the 99th percentile where that is less: sinks
+of Gemma 3 lie at 7 to 11 medians, above and below the first limit, and nothing else lies above 2."""
 
 MIN_COUNT = 10
 """Fewer firings than this say nothing about a feature's density: lower counts are raised to this."""
@@ -68,17 +70,14 @@ class Reference:
     first_bin: int
     median_norm: float
     """Median of ||h|| over the first passages; masked tokens are too few to move it."""
+    sink_norm: float
+    """A token with a larger ||h|| than this is an attention sink: see `sink_limit`."""
     median_u: float
     """Median of the scale u that the SAE's input normalisation divides by."""
     l0: float
     variance_explained: float
     unfinite: int = 0
     """How many of the text's vectors are NaN or infinite; they are left out of everything else."""
-
-    @property
-    def sink_norm(self) -> float:
-        """A token with a larger ||h|| than this is an attention sink."""
-        return SINK_FACTOR * self.median_norm
 
     def density_F(self) -> torch.Tensor:
         """Share of tokens on which each feature fires, smoothed: (max(k, 10) + 1/2) / (n + 1), at most 1."""
@@ -129,14 +128,23 @@ def compute(
     yield Progress(STAGE, 0, len(sequences))
     # the first passages are enough for a median, and sinks cannot move it
     norm_T = torch.cat(model.capture_batch(hook, sequences[:16])).float().norm(dim=-1)
+    special_T = torch.tensor([i in model.tokens.special for ids in sequences[:16] for i in ids], device=norm_T.device)
     norms = float(norm_T[torch.isfinite(norm_T)].median())  # NaN where no vector is finite: then no token counts
-    gathered = _Gatherer(sae, SINK_FACTOR * norms, model.tokens.special)
+    gathered = _Gatherer(sae, sink_limit(norm_T, special_T), model.tokens.special)
     for at in range(0, len(sequences), 16):
         yield Progress(STAGE, at, len(sequences))
         batch = sequences[at : at + 16]
         gathered.add([i for ids in batch for i in ids], torch.cat(model.capture_batch(hook, batch)))
     check_counted(gathered.n_tokens, len(gathered.ids), gathered.unfinite, name, model)
     return gathered.finish(name, norms)
+
+
+def sink_limit(norm_T: torch.Tensor, special_T: torch.Tensor) -> float:
+    """Return the norm above which a token is an attention sink, by those of a text; NaN where no norm is finite."""
+    finite_T = torch.isfinite(norm_T)
+    limit = SINK_FACTOR * float(norm_T[finite_T].median())
+    counted_T = norm_T[finite_T & ~special_T]
+    return min(limit, SINK_OVER_MOST * float(counted_T.quantile(0.99))) if len(counted_T) else limit
 
 
 def check_counted(counted: int, fed: int, unfinite: int, name: str, model: LanguageModel) -> None:
@@ -239,6 +247,7 @@ class _Gatherer:
             histogram_FB=self.histogram_FB[:, used_bins[0] : used_bins[-1] + 1].clone(),
             first_bin=used_bins[0],
             median_norm=median_norm,
+            sink_norm=self.sink_norm,
             median_u=float(torch.cat(self.scales).median()) if self.scales else 1.0,
             l0=float(self.count_F.sum()) / max(1, self.n_tokens),
             variance_explained=float(1 - self.residue / total),
@@ -254,14 +263,15 @@ def cache_key(parts: list[str]) -> str:
     return digest.hexdigest()
 
 
-VERSION = "3"
-"""Of what is gathered and how it is stored: part of the cache's key. 2 brought the histogram, 3 `unfinite`."""
+VERSION = "4"
+"""Of what is gathered and how it is stored: part of the cache's key. 2 brought the histogram, 3 `unfinite`, 4 the sinks
+that the 99th percentile tells."""
 
 TENSORS = ("token_ids_T", "count_F", "maximum_F", "strongest_FS", "position_FS", "histogram_FB")
 
 WHOLE = ("n_tokens", "first_bin", "unfinite")
 
-NUMBERS = (*WHOLE, "median_norm", "median_u", "l0", "variance_explained")
+NUMBERS = (*WHOLE, "median_norm", "sink_norm", "median_u", "l0", "variance_explained")
 
 
 class OutdatedError(SaeError):
@@ -292,7 +302,8 @@ def load(path: Path) -> Reference:
         text = metadata["text"]
         if "histogram_FB" not in tensors:
             raise OutdatedError(f"The reference statistics {path} are of an older version.", "Delete the file.")
-        metadata = {"unfinite": "0", **metadata}  # the packaged demo's are older
+        sink_norm = repr(SINK_FACTOR * float(metadata["median_norm"]))
+        metadata = {"unfinite": "0", "sink_norm": sink_norm, **metadata}  # the packaged demo's are older
         numbers = {name: int(metadata[name]) if name in WHOLE else float(metadata[name]) for name in NUMBERS}
         fields: dict[str, Any] = {**{name: tensors[name] for name in TENSORS}, **numbers}
     except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:

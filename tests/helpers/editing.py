@@ -23,6 +23,7 @@ def make_reference(sae, sink_norm=1e9, maximum_F=None, median_u=1.0):
         histogram_FB=nothing.int(),
         first_bin=0,
         median_norm=sink_norm / 10,
+        sink_norm=sink_norm,
         median_u=median_u,
         l0=0.0,
         variance_explained=0.0,

@@ -10,10 +10,11 @@ import plain
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from tiny import BOS, D_SAE, SINK, write_sae
+from tiny import BOS, D_SAE, SENTENCES, SINK, write_sae
 
 from engine.loading.demo.model import finish
 from engine.loading.formats import load_sae
+from engine.loading.load_model import load_model
 from engine.loading.open_pair import DEMO_SAE, SHIPPED_REFERENCE
 from engine.models import reference as references
 from engine.models import sae as sae_module
@@ -47,10 +48,13 @@ def brute(passages, model, weights):
     median = median[(len(median) - 1) // 2]
     h_TD = np.concatenate(all_h)
     ids = [i for p in passages for i in p]
-    keep = np.array(plain.rank_mask(ids, h_TD, 10 * median))
+    counted = [np.linalg.norm(h) for i, h in zip(ids, h_TD[: sum(map(len, passages[:16]))], strict=False) if i > 1]
+    sink = min(10 * median, 3 * np.quantile(counted, 0.99))
+    keep = np.array(plain.rank_mask(ids, h_TD, sink))
     return {
         "ids": ids,
         "median": median,
+        "sink": sink,
         "at": np.arange(len(ids))[keep],
         "h": h_TD[keep],
         "f": plain.encode(h_TD[keep], weights),
@@ -92,12 +96,35 @@ def test_the_strongest_tokens_equal_brute_force(pair, brute):
 def test_norms_and_variance_explained_equal_brute_force(pair, brute, weights):
     reference = pair.site.reference
     assert reference.median_norm == pytest.approx(brute["median"], rel=1e-5)
-    assert reference.sink_norm == pytest.approx(10 * brute["median"], rel=1e-5)
+    assert reference.sink_norm == pytest.approx(brute["sink"], rel=1e-5)
     u = np.sort(np.linalg.norm(brute["h"], axis=1) / 4)
     assert reference.median_u == pytest.approx(u[(len(u) - 1) // 2], rel=1e-5)
     residue = ((brute["h"] - plain.decode(brute["f"], brute["h"], weights)) ** 2).sum()
     total = ((brute["h"] - brute["h"].mean(0)) ** 2).sum()
     assert reference.variance_explained == pytest.approx(1 - residue / total, rel=1e-4)
+
+
+def test_a_sink_below_ten_medians_is_not_counted_either(files, hook):
+    model = load_model(files.model, "tiny", torch.device("cpu"), torch.float32)
+    sentences = [f"{text} {SINK} {text[::-1]}" if n % 6 == 1 else text for n, text in enumerate(SENTENCES * 6)]
+    embedding = model.module.get_input_embeddings().weight[model.tokens.tokenizer.convert_tokens_to_ids(SINK)]
+    for _ in range(20):  # until its norm is that of Gemma 3's sinks
+        vectors = model.capture_batch(hook, [model.tokens.feed(Prompt(text)).ids for text in sentences])
+        norm_T = torch.cat(vectors).norm(dim=-1)
+        embedding *= 8 * norm_T.median() / norm_T.max()
+    assert 7 < norm_T.max() / norm_T.median() < 9
+    reference = finish(references.compute(model, load_sae(Path(files.sae)), hook, sentences, "text"))
+    sinks = sum(SINK in text for text in sentences)
+    assert sinks == 6
+    assert reference.n_tokens == len(norm_T) - len(sentences) - sinks
+
+
+def test_norms_that_are_all_alike_or_spread_evenly_hold_no_sink():
+    special_T = torch.zeros(1000, dtype=torch.bool)
+    for norm_T in (torch.ones(1000), torch.linspace(1, 9, 1000), torch.rand(1000).exp()):
+        assert references.sink_limit(norm_T, special_T) > norm_T.max()
+    assert references.sink_limit(torch.full((4,), torch.nan), special_T[:4]) != 0
+    assert references.sink_limit(torch.ones(4), ~special_T[:4]) == 10
 
 
 @pytest.mark.parametrize(
