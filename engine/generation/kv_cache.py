@@ -17,7 +17,7 @@ from torch import nn
 from transformers import Cache, DynamicCache
 from transformers.cache_utils import CacheLayerMixin
 
-from engine.models.agreement import UNFIT
+from engine.models.agreement import OWN_CACHE, UNFIT, mostly_agree
 from engine.models.families import FAMILIES
 
 ATTENTION = {"full_attention", "sliding_attention"}
@@ -129,16 +129,6 @@ def fits(config: Any) -> bool:
 CHECKED_PROMPT, CHECKED_STEPS = 12, 20
 """Tokens of the prompt and of the steps on which a family's own cache is compared with passes without one."""
 
-CACHE_TOLERANCE, HALF_CACHE_TOLERANCE = 1e-4, 0.05
-"""Largest difference of a step's logits, relative to the largest of all; in half precision the median step's.
-
-Measured on 70 tiny families (transformers 5.23): the right ones are within 6.5e-6 in float32, NemotronH's steps 7e-4
-off. In half precision a rounding may send a token to other experts, which moves its logits by up to half the largest;
-but the median step is within 0.025.
-"""
-
-FULL = (torch.float32, torch.float64)
-
 _agreed: WeakKeyDictionary[nn.Module, bool] = WeakKeyDictionary()
 
 
@@ -171,10 +161,7 @@ def _own_cache_agrees(module: nn.Module, config: Any) -> bool:
         raise
     except UNFIT:
         return False
-    error_T = (torch.stack(steps) - wanted_TV).float().abs().amax(-1) / wanted_TV.float().abs().max()
-    if weights.dtype in FULL:
-        return bool(error_T.max() <= CACHE_TOLERANCE)
-    return bool(error_T.median() <= HALF_CACHE_TOLERANCE)
+    return mostly_agree(torch.stack(steps), wanted_TV, weights.dtype, OWN_CACHE)
 
 
 def make_cache(config: Any, position: Position, length: int) -> Cache:

@@ -15,7 +15,7 @@ import torch
 from engine.generation.answers import Continuation, log_probabilities
 from engine.generation.edits import make_editor
 from engine.generation.steps import Steps, room_for
-from engine.models.agreement import TEXTS, UNFIT, all_agree, keeps_states, mostly_agree
+from engine.models.agreement import REFUSED, TEXTS, UNFIT, all_agree, keeps_states, mostly_agree
 from engine.models.pair import Pair
 from engine.records import Prompt
 from engine.records.errors import ModelError
@@ -62,7 +62,7 @@ class Shortcuts:
         for ids in zip(*rows, strict=True):
             short.append(steps.step(torch.tensor(ids, device=model.device)).logits_BV.clone())
         logits_BTV, wanted_BTV = torch.stack(short, 1), torch.stack(long)
-        return _unfinite([*long, *short]) or mostly_agree(logits_BTV, wanted_BTV, model.dtype)
+        return _unfinite([*long, *short]) or mostly_agree(logits_BTV, wanted_BTV, model.dtype, REFUSED)
 
     @torch.inference_mode()
     def _whole(self, ids: list[int]) -> torch.Tensor:

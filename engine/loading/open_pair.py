@@ -250,8 +250,9 @@ def describe(
         neuronpedia=sae.config.neuronpedia,
         centered=sae.config.centered,
         rescaled=sae.config.rescale_acts_by_decoder_norm,
-        raw_bos=model.tokens.raw_bos,
-        chat_bos=model.tokens.chat_bos,
+        # without a BOS there is no choice: such pairs never differ in it
+        raw_bos=model.tokens.raw_bos or model.tokens.bos is None,
+        chat_bos=model.tokens.chat_bos or model.tokens.bos is None,
         notes=(*sae.config.notes, *model.notes),
         l0=reference.l0,
         # NaN where all vectors are equal, which JSON, and so a session, cannot hold

@@ -22,6 +22,13 @@ class Limit(NamedTuple):
     exact: float
     half: float
 
+    def of(self, dtype: torch.dtype) -> float:
+        """Return the limit that holds for a model in this dtype."""
+        return self.half if dtype in HALF else self.exact
+
+
+HALF = (torch.bfloat16, torch.float16)
+
 
 # Measured on 113 tiny random families and on the demo model, transformers 5.23, torch 2.13 (CPU). Where the two ways
 # are right they differ in float32 by up to 4e-5 (Nemotron-H's steps by up to 1.6e-3), in bfloat16 by up to 0.041 (the
@@ -34,14 +41,17 @@ SLOWER = Limit(1e-3, 0.05)
 REFUSED = Limit(1e-2, 0.25)
 """Beyond it a verb is refused: a false alarm costs the verb."""
 
+OWN_CACHE = Limit(1e-4, 0.05)
+"""Beyond it a text does not go on from transformers' own cache. In float32 20 steps of 70 tiny families were within
+6.5e-6, Nemotron-H's 7e-4 off; in bfloat16 the median step of the right ones was within 0.025."""
+
 UNFIT = (AttributeError, IndexError, KeyError, NotImplementedError, RuntimeError, TypeError, ValueError)
 """What layers raise that lack something they need; an OutOfMemoryError, one of them, says nothing about them."""
 
 
 def agrees(found: torch.Tensor, wanted: torch.Tensor, dtype: torch.dtype, limit: Limit = SLOWER) -> bool:
     """Whether two results of a model in this dtype agree; never where a number is not finite."""
-    most = limit.half if dtype in (torch.bfloat16, torch.float16) else limit.exact
-    return bool((found.float() - wanted.float()).abs().max() <= most * wanted.float().abs().max())
+    return bool((found.float() - wanted.float()).abs().max() <= limit.of(dtype) * wanted.float().abs().max())
 
 
 def all_agree(found: Sequence[torch.Tensor], wanted: Sequence[torch.Tensor], dtype: torch.dtype) -> bool:
@@ -49,15 +59,13 @@ def all_agree(found: Sequence[torch.Tensor], wanted: Sequence[torch.Tensor], dty
     return all(agrees(f, w, dtype) for f, w in zip(found, wanted, strict=True))
 
 
-def mostly_agree(found: torch.Tensor, wanted: torch.Tensor, dtype: torch.dtype) -> bool:
-    """Whether logits_BTV agree as far as not to refuse a verb; in half precision those of the median token.
+def mostly_agree(found: torch.Tensor, wanted: torch.Tensor, dtype: torch.dtype, limit: Limit) -> bool:
+    """Whether logits, of tokens by vocabulary, agree at all tokens; in half precision at the median token.
 
-    There a rounding may send a token to other experts: one such token is no sign of another model.
+    There a rounding may send a token to other experts, which moves its logits by up to half the largest.
     """
-    error_BT = (found.float() - wanted.float()).abs().amax(-1) / wanted.float().abs().max()
-    if dtype in (torch.bfloat16, torch.float16):
-        return bool(error_BT.median() <= REFUSED.half)
-    return bool(error_BT.max() <= REFUSED.exact)
+    error_T = (found.float() - wanted.float()).abs().amax(-1).flatten() / wanted.float().abs().max()
+    return bool((error_T.median() if dtype in HALF else error_T.max()) <= limit.of(dtype))
 
 
 def keeps_states(config: Any) -> bool:

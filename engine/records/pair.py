@@ -56,9 +56,9 @@ class Loaded(Record, frozen=True, tag=True):
     rescaled: bool = False
     """Whether its activations are multiplied by the norms of their decoder rows."""
     raw_bos: bool = True
-    """Whether a BOS is put before raw prompts; in records from before it could be chosen, before all prompts."""
+    """Whether a BOS, if the tokenizer has one, is put before raw prompts; always before it could be chosen."""
     chat_bos: bool = True
-    """Whether a BOS is put before chat prompts whose template begins with none."""
+    """Whether a BOS, if the tokenizer has one, is put before chat prompts whose template begins with none."""
     notes: tuple[str, ...] = ()
     """What the loader decided about the SAE beyond or against its files, and which tensors the model leaves unused."""
     l0: float | None = None

@@ -1,6 +1,7 @@
 """Which ids reach the model: `--bos`, the SAE's training and the tokenizer's habit, against plain transformers."""
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -132,3 +133,13 @@ def test_reference_passages_are_fed_as_raw_prompts_are(untold, tmp_path):
     client = LocalClient()
     ask(client, msgspec.structs.replace(untold, reference=str(text)), Loaded)
     assert BOS not in client._pair.site.reference.token_ids_T.tolist()
+
+
+def test_a_tokenizer_without_a_bos_leaves_no_choice_that_could_differ(load, tmp_path):
+    """So a session from before the choice, which says that one was put, goes on with such a model."""
+    folder = shutil.copytree(load.model, tmp_path / "model")
+    make_tokenizer(bos=False).save_pretrained(folder)
+    client = LocalClient()
+    loaded = [ask(client, msgspec.structs.replace(load, model=str(folder), bos=b), Loaded) for b in ("auto", "always")]
+    assert not client._pair.model.tokens.raw_bos
+    assert loaded[0].raw_bos and loaded[0].chat_bos and not differences(*loaded)
