@@ -4,18 +4,55 @@ from __future__ import annotations
 
 from collections.abc import Generator
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 
 from engine.features.relations import by_rows
-from engine.models.hooks import HookPoint, final_norm, route_to_residual
+from engine.models.agreement import TEXTS
+from engine.models.hooks import HookPoint, final_norm, find_blocks, resolve_hook, route_to_residual
 from engine.models.language_model import LanguageModel
 from engine.models.sae import SparseAutoencoder
-from engine.records import Progress, TokenLogit
+from engine.records import Progress, Prompt, TokenLogit
+from engine.records.errors import HookError
 
 Lens = tuple[tuple[TokenLogit, ...], tuple[TokenLogit, ...]]
+
+STRAIGHT = 0.999
+"""Least cosine of the model's logits and those of final norm and unembedding alone, both centred."""
+
+_straight: WeakKeyDictionary[nn.Module, bool] = WeakKeyDictionary()
+
+
+def reads_straight(model: LanguageModel) -> bool:
+    """Return whether the logits are the unembedding of the normed residual stream; measured on one text per model.
+
+    They are not where something unknown lies between: a projection (OPT-350m's), or a norm of a name that we lack.
+    """
+    if model.module not in _straight:
+        _straight[model.module] = _reads_straight(model)
+    return _straight[model.module]
+
+
+@torch.inference_mode()
+def _reads_straight(model: LanguageModel) -> bool:
+    ids = model.tokens.feed(Prompt(TEXTS[0])).ids
+    try:
+        last = len(find_blocks(model.module)[1]) - 1
+        h_D = model.capture_batch(resolve_hook(model.module, f"blocks.{last}.hook_resid_post"), [ids])[0][-1]
+    except HookError:
+        return False
+    norm, unembedding = final_norm(model.module), model.module.get_output_embeddings()
+    if unembedding.weight.shape[1] != len(h_D):
+        return False
+    ours_V = unembedding(h_D if norm is None else norm(h_D)).float()
+    logits_V = model.module(input_ids=torch.tensor([ids], device=model.device), use_cache=False).logits[0, -1].float()
+    if cap := getattr(model.module.config.get_text_config(), "final_logit_softcapping", None):
+        logits_V = cap * torch.atanh((logits_V / cap).clamp(-1 + 1e-6, 1 - 1e-6))
+    cosine = torch.nn.functional.cosine_similarity(ours_V - ours_V.mean(), logits_V - logits_V.mean(), dim=0)
+    return bool(cosine >= STRAIGHT)
 
 
 def to_residual(model: LanguageModel, direction_D: torch.Tensor, hook: HookPoint | None) -> torch.Tensor | None:
@@ -67,10 +104,10 @@ def logit_lens(
     square, which depends on the token, and any soft cap on the logits: neither changes which tokens are raised most.
     The numbers are centred over the vocabulary; divided by a token's root mean square before the norm, they are the
     change of its logits per unit that the feature adds along D. Both tuples are empty where no linear path leads to the
-    residual stream, from inside a norm or an MLP say.
+    residual stream, from inside a norm or an MLP say, or none that is known leads on to the logits.
     """
     direction_D = to_residual(model, sae.columns([feature]).w_dec_KD[0], hook)
-    if direction_D is None:
+    if direction_D is None or not reads_straight(model):
         return (), ()
     unembedding_VD = model.module.get_output_embeddings().weight
     norm = final_norm(model.module)

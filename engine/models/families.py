@@ -126,7 +126,7 @@ FAMILIES: dict[str, Layout] = {
 
 SEQUENTIAL_NEOX = family(*NEOX)
 
-FINAL_NORMS = ("norm", "ln_f", "norm_f", "final_layer_norm", "final_layernorm")
+FINAL_NORMS = ("norm", "ln_f", "norm_f", "final_layer_norm", "final_layernorm", "final_norm", "embedding_norm")
 """The families' names for the norm between last block and unembedding; it stands beside the list of blocks."""
 
 

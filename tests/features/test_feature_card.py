@@ -10,15 +10,19 @@ import numpy as np
 import plain
 import pytest
 import torch
-from tiny import D_MODEL, D_SAE, SENTENCES, SINK, sae_weights
+from tiny import D_MODEL, D_SAE, SENTENCES, SINK, make_tokenizer, sae_weights
+from transformers import OPTConfig, OPTForCausalLM
 
 from engine.attribution import effect
+from engine.cli.run import main
 from engine.features import card as describing
+from engine.features import logit_lens as lens
 from engine.features import relations
 from engine.features.card import histogram
 from engine.features.logit_lens import through_norm
 from engine.features.relations import by_rows, cosines, decoder_norms, neighbours
 from engine.loading import open_pair as loading
+from engine.loading.load_model import load_model
 from engine.models import reference as references
 from engine.models.hooks import final_norm
 from engine.models.reference import EDGES, distinct, reference_tokens
@@ -395,3 +399,26 @@ def test_a_shipped_file_of_before_the_histogram_is_measured_anew(pair, files, tm
     found = finish(loading.find_reference(*work))
     assert found.text == "text.txt"
     assert found.histogram_FB.sum() == found.count_F.sum()
+
+
+def test_a_model_whose_logits_are_not_read_straight_from_the_residual_stream_has_no_lens(tmp_path, files, capsys):
+    """OPT-350m has a projection behind its last block; another model's final norm may have a name that nobody knows."""
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 16, "word_embed_proj_dim": 8, "num_attention_heads": 2, "ffn_dim": 32}
+    config = OPTConfig(vocab_size=263, num_hidden_layers=3, max_position_embeddings=512, init_std=0.3, **sizes)
+    OPTForCausalLM(config).save_pretrained(tmp_path / "opt")
+    make_tokenizer().save_pretrained(tmp_path / "opt")
+    pair = ["--model", str(tmp_path / "opt"), "--sae", files.sae, "--reference", files.reference, "--device", "cpu"]
+    assert main(["feature", "3", *pair]) == 0
+    assert "No logit lens: no straight way" in capsys.readouterr().out
+
+
+def test_a_norm_that_is_not_found_is_missed(files, monkeypatch):
+    model = load_model(files.model, "tiny", torch.device("cpu"), torch.float32)
+    norm = final_norm(model.module)
+    with torch.no_grad():
+        norm.weight.copy_(torch.linspace(0.2, 3, len(norm.weight)))
+    assert lens.reads_straight(model)
+    monkeypatch.setattr(lens, "final_norm", lambda module: None)
+    monkeypatch.setattr(lens, "_straight", {})
+    assert not lens.reads_straight(model)

@@ -16,6 +16,7 @@ from editing import make_reference
 from families import COMMON, FAMILIES, RARE, swept_config, write_family
 from tiny import BOS
 
+from engine.features.logit_lens import reads_straight
 from engine.generation.generate import generate
 from engine.generation.probes import score_answers
 from engine.loading.demo.model import finish
@@ -224,6 +225,7 @@ def sweep(name, folder, texts, sampling, variants=False):
     assert name not in BY_WHOLE_PASSES or "slower, but right" in said
     check_answers(case, LOGPROBS)
     check_attribution(case, texts)
+    assert reads_straight(case.model) or name not in COMMON  # else its features have no logit lens
     assert case.pair.upper.with_past or name not in FAST
 
 

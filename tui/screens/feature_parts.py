@@ -10,7 +10,7 @@ from rich.table import Table
 
 from engine.records import Bin, CoActive, Described, Effect, FeatureRow, Neighbour
 from engine.records import attribution as measures
-from engine.records.words.features import tokens_in_words
+from engine.records.words.features import NO_LENS, tokens_in_words
 from engine.records.words.rich_text import Text
 from engine.records.words.safe_text import visible
 from tui.state.effects import Effects, effect_in_words, number, percent
@@ -118,6 +118,8 @@ def strongest(described: Described) -> Text:
 
 def lens(described: Described) -> RenderableType:
     """Return the table of the logit lens: the tokens that the feature's direction promotes and suppresses."""
+    if not described.promoted:
+        return Text(NO_LENS)
     table = Table(box=None, pad_edge=False, header_style="bold", title_justify="left", title_style="bold")
     table.title = "Logit lens: what its direction does to the next token"
     for name in ("promotes", "", "suppresses", ""):

@@ -11,7 +11,7 @@ from engine.cli.printing.layout import bar
 from engine.records import Described, Effect, Measure
 from engine.records.attribution import unit_of
 from engine.records.words.attribution import measure_in_words
-from engine.records.words.features import tokens_in_words
+from engine.records.words.features import NO_LENS, tokens_in_words
 from engine.records.words.numbers import percent
 from engine.records.words.rich_text import Text
 from engine.records.words.safe_text import visible
@@ -45,6 +45,9 @@ def described(out: Console, result: Described, page: str = "") -> None:
 
 def logit_lens(out: Console, result: Described) -> None:
     """Print the tokens whose logits the feature raises and lowers most."""
+    if not result.promoted:
+        out.print(NO_LENS)
+        return
     table = Table(box=None, pad_edge=False, header_style="bold")
     for name in ("promotes", "logit", "suppresses", "logit"):
         table.add_column(name, justify="right" if name == "logit" else "left")

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 
 from engine.records.words.safe_text import visible
 
+NO_LENS = "No logit lens: no straight way is known from the hook point to the logits of this model."
+
 
 def tokens_in_words(tokens: Sequence[str]) -> str:
     """Return tokens as "gender · sex"."""
